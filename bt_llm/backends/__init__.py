@@ -1,0 +1,1 @@
+"""What answers prompts: llama.cpp on this machine, or a script."""

@@ -1,0 +1,125 @@
+"""What the rest of bt_llm asks of whatever answers prompts: the Backend protocol and its values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+__all__ = ["Answer", "Backend", "LabelScores", "ModelIdentity", "Numerics", "Prompt", "canonical_json"]
+
+Numerics = Literal["canonical", "fast"]
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Who answers: everything of a model that a verdict depends on, and a name for people.
+
+    Parameters
+    ----------
+    name : str
+        For tables and logs, such as the file's stem; never part of a key.
+    sha256 : str
+        Hash of the GGUF's bytes (64 hex digits), or of whatever defines a backend without a file.
+    chat_template : str
+        Jinja source from the GGUF, empty if it has none: prompts are then plain text.
+    bos_token, eos_token : str
+        Texts of those tokens, which chat templates refer to.
+    details : mapping
+        Facts for people (architecture, parameters, quantization); never part of a key.
+    """
+
+    name: str
+    sha256: str
+    chat_template: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+    @property
+    def chat_template_sha256(self) -> str:
+        """Hash of the chat template and of the tokens it refers to."""
+        parts = [self.chat_template, self.bos_token, self.eos_token]
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt, cut where it is decoded: the shared static part, then one chunk a line.
+
+    Chunk boundaries change how floating-point sums round, so they belong to the prompt and are the
+    same whether it is scored alone, in a batch or in a tree. Each chunk is tokenised on its own.
+    """
+
+    chunks: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The whole prompt."""
+        return "".join(self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """Log-probabilities of the labels after one prompt, over all their tokens, in the labels' order.
+
+    `tokens` counts what was decoded for this prompt alone; `milliseconds` is its share of the batch.
+    """
+
+    logprobs: tuple[float, ...]
+    tokens: int = 0
+    milliseconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Text generated after one prompt; `finished` is False when max_tokens cut it off."""
+
+    text: str
+    finished: bool
+    tokens: int = 0
+    milliseconds: float = 0.0
+
+
+class Backend(Protocol):
+    """Something that answers prompts: llama.cpp, a server, or a script.
+
+    An instance is used by one thread at a time, unless it says otherwise.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Who answers."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What is worth writing beside an answer for an audit: build, CPU features, threads."""
+        ...
+
+    def score(
+        self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"
+    ) -> Iterator[list[LabelScores]]:
+        """Yield the scores of the prompts in their order, batch by batch as they are decoded."""
+        ...
+
+    def generate_json(
+        self, prompts: Sequence[Prompt], schema: Mapping[str, Any], *, max_tokens: int, seed: int
+    ) -> Iterator[Answer]:
+        """Yield one answer a prompt, in order, constrained to the schema's grammar, decoded greedily."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds; it can be used again afterwards, at the cost of loading."""
+        ...
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while a model is asked."""

