@@ -1,0 +1,365 @@
+"""Advisor: from states to verdicts, by way of prompt, cache, model and calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from bt_llm import model_files, readers
+from bt_llm.backends.base import Backend, ModelIdentity, Numerics, Progress, Prompt
+from bt_llm.backends.llama import LlamaBackend
+from bt_llm.backends.scripted import ScriptedBackend
+from bt_llm.cache import CacheMode, Question, VerdictCache
+from bt_llm.calibration import Prior, calibrated, mean_prior
+from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
+from bt_llm.prompts import PromptTemplate
+from bt_llm.readers import Reader
+from bt_llm.state import StateSpace
+from bt_llm.verdict import Verdict
+
+__all__ = ["Advisor", "AdvisorConfig", "Usage"]
+
+logger = logging.getLogger(__name__)
+
+Calibration = Literal["grid", "none"] | Prior
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvisorConfig:
+    """Everything that says how a state becomes a verdict; small, hashable and picklable.
+
+    A strategy carries this in its parameters, never a model: a model in the parameters would be loaded
+    again by every process and combination of an optimisation.
+
+    Parameters
+    ----------
+    model : str or path
+        A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
+    template : str or path, optional
+        A prompt template's name or file; by default the one of the reader.
+    state_space : StateSpace
+        The features, their buckets and labels.
+    reader : {'logprobs', 'json'}
+        Read the labels' probabilities, or generate JSON with a reason.
+    calibration : {'grid', 'none'} or Prior, optional
+        See `bt_llm.calibration`. By default 'grid' for log-probabilities and 'none' for JSON, whose
+        reason would otherwise contradict the action.
+    numerics : {'canonical', 'fast'}
+        Bitwise the same in any batch, or llama.cpp's defaults.
+    cache_dir : str or path, optional
+        By default ``BT_LLM_CACHE_DIR``, or the user's cache folder.
+    cache_mode : str, optional
+        record, replay, refresh or off; by default ``BT_LLM_CACHE_MODE``, or record.
+    n_threads : int, optional
+        CPU threads; by default one a physical core. Verdicts do not depend on it.
+    n_gpu_layers : int
+        Layers on the GPU.
+
+    Examples
+    --------
+    >>> AdvisorConfig(model="scripted:trend").reader
+    'logprobs'
+    """
+
+    model: str | os.PathLike[str] = "smollm2"
+    template: str | os.PathLike[str] | None = None
+    state_space: StateSpace = field(default_factory=StateSpace)
+    reader: Reader = "logprobs"
+    calibration: Calibration | None = None
+    numerics: Numerics = "canonical"
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_mode: CacheMode | str | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the choices, once, and make paths plain text."""
+        for name in ("model", "template", "cache_dir"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, os.fspath(value))
+        for name, choices in (("reader", get_args(Reader)), ("numerics", get_args(Numerics))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
+        if self.calibration is None:
+            object.__setattr__(self, "calibration", "grid" if self.reader == "logprobs" else "none")
+        if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
+            raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
+        if self.cache_mode is not None:
+            object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
+        if self.n_threads is not None and (type(self.n_threads) is not int or self.n_threads < 1):
+            raise ConfigError(f"n_threads={self.n_threads!r}: expected a whole number of at least 1, or None")
+
+    @property
+    def template_source(self) -> str:
+        """The template's name or path, the reader's own one if none was given."""
+        default = "market" if self.reader == "logprobs" else "market_json"
+        return str(self.template) if self.template is not None else default
+
+
+@dataclass(slots=True)
+class Usage:
+    """What answering cost, counted by whoever asked.
+
+    Attributes
+    ----------
+    distinct : int
+        Distinct prompts needed.
+    cache_hits : int
+        Of these, answered from the cache or from this process's memory of it.
+    model_calls : int
+        Prompts that the model was asked, those of the calibration grid included.
+    model_seconds : float
+        Wall time inside the model.
+    tokens : int
+        Tokens decoded for those prompts, shared prefixes not counted.
+    """
+
+    distinct: int = 0
+    cache_hits: int = 0
+    model_calls: int = 0
+    model_seconds: float = 0.0
+    tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Return the sum, field by field."""
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)))
+
+
+class Advisor:
+    """Gives verdicts on states: a pure function of the state, the template and the model.
+
+    Parameters
+    ----------
+    config : AdvisorConfig
+        How.
+    backend : Backend, optional
+        Who answers, instead of `config.model`; for tests and for models of your own.
+    cache : VerdictCache, optional
+        Instead of the one that `config` names.
+
+    Examples
+    --------
+    >>> from bt_llm.state import MarketState
+    >>> advisor = Advisor(AdvisorConfig(model="scripted:trend", cache_mode="off"))
+    >>> advisor.advise(MarketState(trend=0.2, rsi=60, volatility=1.0)).action.name
+    'BULLISH'
+    """
+
+    _shared: ClassVar[dict[tuple[int, AdvisorConfig, str | None, str | None], Advisor]] = {}
+    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self, config: AdvisorConfig, *, backend: Backend | None = None, cache: VerdictCache | None = None
+    ) -> None:
+        self.config = config
+        self.space = config.state_space
+        self.template = PromptTemplate.load(config.template_source)
+        self.cache = cache if cache is not None else VerdictCache(config.cache_dir, config.cache_mode)
+        self.on_progress: Progress | None = None
+        self._backend = backend
+        self._identity: ModelIdentity | None = None
+        self._raw: dict[int, Verdict] = {}
+        self._verdicts: dict[int, Verdict] = {}
+        self._lock = threading.RLock()
+
+    @classmethod
+    def shared(cls, config: AdvisorConfig) -> Advisor:
+        """Return the one advisor of this process for a configuration, made when first asked for."""
+        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
+        key = (os.getpid(), config, *environment)
+        with cls._shared_lock:
+            if key not in cls._shared:
+                cls._shared[key] = cls(config)
+            return cls._shared[key]
+
+    @classmethod
+    def forget_shared(cls) -> None:
+        """Close and drop the shared advisors, so that the next ones read their cache anew."""
+        with cls._shared_lock:
+            for advisor in cls._shared.values():
+                advisor.close()
+            cls._shared.clear()
+
+    # Who answers
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Who answers; in replay, without a model file, as the cache knows it."""
+        with self._lock:
+            if self._identity is None:
+                self._identity = self._backend.identity if self._backend else self._find_identity()
+            return self._identity
+
+    def _find_identity(self) -> ModelIdentity:
+        name = str(self.config.model)
+        if name.startswith("scripted"):
+            self._backend = ScriptedBackend.named(name)
+            return self._backend.identity
+        try:
+            path = model_files.find_model(name)
+        except ModelNotFoundError:
+            if self.cache.mode is CacheMode.REPLAY:
+                return self._stored_identity(name)
+            raise
+        identity = self._file_identity(path, name)
+        self._backend = LlamaBackend(
+            path, identity=identity, n_threads=self.config.n_threads, n_gpu_layers=self.config.n_gpu_layers
+        )
+        return identity
+
+    def _stored_identity(self, name: str) -> ModelIdentity:
+        """Return the identity that the cache knows under a name, or under the start of a hash."""
+        found = self.cache.find_models(name) or self.cache.find_models(Path(name).stem)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise ModelNotFoundError(
+                f"replay: no model file {name!r} and none of that name in the cache {self.cache.directory}; "
+                f"import a pack that has it (bt-llm cache import FILE)"
+            )
+        hashes = ", ".join(identity.sha256[:12] for identity in found)
+        raise ModelNotFoundError(
+            f"replay: the cache knows {len(found)} models named {name!r} ({hashes}); give the start of a hash"
+        )
+
+    def _file_identity(self, path: Path, name: str) -> ModelIdentity:
+        """Return the identity of a GGUF, memoised by path, size and time of change."""
+        status = path.stat()
+        memo = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        shown = name if not Path(name).suffix else path.stem
+        known = self.cache.get_document("file", memo)
+        if known is None:
+            known = model_files.identity_document(path)
+            self.cache.put_document("file", memo, known)
+        return ModelIdentity(name=shown, **known)
+
+    # Asking
+
+    def advise(self, state: Mapping[str, float]) -> Verdict:
+        """Return the verdict on a state; INVALID if one of its numbers is not finite."""
+        return self.advise_many([state])[0]
+
+    def advise_many(self, states: Sequence[Mapping[str, float]]) -> list[Verdict]:
+        """Return the verdicts on states, in their order; each distinct prompt is asked at most once."""
+        cells = [self.space.cell(state) for state in states]
+        distinct = sorted({cell for cell in cells if cell >= 0})
+        verdicts = dict(zip(distinct, self.advise_cells(distinct), strict=True))
+        return [verdicts[c] if c >= 0 else Verdict.invalid("state is not finite") for c in cells]
+
+    def advise_cells(self, cells: Sequence[int], usage: Usage | None = None) -> list[Verdict]:
+        """Return the calibrated verdict of each cell of the state space, in their order.
+
+        Parameters
+        ----------
+        cells : sequence of int
+            Cells of `space`, duplicates allowed.
+        usage : Usage, optional
+            Counters to add to.
+        """
+        usage = usage if usage is not None else Usage()
+        with self._lock:
+            distinct = list(dict.fromkeys(cells))
+            new = [cell for cell in distinct if cell not in self._verdicts]
+            if new:
+                self._judge(new, usage)
+            usage.distinct += len(distinct)
+            usage.cache_hits += len(distinct) - sum(not self._verdicts[cell].cached for cell in new)
+            answers = [self._verdicts[cell] for cell in cells]
+            for cell in new:  # from now on the answer comes from memory
+                self._verdicts[cell] = dataclasses.replace(self._verdicts[cell], cached=True)
+            return answers
+
+    def _judge(self, cells: Sequence[int], usage: Usage) -> None:
+        """Fetch and calibrate; the grid's prior needs every cell of the space."""
+        if self.config.calibration == "grid":
+            everything = range(len(self.space))
+            self._fetch(everything, usage)
+            prior = mean_prior(self._raw[cell] for cell in everything)
+        else:
+            self._fetch(cells, usage)
+            prior = self.config.calibration if isinstance(self.config.calibration, Prior) else None
+        for cell in cells:
+            self._verdicts[cell] = calibrated(self._raw[cell], prior)
+
+    def raw_cells(self, cells: Sequence[int], usage: Usage | None = None) -> list[Verdict]:
+        """Return the verdicts as the model gave them, before calibration."""
+        with self._lock:
+            self._fetch(list(dict.fromkeys(cells)), usage if usage is not None else Usage())
+            return [self._raw[c] for c in cells]
+
+    def _fetch(self, cells: Sequence[int], usage: Usage) -> None:
+        """Bring the raw verdicts of cells into memory, from the cache or the model."""
+        missing = [cell for cell in cells if cell not in self._raw]
+        if not missing:
+            return
+        prompts = self.template.prompts(self.space, missing, self.identity)
+        questions = [self._question(prompt) for prompt in prompts]
+        names = {question.key: cell for question, cell in zip(questions, missing, strict=True)}
+
+        def ask(wanted: Sequence[Question]) -> Iterator[list[tuple[Question, Verdict, Mapping[str, Any]]]]:
+            yield from self._ask(wanted, usage)
+
+        def where(question: Question) -> str:
+            return f"state {self.space.describe(names[question.key])}"
+
+        verdicts = self.cache.fetch(questions, ask, on_progress=self.on_progress, where=where)
+        for cell, verdict in zip(missing, verdicts, strict=True):
+            self._raw[cell] = dataclasses.replace(verdict, model=self.identity.name)
+
+    def _question(self, prompt: Prompt) -> Question:
+        identity, template = self.identity, self.template
+        json_reader = self.config.reader == "json"
+        return Question(
+            model_sha256=identity.sha256,
+            chat_template_sha256=identity.chat_template_sha256,
+            prompt=prompt.chunks,
+            labels=template.labels if json_reader else template.continuations,
+            reader=self.config.reader,
+            sampling=readers.json_sampling(template.labels) if json_reader else {},
+            numerics=self.config.numerics,
+        )
+
+    def _ask(
+        self, questions: Sequence[Question], usage: Usage
+    ) -> Iterator[list[tuple[Question, Verdict, Mapping[str, Any]]]]:
+        """Ask the model, and count; each batch goes to the cache as it comes."""
+        backend = self._asked_backend()
+        self.cache.put_model(self.identity)
+        prompts = [Prompt(question.prompt) for question in questions]
+        if self.config.reader == "json":
+            readings = readers.read_json(backend, prompts, self.template.labels)
+        else:
+            readings = readers.read_logprobs(
+                backend, prompts, self.template.continuations, self.config.numerics
+            )
+        done, common = 0, dict(backend.provenance)
+        started = time.perf_counter()
+        for batch in readings:
+            usage.model_seconds += time.perf_counter() - started
+            usage.model_calls += len(batch)
+            usage.tokens += sum(int(extra.get("tokens", 0)) for _, extra in batch)
+            asked = questions[done : done + len(batch)]
+            done += len(batch)
+            yield [
+                (q, verdict, {**common, **extra}) for q, (verdict, extra) in zip(asked, batch, strict=True)
+            ]
+            started = time.perf_counter()
+
+    def _asked_backend(self) -> Backend:
+        if self._backend is None:
+            raise ModelError(f"model {self.config.model!r} is known from the cache only and cannot be asked")
+        return self._backend
+
+    def close(self) -> None:
+        """Free the model; the advisor can be asked again and loads it anew."""
+        with self._lock:
+            if self._backend is not None:
+                self._backend.close()
