@@ -1,1 +1,93 @@
-"""bt_llm."""
+"""Backtest Backtrader strategies that are gated by a local LLM, reproducibly.
+
+The public names are imported when first used, so that ``import bt_llm`` costs next to nothing and loads
+neither llama.cpp nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bt_llm.advisor import Advisor as Advisor
+    from bt_llm.advisor import AdvisorConfig as AdvisorConfig
+    from bt_llm.analyzers import LLMAnalyzer as LLMAnalyzer
+    from bt_llm.backends.llama import LlamaModel as LlamaModel
+    from bt_llm.backtest import BacktestResult as BacktestResult
+    from bt_llm.backtest import GateStudy as GateStudy
+    from bt_llm.backtest import gate_study as gate_study
+    from bt_llm.backtest import run_backtest as run_backtest
+    from bt_llm.cache import CacheMode as CacheMode
+    from bt_llm.cache import VerdictCache as VerdictCache
+    from bt_llm.config import ModelConfig as ModelConfig
+    from bt_llm.exceptions import BtLlmError as BtLlmError
+    from bt_llm.gates import Gate as Gate
+    from bt_llm.gates import attach_gate as attach_gate
+    from bt_llm.indicators import LLMAdvice as LLMAdvice
+    from bt_llm.manager import ModelManager as ModelManager
+    from bt_llm.manager import batch_analyze as batch_analyze
+    from bt_llm.observers import LLMMarks as LLMMarks
+    from bt_llm.prompts import PromptTemplate as PromptTemplate
+    from bt_llm.sizers import LLMSizer as LLMSizer
+    from bt_llm.state import Feature as Feature
+    from bt_llm.state import MarketState as MarketState
+    from bt_llm.state import StateSpace as StateSpace
+    from bt_llm.throttle import LLMThrottler as LLMThrottler
+    from bt_llm.verdict import Action as Action
+    from bt_llm.verdict import Verdict as Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "advisor": ("Advisor", "AdvisorConfig"),
+    "analyzers": ("LLMAnalyzer",),
+    "backends.llama": ("LlamaModel",),
+    "backtest": ("BacktestResult", "GateStudy", "gate_study", "run_backtest"),
+    "cache": ("CacheMode", "VerdictCache"),
+    "config": ("ModelConfig",),
+    "exceptions": (
+        "BtLlmError",
+        "CacheCorruptError",
+        "CacheError",
+        "ConfigError",
+        "DataError",
+        "GenerationTimeout",
+        "InsufficientMemoryError",
+        "MissingExtraError",
+        "ModelError",
+        "ModelFileError",
+        "ModelNotFoundError",
+        "ModelNotLoadedError",
+        "PackError",
+        "PromptError",
+        "ReplayMiss",
+        "StrategyError",
+    ),
+    "gates": ("Gate", "attach_gate"),
+    "indicators": ("LLMAdvice",),
+    "manager": ("ModelManager", "batch_analyze"),
+    "observers": ("LLMMarks",),
+    "prompts": ("PromptTemplate",),
+    "sizers": ("LLMSizer",),
+    "state": ("Feature", "MarketState", "StateSpace"),
+    "throttle": ("LLMThrottler",),
+    "verdict": ("Action", "Verdict"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'bt_llm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"bt_llm.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names before any is imported."""
+    return sorted({*globals(), *_MODULE_OF})

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from bt_llm import model_files, readers
 from bt_llm.backends.base import Backend, ModelIdentity, Numerics, Progress, Prompt
-from bt_llm.backends.llama import LlamaBackend
+from bt_llm.backends.llama import LlamaBackend, identify
 from bt_llm.backends.scripted import ScriptedBackend
 from bt_llm.cache import CacheMode, Question, VerdictCache
 from bt_llm.calibration import Prior, calibrated, mean_prior
@@ -237,7 +237,9 @@ class Advisor:
         shown = name if not Path(name).suffix else path.stem
         known = self.cache.get_document("file", memo)
         if known is None:
-            known = model_files.identity_document(path)
+            identity = identify(path)
+            fields = ("sha256", "chat_template", "bos_token", "eos_token", "details")
+            known = {field: getattr(identity, field) for field in fields}
             self.cache.put_document("file", memo, known)
         return ModelIdentity(name=shown, **known)
 

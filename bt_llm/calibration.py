@@ -54,9 +54,9 @@ def mean_prior(verdicts: Iterable[Verdict]) -> Prior | None:
 
     Examples
     --------
-    >>> mean_prior([Verdict(bullish=0.2, neutral=0.6, bearish=0.2),
-    ...             Verdict(bullish=0.4, neutral=0.4, bearish=0.2)])
-    Prior(bullish=0.3, neutral=0.5, bearish=0.2)
+    >>> mean_prior([Verdict(bullish=0.25, neutral=0.5, bearish=0.25),
+    ...             Verdict(bullish=0.5, neutral=0.25, bearish=0.25)])
+    Prior(bullish=0.375, neutral=0.375, bearish=0.25)
     """
     rows = [verdict.probabilities for verdict in verdicts if verdict.valid]
     if not rows:

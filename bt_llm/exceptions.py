@@ -1,4 +1,6 @@
-"""Every error that bt_llm raises on purpose, as one tree::
+"""Every error that bt_llm raises on purpose, as one tree.
+
+::
 
     BtLlmError
     ├── ConfigError            a setting is out of range, unknown or misspelt (also a ValueError)

@@ -49,7 +49,7 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) -> str:
-    """Return the text of a conversation in the model's own chat template, open for its answer.
+    r"""Return the text of a conversation in the model's own chat template, open for its answer.
 
     A model without a chat template gets plain text: the contents, a blank line between turns and none
     after a question. Templates that print today's date get no clock, and print their built-in date.
@@ -70,7 +70,7 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
     --------
     >>> plain = ModelIdentity(name="base", sha256="0" * 64)
     >>> chat_text(plain, [{"role": "user", "content": "Trend: up"}])
-    'Trend: up\\n'
+    'Trend: up\n'
     """
     if not identity.chat_template:
         ends = {"system": "\n\n", "user": "\n", "assistant": "\n\n"}
@@ -86,7 +86,7 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
         )
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise PromptError(
-            f"chat template of model {identity.name!r} cannot be rendered ({error}); use another GGUF of the model"
+            f"chat template of model {identity.name!r} cannot be rendered ({error}); use another GGUF of it"
         ) from error
 
 
@@ -105,7 +105,7 @@ class PromptTemplate:
     Parameters
     ----------
     name, version : str, int
-        Name and version of the words; shown in tables and manifests. What keys a verdict is the rendered text.
+        Name and version of the words; shown in tables and manifests. Not in a verdict's key: the text is.
     labels : tuple of str
         The words for bullish, neutral and bearish, in this order.
     answer : str
@@ -178,7 +178,7 @@ class PromptTemplate:
             raise PromptError(f"{where}: unknown keys {unknown}; known are {sorted(_KNOWN)}")
         for key, kind in (("name", str), ("version", int), ("labels", dict), ("user", str)):
             if not isinstance(table.get(key), kind):
-                raise PromptError(f"{where}: {key!r} is {table.get(key)!r}; expected a {kind.__name__}")
+                raise PromptError(f"{where}: {key!r} is {table.get(key)!r}; expected {kind.__name__}")
         labels = table["labels"]
         if set(labels) != set(_ACTION_NAMES) or len(set(labels.values())) != len(_ACTION_NAMES):
             raise PromptError(f"{where}: labels {labels}; expected three different words for {_ACTION_NAMES}")
@@ -261,7 +261,7 @@ class PromptTemplate:
         head, mark, tail = chat_text(identity, messages).partition(_STATE_MARK)
         if not mark or not head:
             raise PromptError(
-                f"chat template of model {identity.name!r} drops or leads with the question; it cannot be used"
+                f"chat template of model {identity.name!r} drops or leads with the question: unusable"
             )
         return head, tail + self.answer
 

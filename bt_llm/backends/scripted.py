@@ -69,7 +69,7 @@ SCRIPTS: dict[str, Script] = {
 
 
 class ScriptedBackend:
-    """A backend whose answers come from a function of the prompt's text.
+    r"""A backend whose answers come from a function of the prompt's text.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class ScriptedBackend:
     Examples
     --------
     >>> backend = ScriptedBackend.named("scripted:trend")
-    >>> [[scores]] = backend.score([Prompt(("Trend: up\\n",))], (" Bullish", " Neutral", " Bearish"))
+    >>> [[scores]] = backend.score([Prompt(("Trend: up\n",))], (" Bullish", " Neutral", " Bearish"))
     >>> [round(math.exp(value), 3) for value in scores.logprobs]
     [0.6, 0.2, 0.1]
     """
@@ -127,7 +127,7 @@ class ScriptedBackend:
             return cls(RandomScript(int(seed)), name=name)
         if kind not in SCRIPTS or seed:
             raise ConfigError(
-                f"model {name!r}: expected scripted:NAME with one of {sorted(SCRIPTS)}, or scripted:random:SEED"
+                f"model {name!r}: want scripted:NAME, NAME one of {sorted(SCRIPTS)}, or scripted:random:SEED"
             )
         return cls(SCRIPTS[kind], name=name)
 

@@ -1,0 +1,101 @@
+"""Strategies named on a command line or in a study file: ``path/to/file.py:ClassName``."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bt_llm.exceptions import StrategyError
+
+__all__ = ["load_strategy", "source_sha256"]
+
+
+def load_strategy(spec: str) -> type[Any]:
+    """Return the strategy class that ``file.py:ClassName`` names.
+
+    The file is run, as ``python file.py`` would: load only files that you trust.
+
+    Parameters
+    ----------
+    spec : str
+        A path to a Python file, a colon, and the name of a class in it. The class can be left out when
+        the file defines one strategy only.
+
+    Raises
+    ------
+    StrategyError
+        If the file or class is missing or is not a strategy, or the file cannot be run; in one line.
+    """
+    path_text, colon, name = spec.rpartition(":")
+    if not colon or "/" in name or "\\" in name:
+        path_text, name = spec, ""
+    path = Path(path_text)
+    if not path.is_file():
+        raise StrategyError(f"no strategy file {path_text!r}: expected path/to/file.py:ClassName")
+    module = _run(path)
+    classes = {
+        key: value
+        for key, value in vars(module).items()
+        if _is_strategy(value) and value.__module__ == module.__name__
+    }
+    if not name and len(classes) == 1:
+        return next(iter(classes.values()))
+    if name in classes:
+        return classes[name]
+    if name and hasattr(module, name):
+        raise StrategyError(
+            f"{name!r} in {path_text!r} is not a backtrader.Strategy defined there; found {sorted(classes)}"
+        )
+    near = difflib.get_close_matches(name, classes, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise StrategyError(f"no strategy {name!r} in {path_text!r}: it has {sorted(classes)}{hint}")
+
+
+def _is_strategy(value: object) -> bool:
+    """Tell a strategy by Backtrader's own base class, without importing Backtrader before the file does."""
+    backtrader = sys.modules.get("backtrader")
+    return isinstance(value, type) and backtrader is not None and issubclass(value, backtrader.Strategy)
+
+
+def _run(path: Path) -> ModuleType:
+    """Run the file as a module under a name made of its path, so that its classes can be told apart."""
+    name = f"bt_llm_strategy_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise StrategyError(f"{str(path)!r} is not a Python file: expected path/to/file.py:ClassName")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # Backtrader's metaclasses look their classes' modules up by name
+    try:
+        found.loader.exec_module(module)
+    except SyntaxError as error:
+        sys.modules.pop(name, None)
+        raise StrategyError(f"{str(path)!r} line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        sys.modules.pop(name, None)
+        line = next(
+            (
+                f.lineno
+                for f in reversed(traceback.extract_tb(error.__traceback__))
+                if f.filename == str(path)
+            ),
+            "?",
+        )
+        raise StrategyError(f"{str(path)!r} line {line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def source_sha256(strategy: type[Any]) -> str:
+    """Return the SHA-256 of the file that defines a strategy, line ends normalised."""
+    try:
+        path = inspect.getfile(strategy)
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, TypeError) as error:
+        raise StrategyError(f"source of strategy {strategy.__name__} cannot be read ({error})") from error
+    return hashlib.sha256(text.encode()).hexdigest()
