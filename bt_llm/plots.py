@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bt_llm.exceptions import ConfigError, MissingExtraError
-from bt_llm.policy import Panel
+from bt_llm.policy import Panel, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,7 +110,7 @@ def plot_panels(
                 continue
             panel = panels[column]
             image = axes.imshow(panel.values, cmap="BrBG", vmin=-scale, vmax=scale, aspect="auto")
-            _label(axes, panel, first=column == 0)
+            _label(axes, panel, scale, first=column == 0)
             axes.set_title(panel.title, fontsize=9)
         axes_row[0].set_ylabel(f"{name}\n{panels[0].row_title}", fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -120,10 +119,10 @@ def plot_panels(
     save(figure, path)
 
 
-def _label(axes: Any, panel: Panel, *, first: bool) -> None:
+def _label(axes: Any, panel: Panel, scale: float, *, first: bool) -> None:
     axes.set_xticks(range(len(panel.column_labels)), panel.column_labels, rotation=30, ha="right", fontsize=7)
     axes.set_yticks(range(len(panel.row_labels)), panel.row_labels if first else [], fontsize=7)
     axes.set_xlabel(panel.column_title, fontsize=8)
     for (y, x), value in np.ndenumerate(panel.values):
-        text = "-" if math.isnan(value) else f"{100 * value:+.0f}"
-        axes.text(x, y, text, ha="center", va="center", fontsize=6)
+        ink = "white" if abs(value) > 0.6 * scale else "black"
+        axes.text(x, y, signed(value), ha="center", va="center", fontsize=6, color=ink)

@@ -15,7 +15,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.state import Feature, StateSpace
 from bt_llm.verdict import Verdict
 
-__all__ = ["Panel", "Policy", "PolicyComparison"]
+__all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,3 +207,14 @@ def _panel(title: str, rows: Feature | None, columns: Feature, values: NDArray[n
         column_labels=columns.labels,
         values=table[::-1],
     )
+
+
+def signed(value: float) -> str:
+    """Return a difference of probabilities in hundredths with its sign; a dash for NaN.
+
+    Examples
+    --------
+    >>> signed(0.184), signed(-0.001), signed(math.nan)
+    ('+18', '0', '-')
+    """
+    return "-" if math.isnan(value) else f"{hundredths:+d}" if (hundredths := round(100 * value)) else "0"

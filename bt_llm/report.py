@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.policy import Panel
+from bt_llm.policy import Panel, signed
 
-__all__ = ["shade", "signed", "write_policy_html"]
+__all__ = ["shade", "write_policy_html"]
 
 GREEN, BROWN = (11, 110, 79), (148, 94, 22)
 
@@ -29,11 +29,6 @@ def shade(value: float, scale: float = 1.0) -> tuple[int, int, int]:
     strength, end = min(1.0, abs(value) / scale), GREEN if value > 0 else BROWN
     red, green, blue = (round(255 + (c - 255) * strength) for c in end)
     return red, green, blue
-
-
-def signed(value: float) -> str:
-    """Return a probability difference in hundredths with its sign; a dash for NaN."""
-    return "-" if math.isnan(value) else f"{100 * value:+.0f}"
 
 
 def write_policy_html(

@@ -1,0 +1,41 @@
+"""The command ``bt-llm``. Exit codes: 0 done, 1 the run failed (one line says why), 2 wrong usage."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from bt_llm.cli import backtests, doctor, policy
+from bt_llm.cli.output import complain
+from bt_llm.exceptions import BtLlmError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="bt-llm",
+    help="Backtest Backtrader strategies that are gated by a local LLM.",
+    epilog="Start with: bt-llm demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(backtests.demo)
+app.command()(backtests.run)
+app.command()(policy.policy)
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line; an error on purpose is one line, a bug keeps its traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except BtLlmError as error:
+        complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("interrupted; what was stored is kept, run the command again to go on")
+        sys.exit(130)

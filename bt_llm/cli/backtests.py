@@ -1,0 +1,168 @@
+"""``bt-llm demo`` and ``bt-llm run``: a strategy gated, ungated, and buy and hold."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bt_llm.advisor import Advisor, AdvisorConfig
+from bt_llm.cli.options import CacheOption, FormatOption, ModelOption, ModeOption, PlotOption, ThreadsOption
+from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, say, show
+from bt_llm.exceptions import ConfigError
+
+__all__ = ["demo", "run"]
+
+CashOption = Annotated[float, typer.Option(help="Starting value of the account.")]
+CommissionOption = Annotated[float, typer.Option(help="Fraction of the traded value, such as 0.00002.")]
+SlippageOption = Annotated[float, typer.Option(help="Fraction of the price.")]
+
+
+def demo(
+    model: ModelOption = "smollm2",
+    cache: CacheOption = None,
+    cache_mode: ModeOption = None,
+    plot: PlotOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Gate a moving-average crossover on a year of EUR/USD hours by a model that comes with it.
+
+    The model judges every market state the bars are in; the verdicts are stored, so the second run asks
+    nothing and gives the same numbers to the last digit.
+    """
+    from bt_llm.data import shipped
+
+    _study(
+        f"{shipped('sma_cross.py')}:GatedSmaCross",
+        shipped("eurusd_hourly.csv"),
+        AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode),
+        {"commission": 0.00002},
+        plot,
+        output,
+    )
+
+
+def run(
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="path/to/file.py:ClassName")],
+    data: Annotated[
+        Path, typer.Option("--data", "-d", help="CSV of bars: time, open, high, low, close, volume.")
+    ],
+    model: ModelOption = "smollm2",
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", help="A parameter of the strategy, as fast=10; repeatable."),
+    ] = None,
+    cash: CashOption = 10_000.0,
+    commission: CommissionOption = 0.0,
+    slippage: SlippageOption = 0.0,
+    min_confidence: Annotated[float, typer.Option(help="Entries need at least this probability.")] = 0.0,
+    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
+    reader: Annotated[
+        str, typer.Option(help="logprobs: read probabilities; json: generate with a reason.")
+    ] = "logprobs",
+    calibration: Annotated[str | None, typer.Option(help="grid or none; by default the reader's.")] = None,
+    numerics: Annotated[
+        str, typer.Option(help="canonical: bitwise the same in any batch; fast.")
+    ] = "canonical",
+    threads: ThreadsOption = None,
+    gpu_layers: Annotated[int, typer.Option(help="Layers on the GPU; -1 is all.")] = 0,
+    cache: CacheOption = None,
+    cache_mode: ModeOption = None,
+    plot: PlotOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Run a strategy with its gate, without it, and buy and hold, on the same bars.
+
+    Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv -p fast=10
+    """
+    config = AdvisorConfig(
+        model=model,
+        template=template,
+        reader=reader,  # type: ignore[arg-type]
+        calibration=calibration,  # type: ignore[arg-type]
+        numerics=numerics,  # type: ignore[arg-type]
+        n_threads=threads,
+        n_gpu_layers=gpu_layers,
+        cache_dir=cache,
+        cache_mode=cache_mode,
+    )
+    settings = {"params": _params(param or []), "cash": cash, "commission": commission, "slippage": slippage}
+    _study(strategy, data, config, settings, plot, output, min_confidence=min_confidence)
+
+
+def _params(pairs: list[str]) -> dict[str, Any]:
+    """Read ``name=value``; a value that is no Python literal is text."""
+    chosen: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--param {pair!r}: expected name=value, such as fast=10")
+        try:
+            chosen[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            chosen[name] = text
+    return chosen
+
+
+def _study(
+    strategy: str,
+    data: Path,
+    config: AdvisorConfig,
+    settings: dict[str, Any],
+    plot: Path | None,
+    output: Format,
+    min_confidence: float = 0.0,
+) -> None:
+    from bt_llm.backtest import gate_study
+    from bt_llm.gates import Gate
+
+    advisor = Advisor.shared(config)
+    with progress_bar(f"asking {config.model}") as advisor.on_progress:
+        study = gate_study(strategy, data, Gate(advisor=config, min_confidence=min_confidence), **settings)
+    advisor.on_progress = None
+    if plot is not None:
+        from bt_llm.plots import plot_equity
+
+        plot_equity(study.runs, plot)
+        say(f"equity curves: {plot}")
+    if output is Format.JSON:
+        print_json(study.to_dict())
+        return
+    show(_results(study.runs))
+    show(_advice(study.gated.advice or {}, str(config.model)))
+
+
+def _results(runs: dict[str, Any]) -> Table:
+    table = Table(title="Results", title_justify="left")
+    table.add_column("")
+    rows = {
+        "final value": lambda m: number(m["final_value"]),
+        "return": lambda m: fraction(m["return"]),
+        "Sharpe (annual)": lambda m: number(m["sharpe"]),
+        "max drawdown": lambda m: fraction(m["max_drawdown"]),
+        "trades": lambda m: f"{int(m['trades'])}",
+        "win rate": lambda m: fraction(m["win_rate"], 0),
+        "exposure": lambda m: fraction(m["exposure"], 0),
+    }
+    for name in runs:
+        table.add_column(name.replace("_", " "), justify="right")
+    for title, cell in rows.items():
+        table.add_row(title, *(cell(run.metrics) for run in runs.values()))
+    return table
+
+
+def _advice(advice: dict[str, Any], model: str) -> Table:
+    verdicts, gate = advice["verdicts"], advice["gate"]
+    table = Table(title=f"Advice of {model}", title_justify="left", show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    counts = ", ".join(f"{verdicts[name]} {name}" for name in ("bullish", "neutral", "bearish", "invalid"))
+    table.add_row("bars asked", f"{advice['asked']:,} of {advice['bars']:,}")
+    table.add_row("verdicts", counts)
+    table.add_row("entries", f"{gate['allowed']} allowed, {gate['blocked']} blocked")
+    table.add_row("distinct prompts", f"{advice['distinct']} ({advice['cache_hits']} from the cache)")
+    table.add_row("model calls", f"{advice['model_calls']} in {advice['model_seconds']:.1f} s")
+    return table
