@@ -13,6 +13,9 @@ from bt_llm.exceptions import BtLlmError
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+"""What Typer exits with after Ctrl-C."""
+
 app = typer.Typer(
     name="bt-llm",
     help="Backtest Backtrader strategies that are gated by a local LLM.",
@@ -36,6 +39,7 @@ def main() -> None:
     except BtLlmError as error:
         complain(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted; what was stored is kept, run the command again to go on")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            complain("interrupted; what was stored is kept, run the command again to go on")
+        raise
