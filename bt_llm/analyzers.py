@@ -1,0 +1,183 @@
+"""LLMAnalyzer: what was asked, what was answered, what it cost, and what the market did next."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from bt_llm.advisor import Usage
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates import AttachedGate, attached_gates
+from bt_llm.indicators import LLMAdvice, find_advice
+from bt_llm.lines import require_bars, value_now
+
+__all__ = ["LLMAnalyzer"]
+
+_CODES = {"bullish": 1.0, "neutral": 0.0, "bearish": -1.0}
+
+
+class _Series(NamedTuple):
+    """What one advice indicator said, bar by bar of its data."""
+
+    verdict: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    forward: NDArray[np.float64]
+
+
+class _History:
+    """Collects an advice indicator's bars as they come; a bar that a replay repeats is overwritten."""
+
+    def __init__(self, advice: LLMAdvice) -> None:
+        self.advice = advice
+        self.columns = (array("d"), array("d"), array("d"))
+
+    def record(self) -> None:
+        """Note the current bar."""
+        data = self.advice.data
+        if not len(data):
+            return
+        now = value_now(self.advice, "verdict"), value_now(self.advice, "confidence"), data.close[0]
+        for column, value in zip(self.columns, now, strict=True):
+            while len(column) < len(data):
+                column.append(math.nan)
+            column[len(data) - 1] = value
+
+    def series(self, horizon: int) -> _Series:
+        """Return the bars with the return from each close to the one `horizon` bars later."""
+        verdict, confidence, close = map(np.array, self.columns)
+        forward = np.full(len(close), math.nan)
+        now, later = close[: max(0, len(close) - horizon)], close[horizon:]
+        np.divide(later - now, now, out=forward[: len(now)], where=now != 0.0)
+        return _Series(verdict, confidence, forward)
+
+
+class LLMAnalyzer(bt.Analyzer):
+    """Counts, costs and after-the-fact usefulness of a strategy's advice.
+
+    Parameters
+    ----------
+    horizon : int
+        Bars of the forward return: from the close of the verdict's bar to the close `horizon` bars later.
+
+    Notes
+    -----
+    `get_analysis` gives plain numbers, text and None only, so that it is JSON and pickles small:
+
+    ``bars``, ``warm_up``, ``asked``
+        Bars of the data, those before the first possible state, and those that have an answer; of every
+        `LLMAdvice`, added up.
+    ``distinct``, ``cache_hits``, ``model_calls``, ``model_seconds``, ``tokens``
+        Distinct cells, and what answering cost; see `bt_llm.advisor.Usage`.
+    ``verdicts``
+        Bars by ``bullish``, ``neutral``, ``bearish``, ``invalid`` and ``not_asked``, the warm-up included:
+        they sum to ``bars``.
+    ``horizon``, ``forward``
+        By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
+        ``hit_rate`` (a bullish verdict hits where it is above 0, a bearish one where it is below; a
+        neutral one claims nothing). The last `horizon` bars have none.
+    ``gate``
+        Entries ``allowed`` and ``blocked``, and of both, those ``missing`` a verdict.
+    ``datas``
+        The same for each data by its name; what stands above is their total.
+
+    The forward return is known only `horizon` bars after the verdict. It is computed here when the run is
+    over and never fed back into it; bars overlap when `horizon` is above 1.
+
+    The analyzer also checks, before the run, that no data is shorter than the warm-up.
+
+    Examples
+    --------
+    >>> cerebro = bt.Cerebro()
+    >>> cerebro.addanalyzer(LLMAnalyzer, _name="advice", horizon=5)
+    """
+
+    params = (("horizon", 1),)
+
+    def start(self) -> None:
+        """Find the advice; its strategy is complete now."""
+        if type(self.p.horizon) is not int or self.p.horizon < 1:
+            raise ConfigError(f"horizon={self.p.horizon!r}: expected a whole number of bars, at least 1")
+        require_bars(self.strategy)
+        self._histories = [_History(advice) for advice in find_advice(self.strategy)]
+
+    def next(self) -> None:
+        """Record the bar; Backtrader calls this during the warm-up too."""
+        for history in self._histories:
+            history.record()
+
+    def stop(self) -> None:
+        """Work it out, and let go of everything that a worker process would have to send back."""
+        gates = attached_gates(self.strategy)
+        self.rets.update(self._analysis(self._histories, gates))
+        self.rets["datas"] = {}
+        sources = [history.advice.data for history in self._histories] + [gate.data for gate in gates]
+        for data in dict.fromkeys(sources):
+            self.rets["datas"][self._name(data)] = self._analysis(
+                [history for history in self._histories if history.advice.data is data],
+                [gate for gate in gates if gate.data is data],
+            )
+        self._histories = []
+
+    def _name(self, data: Any) -> str:
+        """Return the data's name, made unique by its place among the strategy's datas."""
+        datas = self.strategy.datas
+        name = getattr(data, "_name", "")
+        if name and sum(other._name == name for other in datas) == 1:
+            return str(name)
+        place = next((i for i, other in enumerate(datas) if other is data), len(self.rets["datas"]))
+        return f"{name or 'data'}{place}"
+
+    def _analysis(self, histories: Sequence[_History], gates: Sequence[AttachedGate]) -> dict[str, Any]:
+        advices = [history.advice for history in histories]
+        usage = sum((advice.usage for advice in advices), Usage())
+        found = [history.series(self.p.horizon) for history in histories]
+        series = _Series(*map(np.concatenate, zip(_EMPTY, *found, strict=True)))
+        return {
+            "bars": len(series.verdict),
+            "warm_up": len(series.verdict) - sum(advice.bars for advice in advices),
+            "asked": sum(advice.asked for advice in advices),
+            "distinct": sum(advice.distinct for advice in advices),
+            "cache_hits": usage.cache_hits,
+            "model_calls": usage.model_calls,
+            "model_seconds": usage.model_seconds,
+            "tokens": usage.tokens,
+            "verdicts": _counts(series),
+            "horizon": self.p.horizon,
+            "forward": _forward(series),
+            "gate": {
+                "allowed": sum(gate.allowed for gate in gates),
+                "blocked": sum(gate.blocked for gate in gates),
+                "missing": sum(gate.missing for gate in gates),
+            },
+        }
+
+
+_EMPTY = _Series(np.empty(0), np.empty(0), np.empty(0))
+
+
+def _counts(series: _Series) -> dict[str, int]:
+    counts = {name: int(np.count_nonzero(series.verdict == code)) for name, code in _CODES.items()}
+    counts["invalid"] = int(np.count_nonzero(np.isnan(series.verdict) & ~np.isnan(series.confidence)))
+    counts["not_asked"] = int(np.count_nonzero(np.isnan(series.confidence)))
+    return counts
+
+
+def _forward(series: _Series) -> dict[str, dict[str, Any]]:
+    known = np.isfinite(series.forward)
+    by_verdict = {name: series.forward[known & (series.verdict == code)] for name, code in _CODES.items()}
+    hits = {"bullish": by_verdict["bullish"] > 0, "bearish": by_verdict["bearish"] < 0}
+    by_verdict["all"] = series.forward[known & ~np.isnan(series.verdict)]
+    return {
+        name: {
+            "n": len(returns),
+            "mean": float(np.mean(returns)) if len(returns) else None,
+            "hit_rate": float(np.mean(hits[name])) if name in hits and len(returns) else None,
+        }
+        for name, returns in by_verdict.items()
+    }

@@ -1,0 +1,170 @@
+"""Backtrader helpers that know nothing of models: a trailing median, warm-up, values at the current bar."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any, ClassVar
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from bt_llm.exceptions import DataError
+
+__all__ = [
+    "TrailingMedian",
+    "WarmUp",
+    "copy_values",
+    "data_name",
+    "feed_of",
+    "require_bars",
+    "value_now",
+    "warm_up_bars",
+]
+
+
+class TrailingMedian(bt.Indicator):
+    """Median of the last `period` values, the current one included; NaN where one of them is not finite.
+
+    Parameters
+    ----------
+    period : int
+        Length of the window, in bars. An even one takes the mean of the two middle values.
+    """
+
+    lines: Any = ("median",)
+    params = (("period", 100),)
+    plotinfo: ClassVar[Any] = {"plotname": "Trailing median"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addminperiod(self.p.period)
+
+    def next(self) -> None:
+        """Sort the window: it may be called several times a bar, so nothing is carried over."""
+        window = sorted(self.data.get(size=self.p.period))
+        upper, odd = divmod(self.p.period, 2)
+        middle = window[upper] if odd else (window[upper - 1] + window[upper]) / 2
+        self.lines.median[0] = middle if all(map(math.isfinite, window)) else math.nan
+
+    def oncestart(self, start: int, end: int) -> None:
+        """Do nothing: `once` covers the first bar too."""
+
+    def once(self, start: int, end: int) -> None:
+        """Compute all bars in one pass."""
+        import pandas as pd  # here, so that using an indicator does not load pandas before a run
+
+        first = self._minperiod - 1
+        medians = pd.Series(self.data.array).rolling(self.p.period).median().to_numpy()
+        self.lines.median.array[first:end] = array("d", medians[first:end].tobytes())
+
+
+class WarmUp(bt.Indicator):
+    """A line of NaN that makes its strategy wait for `bars` bars of a data, as a longer indicator would."""
+
+    lines: Any = ("warm_up",)
+    params = (("bars", 1),)
+    plotinfo: ClassVar[Any] = {"plot": False}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addminperiod(self.p.bars)
+
+
+def feed_of(source: Any) -> Any:
+    """Return the data feed whose bars clock an indicator or line; None if there is none."""
+    while source is not None and not isinstance(source, bt.AbstractDataBase):
+        if isinstance(source, bt.lineseries.LineSeriesStub):  # owned by whoever made the wrapped line
+            source = source.lines[0]
+        clock = getattr(source, "_clock", None)
+        source = clock if clock is not None else getattr(source, "_owner", None)
+    return source
+
+
+def data_name(data: Any) -> str:
+    """Return what to call a data in a message."""
+    return str(getattr(data, "_name", "") or type(data).__name__)
+
+
+def copy_values(line: Any) -> NDArray[np.float64]:
+    """Return a copy: a view kept on the line's array would forbid it to grow."""
+    return np.array(line.array, dtype=np.float64)
+
+
+def value_now(indicator: Any, line_name: str) -> float:
+    """Return the value of an indicator's line at the current bar, NaN before its first one.
+
+    In vectorised runs Backtrader leaves an indicator inside another one parked before the first bar, where
+    ``line[0]`` is the last bar of the data: look-ahead. This reads the right one. In ``next_open`` (cheat on
+    open) it is the value of the previous close.
+    """
+    line = getattr(indicator.lines, line_name)
+    if len(indicator):
+        return float(line[0])
+    strategy, feed = _strategy(indicator), feed_of(indicator)
+    if feed is None or not len(feed) or not len(strategy):
+        return math.nan
+    opening = feed.datetime[0] > strategy.datetime[0]
+    index = len(feed) - 1 - opening
+    return float(line.array[index]) if 0 <= index < len(line.array) else math.nan
+
+
+def _strategy(indicator: Any) -> bt.Strategy:
+    owner = indicator._owner
+    while not isinstance(owner, bt.Strategy):
+        owner = owner._owner
+    return owner
+
+
+class _NoBars(bt.feed.DataBase):
+    """A feed without a bar."""
+
+    def _load(self) -> bool:
+        return False
+
+
+class _Probe(bt.Strategy):
+    """Makes an indicator, to see how many bars it needs."""
+
+    params = (("indicator", None), ("settings", None))
+
+    def __init__(self) -> None:
+        self.found = self.p.indicator(self.data, **self.p.settings)
+
+
+def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
+    """Return how many bars an indicator needs for its first value, without data and without a model.
+
+    Parameters
+    ----------
+    indicator : type
+        The indicator's class.
+    **settings
+        Its parameters.
+
+    Examples
+    --------
+    >>> warm_up_bars(bt.ind.RSI, period=14)
+    15
+    """
+    cerebro = bt.Cerebro(stdstats=False, runonce=False, preload=False)
+    cerebro.adddata(_NoBars())
+    cerebro.addstrategy(_Probe, indicator=indicator, settings=settings)
+    return int(cerebro.run()[0].found._minperiod)
+
+
+def require_bars(strategy: bt.Strategy) -> None:
+    """Check, once a strategy is made, that its preloaded datas outlast its indicators' warm-up.
+
+    Raises
+    ------
+    DataError
+        If one has fewer bars, which Backtrader would answer with an IndexError.
+    """
+    for data, needed in zip(strategy.datas, strategy._minperiods, strict=True):
+        if 0 < data.buflen() < needed:
+            raise DataError(
+                f"data {data_name(data)!r} has {data.buflen()} bars, but {type(strategy).__name__} needs "
+                f"{needed} to warm up; give more bars or shorter periods"
+            )
