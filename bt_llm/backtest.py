@@ -217,7 +217,9 @@ def run_backtest(
     if not account.times:
         raise DataError(f"{label}: {len(bars)} bars are fewer than the warm-up needs; give more bars")
     advice = dict(run.analyzers.advice.get_analysis())
-    equity = pd.Series(account.values, index=pd.DatetimeIndex(map(bt.num2date, account.times)), name="equity")
+    equity: pd.Series[float] = pd.Series(
+        account.values, index=pd.DatetimeIndex([bt.num2date(time) for time in account.times]), name="equity"
+    )
     trades = pd.DataFrame(account.closed, columns=["opened", "closed", "direction", "bars", "pnl", "pnlcomm"])
     settings = {
         "cash": cash,
@@ -264,16 +266,18 @@ def _strategy_params(
 
 def _feed(bars: pd.DataFrame) -> bt.feeds.PandasData:
     """Return a feed that knows how long its bars are, for plots and analyzers."""
-    step = bars.index.to_series().diff().median() if len(bars) > 1 else pd.Timedelta(days=1)
-    minutes = max(1, int(step / pd.Timedelta(minutes=1)))
+    steps = np.diff(bars.index.to_numpy()) / np.timedelta64(1, "m")
+    minutes = max(1, int(np.median(steps))) if len(steps) else 1440
     frame = (bt.TimeFrame.Minutes, minutes) if minutes < 1440 else (bt.TimeFrame.Days, 1)
     return bt.feeds.PandasData(dataname=bars, timeframe=frame[0], compression=frame[1], openinterest=None)
 
 
 def periods_per_year(index: pd.DatetimeIndex) -> float:
     """Return how many bars a year has, from the bars' own times (years of 365.25 days)."""
-    years = (index[-1] - index[0]) / pd.Timedelta(days=365.25) if len(index) > 1 else 0.0
-    return (len(index) - 1) / years if years > 0 else math.nan
+    if len(index) < 2:
+        return math.nan
+    years = float((index[-1] - index[0]) / pd.Timedelta(days=365.25))
+    return (len(index) - 1) / years
 
 
 def _metrics(equity: pd.Series[float], trades: pd.DataFrame, account: Any, cash: float) -> dict[str, float]:

@@ -40,7 +40,7 @@ def load_strategy(spec: str) -> type[Any]:
     if not path.is_file():
         raise StrategyError(f"no strategy file {path_text!r}: expected path/to/file.py:ClassName")
     module = _run(path)
-    classes = {
+    classes: dict[str, type[Any]] = {
         key: value
         for key, value in vars(module).items()
         if _is_strategy(value) and value.__module__ == module.__name__

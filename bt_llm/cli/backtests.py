@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,7 +139,7 @@ def _study(
 def _results(runs: dict[str, Any]) -> Table:
     table = Table(title="Results", title_justify="left")
     table.add_column("")
-    rows = {
+    rows: dict[str, Callable[[dict[str, float]], str]] = {
         "final value": lambda m: number(m["final_value"]),
         "return": lambda m: fraction(m["return"]),
         "Sharpe (annual)": lambda m: number(m["sharpe"]),
