@@ -1,0 +1,142 @@
+"""How much memory is free, for this process and not only for the machine, and whether a model fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bt_llm.exceptions import InsufficientMemoryError
+from bt_llm.model_files import ModelFacts, estimate_memory_mb
+
+__all__ = ["ControlGroup", "available_memory_mb", "check_fits", "control_groups", "total_memory_mb"]
+
+_MB = 1024 * 1024
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_HIERARCHY = Path("/sys/fs/cgroup")
+
+# (limit, usage, key of the reclaimable file cache in memory.stat) in versions 2 and 1 of control groups
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def available_memory_mb() -> float:
+    """Return the memory in MB (2**20 bytes) that this process can still take without swapping.
+
+    The smaller of what the machine has available and what the limits of the process's control
+    groups (containers, batch systems) leave; psutil alone does not see those limits.
+    """
+    free = [group.free_mb for group in control_groups()]
+    return min([psutil.virtual_memory().available / _MB, *free])
+
+
+def total_memory_mb() -> float:
+    """Return the memory in MB that this process could ever have: the machine's, or a lower limit."""
+    limits = [group.limit_mb for group in control_groups()]
+    return min([psutil.virtual_memory().total / _MB, *limits])
+
+
+@dataclass(frozen=True, slots=True)
+class ControlGroup:
+    """Memory limit of a control group in MB, and what is left of it."""
+
+    limit_mb: float
+    free_mb: float
+
+
+def control_groups(membership: Path = _MEMBERSHIP, hierarchy: Path = _HIERARCHY) -> list[ControlGroup]:
+    """Return the limits that hold for this process, of control groups of either version.
+
+    Every group from the process's own up to the root can set one. File cache that the kernel would
+    give up first counts as free.
+
+    Parameters
+    ----------
+    membership : Path
+        Lines ``number:controllers:/path``; of version 2, ``0::/path``.
+    hierarchy : Path
+        Where the groups are mounted.
+    """
+    found = []
+    for line in _text(membership).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            root, names = hierarchy, _V2
+        elif "memory" in controllers.split(","):
+            root, names = hierarchy / "memory", _V1
+        else:
+            continue
+        group = root / path.strip("/")
+        # Inside a container the group's own path may not exist: its files are then at the root.
+        for folder in (group, *group.parents):
+            if (limited := _group(folder, *names)) is not None:
+                found.append(limited)
+            if folder == root:
+                break
+    return found
+
+
+def _group(folder: Path, limit_name: str, usage_name: str, cache_key: str) -> ControlGroup | None:
+    limit, usage = _text(folder / limit_name).strip(), _text(folder / usage_name).strip()
+    if not (limit.isdecimal() and usage.isdecimal()):
+        return None  # "max", or no such file
+    cache = 0
+    for line in _text(folder / "memory.stat").splitlines():
+        key, _, value = line.partition(" ")
+        if key == cache_key and value.isdecimal():
+            cache = int(value)
+    free = int(limit) - max(0, int(usage) - cache)
+    return ControlGroup(int(limit) / _MB, max(0, free) / _MB)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def check_fits(
+    facts: ModelFacts,
+    n_ctx: int,
+    *,
+    keep_free_mb: float,
+    n_seq_max: int = 1,
+    n_batch: int = 512,
+    n_outputs: int = 1,
+) -> None:
+    """Raise unless a model, with contexts of those sizes, fits the memory that is free now.
+
+    Parameters
+    ----------
+    facts : ModelFacts
+        Of the file.
+    n_ctx, n_seq_max, n_batch, n_outputs : int
+        As in `estimate_memory_mb`.
+    keep_free_mb : float
+        What must remain free.
+
+    Raises
+    ------
+    InsufficientMemoryError
+        Naming what is needed and free, and the largest context or the smaller model that would fit.
+    """
+    free = available_memory_mb()
+
+    def needed(tokens: int) -> float:
+        return estimate_memory_mb(facts, tokens, n_seq_max, n_batch, n_outputs) + keep_free_mb
+
+    if needed(n_ctx) <= free:
+        return
+    smaller = [size for k in range(8, 24) if (size := 2**k) < n_ctx and needed(size) <= free]
+    if smaller:
+        advice = f"n_ctx={smaller[-1]} instead of {n_ctx} would fit"
+    else:
+        advice = "no smaller n_ctx fits: use a smaller model or quantization (smollm2 needs about 250 MB)"
+    kept = f", {keep_free_mb:,.0f} of them to be kept free" if keep_free_mb else ""
+    raise InsufficientMemoryError(
+        f"{facts.name} with n_ctx={n_ctx} needs about {needed(n_ctx):,.0f} MB{kept}, and {free:,.0f} MB are "
+        f"free; {advice}, or close other programs"
+    )

@@ -1,0 +1,316 @@
+"""Session: one model in memory, its context of many sequences, and the prompt prefix that it keeps.
+
+Floating-point sums depend on the kernel that computes them, and ggml chooses kernels by the shape of
+a product. So that a prompt's logits are the same to the last bit in any company, every decode here
+has one canonical shape (`decode_block`):
+
+- flash attention off, one KV stream a sequence, weights not repacked;
+- all sequences of a decode padded at the tail to one length (later tokens cannot touch earlier ones)
+  and numbered consecutively, so that llama.cpp makes one micro-batch of them;
+- at least `MIN_ROWS` rows, at least as many output rows, at least `MIN_TOKENS` tokens a sequence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bt_llm.backends.base import Numerics, Prompt
+from bt_llm.backends.memory import check_fits
+from bt_llm.backends.native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
+from bt_llm.exceptions import ConfigError, InsufficientMemoryError
+from bt_llm.model_files import ModelFacts
+
+__all__ = ["Session", "TokenPath", "TokenisedPrompt", "batches", "decode_block"]
+
+_log = logging.getLogger("bt_llm.llama")
+
+TokenPath = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedPrompt:
+    """A prompt in tokens: the kept part, shared with its neighbours, and the rest, never empty."""
+
+    prefix: TokenPath
+    suffix: TokenPath
+
+
+class Session:
+    """One model and what is decoded with it; loads it at the first question.
+
+    Callers hold `lock` from `prepare` until they have read what they decoded.
+
+    Parameters
+    ----------
+    path : Path
+        A GGUF file.
+    n_threads : int, optional
+        CPU threads; by default one for each physical core this process may use.
+    n_gpu_layers : int
+        Layers kept on the GPU; -1 is all. Canonical numerics are tested on the CPU only.
+    n_seq : int
+        Prompts decoded side by side.
+    n_batch : int
+        Rows a decode; prompts that do not fit go to the next one. No result depends on it.
+    facts : ModelFacts, optional
+        Of the file. With them, memory is estimated before it is taken: fewer prompts are decoded
+        side by side where it is short, and there is a clear error where it does not suffice.
+    memory_threshold_mb : float
+        Memory to keep free, if `facts` are given.
+    verbose : bool
+        Let llama.cpp write its log to standard error.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_threads: int | None = None,
+        n_gpu_layers: int = 0,
+        n_seq: int = 32,
+        n_batch: int = 1024,
+        facts: ModelFacts | None = None,
+        memory_threshold_mb: float = 0.0,
+        verbose: bool = False,
+    ) -> None:
+        if n_seq < 1 or n_batch < MIN_ROWS:
+            raise ConfigError(f"n_seq={n_seq}, n_batch={n_batch}: expected at least 1 and {MIN_ROWS}")
+        self.path = path
+        self.n_threads = cpu_threads(n_threads)
+        self.n_gpu_layers, self.n_seq, self.n_batch, self.verbose = n_gpu_layers, n_seq, n_batch, verbose
+        self.facts = facts if n_gpu_layers == 0 else None  # the estimate is of this machine's memory only
+        self.memory_threshold_mb = memory_threshold_mb
+        self.lock = threading.RLock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._weights: Weights | None = None
+        self._context: Context | None = None
+        self._numerics: Numerics | None = None
+        self._kept: TokenPath | None = None  # the prefix that sequence 0 holds
+        self._ready: set[int] = set()  # sequences that hold exactly the kept prefix between batches
+        self._most = self.n_seq  # sequences that memory allows
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Free the model; the next question loads it again."""
+        with self.lock:
+            if self._pid == os.getpid():
+                if self._context is not None:
+                    self._context.close()
+                if self._weights is not None:
+                    self._weights.close()
+            self._forget()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._weights is not None
+
+    def weights(self, numerics: Numerics = "canonical") -> Weights:
+        """Return the model, loaded for these numerics; the other ones need another load."""
+        with self.lock:
+            if self._pid != os.getpid() or self._numerics not in (None, numerics):
+                self.close()  # after a fork, what the parent made is not ours to use
+            if self._weights is None:
+                self._check(ContextShape(n_seq=1, n_ctx_seq=256, n_batch=256, n_outputs=MIN_ROWS))
+                repack = numerics == "fast"
+                self._weights = Weights(
+                    self.path, n_gpu_layers=self.n_gpu_layers, repack=repack, verbose=self.verbose
+                )
+                self._numerics = numerics
+            return self._weights
+
+    def tokenise(self, prompt: Prompt, numerics: Numerics = "canonical", *, room: int = 0) -> TokenisedPrompt:
+        """Tokenise each chunk on its own; the kept part is the first chunk, save its last token if alone.
+
+        Raises
+        ------
+        ConfigError
+            If there is not one token, or with `room` more of them more than the model was trained for.
+        """
+        weights = self.weights(numerics)
+        head, *rest = prompt.chunks or ("",)
+        prefix = weights.opening(head)
+        suffix = [token for chunk in rest for token in weights.tokens(chunk, special=True)]
+        if not suffix:
+            prefix, suffix = prefix[:-1], prefix[-1:]
+        if not suffix:
+            raise ConfigError("an empty prompt: expected some text to answer")
+        count = len(prefix) + len(suffix)
+        if count + room > weights.n_ctx_train:
+            answer = f" and {room} for the answer" if room else ""
+            raise ConfigError(
+                f"a prompt of {count} tokens{answer}: the model was trained for {weights.n_ctx_train}; "
+                "shorten it"
+            )
+        return TokenisedPrompt(tuple(prefix), tuple(suffix))
+
+    def prepare(self, wanted: ContextShape, numerics: Numerics) -> Context:
+        """Return a context of at least that shape, save for fewer sequences where memory is short.
+
+        A larger one is made when a longer prompt comes.
+
+        Raises
+        ------
+        InsufficientMemoryError
+            If not even one sequence fits.
+        """
+        weights = self.weights(numerics)
+        wanted = replace(wanted, n_seq=min(wanted.n_seq, self._most))
+        if self._context is not None:
+            if self._context.shape.covers(wanted):
+                return self._context
+            self._context.close()
+        self._context, self._kept, self._ready = None, None, set()
+        while self._context is None:
+            try:
+                self._check(wanted)
+                self._context = Context(weights, wanted, numerics=numerics, n_threads=self.n_threads)
+            except InsufficientMemoryError:
+                if wanted.n_seq == 1:
+                    raise
+                wanted = replace(wanted, n_seq=wanted.n_seq // 2)
+                self._most = wanted.n_seq
+                _log.info("memory is short: %d prompts side by side", wanted.n_seq)
+        return self._context
+
+    def _check(self, shape: ContextShape) -> None:
+        if self.facts is not None:
+            check_fits(
+                self.facts,
+                shape.n_ctx_seq,
+                keep_free_mb=self.memory_threshold_mb,
+                n_seq_max=shape.n_seq,
+                n_batch=shape.n_batch,
+                n_outputs=shape.n_outputs,
+            )
+
+    def shape(self, prompts: Sequence[TokenisedPrompt], *, tail: int, outputs: int) -> ContextShape:
+        """Sizes that suffice for prompts followed by up to `tail` tokens, with `outputs` rows each."""
+        suffix = max(len(prompt.suffix) for prompt in prompts)
+        prefix = max(len(prompt.prefix) for prompt in prompts)
+        return ContextShape(
+            n_seq=self.n_seq,
+            n_ctx_seq=_round_up(prefix + max(suffix, MIN_ROWS) + max(tail, MIN_ROWS), 256),
+            n_batch=max(self.n_batch, _round_up(suffix, 256)),
+            n_outputs=max(2 * self.n_seq, 2 * MIN_ROWS, outputs),
+        )
+
+    @contextlib.contextmanager
+    def holding(
+        self, context: Context, prefix: TokenPath, count: int, deadline: float | None
+    ) -> Iterator[None]:
+        """Have sequences 0 to `count` - 1 hold exactly the prefix, decoding it at most once.
+
+        Afterwards every sequence is cut back to the prefix, for the next batch; after an error,
+        nothing is kept.
+        """
+        try:
+            self._keep(context, prefix, count, deadline)
+            yield
+            for s in self._ready:
+                context.cut(s, len(prefix))
+        except BaseException:
+            context.clear()  # whatever a sequence holds now, it is not what `_ready` promises
+            self._kept, self._ready = None, set()
+            raise
+
+    def _keep(self, context: Context, prefix: TokenPath, count: int, deadline: float | None) -> None:
+        if self._kept != prefix:
+            context.clear()
+            self._kept, self._ready = None, set()
+            size = context.shape.n_batch
+            for start in range(0, len(prefix), size):
+                piece = prefix[start : start + size]
+                decode_block(context, [piece], np.array([start], np.int32), rows="none", deadline=deadline)
+                context.cut(0, start + len(piece))
+            self._kept, self._ready = prefix, {0}
+        self.fork(context, 0, [s for s in range(count) if s not in self._ready])
+
+    def fork(self, context: Context, source: int, targets: Sequence[int]) -> None:
+        """Make each target a copy of the source, which begins with the prefix."""
+        context.fork(source, targets)
+        self._ready.update(targets)
+
+
+def batches(
+    prompts: Sequence[TokenisedPrompt], *, n_seq: int, n_batch: int, at_least: int = 1
+) -> Iterator[list[int]]:
+    """Yield the numbers of prompts to decode together: of one prefix, and fitting one decode.
+
+    Parameters
+    ----------
+    prompts : sequence of TokenisedPrompt
+        In any order; prompts of one prefix come together.
+    n_seq, n_batch : int
+        Prompts and rows a decode.
+    at_least : int
+        Tokens decoded for each, however short its suffix.
+    """
+    groups: dict[TokenPath, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(prompt.prefix, []).append(i)
+    for group in groups.values():
+        batch: list[int] = []
+        longest = 0
+        for i in group:
+            length = max(len(prompts[i].suffix), at_least, MIN_TOKENS)
+            longest = max(longest, length)
+            if batch and (len(batch) == n_seq or (len(batch) + 1) * longest > n_batch):
+                yield batch
+                batch, longest = [], length
+            batch.append(i)
+        yield batch
+
+
+def decode_block(
+    context: Context,
+    paths: Sequence[TokenPath],
+    starts: npt.NDArray[np.int32],
+    *,
+    rows: Literal["last", "all", "none"],
+    deadline: float | None,
+) -> None:
+    """Decode one path a sequence, from sequence 0 on, in the canonical shape.
+
+    The caller cuts off what was padded, before it decodes more.
+
+    Parameters
+    ----------
+    context : Context
+        Large enough.
+    paths : sequence of tuples of int
+        Tokens, at least one each.
+    starts : int32 array (sequences,)
+        Position of each path's first token.
+    rows : {"last", "all", "none"}
+        Have logits after the last token of each path, after all of its tokens, or not at all.
+    deadline : float, optional
+        Value of `time.monotonic` at which to stop.
+    """
+    count = len(paths)
+    lengths = np.array([len(path) for path in paths], dtype=np.int32)[:, None]
+    length = max(int(lengths.max()), MIN_TOKENS, -(-MIN_ROWS // count))
+    tokens = np.empty((count, length), dtype=np.int32)
+    for row, path in zip(tokens, paths, strict=True):
+        row[: len(path)], row[len(path) :] = path, path[0]
+    columns = np.arange(length, dtype=np.int32)
+    outputs = {"last": columns == lengths - 1, "all": columns < lengths, "none": columns < 0 * lengths}[rows]
+    if rows != "none" and (short := MIN_ROWS - int(outputs.sum())) > 0:
+        outputs.flat[np.flatnonzero(~outputs)[:short]] = True
+    context.decode(tokens, starts, outputs, deadline=deadline)
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
