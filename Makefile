@@ -7,10 +7,17 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo test check bench examples clean
+.PHONY: demo demo-pack test check bench examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
+
+# After a change of the demo or of its prompt template: asks the model anew, in a cache of its own.
+demo-pack: export BT_LLM_CACHE_DIR := $(CURDIR)/build/demo-cache
+demo-pack: $(VENV)/.installed
+	rm -rf build/demo-cache
+	$(BIN)/bt-llm demo --cache-mode record --manifest data/demo_run.json
+	$(BIN)/bt-llm cache export --run data/demo_run.json data/demo_pack.jsonl
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -9,16 +9,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from bt_llm import model_files, readers
+from bt_llm import readers
 from bt_llm.backends.base import Backend, ModelIdentity, Numerics, Progress, Prompt
-from bt_llm.backends.llama import LlamaBackend, identify
-from bt_llm.backends.scripted import ScriptedBackend
 from bt_llm.cache import CacheMode, Question, VerdictCache
 from bt_llm.calibration import Prior, calibrated, mean_prior
-from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
+from bt_llm.exceptions import ConfigError, ModelError
+from bt_llm.model_lookup import look_up_model
 from bt_llm.prompts import PromptTemplate
 from bt_llm.readers import Reader
 from bt_llm.state import StateSpace
@@ -199,49 +197,11 @@ class Advisor:
             return self._identity
 
     def _find_identity(self) -> ModelIdentity:
-        name = str(self.config.model)
-        if name.startswith("scripted"):
-            self._backend = ScriptedBackend.named(name)
-            return self._backend.identity
-        try:
-            path = model_files.find_model(name)
-        except ModelNotFoundError:
-            if self.cache.mode is CacheMode.REPLAY:
-                return self._stored_identity(name)
-            raise
-        identity = self._file_identity(path, name)
-        self._backend = LlamaBackend(
-            path, identity=identity, n_threads=self.config.n_threads, n_gpu_layers=self.config.n_gpu_layers
+        config = self.config
+        identity, self._backend = look_up_model(
+            str(config.model), self.cache, n_threads=config.n_threads, n_gpu_layers=config.n_gpu_layers
         )
         return identity
-
-    def _stored_identity(self, name: str) -> ModelIdentity:
-        """Return the identity that the cache knows under a name, or under the start of a hash."""
-        found = self.cache.find_models(name) or self.cache.find_models(Path(name).stem)
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise ModelNotFoundError(
-                f"replay: no model file {name!r} and none of that name in the cache {self.cache.directory}; "
-                f"import a pack that has it (bt-llm cache import FILE)"
-            )
-        hashes = ", ".join(identity.sha256[:12] for identity in found)
-        raise ModelNotFoundError(
-            f"replay: the cache knows {len(found)} models named {name!r} ({hashes}); give the start of a hash"
-        )
-
-    def _file_identity(self, path: Path, name: str) -> ModelIdentity:
-        """Return the identity of a GGUF, memoised by path, size and time of change."""
-        status = path.stat()
-        memo = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-        shown = name if not Path(name).suffix else path.stem
-        known = self.cache.get_document("file", memo)
-        if known is None:
-            identity = identify(path)
-            fields = ("sha256", "chat_template", "bos_token", "eos_token", "details")
-            known = {field: getattr(identity, field) for field in fields}
-            self.cache.put_document("file", memo, known)
-        return ModelIdentity(name=shown, **known)
 
     # Asking
 
@@ -316,6 +276,13 @@ class Advisor:
         for cell, verdict in zip(missing, verdicts, strict=True):
             self._raw[cell] = dataclasses.replace(verdict, model=self.identity.name)
 
+    def used(self) -> dict[str, Verdict]:
+        """Return the raw verdicts that have been needed so far, by their keys: what a run depends on."""
+        with self._lock:
+            cells = sorted(self._raw)
+            prompts = self.template.prompts(self.space, cells, self.identity)
+            return {self._question(p).key: self._raw[c] for c, p in zip(cells, prompts, strict=True)}
+
     def _question(self, prompt: Prompt) -> Question:
         identity, template = self.identity, self.template
         json_reader = self.config.reader == "json"
@@ -342,7 +309,7 @@ class Advisor:
             readings = readers.read_logprobs(
                 backend, prompts, self.template.continuations, self.config.numerics
             )
-        done, common = 0, dict(backend.provenance)
+        done, common = 0, {"model": self.identity.name, **backend.provenance}
         started = time.perf_counter()
         for batch in readings:
             usage.model_seconds += time.perf_counter() - started

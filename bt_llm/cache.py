@@ -1,9 +1,9 @@
-"""VerdictCache: the model's verdicts on disk, and the four modes of using them.
+"""VerdictCache: the model's verdicts and other answers on disk, and the four modes of using them.
 
 A verdict is a function of its `Question` alone, so it is stored under the question's hash and is good for
 ever: nothing expires and nothing is evicted. See `Question` for what is in a key and why, `bt_llm.store` for
 how a database that others can write is read safely, and `bt_llm.packs` for files that carry verdicts to
-other machines.
+other machines. What analysts have a model write (`GeneratedText`) is kept in the same way.
 """
 
 from __future__ import annotations
@@ -17,13 +17,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 import platformdirs
 
 from bt_llm.backends.base import ModelIdentity, Progress, canonical_json
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.records import Question, Record, checked_model, model_document, model_from_document
+from bt_llm.records import (
+    GeneratedText,
+    Question,
+    Record,
+    StoredAnswer,
+    checked_model,
+    model_document,
+    model_from_document,
+)
 from bt_llm.replay import VerdictMiss, replay_miss
 from bt_llm.store import HOW_TO_RECOVER, JsonStore, Row, seal, unseal
 from bt_llm.verdict import Verdict
@@ -31,6 +39,7 @@ from bt_llm.verdict import Verdict
 __all__ = [
     "CacheMode",
     "CacheStats",
+    "GeneratedText",
     "Question",
     "Record",
     "VerdictCache",
@@ -38,9 +47,9 @@ __all__ = [
     "default_directory",
 ]
 
-Answers = list[tuple[Question, Verdict, Mapping[str, Any]]]
-Ask = Callable[[list[Question]], Iterable[Answers]]
-"""Given distinct questions, yields lists of (question, verdict, provenance), batch by batch."""
+A = TypeVar("A", Verdict, GeneratedText)
+Ask: TypeAlias = Callable[[list[Question]], Iterable[list[tuple[Question, A, Mapping[str, Any]]]]]
+"""Given distinct questions, yields lists of (question, answer, provenance), batch by batch."""
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
@@ -210,7 +219,7 @@ class VerdictCache:
         Returns
         -------
         list of Record
-            What is stored now, in the order given; where it was stored before, its verdict has
+            What is stored now, in the order given; where it was stored before, its answer has
             ``cached=True``.
 
         Raises
@@ -239,20 +248,21 @@ class VerdictCache:
     def fetch(
         self,
         questions: Sequence[Question],
-        ask: Ask,
+        ask: Ask[A],
         *,
         on_progress: Progress | None = None,
         where: Callable[[Question], str] | None = None,
-    ) -> list[Verdict]:
-        """Return the verdicts on the questions, in their order, as the mode says.
+    ) -> list[A]:
+        """Return the answers to the questions, in their order, as the mode says.
 
         Parameters
         ----------
         questions : sequence of Question
-            Some may be the same; each distinct one is looked up, and asked, once.
+            Some may be the same; each distinct one is looked up, and asked, once. All are of readers
+            that give verdicts, or all of ``text``.
         ask : callable
             Called at most once, with the distinct questions to ask, in order; yields lists of
-            (question, verdict, provenance). Each list is stored before the next one is taken, so a killed
+            (question, answer, provenance). Each list is stored before the next one is taken, so a killed
             run loses at most one batch.
         on_progress : callable, optional
             Called with (answered, to ask) before the first batch and after each.
@@ -261,8 +271,8 @@ class VerdictCache:
 
         Returns
         -------
-        list of Verdict
-            Raw, with ``cached=True`` for those that came from disk.
+        list of Verdict or of GeneratedText
+            As the model gave them, with ``cached=True`` for those that came from disk.
 
         Raises
         ------
@@ -280,7 +290,8 @@ class VerdictCache:
             raise replay_miss(missing, len(distinct), stored, directory=self.directory, where=where)
         if missing:
             found.update(self._asked(missing, ask, on_progress))
-        return [found[question.key].verdict for question in questions]
+        # A record holds what its question's reader gives, so these are what `ask` would have answered.
+        return [cast(A, found[question.key].answer) for question in questions]
 
     def keys(self) -> list[str]:
         """Return the sorted keys of the stored verdicts."""
@@ -408,7 +419,7 @@ class VerdictCache:
         row = self._store.read([key]).get(key)
         return {} if row is None else self._identity(row)
 
-    def _asked(self, missing: list[Question], ask: Ask, on_progress: Progress | None) -> dict[str, Record]:
+    def _asked(self, missing: list[Question], ask: Ask[A], on_progress: Progress | None) -> dict[str, Record]:
         stores = self.mode is not CacheMode.OFF
         if stores:
             self._store.prepare()
@@ -464,11 +475,11 @@ def _document_key(kind: str, name: str) -> str:
     return f"{kind}:{name.encode('utf-8', 'backslashreplace').decode()}"
 
 
-def _fresh(question: Question, verdict: Verdict, provenance: Mapping[str, Any]) -> Record:
+def _fresh(question: Question, answer: StoredAnswer, provenance: Mapping[str, Any]) -> Record:
     """Return the record of an answer that was just given."""
     written = datetime.now(UTC).isoformat(timespec="seconds")
     return Record(
         question,
-        replace(verdict, cached=False),
-        {"written": written, "model": verdict.model} | dict(provenance),
+        replace(answer, cached=False),
+        {"written": written, "model": answer.model} | dict(provenance),
     )

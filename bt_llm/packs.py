@@ -11,6 +11,8 @@ The file is JSON Lines, in ASCII::
     {"id":"16 hex digits","value":...}          one a part, sorted by id
     {"key":"64 hex digits","prompt":[id,...],"provenance":id,"settings":id,"verdict":{...}}   sorted by key
 
+An answer that is a generated text stands under ``text`` in the place of ``verdict``, and counts as one.
+
 A *part* is what verdicts share (a chunk of prompt, the other ingredients of the question, a provenance),
 under the start of its own SHA-256. The first line's ``sha256`` is that of the whole file without ``sha256``.
 """
@@ -341,7 +343,7 @@ def _merged_models(
 
 
 def _same(one: Record, other: Record) -> bool:
-    return canonical_json(one.verdict.to_dict()) == canonical_json(other.verdict.to_dict())
+    return canonical_json(one.answer.to_dict()) == canonical_json(other.answer.to_dict())
 
 
 def _conflict(what: str, keys: Sequence[str]) -> PackError:
@@ -367,7 +369,7 @@ def _plain_about(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_volatile(record: Record) -> Record:
     kept = {name: value for name, value in record.provenance.items() if name not in VOLATILE}
-    return Record(record.question, record.verdict, kept)
+    return Record(record.question, record.answer, kept)
 
 
 def _part_id(value: Any) -> str:
@@ -390,12 +392,14 @@ def _packed(record: Record, parts: dict[str, Any]) -> dict[str, Any]:
         _PROMPT: [shared(chunk) for chunk in chunks],
         "provenance": shared(dict(record.provenance)),
         "settings": shared(settings),
-        "verdict": record.verdict.to_dict(),
+        record.answer_name: record.answer.to_dict(),
     }
 
 
 def _unpacked(line: Mapping[str, Any], parts: Mapping[str, Any]) -> Record:
-    if set(line) != {"key", _PROMPT, "provenance", "settings", "verdict"}:
+    shared = {"key", _PROMPT, "provenance", "settings"}
+    name = "text" if "text" in line else "verdict"
+    if set(line) != {*shared, name}:
         raise PackError("expected a part (id, value) before all verdicts, or a verdict")
     names = line[_PROMPT]
     wanted = [*names, line["provenance"], line["settings"]] if isinstance(names, list) else [None]
@@ -407,7 +411,7 @@ def _unpacked(line: Mapping[str, Any], parts: Mapping[str, Any]) -> Record:
     if sum(map(len, chunks)) > MAX_PROMPT:
         raise PackError(f"a prompt of {sum(map(len, chunks))} characters: expected at most {MAX_PROMPT}")
     document = {**settings, _PROMPT: chunks}
-    content = {"question": document, "verdict": line["verdict"], "provenance": parts[line["provenance"]]}
+    content = {"question": document, name: line[name], "provenance": parts[line["provenance"]]}
     return Record.from_content(str(line["key"]), content)
 
 

@@ -1,4 +1,7 @@
-"""What is stored, and how it is read back: a question, the record of its answer, who a model is."""
+"""What is stored, and how it is read back: a question, the record of its answer, who a model is.
+
+An answer is a `Verdict` or, to a question of the reader ``text``, a `GeneratedText`.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,39 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from bt_llm.backends.base import ModelIdentity, Numerics, canonical_json
 from bt_llm.exceptions import CacheCorruptError, ConfigError
 from bt_llm.store import strict_json
 from bt_llm.verdict import Verdict
 
-__all__ = ["Question", "Record", "checked_model", "model_document", "model_from_document"]
+__all__ = [
+    "GeneratedText",
+    "Question",
+    "Record",
+    "StoredAnswer",
+    "checked_model",
+    "model_document",
+    "model_from_document",
+]
 
 FORMAT = 1
 """Version of the question's document; another version gives other keys."""
 
 INGREDIENTS = ("model_sha256", "chat_template_sha256", "prompt", "labels", "reader", "sampling", "numerics")
-"""Names of what a verdict is a function of."""
+"""Names of what an answer is a function of."""
 
-READERS = ("logprobs", "json")
+READERS = ("logprobs", "json", "text")
+TEXT = "text"
+"""The reader whose answer is a text, not a verdict."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    r"""Everything a verdict is a function of, and nothing else; its hash is the verdict's key.
+    r"""Everything an answer is a function of, and nothing else; its hash is the answer's key.
 
     Parameters
     ----------
@@ -37,11 +50,12 @@ class Question:
     prompt : tuple of str
         Chunks of the rendered prompt, in the order they are decoded in.
     labels : tuple of str
-        The three labels, in the order bullish, neutral, bearish.
-    reader : {'logprobs', 'json'}
-        How the verdict is read from the model.
+        The three labels, in the order bullish, neutral, bearish; none for ``text``.
+    reader : {'logprobs', 'json', 'text'}
+        How the verdict is read from the model; ``text`` keeps what it generates as it is.
     sampling : mapping
-        Settings of the reader, as JSON values; empty for ``logprobs``.
+        Settings of the reader, as JSON values; empty for ``logprobs``, and for the others what shapes
+        the text: schema, length limit, seed.
     numerics : {'canonical', 'fast'}
         Which of llama.cpp's code paths computed it.
 
@@ -62,7 +76,7 @@ class Question:
     chat_template_sha256       it wraps the prompt; a user can override what is in the GGUF
     prompt (its chunks)        the question itself; chunk boundaries change how sums are rounded
     labels                     their words are what is scored, and their order gives them meaning
-    reader                     probabilities and generated JSON are two different answers
+    reader                     probabilities, generated JSON and plain text are different answers
     sampling                   a generated answer depends on its schema, length limit and seed
     numerics                   flash attention and repacked weights round differently
     =========================  ==========================================================================
@@ -79,7 +93,7 @@ class Question:
     template name and version  what they change is in the rendered prompt
     path, name of the model    the same bytes answer the same from everywhere
     threads, batch, KV cache   in canonical numerics they do not change one bit of the answer
-    temperature, top_p, top_k  nothing is sampled: ``logprobs`` reads, ``json`` decodes greedily
+    temperature, top_p, top_k  nothing is sampled: ``logprobs`` reads, the others decode greedily
     llama.cpp build, CPU       they are provenance: stored beside, so that ``cache verify`` shows a drift
     calibration                it is applied to the raw verdict, after it is read
     cache mode and folder      where an answer comes from does not change it
@@ -115,9 +129,10 @@ class Question:
             if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
                 raise ConfigError(f"{name}={texts!r}: expected several texts, none of them empty")
             object.__setattr__(self, name, tuple(texts))
-        if not self.prompt or len(set(self.labels)) != 3 or len(self.labels) != 3:
+        wanted = 0 if self.reader == TEXT else 3
+        if not self.prompt or not len(self.labels) == len(set(self.labels)) == wanted:
             raise ConfigError(
-                f"labels={self.labels!r}, prompt of {len(self.prompt)} chunks: expected 3 and 1 up"
+                f"labels={self.labels!r}, prompt of {len(self.prompt)} chunks: expected {wanted} and 1 up"
             )
         for name, choices in (("reader", READERS), ("numerics", get_args(Numerics))):
             if getattr(self, name) not in choices:
@@ -178,16 +193,74 @@ class Question:
         return tuple(name for name in INGREDIENTS if getattr(self, name) != getattr(other, name))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedText:
+    """What a model wrote, as it wrote it; whoever asked reads it.
+
+    Parameters
+    ----------
+    text : str
+        The text; untrusted.
+    finished : bool
+        False when the length limit cut it off.
+    cached : bool
+        True when it came from disk. Not part of equality.
+    model : str
+        Name of the model that answered. Not part of equality.
+
+    Raises
+    ------
+    ConfigError
+        If a field has the wrong type.
+    """
+
+    text: str
+    finished: bool
+    cached: bool = field(default=False, compare=False)
+    model: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the types, once."""
+        if not isinstance(self.text, str) or type(self.finished) is not bool:
+            raise ConfigError(
+                f"generated text {self.text!r:.40}, finished={self.finished!r}: expected text and a bool"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is stored, as JSON values."""
+        return {"text": self.text, "finished": self.finished}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any], **extra: Any) -> GeneratedText:
+        """Read what `to_dict` wrote; the input is untrusted.
+
+        Raises
+        ------
+        CacheCorruptError
+            If anything but the known fields, of their types, is there.
+        """
+        if set(stored) != {"text", "finished"}:
+            raise CacheCorruptError(f"stored text has the fields {sorted(stored)}; expected text, finished")
+        try:
+            return cls(text=stored["text"], finished=stored["finished"], **extra)
+        except ConfigError as error:
+            raise CacheCorruptError(f"stored answer: {error}") from error
+
+
+StoredAnswer: TypeAlias = Verdict | GeneratedText
+"""What can stand in a record; which of the two, the question's reader says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A question, the model's verdict on it, and where that came from.
+    """A question, the model's answer to it, and where that came from.
 
     Parameters
     ----------
     question : Question
         What was asked.
-    verdict : Verdict
-        As the model gave it: raw, before any calibration.
+    answer : Verdict or GeneratedText
+        As the model gave it: a verdict raw, before any calibration; a text to the reader ``text``.
     provenance : mapping
         For audit, never part of the key: the model's name, llama.cpp build, CPU features, threads,
         tokens, milliseconds and the time it was written (ISO 8601, UTC), as JSON values.
@@ -195,15 +268,20 @@ class Record:
     Raises
     ------
     ConfigError
-        If the provenance is not made of JSON values.
+        If the provenance is not made of JSON values, or the answer is not of the reader's kind.
     """
 
     question: Question
-    verdict: Verdict
+    answer: StoredAnswer
     provenance: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Take a copy of the provenance."""
+        """Check that answer and question fit, and take a copy of the provenance."""
+        if not isinstance(self.answer, _answer_kind(self.question)):
+            raise ConfigError(
+                f"answer of type {type(self.answer).__name__} to a question of reader "
+                f"{self.question.reader!r}: expected {_answer_kind(self.question).__name__}"
+            )
         object.__setattr__(self, "provenance", _plain("provenance", self.provenance))
 
     @property
@@ -212,11 +290,29 @@ class Record:
         return self.question.key
 
     @property
+    def verdict(self) -> Verdict:
+        """The answer, where it is a verdict.
+
+        Raises
+        ------
+        ConfigError
+            If it is a text: see `question.reader` first.
+        """
+        if not isinstance(self.answer, Verdict):
+            raise ConfigError(f"record {self.key[:12]} holds a generated text: expected a verdict")
+        return self.answer
+
+    @property
+    def answer_name(self) -> str:
+        """What the answer is called where it is stored: ``verdict`` or ``text``."""
+        return _answer_name(self.question)
+
+    @property
     def body(self) -> str:
         """What is stored: canonical JSON of the three parts."""
         parts = {
             "question": self.question.document,
-            "verdict": self.verdict.to_dict(),
+            self.answer_name: self.answer.to_dict(),
             "provenance": self.provenance,
         }
         return canonical_json(parts)
@@ -230,17 +326,28 @@ class Record:
         CacheCorruptError
             If a part is missing or wrong, or the question has another key.
         """
-        if not isinstance(content, dict) or set(content) != {"question", "verdict", "provenance"}:
-            raise CacheCorruptError("stored record: expected a question, a verdict and a provenance")
-        question, verdict = Question.from_document(content["question"]), content["verdict"]
+        if not isinstance(content, dict) or not {"question", "provenance"} < set(content):
+            raise CacheCorruptError("stored record: expected a question, an answer and a provenance")
+        question = Question.from_document(content["question"])
+        name = _answer_name(question)
+        if set(content) != {"question", name, "provenance"}:
+            raise CacheCorruptError(f"stored record: expected a question, a {name} and a provenance")
         if question.key != key:
             raise CacheCorruptError(f"the question stored under {key[:12]} has the key {question.key[:12]}")
-        provenance = content["provenance"]
-        if not isinstance(provenance, dict) or not isinstance(verdict, dict):
-            raise CacheCorruptError("stored record: verdict and provenance must be objects")
+        provenance, stored = content["provenance"], content[name]
+        if not isinstance(provenance, dict) or not isinstance(stored, dict):
+            raise CacheCorruptError(f"stored record: {name} and provenance must be objects")
         model = provenance.get("model")
-        name = model if isinstance(model, str) else ""
-        return cls(question, Verdict.from_dict(verdict, cached=True, model=name), provenance)
+        origin = {"cached": True, "model": model if isinstance(model, str) else ""}
+        return cls(question, _answer_kind(question).from_dict(stored, **origin), provenance)
+
+
+def _answer_kind(question: Question) -> type[Verdict] | type[GeneratedText]:
+    return GeneratedText if question.reader == TEXT else Verdict
+
+
+def _answer_name(question: Question) -> str:
+    return "text" if question.reader == TEXT else "verdict"
 
 
 def model_document(identity: ModelIdentity, names: Sequence[str]) -> dict[str, Any]:

@@ -89,6 +89,23 @@ def test_run_prints_tables(cli: Cli) -> None:
         assert text in outcome.out
 
 
+def test_a_run_is_reproduced_from_its_manifest_and_pack(cli: Cli, tmp_path: Path) -> None:
+    manifest, pack, empty = tmp_path / "run.json", tmp_path / "pack.jsonl", tmp_path / "empty"
+    assert cli(*run_args(manifest=str(manifest))).code == 0
+    assert cli("cache", "export", "--run", str(manifest), str(pack)).code == 0
+    outcome = cli("reproduce", str(manifest), "--pack", str(pack), "--cache", str(empty))
+    assert (outcome.code, outcome.out) == (0, "identical\n")
+    outcome = cli("reproduce", str(manifest), "--cache", str(empty))
+    assert (outcome.code, outcome.out[:8]) == (1, "verdict:")
+
+
+def test_a_miss_names_the_bar_in_one_line_and_shows_the_difference_below(cli: Cli) -> None:
+    cli(*run_args())
+    outcome = cli(*run_args(model="scripted:contrarian"), "--cache-mode", "replay")
+    assert one_line(outcome).startswith("error: bar 2017-04-26 02:00:00: replay: a verdict is not stored in ")
+    assert "differs in model_sha256" in outcome.err
+
+
 def test_equity_curves_are_drawn(cli: Cli, tmp_path: Path) -> None:
     for suffix, magic in (("png", b"\x89PNG"), ("svg", b"<?xml")):
         path = tmp_path / f"equity.{suffix}"

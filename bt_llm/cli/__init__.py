@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from bt_llm.cli import backtests, doctor, policy
+from bt_llm.cli import backtests, cache, doctor, policy, reproduce
 from bt_llm.cli.output import complain
 from bt_llm.exceptions import BtLlmError
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.command()(backtests.demo)
 app.command()(backtests.run)
 app.command()(policy.policy)
+app.command()(reproduce.reproduce)
+app.add_typer(cache.app)
 app.command()(doctor.doctor)
 
 

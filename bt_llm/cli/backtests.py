@@ -11,7 +11,16 @@ import typer
 from rich.table import Table
 
 from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.cli.options import CacheOption, FormatOption, ModelOption, ModeOption, PlotOption, ThreadsOption
+from bt_llm.cli.cache import hint_at_demo_pack
+from bt_llm.cli.options import (
+    CacheOption,
+    FormatOption,
+    ManifestOption,
+    ModelOption,
+    ModeOption,
+    PlotOption,
+    ThreadsOption,
+)
 from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
 
@@ -27,6 +36,7 @@ def demo(
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
     plot: PlotOption = None,
+    manifest: ManifestOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Gate a moving-average crossover on a year of EUR/USD hours by a model that comes with it.
@@ -36,14 +46,16 @@ def demo(
     """
     from bt_llm.data import shipped
 
-    _study(
-        f"{shipped('sma_cross.py')}:GatedSmaCross",
-        shipped("eurusd_hourly.csv"),
-        AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode),
-        {"commission": 0.00002},
-        plot,
-        output,
-    )
+    with hint_at_demo_pack():
+        _study(
+            f"{shipped('sma_cross.py')}:GatedSmaCross",
+            shipped("eurusd_hourly.csv"),
+            AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode),
+            {"commission": 0.00002},
+            plot,
+            output,
+            manifest=manifest,
+        )
 
 
 def run(
@@ -73,6 +85,7 @@ def run(
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
     plot: PlotOption = None,
+    manifest: ManifestOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a strategy with its gate, without it, and buy and hold, on the same bars.
@@ -91,7 +104,7 @@ def run(
         cache_mode=cache_mode,
     )
     settings = {"params": _params(param or []), "cash": cash, "commission": commission, "slippage": slippage}
-    _study(strategy, data, config, settings, plot, output, min_confidence=min_confidence)
+    _study(strategy, data, config, settings, plot, output, min_confidence=min_confidence, manifest=manifest)
 
 
 def _params(pairs: list[str]) -> dict[str, Any]:
@@ -116,6 +129,7 @@ def _study(
     plot: Path | None,
     output: Format,
     min_confidence: float = 0.0,
+    manifest: Path | None = None,
 ) -> None:
     from bt_llm.backtest import gate_study
     from bt_llm.gates import Gate
@@ -124,6 +138,11 @@ def _study(
     with progress_bar(f"asking {config.model}") as advisor.on_progress:
         study = gate_study(strategy, data, Gate(advisor=config, min_confidence=min_confidence), **settings)
     advisor.on_progress = None
+    if manifest is not None:
+        from bt_llm.manifest import write_manifest
+
+        write_manifest(manifest, study, strategy=strategy, data=data)
+        say(f"manifest: {manifest}")
     if plot is not None:
         from bt_llm.plots import plot_equity
 

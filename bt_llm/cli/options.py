@@ -9,7 +9,15 @@ import typer
 
 from bt_llm.cli.output import Format
 
-__all__ = ["CacheOption", "FormatOption", "ModeOption", "ModelOption", "PlotOption", "ThreadsOption"]
+__all__ = [
+    "CacheOption",
+    "FormatOption",
+    "ManifestOption",
+    "ModeOption",
+    "ModelOption",
+    "PlotOption",
+    "ThreadsOption",
+]
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="A GGUF file, a name in models/, smollm2, or scripted:NAME.")
@@ -27,6 +35,10 @@ ModeOption = Annotated[
     ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")]
+ManifestOption = Annotated[
+    Path | None,
+    typer.Option("--manifest", help="Write what the run was made of and its results, for bt-llm reproduce."),
+]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", help="Write the equity curves to this file: PNG, SVG or PDF.")
 ]

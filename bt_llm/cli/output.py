@@ -41,8 +41,7 @@ def say(message: str) -> None:
 
 def complain(error: object) -> None:
     """Print an error as one line to standard error."""
-    text = " ".join(str(error).split("\n\n")[0].splitlines())
-    rest = "\n".join(str(error).split("\n\n")[1:])
+    text, _, rest = str(error).partition("\n")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"[bold red]error:[/] {escape(text)}")
     if rest:  # such as the diff of a replay miss, below the line that says what happened

@@ -14,7 +14,9 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACES = (  # folder and pattern; the first that holds a name is taken
     (_PACKAGE / "demo", "*.csv"),  # in the wheel
     (_PACKAGE / "demo", "*.py"),
+    (_PACKAGE / "demo", "*.json*"),
     (_PACKAGE.parent / "data", "*.csv"),  # in the repository
+    (_PACKAGE.parent / "data", "*.json*"),
     (_PACKAGE.parent / "strategies", "*.py"),
 )
 

@@ -1,0 +1,326 @@
+"""What a run manifest holds, and how the file is written and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bt_llm.backends.base import canonical_json
+from bt_llm.exceptions import CacheCorruptError, ConfigError
+from bt_llm.store import strict_json
+from bt_llm.verdict import Verdict
+
+__all__ = [
+    "TRADE_COLUMNS",
+    "DataFacts",
+    "ModelFacts",
+    "RunFacts",
+    "RunManifest",
+    "StrategyFacts",
+    "read_manifest",
+]
+
+T = TypeVar("T")
+
+FORMAT = 1
+KIND = "bt_llm run"
+
+TRADE_COLUMNS = ("opened", "closed", "direction", "bars", "pnl", "pnlcomm")
+"""What a trade's row holds, in order; times are ISO 8601."""
+
+MAX_BYTES = 64 * 2**20
+"""Largest manifest, in bytes."""
+
+_LINE = 120  # what fits into it stands on one line of the file
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TRADE_TYPES = ((str,), (str,), (int,), (int,), (float, type(None)), (float, type(None)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """Which bars a run was made on.
+
+    Attributes
+    ----------
+    file : str or None
+        Name of a file that comes with bt_llm, or a path from the manifest's folder; None for a DataFrame.
+    bars : int
+        How many.
+    first, last : str
+        Times of the first and the last, in ISO 8601.
+    sha256 : str
+        `bt_llm.data.bars_sha256` of them.
+    """
+
+    file: str | None
+    bars: int
+    first: str
+    last: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Check the values, once."""
+        _check(self, file=(str, type(None)), bars=(int,), first=(str,), last=(str,))
+        _check_sha256(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyFacts:
+    """Whose trades they are: the file, as in `DataFacts`, the class in it, and the hash of its text."""
+
+    file: str | None
+    name: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Check the values, once."""
+        _check(self, file=(str, type(None)), name=(str,))
+        _check_sha256(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """A model that was asked: its name, the hash of its bytes, and the builds that gave its answers.
+
+    The builds are there for an audit. They are not compared: in a replay nothing is computed by them.
+    """
+
+    name: str
+    sha256: str
+    answered_by: tuple[Mapping[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the values, once."""
+        _check(self, name=(str,), answered_by=(list, tuple))
+        _check_sha256(self)
+        if not all(isinstance(build, dict) for build in self.answered_by):
+            raise ConfigError("answered_by: expected a list of objects")
+        object.__setattr__(self, "answered_by", tuple(self.answered_by))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What came of one run, to the last digit.
+
+    Attributes
+    ----------
+    metrics : mapping
+        `BacktestResult.to_dict`; None where a number has no meaning.
+    bars : int
+        Bars of the equity curve.
+    equity_sha256 : str
+        Hash of the equity curve's times and values.
+    trades : tuple
+        One row a closed trade, see `TRADE_COLUMNS`.
+    """
+
+    metrics: Mapping[str, float | None]
+    bars: int
+    equity_sha256: str
+    trades: tuple[tuple[Any, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Check the values, once."""
+        _check(self, metrics=(dict,), bars=(int,), trades=(list, tuple))
+        _check_sha256(self, "equity_sha256")
+        if not all(type(value) in (int, float, type(None)) for value in self.metrics.values()):
+            raise ConfigError("metrics: expected numbers and null")
+        rows = tuple(tuple(row) if isinstance(row, list | tuple) else () for row in self.trades)
+        for number, row in enumerate(rows, 1):
+            typed = zip(row, _TRADE_TYPES, strict=False)
+            if len(row) != len(TRADE_COLUMNS) or not all(type(value) in types for value, types in typed):
+                raise ConfigError(f"trade {number}: expected a row of {', '.join(TRADE_COLUMNS)}")
+        object.__setattr__(self, "trades", rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunManifest:
+    """Everything a run was made of, and what came of it.
+
+    Attributes
+    ----------
+    study : bool
+        True for a `GateStudy` (gated, ungated, buy and hold), False for one backtest.
+    data : DataFacts
+        The bars.
+    strategy : StrategyFacts
+        The strategy's code.
+    params : mapping
+        Its parameters but the gate, as JSON.
+    broker : mapping
+        ``cash``, ``commission``, ``slippage`` and ``percent``, as `run_backtest` takes them.
+    gate : mapping or None
+        The gate with its advisor, prompt template and state space, as JSON.
+    models : tuple of ModelFacts
+        The models asked.
+    versions : mapping
+        Of python, bt_llm, backtrader, numpy and pandas.
+    verdicts : mapping of str to Verdict
+        The raw verdicts that the run depends on, by key: with grid calibration those on the whole grid.
+    runs : mapping of str to RunFacts
+        Results by the name of the run.
+    folder : Path
+        Where the file is; paths in it start there. Not part of equality.
+
+    Notes
+    -----
+    Left out because no result depends on it: the cache's folder and mode, threads, layers on the GPU, and
+    when the run was made. So the same run gives the same bytes.
+    """
+
+    study: bool
+    data: DataFacts
+    strategy: StrategyFacts
+    params: Mapping[str, Any]
+    broker: Mapping[str, float]
+    gate: Mapping[str, Any] | None
+    models: tuple[ModelFacts, ...]
+    versions: Mapping[str, str]
+    verdicts: Mapping[str, Verdict]
+    runs: Mapping[str, RunFacts]
+    folder: Path = dataclasses.field(default=Path(), compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the values, once."""
+        _check(self, study=(bool,), params=(dict,), broker=(dict,), gate=(dict, type(None)), versions=(dict,))
+        _check(self, verdicts=(dict,), runs=(dict,))
+        if set(self.broker) != {"cash", "commission", "slippage", "percent"} or not all(
+            type(value) in (int, float) for value in self.broker.values()
+        ):
+            raise ConfigError("broker: expected the numbers cash, commission, slippage and percent")
+        if not all(isinstance(version, str) for version in self.versions.values()):
+            raise ConfigError("versions: expected texts")
+        expected = {"gated", "ungated", "buy_and_hold"} if self.study else set(list(self.runs)[:1])
+        if set(self.runs) != expected or not self.runs:
+            raise ConfigError(f"runs {sorted(self.runs)}: expected {sorted(expected) or 'one'}")
+
+    @property
+    def text(self) -> str:
+        """The file's text: sorted and with every digit, so that the same run gives the same bytes."""
+        document = dataclasses.asdict(dataclasses.replace(self, verdicts={}))
+        del document["folder"]
+        document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
+        return _laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, in one step when it is complete.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written.
+        """
+        target = Path(path)
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            try:
+                unfinished.write_bytes(self.text.encode("ascii"))
+                unfinished.replace(target)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{target}: cannot be written ({error.strerror or error}); name another file"
+            ) from error
+
+
+def read_manifest(path: str | os.PathLike[str]) -> RunManifest:
+    """Read a manifest and check all of it; the file is untrusted. Nothing that it names is opened or run.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not what `write_manifest` writes; the message names the field.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{source}: cannot be read ({error.strerror or error}); write one with bt-llm run --manifest FILE"
+        ) from error
+    try:
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"more than {MAX_BYTES} bytes")
+        return _manifest(strict_json(data.decode("utf-8")), source.absolute().parent)
+    except (ConfigError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
+        raise ConfigError(f"{source}: not a run manifest: {error}") from error
+
+
+def _manifest(document: Any, folder: Path) -> RunManifest:
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise ConfigError(f"expected an object with kind {KIND!r}")
+    if document.get("format") != FORMAT:
+        found = document.get("format")
+        raise ConfigError(f"format {found!r}: this bt_llm reads {FORMAT}; use the bt_llm that wrote it")
+    fields = {name: value for name, value in document.items() if name not in ("kind", "format")}
+    models, runs, verdicts = fields.get("models"), fields.get("runs"), fields.get("verdicts")
+    if not (isinstance(models, list) and isinstance(runs, dict) and isinstance(verdicts, dict)):
+        raise ConfigError("expected a list of models, and objects of runs and verdicts")
+    fields["data"] = _made(DataFacts, "data", fields.get("data"))
+    fields["strategy"] = _made(StrategyFacts, "strategy", fields.get("strategy"))
+    fields["models"] = tuple(_made(ModelFacts, f"model {at}", one) for at, one in enumerate(models, 1))
+    fields["runs"] = {name: _made(RunFacts, f"run {name!r}", one) for name, one in runs.items()}
+    fields["verdicts"] = {key: _verdict(key, stored) for key, stored in verdicts.items()}
+    return dataclasses.replace(_made(RunManifest, "manifest", fields, {"folder"}), folder=folder)
+
+
+def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = None) -> T:
+    """Return an object made of exactly its fields."""
+    names = {field.name for field in dataclasses.fields(cls)} - (left_out or set())  # type: ignore[arg-type]
+    if not isinstance(values, dict) or set(values) != names:
+        unknown = sorted(set(values) - names)[:3] if isinstance(values, dict) else []
+        hint = f"; it has unknown ones, {unknown}" if unknown else ""
+        raise ConfigError(f"{where}: expected the fields {', '.join(sorted(names))}{hint}")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _verdict(key: str, stored: Any) -> Verdict:
+    if not _SHA256.fullmatch(key) or not isinstance(stored, dict):
+        raise ConfigError(f"verdict {key[:12]!r}: expected an object under 64 hex digits")
+    try:
+        return Verdict.from_dict(stored)
+    except CacheCorruptError as error:
+        raise ConfigError(f"verdict {key[:12]}: {error}") from error
+
+
+def _check(value: Any, **types: tuple[type, ...]) -> None:
+    for name, allowed in types.items():
+        found = getattr(value, name)
+        if type(found) not in allowed:
+            raise ConfigError(f"{name}={found!r:.60}: expected {allowed[0].__name__}")
+
+
+def _check_sha256(value: Any, name: str = "sha256") -> None:
+    found = getattr(value, name)
+    if not isinstance(found, str) or not _SHA256.fullmatch(found):
+        raise ConfigError(f"{name}={found!r:.60}: expected 64 hex digits")
+
+
+def _laid_out(value: Any, depth: int = 0) -> str:
+    """Return JSON that a person can read and diff: what is short stands on one line."""
+    compact = canonical_json(value)
+    if len(compact) <= _LINE - depth or not isinstance(value, dict | list | tuple) or not value:
+        return compact
+    pad = " " * (depth + 1)
+    if isinstance(value, dict):
+        entries = [f"{canonical_json(name)}: {_laid_out(value[name], depth + 1)}" for name in sorted(value)]
+    else:
+        entries = [_laid_out(item, depth + 1) for item in value]
+    opened, closed = "{}" if isinstance(value, dict) else "[]"
+    return f"{opened}\n{pad}" + f",\n{pad}".join(entries) + f"\n{' ' * depth}{closed}"
+
+
+def finite(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None

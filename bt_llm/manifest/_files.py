@@ -1,0 +1,63 @@
+"""How a manifest names files, so that it can be read on another machine, and how they are found again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from bt_llm.data import shipped
+from bt_llm.exceptions import ConfigError, DataError
+
+__all__ = ["find_file", "stored_path", "text_sha256"]
+
+
+def stored_path(path: Path, folder: Path) -> str:
+    """Return the name of a file that comes with bt_llm, or else its path from the manifest's folder."""
+    full = path.absolute()
+    if (own := _shipped(full.name)) is not None and own.resolve() == full.resolve():
+        return full.name
+    try:
+        return Path(os.path.relpath(full, folder.absolute())).as_posix()
+    except ValueError:  # another drive of Windows
+        return full.as_posix()
+
+
+def find_file(stored: str | None, folder: Path, *, what: str, option: str) -> Path:
+    """Return the file that `stored_path` named: in the manifest's folder, or one that comes with bt_llm.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, or there is none to look for; the message names the option that gives it.
+    """
+    if stored is None:
+        raise ConfigError(f"the manifest names no file of the {what}: give it with {option}")
+    beside = folder / stored
+    if beside.is_file():
+        return beside
+    own = _shipped(stored) if stored == Path(stored).name else None
+    if own is None:
+        raise ConfigError(f"the {what} {stored!r} of the manifest is not in {folder}: give it with {option}")
+    return own
+
+
+def text_sha256(path: Path) -> str:
+    """Return the SHA-256 of a text file, line ends normalised; the file is not run.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+
+
+def _shipped(name: str) -> Path | None:
+    try:
+        return shipped(name)
+    except DataError:
+        return None

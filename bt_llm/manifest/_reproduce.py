@@ -1,0 +1,239 @@
+"""A run made again from its manifest, in replay, and compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bt_llm.backtest import gate_study, run_backtest
+from bt_llm.cache import VerdictCache
+from bt_llm.exceptions import ConfigError, ReplayMiss
+from bt_llm.gates import GateProtocol
+from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest
+from bt_llm.manifest._encoding import ADVISOR, Decoder, checked_template, template_facts
+from bt_llm.manifest._files import find_file, text_sha256
+from bt_llm.manifest._write import Source, data_facts, run_facts, versions
+from bt_llm.records import StoredAnswer
+from bt_llm.strategy_files import load_strategy
+from bt_llm.verdict import Verdict
+
+__all__ = ["Difference", "Reproduction", "reproduce"]
+
+What = Literal["version", "data", "code", "verdict", "trade"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not as the manifest says: what kind of thing, and what of it."""
+
+    what: What
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """What came of running a manifest again.
+
+    Attributes
+    ----------
+    differences : tuple of Difference
+        In the order version, data, code, verdict, trade; empty when everything is identical. What follows
+        from a difference is not looked for: other data end the comparison.
+    other_versions : str
+        Versions that are not those of the manifest, as text. They are a difference only where something
+        else differs too: the first suspect. Results that are identical under other versions are identical.
+    """
+
+    differences: tuple[Difference, ...]
+    other_versions: str
+
+    @property
+    def identical(self) -> bool:
+        """Whether every trade, every bar's equity and every metric is the same to the last digit."""
+        return not self.differences
+
+
+def reproduce(
+    manifest: RunManifest,
+    *,
+    data: Source | None = None,
+    strategy: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Reproduction:
+    """Run a manifest again from stored verdicts, and compare; no model is loaded or needed.
+
+    Data and code are compared first, and a strategy's file that is not the manifest's is not run. One that is
+    the manifest's is: reproduce only runs whose code you trust.
+
+    Parameters
+    ----------
+    manifest : RunManifest
+        As `read_manifest` returns it.
+    data : DataFrame, path or str, optional
+        The bars; by default the file that the manifest names.
+    strategy : path, optional
+        The strategy's file; by default the one that the manifest names.
+    cache_dir : path, optional
+        The cache's folder; by default as in `AdvisorConfig`.
+
+    Raises
+    ------
+    ConfigError
+        If a file is not where the manifest says, or its contents cannot be used.
+    BtLlmError
+        What the run itself raises, but for a `ReplayMiss`, which is a difference.
+    """
+    others = _other_versions(manifest)
+    found = next(_differences(manifest, data, strategy, cache_dir), None)
+    if found is None:
+        return Reproduction(differences=(), other_versions=others)
+    first = (Difference("version", others),) if others else ()
+    return Reproduction(differences=(*first, found), other_versions=others)
+
+
+def _other_versions(manifest: RunManifest) -> str:
+    now = versions()
+    names = sorted({*now, *manifest.versions})
+    return ", ".join(
+        f"{name} {now.get(name, 'none')}, recorded {manifest.versions.get(name, 'none')}"
+        for name in names
+        if now.get(name) != manifest.versions.get(name)
+    )
+
+
+def _differences(
+    manifest: RunManifest, data: Source | None, strategy: Any, cache_dir: Any
+) -> Iterator[Difference]:
+    folder = manifest.folder
+    bars = find_file(manifest.data.file, folder, what="data", option="--data") if data is None else data
+    yield from _in_data(manifest, bars)
+    file = (
+        find_file(manifest.strategy.file, folder, what="strategy", option="--strategy")
+        if strategy is None
+        else Path(strategy)
+    )
+    if (digest := text_sha256(file)) != manifest.strategy.sha256:
+        yield Difference(
+            "code",
+            f"{file.name} is not the strategy's file of the manifest: SHA-256 {digest[:12]}, recorded "
+            f"{manifest.strategy.sha256[:12]}",
+        )
+    yield from _in_templates(manifest)
+    yield from _in_verdicts(manifest, VerdictCache(cache_dir, "replay"))
+    yield from _in_results(manifest, f"{file}:{manifest.strategy.name}", bars, cache_dir)
+
+
+def _in_data(manifest: RunManifest, bars: Source) -> Iterator[Difference]:
+    recorded, now = manifest.data, data_facts(bars, manifest.folder)
+    if now.sha256 != recorded.sha256:
+        yield Difference(
+            "data",
+            f"{now.bars} bars, {now.first} to {now.last}, SHA-256 {now.sha256[:12]}; recorded "
+            f"{recorded.bars} bars, {recorded.first} to {recorded.last}, SHA-256 {recorded.sha256[:12]}",
+        )
+
+
+def _in_templates(manifest: RunManifest) -> Iterator[Difference]:
+    for recorded in _templates([manifest.gate, manifest.params]):
+        file = recorded["file"]
+        now = template_facts(file if file.isidentifier() else str(manifest.folder / file))
+        if now["sha256"] != recorded["sha256"]:
+            yield Difference(
+                "code",
+                f"prompt template {file!r} is {now['name']!r} version {now['version']}, SHA-256 "
+                f"{now['sha256'][:12]}; recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
+                f"{recorded['sha256'][:12]}",
+            )
+
+
+def _templates(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield the facts of every template in the JSON form of a gate or of parameters."""
+    if isinstance(value, dict):
+        if value.get("type") == ADVISOR:
+            yield checked_template("template", value.get("template"))
+        for item in value.values():
+            yield from _templates(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _templates(item)
+
+
+def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Difference]:
+    stored = cache.get_many(manifest.verdicts)
+    if missing := [key for key in manifest.verdicts if key not in stored]:
+        yield Difference(
+            "verdict",
+            f"{len(missing)} of {len(manifest.verdicts)} are not stored in {cache.directory}, first "
+            f"{min(missing)[:12]}: import the run's pack, or give it with --pack",
+        )
+    recorded_as = {key: verdict.to_dict() for key, verdict in manifest.verdicts.items()}
+    differ = sorted(key for key, record in stored.items() if record.answer.to_dict() != recorded_as[key])
+    if differ:
+        now, recorded = stored[differ[0]].answer, manifest.verdicts[differ[0]]
+        yield Difference(
+            "verdict",
+            f"{len(differ)} of {len(manifest.verdicts)} differ, first {differ[0][:12]}: {_told(now)}, "
+            f"recorded {_told(recorded)}",
+        )
+
+
+def _told(answer: StoredAnswer) -> str:
+    if not isinstance(answer, Verdict):
+        return "a generated text"
+    return f"{answer.action.name.lower()} {answer.to_dict()}"
+
+
+def _in_results(manifest: RunManifest, spec: str, bars: Source, cache_dir: Any) -> Iterator[Difference]:
+    chosen = load_strategy(spec)
+    models = {model.name: model.sha256 for model in manifest.models}
+    decoder = Decoder(chosen, manifest.folder, models, Path(cache_dir) if cache_dir is not None else None)
+    gate = decoder.decode("gate", manifest.gate)
+    settings: dict[str, Any] = {
+        "params": {name: decoder.decode(name, value) for name, value in manifest.params.items()},
+        **manifest.broker,
+    }
+    try:
+        runs = _run(manifest, chosen, bars, gate, settings)
+    except ReplayMiss as miss:
+        yield Difference("verdict", str(miss).partition("\n")[0])
+        return
+    for name, now in runs.items():
+        yield from _in_run(name, now, manifest.runs[name])
+
+
+def _run(
+    manifest: RunManifest, strategy: type[Any], bars: Source, gate: Any, settings: dict[str, Any]
+) -> dict[str, RunFacts]:
+    if gate is not None and not isinstance(gate, GateProtocol):
+        raise ConfigError(f"gate of type {type(gate).__name__}: expected a gate")
+    if not manifest.study:
+        (name,) = manifest.runs
+        return {name: run_facts(run_backtest(strategy, bars, gate=gate, name=name, **settings))}
+    if gate is None:
+        raise ConfigError("a study without a gate: expected the gate that it was made with")
+    return {name: run_facts(run) for name, run in gate_study(strategy, bars, gate, **settings).runs.items()}
+
+
+def _in_run(name: str, now: RunFacts, recorded: RunFacts) -> Iterator[Difference]:
+    """Yield what differs between two results: the first trade, else the equity, else a metric."""
+    for number, (ours, theirs) in enumerate(zip(now.trades, recorded.trades, strict=False), 1):
+        if ours != theirs:
+            at = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+            yield Difference(
+                "trade",
+                f"{name}: trade {number}, opened {ours[0]}: {TRADE_COLUMNS[at]} is {ours[at]}, recorded "
+                f"{theirs[at]}",
+            )
+    if len(now.trades) != len(recorded.trades):
+        yield Difference("trade", f"{name}: {len(now.trades)} trades, recorded {len(recorded.trades)}")
+    if (now.bars, now.equity_sha256) != (recorded.bars, recorded.equity_sha256):
+        yield Difference("trade", f"{name}: the trades are the same, the equity curve is not")
+    if metric := next((m for m in recorded.metrics if now.metrics.get(m) != recorded.metrics[m]), None):
+        is_now = now.metrics.get(metric)
+        yield Difference("trade", f"{name}: {metric} is {is_now}, recorded {recorded.metrics[metric]}")
