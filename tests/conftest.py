@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Shared machines stall: a deadline would fail tests for it. Without a clock the examples are the same every run.
+# Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
 hypothesis.settings.register_profile("bt_llm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("bt_llm")
 
