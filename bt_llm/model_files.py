@@ -199,7 +199,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 # -- memory ----------------------------------------------------------------------------------------
 
 _BYTES_A_VOCABULARY_ENTRY = 180  # tokens and merges in llama.cpp's hash maps, measured on two models
-_LIBRARY_MB = 8.0  # the shared library and its Python bindings
+_LIBRARY_MB = 12.0  # the shared library and its Python bindings
 
 
 def estimate_memory_mb(
@@ -366,7 +366,7 @@ def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read(_Header(data), path, size)
     except FileNotFoundError:
-        raise ModelNotFoundError(_not_found(str(path), path, False)) from None
+        raise ModelNotFoundError(f"no file {path}; find_model() turns a model's name into its path") from None
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     except _UnusableError as error:

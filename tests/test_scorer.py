@@ -21,7 +21,7 @@ from bt_llm.backends import memory, session
 from bt_llm.backends.base import Prompt
 from bt_llm.backends.native import MIN_ROWS, Context, cpu_threads, library
 from bt_llm.backends.scorer import LabelTrie, Scorer, log_softmax_at
-from bt_llm.backends.session import Session, TokenisedPrompt, batches
+from bt_llm.backends.session import Session
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -107,15 +107,6 @@ def test_a_label_that_begins_another_is_refused(labels):
 def test_a_label_without_tokens_is_refused():
     with pytest.raises(ConfigError, match="label 1 has no tokens"):
         LabelTrie.of([(1,), ()])
-
-
-def test_batches_keep_to_one_prefix_and_to_the_limits():
-    a, b = (1, 1), (2,)
-    prompts = [TokenisedPrompt(p, (7,) * n) for p, n in ((a, 3), (b, 3), (a, 4), (a, 1), (b, 9), (a, 2))]
-    assert list(batches(prompts, n_seq=3, n_batch=1000)) == [[0, 2, 3], [5], [1, 4]]
-    # 12 rows: two of up to 6 tokens, or one of 9
-    assert list(batches(prompts, n_seq=32, n_batch=12)) == [[0, 2, 3], [5], [1], [4]]
-    assert list(batches(prompts, n_seq=32, n_batch=12, at_least=6)) == [[0, 2], [3, 5], [1], [4]]
 
 
 @pytest.mark.parametrize("options", [{"n_seq": 0}, {"n_batch": 7}])
@@ -264,7 +255,7 @@ def test_a_forked_child_makes_its_own_context_and_is_the_same(smollm2_path, tmp_
 STATE = st.text("abcdef :\n", max_size=30)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(states=st.lists(STATE, min_size=1, max_size=12, unique=True), data=st.data())
 @pytest.mark.parametrize("labels", [("Bullish", "Neutral", "Bearish", "B0"), ("Bu", "Ne", "Be"), ("u", "n")])
 def test_k_quants_are_the_same_alone_and_in_any_company(tiny, labels, states, data):
@@ -293,6 +284,115 @@ def test_a_prefix_longer_than_a_decode_is_cut_where_it_does_not_matter(tiny):
     )  # 301 tokens: 296, and 5 padded to 8
     assert ask(Scorer(held), prompts) == ask(tiny, prompts)
     held.close()
+
+
+# -- lines decoded once for all prompts that begin with them
+
+GRID = [
+    Prompt(("Today. ", f"Trend: {trend}\n", f"RSI: {rsi}\n", f"Volatility: {volatility}\n:"))
+    for trend in ("up", "down", "sideways")
+    for rsi in ("low", "so-so", "high")
+    for volatility in ("low", "normal", "higher")
+]
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[int]:
+    """Sizes of the decodes, in tokens with padding."""
+    sizes: list[int] = []
+    decode = Context.decode
+
+    def counting(self, tokens, *args, **options):
+        sizes.append(tokens.size)
+        return decode(self, tokens, *args, **options)
+
+    monkeypatch.setattr(Context, "decode", counting)
+    return sizes
+
+
+def test_sharing_lines_is_exact_and_decodes_fewer_tokens(tiny, counted):
+    tiny.session.close()
+    alone = [ask(tiny, [prompt])[0] for prompt in GRID]
+    assert tiny.session.sharing_is_exact is None, "too few prompts to find out"
+    assert ask(tiny, GRID) == alone
+    assert tiny.session.sharing_is_exact is True
+    counted.clear()
+    assert ask(tiny, GRID) == alone
+    shared = sum(counted)
+    tiny.session.sharing_is_exact = False
+    counted.clear()
+    assert ask(tiny, GRID) == alone
+    assert shared < 0.8 * sum(counted)
+    tiny.session.sharing_is_exact = True
+    assert ask(tiny, GRID[:2] + GRID[9:11]) == alone[:2] + alone[9:11], "once known, also for few"
+    tiny.session.close()
+
+
+@pytest.mark.model
+def test_sharing_lines_is_exact_on_the_real_model(scorer):
+    together = ask(scorer, GRID[:18])
+    assert scorer.session.sharing_is_exact is True
+    scorer.session.sharing_is_exact = False
+    assert ask(scorer, GRID[1:18:5]) == together[1::5]
+    scorer.session.sharing_is_exact = True
+
+
+def test_lines_of_very_different_lengths_are_exact_too(tiny):
+    prompts = [
+        Prompt(("Today. ", "a" * size, "b" * (200 - size), f"{n}:"))
+        for size in (2, 100, 198)
+        for n in range(6)
+    ]
+    tiny.session.close()
+    together = ask(tiny, prompts)
+    assert tiny.session.sharing_is_exact is True
+    assert [ask(tiny, [prompt])[0] for prompt in prompts[::4]] == together[::4]
+    tiny.session.close()
+
+
+def test_many_long_labels_are_exact_too(tiny):
+    """More rows of logits than the context has room for, if all were decoded at once."""
+    labels = [f"{letter}-label" for letter in "abcdefghijk"]
+    together = ask(tiny, GRID[:7], labels)
+    assert [ask(tiny, [prompt], labels)[0] for prompt in GRID[:3]] == together[:3]
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 200), (17, 8)])
+def test_a_decode_that_does_not_fit_is_an_error_and_not_the_end(tiny, count, length):
+    shape = session.ContextShape(n_seq=16, n_ctx_seq=256, n_batch=256, n_outputs=16)
+    context = Context(tiny.session.weights(), shape, numerics="canonical", n_threads=1)
+    tokens = np.zeros((count, length), dtype=np.int32)
+    with pytest.raises(ModelError, match="does not fit"):
+        context.decode(tokens, np.zeros(count, dtype=np.int32), tokens == 0)
+    context.close()
+
+
+def test_tokens_are_counted_once_with_sharing(tiny):
+    tiny.session.close()
+    tiny.session.sharing_is_exact = True
+    scores = [one for batch in tiny.score(GRID, ["u", "n"]) for one in batch]
+    paths = [tiny.session.tokenise(prompt).paths for prompt in GRID]
+    # Three trends of three RSIs of three volatilities, 12 sequences: each trend and RSI once a forest.
+    assert sum(one.tokens for one in scores) < sum(sum(map(len, path)) for path in paths)
+    assert scores[1].tokens == len(paths[1][2])
+    tiny.session.close()
+
+
+def test_where_sharing_is_not_exact_prompts_are_decoded_whole(tiny, monkeypatch, caplog):
+    tiny.session.close()
+    alone = [ask(tiny, [prompt])[0] for prompt in GRID]
+    honest = Scorer._decode_forest
+
+    def rounding(self, context, forest, trie, deadline):
+        rows = honest(self, context, forest, trie, deadline)
+        off = 1e-9 if len(forest.levels()) > 1 else 0.0
+        return {number: tuple(value + off for value in row) for number, row in rows.items()}
+
+    monkeypatch.setattr(Scorer, "_decode_forest", rounding)
+    assert ask(tiny, GRID) == alone
+    assert tiny.session.sharing_is_exact is False
+    assert "decoding shared lines once changes the scores; not done" in caplog.text
+    tiny.session.close()
 
 
 # -- right, not only the same

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bt_llm.backends.base import Answer, Numerics, Prompt
+from bt_llm.backends.forest import Forest, Limits, Node, forests
 from bt_llm.backends.native import MIN_ROWS, Context, Weights, library
-from bt_llm.backends.session import Session, TokenisedPrompt, batches, decode_block
+from bt_llm.backends.session import Session, decode_block
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 
 __all__ = ["Grammar", "GrammarWriter", "json_grammar"]
@@ -102,9 +103,9 @@ class Grammar:
 class _Answering:
     """One prompt being answered."""
 
-    def __init__(self, number: int, prompt: TokenisedPrompt, grammar: Grammar) -> None:
-        self.number, self.grammar = number, grammar
-        self.end = len(prompt.prefix) + len(prompt.suffix)  # position of the next token
+    def __init__(self, prompt: Node, grammar: Grammar) -> None:
+        self.prompt, self.grammar = prompt, grammar
+        self.end = prompt.end  # position of the next token
         self.tokens: list[int] = []
         self.finished = False
 
@@ -161,17 +162,16 @@ class GrammarWriter:
             if not tokenised:
                 return
             shape = self.session.shape(tokenised, tail=max_tokens + MIN_ROWS, outputs=1)
-            shape = replace(shape, n_seq=self.session.prepare(shape, numerics).shape.n_seq)
+            shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
         spent, answers, told = 0.0, dict[int, Answer](), 0
-        for members in batches(tokenised, n_seq=shape.n_seq, n_batch=shape.n_batch):
+        limits = Limits.of(shape)
+        for forest in forests(tokenised, shared=False, limits=limits):
             start = time.monotonic()
             deadline = None if timeout_s is None else start + timeout_s - spent
             try:
                 with self.session.lock:
                     context = self.session.prepare(shape, numerics)
-                    written = self._write_batch(
-                        context, [(i, tokenised[i]) for i in members], grammar, max_tokens, deadline
-                    )
+                    written = self._write_forest(context, forest, grammar, max_tokens, deadline)
             except GenerationTimeout:
                 raise GenerationTimeout(
                     f"timeout_s={timeout_s:g}: over after {len(answers)} of {len(tokenised)} answers; "
@@ -180,34 +180,29 @@ class GrammarWriter:
             took = time.monotonic() - start
             spent += took
             for one in written:
-                text = b"".join(context.weights.piece(token) for token in one.tokens).decode(
-                    "utf-8", "replace"
-                )
-                count = len(tokenised[one.number].suffix) + len(one.tokens)
-                answers[one.number] = Answer(text, one.finished, count, 1e3 * took / len(members))
+                text = b"".join(map(context.weights.piece, one.tokens)).decode("utf-8", "replace")
+                for number in one.prompt.members:
+                    count = forest.new_tokens[number] + len(one.tokens)
+                    share = 1e3 * took / len(forest.new_tokens)
+                    answers[number] = Answer(text, one.finished, count, share)
             while told in answers:
                 yield answers[told]
                 told += 1
 
-    def _write_batch(
-        self,
-        context: Context,
-        members: Sequence[tuple[int, TokenisedPrompt]],
-        grammar: str,
-        max_tokens: int,
-        deadline: float | None,
+    def _write_forest(
+        self, context: Context, forest: Forest, grammar: str, max_tokens: int, deadline: float | None
     ) -> list[_Answering]:
-        prefix = members[0][1].prefix
-        paths = [prompt.suffix for _, prompt in members]
+        (nodes,) = forest.levels()  # each prompt whole, in sequences 0, 1, 2, ...
+        paths = [node.path for node in nodes]
         columns = [len(path) - 1 for path in paths]
-        starts = np.full(len(members), len(prefix), dtype=np.int32)
+        starts = np.array([node.start for node in nodes], dtype=np.int32)
         with contextlib.ExitStack() as stack:
             everyone = []
-            for number, prompt in members:
+            for node in nodes:
                 state = Grammar(context.weights, grammar)
                 stack.callback(state.close)
-                everyone.append(_Answering(number, prompt, state))
-            stack.enter_context(self.session.holding(context, prefix, len(members), deadline))
+                everyone.append(_Answering(node, state))
+            stack.enter_context(self.session.holding(context, forest.prefix, len(nodes), deadline))
             active = list(everyone)
             while True:
                 decode_block(context, paths, starts, rows="last", deadline=deadline)

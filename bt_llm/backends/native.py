@@ -280,10 +280,10 @@ class ContextShape:
 
 
 class Context:
-    """A llama.cpp context whose sequences 0, 1, 2, ... are decoded side by side, in equal lengths.
+    """A llama.cpp context whose sequences are decoded side by side, in equal lengths.
 
-    Sequences of a decode have consecutive numbers from 0 and one length, because llama.cpp splits
-    anything else over several micro-batches, whose rows round differently.
+    Sequences of a decode have consecutive numbers and one length, because llama.cpp splits anything
+    else over several micro-batches, of fewer rows, which ggml may compute with other kernels.
 
     Parameters
     ----------
@@ -355,9 +355,10 @@ class Context:
         starts: Tokens,
         outputs: npt.NDArray[np.bool_],
         *,
+        first: int = 0,
         deadline: float | None = None,
     ) -> None:
-        """Decode one block of tokens: row s goes to sequence s, from position ``starts[s]`` on.
+        """Decode one block of tokens: row s goes to sequence ``first + s``, from position ``starts[s]`` on.
 
         Parameters
         ----------
@@ -367,6 +368,8 @@ class Context:
             First positions, each one after the last that its sequence holds.
         outputs : bool array (sequences, length)
             Positions after which the logits are computed, see `logits`.
+        first : int
+            Sequence of the first row.
         deadline : float, optional
             Value of `time.monotonic` at which to stop.
 
@@ -378,13 +381,16 @@ class Context:
             If llama.cpp fails. All sequences are then empty.
         """
         count, length = tokens.shape
-        size = count * length
+        size, shape = count * length, self.shape
+        if size > shape.n_batch or first + count > shape.n_seq or outputs.sum() > shape.n_outputs:
+            self.clear()  # llama.cpp would end the process
+            raise ModelError(f"a decode of {count} sequences of {length} tokens does not fit {shape}")
         self._token[:size] = tokens.ravel()
         self._pos[:size] = (starts[:, None] + np.arange(length, dtype=np.int32)).ravel()
-        self._seq[:size] = np.repeat(np.arange(count, dtype=np.int32), length)
+        self._seq[:size] = np.repeat(np.arange(first, first + count, dtype=np.int32), length)
         self._flags[:size] = outputs.ravel()
         self._batch.n_tokens = size
-        self._length = length
+        self._first, self._length = first, length
         _log_tail.clear()
         with Watch(self._pointer, deadline) as watch:
             code = self._lc.llama_decode(self._pointer, self._batch)
@@ -398,7 +404,9 @@ class Context:
 
     def logits(self, sequence: int, column: int) -> npt.NDArray[np.float32]:
         """Return the logits after one token of the last decode: a view, valid until the next."""
-        pointer = self._lc.llama_get_logits_ith(self._pointer, sequence * self._length + column)
+        pointer = self._lc.llama_get_logits_ith(
+            self._pointer, (sequence - self._first) * self._length + column
+        )
         return np.ctypeslib.as_array(pointer, shape=(self.weights.n_vocab,))
 
     def fork(self, source: int, targets: Sequence[int]) -> None:

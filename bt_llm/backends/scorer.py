@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bt_llm.backends.base import LabelScores, Numerics, Prompt
-from bt_llm.backends.native import MIN_ROWS, Context
-from bt_llm.backends.session import Session, TokenisedPrompt, TokenPath, batches, decode_block
+from bt_llm.backends.forest import Forest, Limits, Node, TokenisedPrompt, TokenPath, forests, tokens_decoded
+from bt_llm.backends.native import MIN_ROWS, Context, ContextShape
+from bt_llm.backends.session import Session, decode_block
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 
-__all__ = ["LabelTrie", "Scorer", "log_softmax_at"]
+__all__ = ["LabelTrie", "Scorer", "Steps", "log_softmax_at"]
+
+_log = logging.getLogger("bt_llm.llama")
+
+Steps = dict[TokenPath, float]
+"""Log-probability of each step into a label: of its last token, after those before it."""
+
+_WORTH_SHARING = 0.8  # of the tokens; forks and smaller decodes cost a little
+_ENOUGH_TO_CHECK = 16  # prompts; for fewer, finding out whether it is exact costs more than it saves
 
 
 def log_softmax_at(logits: npt.NDArray[np.float32], tokens: Sequence[int]) -> list[float]:
@@ -95,9 +105,23 @@ class LabelTrie:
         found = {label[depth] for label in self.labels if len(label) > depth and label[:depth] == node}
         return sorted(found)
 
-    def totals(self, steps: dict[TokenPath, float]) -> tuple[float, ...]:
+    def totals(self, steps: Steps) -> tuple[float, ...]:
         """Log-probabilities of the labels, from those of each step (a node and the token after it)."""
         return tuple(sum(steps[label[:k]] for k in range(1, len(label) + 1)) for label in self.labels)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One call's questions, and the answers so far."""
+
+    prompts: Sequence[TokenisedPrompt]
+    trie: LabelTrie
+    numerics: Numerics
+    shape: ContextShape
+    limits: Limits
+    timeout_s: float | None
+    spent: float = 0.0
+    results: dict[int, LabelScores] = field(default_factory=dict)
 
 
 class Scorer:
@@ -162,60 +186,110 @@ class Scorer:
             if not tokenised:
                 return
             shape = self.session.shape(tokenised, tail=trie.depth, outputs=trie.depth)
-            n_seq = self.session.prepare(shape, numerics).shape.n_seq
-            shape = replace(shape, n_seq=max(1, min(n_seq, shape.n_outputs // max(1, trie.depth))))
-        spent, results, told = 0.0, dict[int, LabelScores](), 0
-        for members in batches(tokenised, n_seq=shape.n_seq, n_batch=shape.n_batch, at_least=trie.depth):
-            start = time.monotonic()
-            deadline = None if timeout_s is None else start + timeout_s - spent
-            try:
-                with self.session.lock:
-                    context = self.session.prepare(shape, numerics)
-                    rows = self._score_batch(context, [tokenised[i] for i in members], trie, deadline)
-            except GenerationTimeout:
-                raise GenerationTimeout(
-                    f"timeout_s={timeout_s:g}: over after {len(results)} of {len(tokenised)} prompts; "
-                    "allow more time, or ask for fewer prompts"
-                ) from None
-            took = time.monotonic() - start
-            spent += took
-            for i, row in zip(members, rows, strict=True):
-                count = len(tokenised[i].suffix) + trie.decoded
-                results[i] = LabelScores(row, tokens=count, milliseconds=1e3 * took / len(members))
-            done = told
-            while done in results:
-                done += 1
-            if done > told:
-                yield [results[i] for i in range(told, done)]
-                told = done
+            shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
+        limits = Limits.of(shape, tail=trie.depth)
+        asked = _Asked(tokenised, trie, numerics, shape, limits, timeout_s)
+        told = 0
+        for _ in self._batches(asked):
+            ready = []
+            while told in asked.results:
+                ready.append(asked.results[told])
+                told += 1
+            if ready:
+                yield ready
 
-    def _score_batch(
-        self,
-        context: Context,
-        prompts: Sequence[TokenisedPrompt],
-        trie: LabelTrie,
-        deadline: float | None,
-    ) -> list[tuple[float, ...]]:
-        """Score prompts of one prefix that fit one decode."""
-        count, prefix = len(prompts), prompts[0].prefix
-        paths = [prompt.suffix for prompt in prompts]
-        starts = np.full(count, len(prefix), dtype=np.int32)
-        ends = starts + np.array([len(path) for path in paths], dtype=np.int32)
-        steps: list[dict[TokenPath, float]] = [{} for _ in prompts]
-        with self.session.holding(context, prefix, count, deadline):
-            decode_block(context, paths, starts, rows="last", deadline=deadline)
-            for s, path in enumerate(paths):
-                _read(context, s, len(path) - 1, (), trie, steps[s])
-                context.cut(s, int(ends[s]))
-            self._score_branches(context, ends, trie, steps, deadline)
-        return [trie.totals(step) for step in steps]
+    def _batches(self, asked: _Asked) -> Iterator[None]:
+        """Score prompts, forest by forest, by sharing lines where that pays and is exact.
+
+        Whether it is exact for this file on this machine is found out, not hoped for: of the first
+        forest, three prompts are scored alone as well.
+        """
+        prompts = asked.prompts
+        counts = [tokens_decoded(prompts, shared=shared, limits=asked.limits) for shared in (False, True)]
+        shared = asked.numerics == "canonical" and counts[1] <= _WORTH_SHARING * counts[0]
+        if shared and self.session.sharing_is_exact is None and len(prompts) >= _ENOUGH_TO_CHECK:
+            first = next(forests(prompts, shared=True, limits=asked.limits))
+            self._score_forest(asked, first)
+            self._check_sharing(asked, sorted(first.new_tokens))
+        shared = shared and self.session.sharing_is_exact is True
+        yield
+        for forest in forests(prompts, shared=shared, limits=asked.limits):
+            if not forest.new_tokens.keys() <= asked.results.keys():
+                self._score_forest(asked, forest)
+                yield
+
+    def _check_sharing(self, asked: _Asked, members: Sequence[int]) -> None:
+        """Compare prompts of a forest with the same ones alone; after a difference, forget the forest's."""
+        together = dict(asked.results)
+        for number in {members[0], members[len(members) // 2], members[-1]}:
+            alone = Forest(asked.prompts[number].prefix, shared=False, limits=asked.limits)
+            alone.add(number, asked.prompts[number])
+            self._score_forest(asked, alone)
+        exact = all(asked.results[number].logprobs == together[number].logprobs for number in members)
+        asked.results.clear()
+        if exact:
+            asked.results.update(together)
+        else:
+            _log.warning("%s: decoding shared lines once changes the scores; not done", self.session.path)
+        self.session.sharing_is_exact = exact
+
+    def _score_forest(self, asked: _Asked, forest: Forest) -> None:
+        """Score the prompts of a forest and note the results."""
+        start = time.monotonic()
+        deadline = None if asked.timeout_s is None else start + asked.timeout_s - asked.spent
+        try:
+            with self.session.lock:
+                context = self.session.prepare(asked.shape, asked.numerics)
+                rows = self._decode_forest(context, forest, asked.trie, deadline)
+        except GenerationTimeout:
+            raise GenerationTimeout(
+                f"timeout_s={asked.timeout_s:g}: over after {len(asked.results)} of {len(asked.prompts)} "
+                "prompts; allow more time, or ask for fewer prompts"
+            ) from None
+        took = time.monotonic() - start
+        asked.spent += took
+        for number, row in rows.items():
+            tokens = forest.new_tokens[number] + asked.trie.decoded
+            asked.results[number] = LabelScores(row, tokens=tokens, milliseconds=1e3 * took / len(rows))
+
+    def _decode_forest(
+        self, context: Context, forest: Forest, trie: LabelTrie, deadline: float | None
+    ) -> dict[int, tuple[float, ...]]:
+        rows: dict[int, tuple[float, ...]] = {}
+        levels = forest.levels()
+        total = sum(map(len, levels))
+        with self.session.holding(context, forest.prefix, len(levels[0]), deadline):
+            for level in levels:
+                for node in level:
+                    if node.parent is not None:
+                        self.session.fork(context, node.parent.sequence, [node.sequence])
+                leaves = [node for node in level if node.members]
+                decode_block(
+                    context,
+                    [node.path for node in level],
+                    np.array([node.start for node in level], dtype=np.int32),
+                    first=level[0].sequence,
+                    rows="last" if leaves else "none",
+                    deadline=deadline,
+                )
+                steps: list[Steps] = [{} for _ in leaves]
+                for node, step in zip(leaves, steps, strict=True):
+                    _read(context, node.sequence, len(node.path) - 1, (), trie, step)
+                for node in level:
+                    context.cut(node.sequence, node.end)
+                if leaves:
+                    self._score_branches(context, leaves, trie, steps, total, deadline)
+                for node, step in zip(leaves, steps, strict=True):
+                    rows.update(dict.fromkeys(node.members, trie.totals(step)))
+        return rows
 
     def _score_branches(
         self,
         context: Context,
-        ends: npt.NDArray[np.int32],
+        leaves: Sequence[Node],
         trie: LabelTrie,
-        steps: list[dict[TokenPath, float]],
+        steps: Sequence[Steps],
+        total: int,
         deadline: float | None,
     ) -> None:
         """Decode the branches of the trie after each prompt.
@@ -223,21 +297,23 @@ class Scorer:
         One branch at a time, in the prompts' own sequences; or all at once on forks of them when
         there are so few prompts that each decode would be mostly padding.
         """
-        count, branches = len(ends), trie.branches
-        few = count * trie.depth < MIN_ROWS and count * len(branches) <= context.shape.n_seq
-        together = len(branches) if few else 1
-        for first in range(0, len(branches), together or 1):
-            group = branches[first : first + together]
-            for s in range(count):
-                copies = [k * count + s for k in range(1, len(group))]
-                self.session.fork(context, s, copies)
-            paths = [branch for branch in group for _ in range(count)]
-            decode_block(context, paths, np.tile(ends, len(group)), rows="all", deadline=deadline)
-            for sequence, branch in enumerate(paths):
-                s = sequence % count
+        count, branches, first = len(leaves), trie.branches, leaves[0].sequence
+        copies, shape = count * len(branches), context.shape
+        few = count * trie.depth < MIN_ROWS and first + count == total
+        fits = first + copies <= shape.n_seq and copies * trie.depth <= min(shape.n_outputs, shape.n_batch)
+        together = max(1, len(branches)) if few and fits else 1
+        ends = np.array([leaf.end for leaf in leaves], dtype=np.int32)
+        for k in range(0, len(branches), together):
+            group = branches[k : k + together]
+            for s in range(first, first + count):
+                self.session.fork(context, s, [s + copy * count for copy in range(1, len(group))])
+            paths = [branch for branch in group for _ in leaves]
+            starts = np.tile(ends, len(group))
+            decode_block(context, paths, starts, first=first, rows="all", deadline=deadline)
+            for i, branch in enumerate(paths):
                 for depth in range(1, len(branch) + 1):
-                    _read(context, sequence, depth - 1, branch[:depth], trie, steps[s])
-                context.cut(sequence, int(ends[s]))
+                    _read(context, first + i, depth - 1, branch[:depth], trie, steps[i % count])
+                context.cut(first + i, int(starts[i]))
 
 
 def _read(
@@ -246,7 +322,7 @@ def _read(
     column: int,
     node: TokenPath,
     trie: LabelTrie,
-    steps: dict[TokenPath, float],
+    steps: Steps,
 ) -> None:
     """Note the log-probability of each token with which a label goes on after this node."""
     following = trie.following(node)

@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,24 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from bt_llm.backends.base import Numerics, Prompt
+from bt_llm.backends.forest import TokenisedPrompt, TokenPath
 from bt_llm.backends.memory import check_fits
 from bt_llm.backends.native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError
 from bt_llm.model_files import ModelFacts
 
-__all__ = ["Session", "TokenPath", "TokenisedPrompt", "batches", "decode_block"]
+__all__ = ["Session", "decode_block"]
 
 _log = logging.getLogger("bt_llm.llama")
-
-TokenPath = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenisedPrompt:
-    """A prompt in tokens: the kept part, shared with its neighbours, and the rest, never empty."""
-
-    prefix: TokenPath
-    suffix: TokenPath
 
 
 class Session:
@@ -99,6 +90,7 @@ class Session:
         self._numerics: Numerics | None = None
         self._kept: TokenPath | None = None  # the prefix that sequence 0 holds
         self._ready: set[int] = set()  # sequences that hold exactly the kept prefix between batches
+        self.sharing_is_exact: bool | None = None  # as the scorer finds out, see there
         self._most = self.n_seq  # sequences that memory allows
         self._pid = os.getpid()
 
@@ -141,31 +133,45 @@ class Session:
         """
         weights = self.weights(numerics)
         head, *rest = prompt.chunks or ("",)
-        prefix = weights.opening(head)
-        suffix = [token for chunk in rest for token in weights.tokens(chunk, special=True)]
-        if not suffix:
-            prefix, suffix = prefix[:-1], prefix[-1:]
-        if not suffix:
+        prefix = tuple(weights.opening(head))
+        paths = tuple(tuple(weights.tokens(chunk, special=True)) for chunk in rest)
+        paths = tuple(path for path in paths if path)
+        if not paths:
+            prefix, paths = prefix[:-1], (prefix[-1:],)
+        if not paths[0]:
             raise ConfigError("an empty prompt: expected some text to answer")
-        count = len(prefix) + len(suffix)
-        if count + room > weights.n_ctx_train:
+        tokenised = TokenisedPrompt(prefix, paths)
+        if len(tokenised) + room > weights.n_ctx_train:
             answer = f" and {room} for the answer" if room else ""
             raise ConfigError(
-                f"a prompt of {count} tokens{answer}: the model was trained for {weights.n_ctx_train}; "
-                "shorten it"
+                f"a prompt of {len(tokenised)} tokens{answer}: the model was trained for "
+                f"{weights.n_ctx_train}; shorten it"
             )
-        return TokenisedPrompt(tuple(prefix), tuple(suffix))
+        return tokenised
 
-    def prepare(self, wanted: ContextShape, numerics: Numerics) -> Context:
-        """Return a context of at least that shape, save for fewer sequences where memory is short.
+    def prepare(self, wanted: ContextShape, numerics: Numerics, *, fewer: bool = False) -> Context:
+        """Return a context of at least that shape; a larger one is made when a longer prompt comes.
 
-        A larger one is made when a longer prompt comes.
+        Parameters
+        ----------
+        wanted : ContextShape
+            Sizes.
+        numerics : {"canonical", "fast"}
+            Which the model is loaded for.
+        fewer : bool
+            Whether fewer sequences will do, where memory is short.
 
         Raises
         ------
         InsufficientMemoryError
-            If not even one sequence fits.
+            If not even one sequence fits, or without `fewer`, not all of them.
         """
+        context = self._prepare(wanted, numerics)
+        if context.shape.n_seq < wanted.n_seq and not fewer:
+            raise InsufficientMemoryError("memory became short between two decodes: ask again")
+        return context
+
+    def _prepare(self, wanted: ContextShape, numerics: Numerics) -> Context:
         weights = self.weights(numerics)
         wanted = replace(wanted, n_seq=min(wanted.n_seq, self._most))
         if self._context is not None:
@@ -244,45 +250,16 @@ class Session:
         self._ready.update(targets)
 
 
-def batches(
-    prompts: Sequence[TokenisedPrompt], *, n_seq: int, n_batch: int, at_least: int = 1
-) -> Iterator[list[int]]:
-    """Yield the numbers of prompts to decode together: of one prefix, and fitting one decode.
-
-    Parameters
-    ----------
-    prompts : sequence of TokenisedPrompt
-        In any order; prompts of one prefix come together.
-    n_seq, n_batch : int
-        Prompts and rows a decode.
-    at_least : int
-        Tokens decoded for each, however short its suffix.
-    """
-    groups: dict[TokenPath, list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        groups.setdefault(prompt.prefix, []).append(i)
-    for group in groups.values():
-        batch: list[int] = []
-        longest = 0
-        for i in group:
-            length = max(len(prompts[i].suffix), at_least, MIN_TOKENS)
-            longest = max(longest, length)
-            if batch and (len(batch) == n_seq or (len(batch) + 1) * longest > n_batch):
-                yield batch
-                batch, longest = [], length
-            batch.append(i)
-        yield batch
-
-
 def decode_block(
     context: Context,
     paths: Sequence[TokenPath],
     starts: npt.NDArray[np.int32],
     *,
+    first: int = 0,
     rows: Literal["last", "all", "none"],
     deadline: float | None,
 ) -> None:
-    """Decode one path a sequence, from sequence 0 on, in the canonical shape.
+    """Decode one path a sequence in the canonical shape.
 
     The caller cuts off what was padded, before it decodes more.
 
@@ -294,6 +271,8 @@ def decode_block(
         Tokens, at least one each.
     starts : int32 array (sequences,)
         Position of each path's first token.
+    first : int
+        Sequence of the first path; the others follow.
     rows : {"last", "all", "none"}
         Have logits after the last token of each path, after all of its tokens, or not at all.
     deadline : float, optional
@@ -309,7 +288,7 @@ def decode_block(
     outputs = {"last": columns == lengths - 1, "all": columns < lengths, "none": columns < 0 * lengths}[rows]
     if rows != "none" and (short := MIN_ROWS - int(outputs.sum())) > 0:
         outputs.flat[np.flatnonzero(~outputs)[:short]] = True
-    context.decode(tokens, starts, outputs, deadline=deadline)
+    context.decode(tokens, starts, outputs, first=first, deadline=deadline)
 
 
 def _round_up(number: int, step: int) -> int:
