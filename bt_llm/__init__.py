@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bt_llm.advisor import Advisor as Advisor
     from bt_llm.advisor import AdvisorConfig as AdvisorConfig
+    from bt_llm.analysts import AnalystConfig as AnalystConfig
+    from bt_llm.analysts import Headlines as Headlines
+    from bt_llm.analysts import MarketAnalystAgent as MarketAnalystAgent
+    from bt_llm.analysts import NewsAnalyst as NewsAnalyst
+    from bt_llm.analysts import TradeAnalyst as TradeAnalyst
+    from bt_llm.analysts import analyze_market_state as analyze_market_state
+    from bt_llm.analysts import analyze_news_sentiment as analyze_news_sentiment
+    from bt_llm.analysts import get_trading_advice as get_trading_advice
     from bt_llm.analyzers import LLMAnalyzer as LLMAnalyzer
     from bt_llm.backends.llama import LlamaModel as LlamaModel
     from bt_llm.backtest import BacktestResult as BacktestResult
@@ -27,13 +35,18 @@ if TYPE_CHECKING:
     from bt_llm.indicators import LLMAdvice as LLMAdvice
     from bt_llm.manager import ModelManager as ModelManager
     from bt_llm.manager import batch_analyze as batch_analyze
+    from bt_llm.news import LLMNews as LLMNews
+    from bt_llm.news import NewsGate as NewsGate
     from bt_llm.observers import LLMMarks as LLMMarks
+    from bt_llm.policy import Policy as Policy
     from bt_llm.prompts import PromptTemplate as PromptTemplate
+    from bt_llm.regime import MarketRegime as MarketRegime
     from bt_llm.sizers import LLMSizer as LLMSizer
     from bt_llm.state import Feature as Feature
     from bt_llm.state import MarketState as MarketState
     from bt_llm.state import StateSpace as StateSpace
     from bt_llm.throttle import LLMThrottler as LLMThrottler
+    from bt_llm.trade_gate import TradeAdviceGate as TradeAdviceGate
     from bt_llm.verdict import Action as Action
     from bt_llm.verdict import Verdict as Verdict
 
@@ -41,6 +54,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "advisor": ("Advisor", "AdvisorConfig"),
+    "analysts": (
+        "AnalystConfig",
+        "Headlines",
+        "MarketAnalystAgent",
+        "NewsAnalyst",
+        "TradeAnalyst",
+        "analyze_market_state",
+        "analyze_news_sentiment",
+        "get_trading_advice",
+    ),
     "analyzers": ("LLMAnalyzer",),
     "backends.llama": ("LlamaModel",),
     "backtest": ("BacktestResult", "GateStudy", "gate_study", "run_backtest"),
@@ -67,11 +90,15 @@ _HOMES = {
     "gates": ("Gate", "attach_gate"),
     "indicators": ("LLMAdvice",),
     "manager": ("ModelManager", "batch_analyze"),
+    "news": ("LLMNews", "NewsGate"),
     "observers": ("LLMMarks",),
+    "policy": ("Policy",),
     "prompts": ("PromptTemplate",),
+    "regime": ("MarketRegime",),
     "sizers": ("LLMSizer",),
     "state": ("Feature", "MarketState", "StateSpace"),
     "throttle": ("LLMThrottler",),
+    "trade_gate": ("TradeAdviceGate",),
     "verdict": ("Action", "Verdict"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -18,6 +18,7 @@ __all__ = [
     "copy_values",
     "data_name",
     "feed_of",
+    "is_live",
     "require_bars",
     "value_now",
     "warm_up_bars",
@@ -80,6 +81,15 @@ def feed_of(source: Any) -> Any:
         clock = getattr(source, "_clock", None)
         source = clock if clock is not None else getattr(source, "_owner", None)
     return source
+
+
+def is_live(source: Any) -> bool:
+    """Return whether the run around an indicator or line is live: a feed of it says so, or Cerebro does."""
+    feed = feed_of(source)
+    cerebro = getattr(feed, "_env", None)
+    if cerebro is None:
+        return feed is not None and bool(feed.islive())
+    return bool(cerebro.p.live) or any(data.islive() for data in cerebro.datas)
 
 
 def data_name(data: Any) -> str:

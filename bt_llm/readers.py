@@ -56,13 +56,17 @@ def _from_scores(scores: LabelScores) -> Verdict:
 
 
 def verdict_schema(words: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON schema of a verdict in those words (bullish, neutral, bearish)."""
+    """Return the JSON schema of a verdict in those words (bullish, neutral, bearish).
+
+    The range is an enum and the text a pattern, because llama-cpp-python's grammars ignore `minimum` and
+    `maximum` and let raw control characters into strings.
+    """
     return {
         "type": "object",
         "properties": {
             "verdict": {"type": "string", "enum": list(words)},
-            "confidence": {"type": "integer", "minimum": 0, "maximum": 100},
-            "reason": {"type": "string", "maxLength": MAX_REASON},
+            "confidence": {"enum": list(range(101))},
+            "reason": {"type": "string", "pattern": rf'^[^"\\\x00-\x1F\x7F]{{0,{MAX_REASON}}}$'},
         },
         "required": ["verdict", "confidence", "reason"],
         "additionalProperties": False,

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from bt_llm.cli import backtests, cache, doctor, policy, reproduce
+from bt_llm.cli import ask, backtests, cache, doctor, policy, reproduce
 from bt_llm.cli.output import complain
 from bt_llm.exceptions import BtLlmError
 
@@ -30,6 +30,7 @@ app.command()(backtests.run)
 app.command()(policy.policy)
 app.command()(reproduce.reproduce)
 app.add_typer(cache.app)
+app.add_typer(ask.app, name="ask")
 app.command()(doctor.doctor)
 
 
