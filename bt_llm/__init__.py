@@ -30,17 +30,32 @@ if TYPE_CHECKING:
     from bt_llm.cache import VerdictCache as VerdictCache
     from bt_llm.config import ModelConfig as ModelConfig
     from bt_llm.exceptions import BtLlmError as BtLlmError
+    from bt_llm.gates import AlwaysOpen as AlwaysOpen
     from bt_llm.gates import Gate as Gate
+    from bt_llm.gates import NeverOpen as NeverOpen
     from bt_llm.gates import attach_gate as attach_gate
     from bt_llm.indicators import LLMAdvice as LLMAdvice
     from bt_llm.manager import ModelManager as ModelManager
     from bt_llm.manager import batch_analyze as batch_analyze
     from bt_llm.news import LLMNews as LLMNews
     from bt_llm.news import NewsGate as NewsGate
+    from bt_llm.nulls import RandomGate as RandomGate
+    from bt_llm.nulls import RuleGate as RuleGate
+    from bt_llm.nulls import ShiftedGate as ShiftedGate
     from bt_llm.observers import LLMMarks as LLMMarks
     from bt_llm.policy import Policy as Policy
     from bt_llm.prompts import PromptTemplate as PromptTemplate
     from bt_llm.regime import MarketRegime as MarketRegime
+    from bt_llm.research.comparison import ModelComparison as ModelComparison
+    from bt_llm.research.comparison import compare_models as compare_models
+    from bt_llm.research.cutoffs import before_after_cutoff as before_after_cutoff
+    from bt_llm.research.cutoffs import training_cutoff as training_cutoff
+    from bt_llm.research.leakage import LeakReport as LeakReport
+    from bt_llm.research.leakage import perturbation_check as perturbation_check
+    from bt_llm.research.significance import GateTest as GateTest
+    from bt_llm.research.significance import gate_test as gate_test
+    from bt_llm.research.walk_forward import WalkForward as WalkForward
+    from bt_llm.research.walk_forward import WalkForwardResult as WalkForwardResult
     from bt_llm.sizers import LLMSizer as LLMSizer
     from bt_llm.state import Feature as Feature
     from bt_llm.state import MarketState as MarketState
@@ -87,14 +102,20 @@ _HOMES = {
         "ReplayMiss",
         "StrategyError",
     ),
-    "gates": ("Gate", "attach_gate"),
+    "gates": ("AlwaysOpen", "Gate", "NeverOpen", "attach_gate"),
     "indicators": ("LLMAdvice",),
     "manager": ("ModelManager", "batch_analyze"),
     "news": ("LLMNews", "NewsGate"),
+    "nulls": ("RandomGate", "RuleGate", "ShiftedGate"),
     "observers": ("LLMMarks",),
     "policy": ("Policy",),
     "prompts": ("PromptTemplate",),
     "regime": ("MarketRegime",),
+    "research.comparison": ("ModelComparison", "compare_models"),
+    "research.cutoffs": ("before_after_cutoff", "training_cutoff"),
+    "research.leakage": ("LeakReport", "perturbation_check"),
+    "research.significance": ("GateTest", "gate_test"),
+    "research.walk_forward": ("WalkForward", "WalkForwardResult"),
     "sizers": ("LLMSizer",),
     "state": ("Feature", "MarketState", "StateSpace"),
     "throttle": ("LLMThrottler",),

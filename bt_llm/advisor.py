@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,7 +15,13 @@ from bt_llm import readers
 from bt_llm.backends.base import Backend, ModelIdentity, Numerics, Progress, Prompt
 from bt_llm.cache import CacheMode, Question, VerdictCache
 from bt_llm.calibration import Prior, calibrated, mean_prior
-from bt_llm.exceptions import ConfigError, ModelError
+from bt_llm.exceptions import (
+    ConfigError,
+    InsufficientMemoryError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+)
 from bt_llm.model_lookup import look_up_model
 from bt_llm.prompts import PromptTemplate
 from bt_llm.readers import Reader
@@ -39,7 +45,10 @@ class AdvisorConfig:
     Parameters
     ----------
     model : str or path
-        A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
+        A GGUF file, a name in `models/`, ``smollm2``, ``scripted:NAME``, or ``openai:URL``.
+    fallbacks : sequence of str or path
+        Models to ask instead, in this order, if the model is missing, damaged or too large for the memory.
+        Verdicts are stored under, and say, the model that answered; those of two models are never mixed.
     template : str or path, optional
         A prompt template's name or file; by default the one of the reader.
     state_space : StateSpace
@@ -67,6 +76,7 @@ class AdvisorConfig:
     """
 
     model: str | os.PathLike[str] = "smollm2"
+    fallbacks: Sequence[str | os.PathLike[str]] = ()
     template: str | os.PathLike[str] | None = None
     state_space: StateSpace = field(default_factory=StateSpace)
     reader: Reader = "logprobs"
@@ -83,6 +93,9 @@ class AdvisorConfig:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, os.fspath(value))
+        if isinstance(self.fallbacks, str | os.PathLike):
+            raise ConfigError(f"fallbacks={self.fallbacks!r}: expected a list of models")
+        object.__setattr__(self, "fallbacks", tuple(map(os.fspath, self.fallbacks)))
         for name, choices in (("reader", get_args(Reader)), ("numerics", get_args(Numerics))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
@@ -164,6 +177,7 @@ class Advisor:
         self.on_progress: Progress | None = None
         self._backend = backend
         self._identity: ModelIdentity | None = None
+        self._models = [str(config.model), *map(str, config.fallbacks)]  # the first is the one asked
         self._raw: dict[int, Verdict] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._lock = threading.RLock()
@@ -198,10 +212,27 @@ class Advisor:
 
     def _find_identity(self) -> ModelIdentity:
         config = self.config
-        identity, self._backend = look_up_model(
-            str(config.model), self.cache, n_threads=config.n_threads, n_gpu_layers=config.n_gpu_layers
-        )
-        return identity
+        while True:
+            try:
+                identity, self._backend = look_up_model(
+                    self._models[0], self.cache, n_threads=config.n_threads, n_gpu_layers=config.n_gpu_layers
+                )
+            except (ModelNotFoundError, ModelFileError) as error:
+                self._fall_back(error)
+            else:
+                return identity
+
+    def _fall_back(self, error: ModelError) -> None:
+        """Go on with the next model; what the one before answered is its own, and is not mixed in."""
+        if len(self._models) == 1:
+            raise error
+        del self._models[0]
+        logger.warning("%s; using the fallback %s", error, self._models[0])
+        if self._backend is not None:
+            self._backend.close()
+        self._identity = self._backend = None
+        self._raw.clear()
+        self._verdicts.clear()
 
     # Asking
 
@@ -226,18 +257,28 @@ class Advisor:
         usage : Usage, optional
             Counters to add to.
         """
-        usage = usage if usage is not None else Usage()
+        counted = usage if usage is not None else Usage()
         with self._lock:
-            distinct = list(dict.fromkeys(cells))
-            new = [cell for cell in distinct if cell not in self._verdicts]
-            if new:
-                self._judge(new, usage)
-            usage.distinct += len(distinct)
-            usage.cache_hits += len(distinct) - sum(not self._verdicts[cell].cached for cell in new)
-            answers = [self._verdicts[cell] for cell in cells]
-            for cell in new:  # from now on the answer comes from memory
-                self._verdicts[cell] = dataclasses.replace(self._verdicts[cell], cached=True)
-            return answers
+            return self._with_fallbacks(lambda: self._advise_cells(cells, counted))
+
+    def _advise_cells(self, cells: Sequence[int], usage: Usage) -> list[Verdict]:
+        distinct = list(dict.fromkeys(cells))
+        new = [cell for cell in distinct if cell not in self._verdicts]
+        if new:
+            self._judge(new, usage)
+        usage.distinct += len(distinct)
+        usage.cache_hits += len(distinct) - sum(not self._verdicts[cell].cached for cell in new)
+        answers = [self._verdicts[cell] for cell in cells]
+        for cell in new:  # from now on the answer comes from memory
+            self._verdicts[cell] = dataclasses.replace(self._verdicts[cell], cached=True)
+        return answers
+
+    def _with_fallbacks(self, work: Callable[[], list[Verdict]]) -> list[Verdict]:
+        while True:
+            try:
+                return work()
+            except (ModelFileError, InsufficientMemoryError) as error:  # seen only when the model is loaded
+                self._fall_back(error)
 
     def _judge(self, cells: Sequence[int], usage: Usage) -> None:
         """Fetch and calibrate; the grid's prior needs every cell of the space."""
@@ -253,9 +294,14 @@ class Advisor:
 
     def raw_cells(self, cells: Sequence[int], usage: Usage | None = None) -> list[Verdict]:
         """Return the verdicts as the model gave them, before calibration."""
-        with self._lock:
-            self._fetch(list(dict.fromkeys(cells)), usage if usage is not None else Usage())
+        counted = usage if usage is not None else Usage()
+
+        def fetched() -> list[Verdict]:
+            self._fetch(list(dict.fromkeys(cells)), counted)
             return [self._raw[c] for c in cells]
+
+        with self._lock:
+            return self._with_fallbacks(fetched)
 
     def _fetch(self, cells: Sequence[int], usage: Usage) -> None:
         """Bring the raw verdicts of cells into memory, from the cache or the model."""

@@ -69,14 +69,16 @@ class LLMAnalyzer(bt.Analyzer):
     -----
     `get_analysis` gives plain numbers, text and None only, so that it is JSON and pickles small:
 
-    ``bars``, ``warm_up``, ``asked``
-        Bars of the data, those before the first possible state, and those that have an answer; of every
-        `LLMAdvice`, added up.
+    ``bars``, ``warm_up``, ``asked``, ``carried``, ``unanswered``
+        Bars of the data, those before the first possible state, those with an answer of their own, those
+        with an earlier one, and those that were asked and have none, because it did not come in time or
+        failed; of every `LLMAdvice`, added up.
     ``distinct``, ``cache_hits``, ``model_calls``, ``model_seconds``, ``tokens``
         Distinct cells, and what answering cost; see `bt_llm.advisor.Usage`.
     ``verdicts``
-        Bars by ``bullish``, ``neutral``, ``bearish``, ``invalid`` and ``not_asked``, the warm-up included:
-        they sum to ``bars``.
+        Bars by what they show, an earlier answer included: ``bullish``, ``neutral``, ``bearish``,
+        ``invalid``, and ``not_asked`` for those without an answer, the warm-up included; they sum to
+        ``bars``.
     ``horizon``, ``forward``
         By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
         ``hit_rate`` (a bullish verdict hits where it is above 0, a bearish one where it is below; a
@@ -142,6 +144,8 @@ class LLMAnalyzer(bt.Analyzer):
             "bars": len(series.verdict),
             "warm_up": len(series.verdict) - sum(advice.bars for advice in advices),
             "asked": sum(advice.asked for advice in advices),
+            "carried": sum(advice.carried for advice in advices),
+            "unanswered": sum(advice.unanswered for advice in advices),
             "distinct": sum(advice.distinct for advice in advices),
             "cache_hits": usage.cache_hits,
             "model_calls": usage.model_calls,

@@ -214,9 +214,11 @@ class Gate(GateProtocol):
         'agree': the verdict must be the entry's side, with enough confidence. 'not_against': only the
         opposite side, with enough confidence, blocks; neutral and doubtful verdicts pass.
     on_missing : {'block', 'pass'}
-        What happens where there is no verdict: the bar was not asked, or the answer could not be read.
+        What happens where there is no verdict: the bar was not asked, the answer could not be read or did
+        not come in time, or the last one is older than the indicator's `max_age`.
     indicator : type
-        `LLMAdvice`, or a subclass with lines or periods of your own.
+        `LLMAdvice`, or a subclass with lines, periods or a frequency of your own, such as
+        ``class Hourly(LLMAdvice): params = (("min_minutes", 60),)``.
 
     Examples
     --------
@@ -350,7 +352,8 @@ def attach_gate(gate: GateProtocol | None, strategy: bt.Strategy, data: Any = No
     """
     if gate is None:
         return AlwaysOpen().attach(strategy, data)
-    if isinstance(gate, type) or not isinstance(gate, GateProtocol):
+    # By its type: isinstance would evaluate warm_up_bars, which builds the indicator once more.
+    if not callable(getattr(type(gate), "attach", None)):
         raise ConfigError(f"gate={gate!r}: expected None or a gate, such as Gate(advisor=AdvisorConfig(...))")
     return gate.attach(strategy, data)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,16 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advisor import Advisor, AdvisorConfig, Usage
-from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.lines import TrailingMedian, copy_values, data_name, feed_of
+from bt_llm.cache import CacheMode
+from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
+from bt_llm.frequency import Frequency, milliseconds
+from bt_llm.lines import TrailingMedian, copy_values, data_name, feed_of, is_live
+from bt_llm.live import LiveAsker
+from bt_llm.pacing import NO_ANSWER, Pace, Row, Seen
 from bt_llm.verdict import Verdict
 
 __all__ = ["LLMAdvice", "find_advice"]
 
+_log = logging.getLogger("bt_llm.advice")
+
 _OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
 _BUILT_IN = ("trend", "rsi", "volatility")
 _PERIODS = ("ema", "slope", "rsi", "atr", "median")
-_NOT_ASKED = (math.nan,) * len(_OUTPUTS)
+_LIVE = ("auto", "on", "off")
 
 
 class LLMAdvice(bt.Indicator):
@@ -43,26 +50,38 @@ class LLMAdvice(bt.Indicator):
         Bars of Wilder's RSI and ATR.
     median : int
         Bars of the trailing median that ATR% is measured against.
+    every, min_minutes, max_age : int, float, int or None
+        On which bars the model is asked, in bars and in minutes of bar time, and for how many bars its
+        verdict is carried; see `bt_llm.frequency.Frequency`. By default each bar is asked.
+    live : {'auto', 'on', 'off'}
+        Whether the model is asked in a thread beside the bars: 'auto' does so in a live run, where a feed
+        says that it is live. A backtest waits for every answer.
+    timeout_s : float
+        Seconds for which a live bar waits for its answer.
+    min_seconds : float
+        Seconds of wall time from one question to the next in a live run; see `LLMThrottler`.
 
     Attributes
     ----------
-    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility
-        The verdict is 1, 0 or -1 and the confidence its probability. Both are NaN where the model was not
-        asked; an answer that cannot be read is NaN with a confidence of 0. ``trend`` is
+    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility, age
+        The verdict is 1, 0 or -1 and the confidence its probability. Both are NaN where there is none; an
+        answer that cannot be read is NaN with a confidence of 0. ``trend`` is
         ``(EMA[t] - EMA[t-slope]) / (slope * ATR[t])`` (0 where ATR is 0), ``volatility`` is ATR as a
         percentage of the close over its own trailing median (1 where both are 0, NaN where only the
-        median is).
+        median is). ``age`` is the number of bars since the one whose state the verdict is on: 0 on the bar
+        that was asked, NaN where there is no answer.
     bars : int
         Bars seen since the warm-up was complete.
-    asked : int
-        Of these, bars that have a verdict or an unreadable answer.
+    asked, carried, unanswered : int
+        Of these, bars with an answer of their own, bars with an earlier one, and bars that were asked and
+        have none because it did not come in time or failed.
     usage : Usage
         What answering cost.
 
     Raises
     ------
     ConfigError
-        If a setting is passed by position or is no number of bars, `advisor` is not an AdvisorConfig, a
+        If a setting is passed by position or is out of range, `advisor` is not an AdvisorConfig, a
         feature of the state space has no line or indicator, or the trigger has another clock.
     DataError
         If the first data is no OHLC feed, or has fewer bars than the warm-up needs.
@@ -85,6 +104,12 @@ class LLMAdvice(bt.Indicator):
 
     To change how cells get their verdicts, override `advise`: it serves every engine mode.
 
+    In a live run the loop is blocked for at most `timeout_s` a bar. A bar whose answer is not there by then
+    is missing and stays so; when the answer comes it counts from the next bar on, as an earlier verdict with
+    its age, unless that bar has one of its own. What the thread raises is logged, and the bar is missing.
+    A backend's GenerationTimeout leaves the bars of that state missing in a backtest too, where every other
+    error ends the run. What a missing verdict means for an entry is said by `Gate.on_missing`.
+
     Examples
     --------
     >>> class Strategy(bt.Strategy):
@@ -95,7 +120,7 @@ class LLMAdvice(bt.Indicator):
     ...             self.buy()
     """
 
-    lines: Any = (*_OUTPUTS, *_BUILT_IN)
+    lines: Any = (*_OUTPUTS, *_BUILT_IN, "age")
     params = (
         ("advisor", None),
         ("ema", 20),
@@ -103,6 +128,12 @@ class LLMAdvice(bt.Indicator):
         ("rsi", 14),
         ("atr", 14),
         ("median", 100),
+        ("every", 1),
+        ("min_minutes", 0.0),
+        ("max_age", None),
+        ("live", "auto"),
+        ("timeout_s", 5.0),
+        ("min_seconds", 0.0),
     )
     plotinfo: ClassVar[Any] = {
         "plotname": "LLM advice",
@@ -112,19 +143,22 @@ class LLMAdvice(bt.Indicator):
     }
     plotlines: ClassVar[Any] = {
         "verdict": {"drawstyle": "steps-post"},
-        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN)},
+        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age")},
     }
     csv = True
 
     def __init__(self, *misplaced: Any, **unknown: Any) -> None:
         self._trigger = self.datas[1].lines[0] if len(self.datas) > 1 else None
         self.config = self._check_arguments(misplaced, unknown)
-        self.bars = 0
-        self.asked = 0
+        self.frequency = self._check_frequency()
+        self.bars = self.asked = self.carried = self.unanswered = 0
         self.usage = Usage()
         self._names = self.config.state_space.names
-        self._rows: dict[int, tuple[float, ...]] = {}
-        self._last = (0, False)  # length and answer of the last bar that next() saw
+        self._rows: dict[int, Row] = {}
+        self._pace: Pace | None = None
+        self._before = self._seen = Seen()
+        self._last = (0, -1, "")  # length, cell and count of the last bar that next() saw
+        self._timed_out = False
         self._bind_states()
         super().__init__()
         self._check_length()
@@ -135,7 +169,13 @@ class LLMAdvice(bt.Indicator):
         Parameters
         ----------
         cells : sequence of int
-            Distinct, and never the same cell twice in a run.
+            Distinct, and never the same cell twice in a run, unless it was without an answer. In a live run
+            this is called in a thread, with one cell at a time.
+
+        Raises
+        ------
+        GenerationTimeout
+            If there is no answer in time; a cell asked alone then has no verdict, several are asked alone.
         """
         return Advisor.shared(self.config).advise_cells(cells, usage=self.usage)
 
@@ -146,8 +186,9 @@ class LLMAdvice(bt.Indicator):
 
     @property
     def distinct(self) -> int:
-        """Number of distinct cells asked so far."""
-        return len(self._rows)
+        """Number of distinct cells asked so far; in a live run, of those that were answered."""
+        asker = self._pace.asker if self._pace is not None else None
+        return len(self._rows) if asker is None else len(asker)
 
     def _plotlabel(self) -> list[Any]:
         periods = [getattr(self.p, name) for name in _PERIODS]
@@ -194,6 +235,16 @@ class LLMAdvice(bt.Indicator):
                 f"AdvisorConfig(model='smollm2')"
             )
         return config
+
+    def _check_frequency(self) -> Frequency:
+        for name, least in (("timeout_s", "above 0"), ("min_seconds", "of at least 0")):
+            value = getattr(self.p, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or value < 0 or (name == "timeout_s" and value == 0):
+                raise ConfigError(f"{name}={value!r}: expected a number of seconds {least}")
+        if self.p.live not in _LIVE:
+            raise ConfigError(f"live={self.p.live!r}: expected one of {list(_LIVE)}")
+        return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
 
     def _check_length(self) -> None:
         """Say so in one line if the data is too short, where Backtrader would fail with an IndexError."""
@@ -249,49 +300,128 @@ class LLMAdvice(bt.Indicator):
 
     def next(self) -> None:
         """Fill one bar; called again for a bar that a replay is still building, it fills it anew."""
-        triggered = self._trigger is None or bool(_fires(np.array([self._trigger[0]]))[0])
-        cell = -1
-        if triggered:
-            values = [np.array([getattr(self.lines, name)[0]]) for name in self._names]
-            cell = int(self.config.state_space.cells(values)[0])
-        for name, value in zip(_OUTPUTS, self._answers([cell])[0], strict=True):
+        if self._pace is None:
+            self._pace = self._make_pace()
+        length, last_cell, count = self._last
+        cell, again = self._cell(), len(self) == length
+        if again:
+            if self._pace.asker is not None and cell == last_cell and count in ("asked", "unanswered"):
+                return  # once was enough: this bar's answer counts from the next bar if it comes late
+            self._count(count, -1)
+        else:
+            self._before = self._seen
+            self.bars += 1
+        time = feed_of(self.data).datetime[0]
+        try:
+            self._seen, bar = self._pace.step(
+                self._before, bar=len(self), cell=cell, time_ms=milliseconds(time)
+            )
+        except ReplayMiss as miss:
+            raise self._with_bar(miss, {cell: time}) from None
+        self._count(bar.counts_as, 1)
+        self._last = (len(self), cell, bar.counts_as)
+        for name, value in zip((*_OUTPUTS, "age"), (*bar.row, bar.age), strict=True):
             getattr(self.lines, name)[0] = value
-        length, answered = self._last
-        self.bars += len(self) != length
-        self.asked += (cell >= 0) - (answered and len(self) == length)
-        self._last = (len(self), cell >= 0)
+
+    def _make_pace(self) -> Pace:
+        asker = None
+        if self.p.live == "on" or (self.p.live == "auto" and is_live(self.data)):
+            asker = LiveAsker(
+                lambda cell: _row(*self._verdicts([cell])),
+                timeout_s=self.p.timeout_s,
+                min_seconds=self.p.min_seconds,
+            )
+        return Pace(self.frequency, lambda cell: self._answers([cell])[0], asker)
+
+    def _count(self, name: str, by: int) -> None:
+        if name:
+            setattr(self, name, getattr(self, name) + by)
+
+    def _cell(self) -> int:
+        """Return the current bar's cell, -1 where the model cannot be asked."""
+        if self._trigger is not None and not _fires(np.array([self._trigger[0]]))[0]:
+            return -1
+        values = [np.array([getattr(self.lines, name)[0]]) for name in self._names]
+        return int(self.config.state_space.cells(values)[0])
 
     def oncestart(self, start: int, end: int) -> None:
         """Do nothing: `once` covers the first bar too, so that the model is asked one batch."""
 
     def once(self, start: int, end: int) -> None:
         """Fill all bars: bucket the states, ask for the distinct cells at once, look the rest up."""
+        if self.p.live == "on":
+            raise ConfigError("live='on' in a vectorised run: expected cerebro.run(runonce=False)")
         first = self._minperiod - 1
         columns = [copy_values(getattr(self.lines, name))[first:end] for name in self._names]
         cells = self.config.state_space.cells(columns)
         if self._trigger is not None:
             cells[~_fires(copy_values(self._trigger)[first:end])] = -1
-        distinct, where = np.unique(cells, return_inverse=True)
-        answers = np.array(self._answers(distinct.tolist()))
-        for name, column in zip(_OUTPUTS, answers.T, strict=True):
-            getattr(self.lines, name).array[first:end] = array("d", column[where].tobytes())
+        bars = np.arange(len(cells))
+        times = copy_values(feed_of(self.data).lines.datetime)[first:end]
+        sources = self.frequency.sources(cells >= 0, times)
+        distinct, where = np.unique(np.where(sources >= 0, cells[sources], -1), return_inverse=True)
+        try:
+            rows = np.array(self._answers(distinct.tolist()))[where]
+        except ReplayMiss as miss:
+            own = np.flatnonzero(sources == bars)[::-1]  # backwards: of bars in one cell, the first stays
+            first_times = dict(zip(cells[own].tolist(), times[own].tolist(), strict=True))
+            raise self._with_bar(miss, first_times) from None
+        ages = np.where(np.isnan(rows[:, 1]), math.nan, bars - sources)
+        for name, column in zip((*_OUTPUTS, "age"), (*rows.T, ages), strict=True):
+            getattr(self.lines, name).array[first:end] = array("d", column.tobytes())
         self.bars += len(cells)
-        self.asked += int(np.count_nonzero(cells >= 0))
+        self.asked += int(np.count_nonzero(ages == 0))
+        self.carried += int(np.count_nonzero(ages > 0))
+        self.unanswered += int(np.count_nonzero((sources == bars) & np.isnan(ages)))
 
-    def _answers(self, cells: Sequence[int]) -> list[tuple[float, ...]]:
+    def _answers(self, cells: Sequence[int]) -> list[Row]:
         """Return the outputs of each cell, NaN for -1; ask for those that are not known yet."""
         if new := [cell for cell in cells if cell >= 0 and cell not in self._rows]:
-            verdicts = self.advise(new)
-            if len(verdicts) != len(new):
-                raise ConfigError(
-                    f"{type(self).__name__}.advise gave {len(verdicts)} verdicts for {len(new)} cells: "
-                    f"expected one each"
-                )
-            self._rows.update(zip(new, map(_row, verdicts), strict=True))
-        return [self._rows[cell] if cell >= 0 else _NOT_ASKED for cell in cells]
+            self._rows.update(zip(new, self._ask(new), strict=True))
+        return [self._rows[cell] if cell >= 0 else NO_ANSWER for cell in cells]
+
+    def _ask(self, cells: Sequence[int]) -> list[Row]:
+        """Ask; a cell whose time runs out when it is asked alone, as bar by bar, has no verdict."""
+        try:
+            return [_row(verdict) for verdict in self._verdicts(cells)]
+        except GenerationTimeout as error:
+            if len(cells) > 1:
+                return [row for cell in cells for row in self._ask([cell])]
+            if not self._timed_out:
+                _log.warning("no verdict: %s (later timeouts are counted, not logged)", error)
+            self._timed_out = True
+            return [NO_ANSWER]
+
+    def _with_bar(self, miss: ReplayMiss, times: Mapping[int, float]) -> ReplayMiss:
+        """Return the miss of the first bar without a stored verdict: the cache knows prompts, not bars.
+
+        `times` has for each asked cell the time of its first bar, as Backtrader's number.
+        """
+        advisor = Advisor.shared(self.config)
+        if advisor.cache.mode is not CacheMode.REPLAY:  # a subclass has its advice from elsewhere
+            return miss
+        for cell, time in sorted(times.items(), key=lambda item: item[1]):
+            try:
+                advisor.raw_cells([cell])
+            except ReplayMiss as own:
+                own.args = (f"bar {bt.num2date(time):%Y-%m-%d %H:%M:%S}: {own}",)
+                return own
+        miss.args = (
+            f"no bar so far lacks its own verdict, but the calibration needs the whole grid: {miss}",
+        )
+        return miss
+
+    def _verdicts(self, cells: Sequence[int]) -> list[Verdict]:
+        verdicts = self.advise(cells)
+        if len(verdicts) != len(cells):
+            raise ConfigError(
+                f"{type(self).__name__}.advise gave {len(verdicts)} verdicts for {len(cells)} cells: "
+                f"expected one each"
+            )
+        return verdicts
 
 
-def _row(verdict: Verdict) -> tuple[float, ...]:
+def _row(verdict: Verdict) -> Row:
     bullish, neutral, bearish = verdict.probabilities
     return verdict.action.line, verdict.confidence, bullish, bearish, neutral
 

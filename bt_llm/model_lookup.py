@@ -1,4 +1,4 @@
-"""From a model's name to who answers: a script, a GGUF, or in replay what the cache knows of one."""
+"""From a model's name to who answers: a GGUF, a server, a script, or in replay what the cache knows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from bt_llm import model_files
 from bt_llm.backends.base import Backend, ModelIdentity
 from bt_llm.backends.llama import LlamaBackend, identify
+from bt_llm.backends.openai import PREFIX, RemoteBackend, RemoteConfig
 from bt_llm.backends.scripted import ScriptedBackend
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ModelNotFoundError
@@ -22,7 +23,7 @@ def look_up_model(
     Parameters
     ----------
     name : str
-        A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
+        A GGUF file, a name in `models/`, ``smollm2``, ``scripted:NAME``, or ``openai:URL``.
     cache : VerdictCache
         Remembers the hash of a file, so that it is read once, and knows models whose file is not here.
     n_threads : int, optional
@@ -49,6 +50,8 @@ def look_up_model(
     >>> identity.name
     'scripted:trend'
     """
+    if name.startswith(PREFIX):
+        return _remote(name, cache)
     if name.startswith("scripted"):
         script = ScriptedBackend.named(name)
         return script.identity, script
@@ -60,6 +63,16 @@ def look_up_model(
         raise
     identity = _file_identity(path, name, cache)
     return identity, LlamaBackend(path, identity=identity, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
+
+
+def _remote(name: str, cache: VerdictCache) -> tuple[ModelIdentity, Backend]:
+    """Return a server's model: in replay as the cache knows it, without asking."""
+    config = RemoteConfig.parse(name)
+    if cache.mode is CacheMode.REPLAY:
+        identity = _stored_identity(config.name, cache)
+        return identity, RemoteBackend(config, identity=identity)
+    remote = RemoteBackend(config, known=cache.find_models(config.name))
+    return remote.identity, remote
 
 
 def _stored_identity(name: str, cache: VerdictCache) -> ModelIdentity:

@@ -31,6 +31,10 @@ def test_a_conversation_is_open_for_the_answer():
     )
 
 
+def test_templates_may_write_json():
+    assert render("{{ messages[0] | tojson }}") == '{"role": "user", "content": "Up or down?"}'
+
+
 def test_a_template_gets_no_clock():
     assert render(DATED) == "<s>Today Date: 26 Jul 2024"
 

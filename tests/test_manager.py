@@ -1,13 +1,26 @@
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import threading
+import weakref
 
 import psutil
 import pytest
 
 from bt_llm.backends import memory
+from bt_llm.backends.llama import LlamaModel
 from bt_llm.config import ModelConfig
-from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelFileError, ModelNotFoundError
+from bt_llm.exceptions import (
+    ConfigError,
+    GenerationTimeout,
+    InsufficientMemoryError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+    ModelNotLoadedError,
+)
 from bt_llm.manager import ModelManager, batch_analyze
 
 
@@ -129,3 +142,389 @@ def test_the_documented_use(smollm2_path):
         last = manager.get_model()
     assert not last.is_loaded
     assert not manager.is_loaded
+
+
+# The life of a model, with one that takes no memory
+
+
+class Weights:
+    """What stands for llama.cpp's object."""
+
+    def __init__(self, path):
+        self.path, self.closed = path, False
+
+    def close(self):
+        assert not self.closed
+        self.closed = True
+
+
+class Fleet:
+    """Models by path: how often each was loaded, what loading it raises, and what one says when asked."""
+
+    def __init__(self, monkeypatch):
+        self.loaded, self.errors, self.opened = [], {}, []
+        self.door = threading.Event()
+        self.door.set()
+        self.began = threading.Event()
+        monkeypatch.setattr(LlamaModel, "_open", lambda model: self.open(model))
+        monkeypatch.setattr(LlamaModel, "_complete", lambda model, text, overrides: self.answer(model, text))
+        monkeypatch.setattr(memory, "total_memory_mb", lambda: 10_000.0)
+        monkeypatch.setattr(memory, "available_memory_mb", lambda: self.free_mb)
+        self.free_mb = 6_000.0
+
+    def open(self, model):
+        path = str(model.config.model_path)
+        self.loaded.append(path)
+        if path in self.errors:
+            raise self.errors[path]
+        self.opened.append(Weights(path))
+        model._facts = object()
+        return self.opened[-1]
+
+    def answer(self, model, text):
+        weights, _ = model._loaded()
+        self.began.set()
+        assert self.door.wait(60)
+        assert not weights.closed, "unloaded while it answers"
+        return f"{weights.path}: {text}"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def fleet(monkeypatch):
+    return Fleet(monkeypatch)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def managed(clock, path="3b", **settings):
+    """A manager that nobody but the test looks after."""
+    manager = ModelManager(path, **{"clock": clock, **settings})
+    manager._watch.notice = lambda: None
+    return manager
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_memory_percent": 0}, "max_memory_percent=0: expected a number above 0, up to 100, or None"),
+        ({"max_memory_percent": 101}, "max_memory_percent=101"),
+        ({"max_memory_percent": "80"}, "max_memory_percent='80'"),
+        ({"idle_seconds": 0}, "idle_seconds=0: expected a number of seconds above 0, or None"),
+        ({"idle_seconds": float("inf")}, "idle_seconds=inf"),
+        ({"idle_seconds": True}, "idle_seconds=True"),
+        ({"fallback_paths": "smollm2"}, "fallback_paths='smollm2': expected a list of paths or names"),
+    ],
+)
+def test_bad_limits_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        ModelManager("smollm2", **setting)
+
+
+def test_a_model_without_use_is_unloaded_after_idle_seconds_and_comes_back(fleet, clock, caplog):
+    manager = managed(clock, idle_seconds=300, max_memory_percent=None)
+    assert manager._tend() is None, "there is nothing to look after yet"
+    model = manager.get_model()
+    clock.now += 200
+    assert manager._tend() == 100
+    assert model.generate("a") == "3b: a"
+    clock.now += 299
+    assert manager._tend() == 1
+    assert manager.is_loaded
+    clock.now += 1
+    with caplog.at_level(logging.INFO):
+        assert manager._tend() is None
+    assert not manager.is_loaded
+    assert manager.loaded_path is None
+    assert fleet.opened[0].closed
+    assert caplog.records[0].message == "3b: unloaded after 300 s without use"
+
+    assert model.generate("b") == "3b: b", "who holds the model need not know"
+    assert manager.is_loaded
+    assert fleet.loaded == ["3b", "3b"]
+    clock.now += 300
+    assert manager._tend() is None
+    assert manager.get_model() is model
+    assert model.is_loaded
+
+
+def test_a_model_that_was_unloaded_on_purpose_does_not_come_back_by_itself(fleet, clock):
+    manager = managed(clock)
+    model = manager.get_model()
+    manager.unload_model()
+    with pytest.raises(ModelNotLoadedError):
+        model.generate("a")
+    clock.now += 1000
+    other = manager.get_model()
+    assert manager._tend() == 5
+    clock.now += 1000
+    manager._tend()
+    manager.unload_model()
+    with pytest.raises(ModelNotLoadedError):
+        other.generate("a")
+
+
+def test_a_crowded_memory_unloads_a_model_that_has_been_idle_for_some_seconds(fleet, clock, caplog):
+    manager = managed(clock, max_memory_percent=80, idle_seconds=None)
+    model = manager.get_model()
+    fleet.free_mb = 2_000.0
+    clock.now += 60
+    assert manager._tend() == 5, "80 % is not above 80 %"
+    fleet.free_mb = 1_900.0
+    model.generate("a")
+    clock.now += 4
+    assert manager._tend() == 5, "it has just been used"
+    clock.now += 1
+    assert manager._tend() is None
+    assert not model.is_loaded
+    (record,) = caplog.records
+    assert (
+        record.message
+        == "3b: unloaded after 5 s without use, 81 % of the memory is used (max_memory_percent=80)"
+    )
+
+
+def test_limits_can_be_switched_off(fleet, clock):
+    manager = ModelManager("3b", clock=clock, idle_seconds=None, max_memory_percent=None)
+    fleet.free_mb = 1_100.0
+    assert manager.load_model()
+    assert manager._watch._thread is None
+    clock.now += 1e9
+    manager._tend()
+    assert manager.is_loaded
+
+
+def test_a_model_that_answers_is_not_idle_and_unloading_it_waits(fleet, clock):
+    manager = managed(clock, idle_seconds=300)
+    model = manager.get_model()
+    fleet.door.clear()
+    fleet.began.clear()
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(model.generate("a")))
+    asking.start()
+    assert fleet.began.wait(60)
+    clock.now += 1000
+    assert manager._tend() == 5, "looked at again later"
+    assert model.is_loaded
+    unloading = threading.Thread(target=manager.unload_model)
+    unloading.start()
+    unloading.join(0.05)
+    assert unloading.is_alive()
+    assert not fleet.opened[0].closed
+    fleet.door.set()
+    for thread in (asking, unloading):
+        thread.join(60)
+    assert answers == ["3b: a"]
+    assert fleet.opened[0].closed
+
+
+def test_the_end_of_an_answer_begins_the_idle_time_an_error_too(fleet, clock, monkeypatch):
+    manager = managed(clock, idle_seconds=300, max_memory_percent=None)
+    model = manager.get_model()
+
+    def late(model, text, overrides):
+        clock.now += 500
+        raise GenerationTimeout("over")
+
+    monkeypatch.setattr(LlamaModel, "_complete", late)
+    with pytest.raises(GenerationTimeout):
+        model.generate("a")
+    assert manager._tend() == 300
+
+
+def test_many_threads_share_one_load(fleet, clock):
+    manager, barrier, found = managed(clock), threading.Barrier(8), []
+
+    def work():
+        barrier.wait()
+        found.append(manager.get_model())
+        found[-1].generate("a")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+    assert fleet.loaded == ["3b"]
+
+
+def test_threads_that_ask_while_others_unload_always_get_an_answer_or_a_clear_error(fleet, clock):
+    manager, stop, answers, errors = managed(clock, idle_seconds=1e-9), threading.Event(), [], []
+
+    def ask():
+        for _ in range(200):
+            try:
+                answers.append(manager.get_model().generate("a"))
+            except ModelNotLoadedError:
+                pass
+            except BaseException as error:
+                errors.append(error)
+
+    def unload():
+        while not stop.is_set():
+            clock.now += 1
+            manager._tend()
+            manager.unload_model()
+
+    asking, unloading = [threading.Thread(target=ask) for _ in range(4)], threading.Thread(target=unload)
+    for thread in (*asking, unloading):
+        thread.start()
+    for thread in asking:
+        thread.join()
+    stop.set()
+    unloading.join()
+    assert errors == []
+    assert set(answers) == {"3b: a"}
+    manager.unload_model()
+    assert all(weights.closed for weights in fleet.opened)
+
+
+# Fallbacks
+
+
+def test_the_next_model_is_taken_logged_and_named(fleet, clock, caplog):
+    fleet.errors = {
+        "3b": InsufficientMemoryError("3b needs 9,000 MB"),
+        "1b": ModelNotFoundError("no model '1b'"),
+    }
+    manager = managed(clock, fallback_paths=["1b", "small"])
+    model = manager.get_model()
+    assert fleet.loaded == ["3b", "1b", "small"]
+    assert (manager.loaded_path, model.config.model_path, model.config.n_ctx) == ("small", "small", 2048)
+    assert model.generate("a") == "small: a"
+    assert [record.message for record in caplog.records] == [
+        "3b needs 9,000 MB; no model '1b'; using the fallback small"
+    ]
+    assert manager.get_model() is model, "the first one is not tried at every call"
+    assert fleet.loaded == ["3b", "1b", "small"]
+
+    fleet.errors.clear()
+    manager.unload_model()
+    assert manager.get_model().generate("a") == "3b: a", "after an unload it is"
+
+
+def test_a_fallback_that_was_set_aside_comes_back_as_itself(fleet, clock):
+    fleet.errors = {"3b": ModelNotFoundError("no model '3b'")}
+    manager = managed(clock, fallback_paths=["1b"], idle_seconds=10)
+    model = manager.get_model()
+    clock.now += 10
+    manager._tend()
+    fleet.errors.clear()
+    assert model.generate("a") == "1b: a"
+
+
+def test_if_no_fallback_loads_every_reason_is_given(fleet, clock, caplog):
+    fleet.errors = {
+        "3b": InsufficientMemoryError("3b needs 9,000 MB"),
+        "1b": ModelNotFoundError("no model '1b'"),
+    }
+    manager = managed(clock, fallback_paths=["1b"])
+    message = "none of 2 models loads: 3b needs 9,000 MB; no model '1b'"
+    with pytest.raises(InsufficientMemoryError, match=message):
+        manager.get_model()
+    assert manager.load_model() is False
+    assert caplog.records[-1].message == message
+    with pytest.raises(ModelError, match=r"^3b needs 9,000 MB$"):
+        managed(clock).get_model()
+
+
+# The thread that looks after it
+
+
+def watchers():
+    return [thread for thread in threading.enumerate() if thread.name == "bt_llm model watch"]
+
+
+def test_the_watch_unloads_an_idle_model_sleeps_meanwhile_and_ends(fleet):
+    manager = ModelManager("3b", idle_seconds=0.05, max_memory_percent=None)
+    looks, tend, unloaded = [], manager._tend, threading.Event()
+
+    def look():
+        looks.append(tend())
+        if looks[-1] is None:
+            unloaded.set()
+        return looks[-1]
+
+    manager._tend = look
+    model = manager.get_model()
+    assert unloaded.wait(60)
+    assert not model.is_loaded
+    for thread in watchers():
+        thread.join(60)
+    assert watchers() == []
+    assert len(looks) < 20
+    unloaded.clear()
+    model.generate("a")
+    assert unloaded.wait(60), "a model that comes back is looked after again"
+    for thread in watchers():
+        thread.join(60)
+    assert watchers() == []
+
+
+def test_the_watch_ends_with_the_model_and_with_the_manager(fleet):
+    with ModelManager("3b") as manager:
+        manager.get_model()
+        (thread,) = watchers()
+        manager.get_model()
+        assert watchers() == [thread]
+    thread.join(60)
+    assert not thread.is_alive()
+
+    manager = ModelManager("3b")
+    manager.get_model()
+    (thread,) = watchers()
+    gone = weakref.ref(manager)
+    del manager
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert gone() is None
+
+
+# The real model
+
+
+@pytest.mark.model
+def test_a_real_model_that_was_set_aside_gives_the_same_answer(smollm2_path, clock):
+    manager = managed(clock, smollm2_path, memory_threshold_mb=100, idle_seconds=10)
+    assert manager.load_model(manager.create_config(n_ctx=256, n_threads=1))
+    model = manager.get_model()
+    before = model.generate("Gold is", max_tokens=5)
+    for _ in range(2):
+        clock.now += 10
+        manager._tend()
+        assert not model.is_loaded
+        assert model.generate("Gold is", max_tokens=5) == before
+    manager.unload_model()
+
+
+@pytest.mark.model
+def test_loading_and_unloading_leaks_no_memory(smollm2_path):
+    """A handful of rounds; ``BT_LLM_LOAD_ROUNDS=50`` for the whole test."""
+    rounds, process = int(os.environ.get("BT_LLM_LOAD_ROUNDS", "4")), psutil.Process()
+    manager = ModelManager(smollm2_path, memory_threshold_mb=100)
+    config = manager.create_config(n_ctx=512, n_threads=1)
+
+    def once():
+        assert manager.load_model(config)
+        manager.get_model().generate("Gold is", max_tokens=2)
+        manager.unload_model()
+        gc.collect()
+        return process.memory_info().rss / 2**20
+
+    warm = max(once() for _ in range(3))  # the library, its buffers and Python's own
+    grown = [once() - warm for _ in range(rounds)]
+    span = f"{min(grown):+.1f} to {max(grown):+.1f}, at last {grown[-1]:+.1f}"
+    logging.getLogger("test").info("RSS in MB over %d rounds: %.0f, then %s", rounds, warm, span)
+    assert grown[-1] < 20, f"a model takes over 100 MB: {grown}"

@@ -22,7 +22,7 @@ from bt_llm.cache import VerdictCache
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.news import LLMNews, NewsGate
-from bt_llm.runs import inspect_run
+from bt_llm.research.runs import inspect_run
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 SIGNS = {"+": Sentiment.BULLISH, "-": Sentiment.BEARISH, "0": Sentiment.NEUTRAL}

@@ -18,7 +18,7 @@ from bt_llm.backtest import run_backtest
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.regime import REGIME_SPACE, DailySeries, MarketRegime
-from bt_llm.runs import inspect_run
+from bt_llm.research.runs import inspect_run
 from bt_llm.state import StateSpace
 
 LINES = ("regime", "risk_level", "trend", "rsi", "vix", "oil", "oil_volatility")

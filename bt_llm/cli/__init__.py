@@ -7,7 +7,18 @@ import sys
 
 import typer
 
-from bt_llm.cli import ask, backtests, cache, doctor, policy, reproduce
+from bt_llm.cli import (
+    ask,
+    backtests,
+    cache,
+    doctor,
+    models,
+    plan,
+    policy,
+    reproduce,
+    research,
+    walkforward,
+)
 from bt_llm.cli.output import complain
 from bt_llm.exceptions import BtLlmError
 
@@ -27,10 +38,15 @@ app = typer.Typer(
 )
 app.command()(backtests.demo)
 app.command()(backtests.run)
+app.command("test")(research.run_test)
+app.command()(research.compare)
+app.command()(walkforward.walkforward)
+app.command()(plan.plan)
 app.command()(policy.policy)
 app.command()(reproduce.reproduce)
-app.add_typer(cache.app)
 app.add_typer(ask.app, name="ask")
+app.add_typer(cache.app)
+app.add_typer(models.app)
 app.command()(doctor.doctor)
 
 

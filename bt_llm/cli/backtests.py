@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,21 +13,20 @@ from bt_llm.advisor import Advisor, AdvisorConfig
 from bt_llm.cli.cache import hint_at_demo_pack
 from bt_llm.cli.options import (
     CacheOption,
+    CashOption,
+    CommissionOption,
     FormatOption,
     ManifestOption,
     ModelOption,
     ModeOption,
     PlotOption,
+    SlippageOption,
     ThreadsOption,
+    parse_params,
 )
 from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, say, show
-from bt_llm.exceptions import ConfigError
 
 __all__ = ["demo", "run"]
-
-CashOption = Annotated[float, typer.Option(help="Starting value of the account.")]
-CommissionOption = Annotated[float, typer.Option(help="Fraction of the traded value, such as 0.00002.")]
-SlippageOption = Annotated[float, typer.Option(help="Fraction of the price.")]
 
 
 def demo(
@@ -103,22 +101,13 @@ def run(
         cache_dir=cache,
         cache_mode=cache_mode,
     )
-    settings = {"params": _params(param or []), "cash": cash, "commission": commission, "slippage": slippage}
+    settings = {
+        "params": parse_params(param or []),
+        "cash": cash,
+        "commission": commission,
+        "slippage": slippage,
+    }
     _study(strategy, data, config, settings, plot, output, min_confidence=min_confidence, manifest=manifest)
-
-
-def _params(pairs: list[str]) -> dict[str, Any]:
-    """Read ``name=value``; a value that is no Python literal is text."""
-    chosen: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ConfigError(f"--param {pair!r}: expected name=value, such as fast=10")
-        try:
-            chosen[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            chosen[name] = text
-    return chosen
 
 
 def _study(

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bt_llm.cli.output import Format
+from bt_llm.exceptions import ConfigError
 
 __all__ = [
     "CacheOption",
+    "CashOption",
+    "CommissionOption",
     "FormatOption",
     "ManifestOption",
     "ModeOption",
     "ModelOption",
     "PlotOption",
+    "SlippageOption",
     "ThreadsOption",
+    "parse_params",
 ]
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A GGUF file, a name in models/, smollm2, or scripted:NAME.")
+    str,
+    typer.Option(
+        "--model", "-m", help="A GGUF file, a name in models/, smollm2, scripted:NAME, or openai:URL."
+    ),
 ]
 CacheOption = Annotated[
     Path | None,
@@ -45,3 +54,21 @@ PlotOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; verdicts do not depend on it.")
 ]
+
+CashOption = Annotated[float, typer.Option(help="Starting value of the account.")]
+CommissionOption = Annotated[float, typer.Option(help="Fraction of the traded value, such as 0.00002.")]
+SlippageOption = Annotated[float, typer.Option(help="Fraction of the price.")]
+
+
+def parse_params(pairs: list[str]) -> dict[str, Any]:
+    """Read ``name=value``; a value that is no Python literal is text."""
+    chosen: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--param {pair!r}: expected name=value, such as fast=10")
+        try:
+            chosen[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            chosen[name] = text
+    return chosen

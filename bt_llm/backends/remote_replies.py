@@ -1,0 +1,169 @@
+"""What a server may reply: everything in it is checked before it is used, since a server is not trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from bt_llm.exceptions import ModelError
+
+__all__ = [
+    "NoLogprobsError",
+    "ReplyError",
+    "chat_text",
+    "next_tokens",
+    "read_json",
+    "served_models",
+    "tokens_used",
+]
+
+_MOST_TOKENS = 100_000
+_SPACES = str.maketrans({"\u2581": " ", "\u0120": " "})
+"""How some servers write the space that a token begins with."""
+
+_REPORTED = ("n_params", "n_vocab", "n_embd", "n_ctx_train", "size")
+"""Facts of llama.cpp's model list that stay the same while the weights do."""
+
+
+class ReplyError(ModelError):
+    """A reply that is not what the API says it is."""
+
+
+class NoLogprobsError(ReplyError):
+    """A reply that is right but for its log-probabilities, which are not there."""
+
+
+def read_json(body: bytes) -> Any:
+    """Return the value of a JSON text without NaN and infinities.
+
+    Raises
+    ------
+    ReplyError
+        If it is none.
+    """
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        start = body[:60].decode("ascii", "replace")
+        raise ReplyError(
+            f"the reply is not JSON: {''.join(c if c.isprintable() else ' ' for c in start)!r}"
+        ) from None
+
+
+def served_models(document: Any) -> dict[str, dict[str, Any]]:
+    """Return the names in a reply of ``/v1/models``, and of each what does not change from start to start.
+
+    Examples
+    --------
+    >>> served_models({"data": [{"id": "small", "created": 1, "meta": {"n_params": 7}}]})
+    {'small': {'n_params': 7}}
+    """
+    entries = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise ReplyError("the server's list of models is empty or no list")
+    models = {}
+    for entry in entries:
+        name = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not 0 < len(name) <= 500 or not name.isprintable():
+            raise ReplyError("the server's list of models has an entry without a printable name")
+        meta = entry.get("meta")
+        facts = meta if isinstance(meta, dict) else {}
+        found = {key: facts[key] for key in _REPORTED if type(facts.get(key)) is int}
+        if isinstance(entry.get("root"), str) and len(entry["root"]) <= 500:
+            found["root"] = entry["root"]
+        models[name] = found
+    return models
+
+
+def next_tokens(document: Any) -> dict[str, float]:
+    """Return the most probable next tokens and their log-probabilities, of either endpoint's reply.
+
+    Two forms are read: the lists of the completions of OpenAI, vLLM and llama-cpp-python, and the
+    ``content`` of chat completions, which llama.cpp's server uses for both.
+
+    Raises
+    ------
+    ReplyError
+        If it is no reply; `NoLogprobsError` if it gives none.
+
+    Examples
+    --------
+    >>> next_tokens({"choices": [{"text": "a", "logprobs": {"top_logprobs": [{"a": -0.5, "b": -1.5}]}}]})
+    {'a': -0.5, 'b': -1.5}
+    """
+    logprobs = _choice(document).get("logprobs")
+    if logprobs is None:
+        raise NoLogprobsError("the reply has no log-probabilities")
+    if not isinstance(logprobs, dict):
+        raise ReplyError("the reply's logprobs are no object")
+    first = _first(logprobs.get("content"))
+    if isinstance(first, dict) and isinstance(first.get("top_logprobs"), list):
+        pairs = [_pair(entry) for entry in first["top_logprobs"]]
+    else:
+        legacy = _first(logprobs.get("top_logprobs"))
+        if not isinstance(legacy, dict):
+            raise NoLogprobsError("the reply's log-probabilities have no top_logprobs")
+        pairs = list(legacy.items())
+    return _checked(pairs)
+
+
+def _choice(document: Any) -> Mapping[str, Any]:
+    choice = _first(document.get("choices")) if isinstance(document, dict) else None
+    if not isinstance(choice, dict):
+        raise ReplyError("the reply has no choices")
+    return choice
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else None
+
+
+def _pair(entry: Any) -> tuple[Any, Any]:
+    return (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+
+
+def _checked(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
+    """Return tokens and log-probabilities; of two tokens of one text, the more probable one."""
+    if not pairs:
+        raise NoLogprobsError("the reply's top_logprobs are empty")
+    tokens: dict[str, float] = {}
+    for text, value in pairs[:_MOST_TOKENS]:
+        number = type(value) in (int, float) and value <= 1e-4
+        if not isinstance(text, str) or not number:
+            raise ReplyError(f"the reply has a token of {text!r:.40} with a log-probability of {value!r:.40}")
+        spelled = text.translate(_SPACES)
+        tokens[spelled] = max(min(float(value), 0.0), tokens.get(spelled, -math.inf))
+    if math.fsum(math.exp(value) for value in tokens.values()) > 1.01:
+        raise ReplyError("the reply's probabilities sum to more than 1")
+    return tokens
+
+
+def chat_text(document: Any) -> tuple[str, bool]:
+    """Return the text of a chat completion, and whether it was finished rather than cut off."""
+    choice = _choice(document)
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(text, str):
+        raise ReplyError("the reply has no message with a text")
+    return text, choice.get("finish_reason") != "length"
+
+
+def tokens_used(document: Any) -> int:
+    """Return how many tokens a reply says it took, prompt and answer; 0 if it does not say.
+
+    Examples
+    --------
+    >>> tokens_used({"usage": {"prompt_tokens": 20, "completion_tokens": 1}})
+    21
+    """
+    usage = document.get("usage") if isinstance(document, dict) else None
+    counts = (
+        [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")] if isinstance(usage, dict) else []
+    )
+    return sum(count for count in counts if type(count) is int and 0 <= count < 2**31)

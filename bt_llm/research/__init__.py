@@ -1,0 +1,1 @@
+"""Does the model add anything? Tests against chance, comparisons, walk-forward, leakage probes, studies."""

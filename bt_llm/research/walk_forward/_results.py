@@ -1,0 +1,298 @@
+"""What a walk-forward study found."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bt_llm.calibration import Prior
+from bt_llm.research.walk_forward._metrics import Metric, Metrics
+from bt_llm.splits import Fold, fold_diagram
+from bt_llm.statistics import OverfittingResult
+
+__all__ = ["FoldResult", "ParameterStability", "WalkForwardResult"]
+
+_COUNTS = ("trades",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldResult:
+    """One fold: what was chosen on its train stretch, and what that did in the test that followed.
+
+    Attributes
+    ----------
+    fold : Fold
+        Where it lies.
+    chosen : int
+        Which of the study's combinations was best, counted from 0.
+    settings : dict
+        That combination.
+    in_sample, out_of_sample : dict
+        Figures of the chosen one over the train and the test stretch; see `WalkForwardResult.metrics`.
+    scores : tuple of float
+        What each combination scored in sample, more being better; NaN where the metric has no meaning.
+    deflated_sharpe : float
+        Probability that the chosen one's in-sample Sharpe ratio is skill, given all combinations that
+        were tried on the same train stretch; see `deflated_sharpe_ratio`. NaN where it has no meaning.
+    prior : Prior or None
+        What its verdicts were calibrated with, if the prior is that of the train stretch.
+    """
+
+    fold: Fold
+    chosen: int
+    settings: dict[str, Any]
+    in_sample: Metrics
+    out_of_sample: Metrics
+    scores: tuple[float, ...]
+    deflated_sharpe: float
+    prior: Prior | None = None
+
+    @property
+    def efficiency(self) -> float:
+        """Out-of-sample over in-sample annual return; NaN unless the latter is positive."""
+        return _ratio(self.out_of_sample["annual_return"], self.in_sample["annual_return"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; NaN becomes None."""
+        prior = self.prior and {
+            "bullish": self.prior.bullish,
+            "neutral": self.prior.neutral,
+            "bearish": self.prior.bearish,
+        }
+        times = ("train_start", "train_end", "test_start", "test_end")
+        return {
+            "fold": self.fold.number,
+            **{name: getattr(self.fold, name).isoformat() for name in times},
+            "settings": {name: _json(value) for name, value in self.settings.items()},
+            "in_sample": _figures(self.in_sample),
+            "out_of_sample": _figures(self.out_of_sample),
+            "efficiency": _json(self.efficiency),
+            "deflated_sharpe": _json(self.deflated_sharpe),
+            "prior": prior,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterStability:
+    """How steady the choice of one parameter was.
+
+    Attributes
+    ----------
+    name : str
+        The parameter, as in the grid.
+    chosen : tuple
+        Its value in each fold.
+    usual : object
+        The value chosen most often; of those that tie, the one chosen first.
+    share : float
+        Share of the folds that chose it. With k values, choosing by lot would give about 1 / k.
+    values : int
+        How many values were tried.
+    changes : int
+        How often the choice differs from that of the fold before.
+    """
+
+    name: str
+    chosen: tuple[Any, ...]
+    usual: Any
+    share: float
+    values: int
+    changes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "name": self.name,
+            "chosen": [_json(value) for value in self.chosen],
+            "usual": _json(self.usual),
+            "share": self.share,
+            "values": self.values,
+            "changes": self.changes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkForwardResult:
+    """What a walk-forward study found.
+
+    Attributes
+    ----------
+    name : str
+        Name of the strategy's class.
+    metric : Metric
+        What the folds chose by.
+    folds : tuple of FoldResult
+        In order of time.
+    combinations : tuple of dict
+        All that were tried in each fold, in the order of `FoldResult.scores`.
+    equity : pandas.Series
+        Value of the account at each test bar's close, by time: the test stretches joined, each beginning
+        with the value that the one before ended with, and with no position.
+    trades : pandas.DataFrame
+        The closed out-of-sample trades, with the columns of `BacktestResult.trades`.
+    metrics : dict
+        Figures of that record: final_value, return (fraction of the starting cash), annual_return (mean
+        return per bar times the bars in a year, not compounded), sharpe and sortino (annualised,
+        risk-free rate 0), calmar, max_drawdown (positive fraction), trades, win_rate, exposure, turnover.
+        NaN where a number has no meaning.
+    probabilistic_sharpe : float
+        Probability that the record's true Sharpe ratio is above 0. Right if this study was the only one
+        ever run on these bars.
+    deflated_sharpe : float
+        The same given `n_trials`: as if the record were the best of all that was ever tried here. The
+        bars were not searched, so this is the cautious end; the truth of a study that was run once lies
+        between the two.
+    n_trials : int
+        Distinct configurations in the ledger: those of this study, and of every earlier one that wrote
+        into the same folder.
+    overfitting : OverfittingResult or None
+        Probability of backtest overfitting, by cross-validation of the in-sample returns of all
+        combinations, each bar counted once (in the first train stretch that holds it). None for a single
+        combination, or fewer than 80 bars.
+    warm_up : int
+        Bars that the indicators of every trial see before it may decide, its first bar included.
+    trials_run : int
+        Trials that this run added to the ledger; the others were there already.
+    settings : dict
+        Everything else that was asked for.
+    """
+
+    name: str
+    metric: Metric
+    folds: tuple[FoldResult, ...]
+    combinations: tuple[dict[str, Any], ...]
+    equity: pd.Series[float]
+    trades: pd.DataFrame
+    metrics: Metrics
+    probabilistic_sharpe: float
+    deflated_sharpe: float
+    n_trials: int
+    overfitting: OverfittingResult | None
+    warm_up: int
+    trials_run: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_sample(self) -> Metrics:
+        """Mean over the folds of the chosen ones' in-sample figures; NaN only where all are."""
+        frame = pd.DataFrame([fold.in_sample for fold in self.folds])
+        return {str(name): float(value) for name, value in frame.mean().items()}
+
+    @property
+    def efficiency(self) -> float:
+        """Walk-forward efficiency: out-of-sample over in-sample annual return (Pardo, 2008).
+
+        In sample is the mean over the folds of what was chosen. NaN unless that is positive. Above
+        about 0.5 is what Pardo asks of a strategy; near or below 0 is a search that fitted noise.
+
+        References
+        ----------
+        R. Pardo, "The Evaluation and Optimization of Trading Strategies", 2nd edition, Wiley, 2008,
+        chapter 11.
+        """
+        return _ratio(self.metrics["annual_return"], self.in_sample["annual_return"])
+
+    @property
+    def returns(self) -> pd.Series[float]:
+        """Simple out-of-sample return of each bar; the first bar has none."""
+        return self.equity.pct_change().iloc[1:]
+
+    @property
+    def stability(self) -> tuple[ParameterStability, ...]:
+        """How steady the choice of each parameter was that had more than one value to choose from."""
+        names = sorted({name for settings in self.combinations for name in settings})
+        found = (self._stability(name) for name in names)
+        return tuple(one for one in found if one.values > 1)
+
+    def _stability(self, name: str) -> ParameterStability:
+        tried: list[Any] = []
+        for settings in self.combinations:
+            if settings[name] not in tried:
+                tried.append(settings[name])
+        chosen = tuple(fold.settings[name] for fold in self.folds)
+        usual = max(chosen, key=lambda value: (chosen.count(value), -chosen.index(value)))
+        changes = sum(a != b for a, b in itertools.pairwise(chosen))
+        return ParameterStability(
+            name=name,
+            chosen=chosen,
+            usual=usual,
+            share=chosen.count(usual) / len(chosen),
+            values=len(tried),
+            changes=changes,
+        )
+
+    def diagram(self, width: int = 80) -> str:
+        """Draw the folds as text; see `fold_diagram`."""
+        return fold_diagram([fold.fold for fold in self.folds], width)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a fold: its times, what it chose, and both its figures."""
+        rows = []
+        for one in self.folds:
+            fold = one.fold
+            row: dict[str, Any] = {"train_start": fold.train_start, "train_end": fold.train_end}
+            row |= {"test_start": fold.test_start, "test_end": fold.test_end, **one.settings}
+            row |= {f"in_{name}": value for name, value in one.in_sample.items()}
+            row |= {f"out_{name}": value for name, value in one.out_of_sample.items()}
+            rows.append({**row, "efficiency": one.efficiency, "deflated_sharpe": one.deflated_sharpe})
+        return pd.DataFrame(rows, index=pd.Index([one.fold.number for one in self.folds], name="fold"))
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``result.json``, ``folds.csv``, ``equity.csv`` and ``trades.csv`` into a folder."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        (path / "result.json").write_text(text, encoding="utf-8", newline="\n")
+        self.to_frame().to_csv(path / "folds.csv", lineterminator="\n")
+        self.equity.to_csv(path / "equity.csv", index_label="time", lineterminator="\n")
+        self.trades.to_csv(path / "trades.csv", index=False, lineterminator="\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--format json`` prints: the same for the same study and ledger; NaN becomes None."""
+        pbo = self.overfitting
+        return {
+            "strategy": self.name,
+            "metric": str(self.metric),
+            "folds": [fold.to_dict() for fold in self.folds],
+            "out_of_sample": _figures(self.metrics),
+            "in_sample": {name: _json(value) for name, value in self.in_sample.items()},
+            "efficiency": _json(self.efficiency),
+            "probabilistic_sharpe": _json(self.probabilistic_sharpe),
+            "deflated_sharpe": _json(self.deflated_sharpe),
+            "n_trials": self.n_trials,
+            "combinations": len(self.combinations),
+            "overfitting": pbo and {"pbo": pbo.pbo, "loss_probability": pbo.loss_probability},
+            "stability": [one.to_dict() for one in self.stability],
+            "warm_up": self.warm_up,
+            "settings": {name: _json(value) for name, value in self.settings.items()},
+        }
+
+
+def _ratio(out: float, inside: float) -> float:
+    return out / inside if inside > 0.0 else math.nan
+
+
+def _figures(metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        name: int(value) if name in _COUNTS and not math.isnan(value) else _json(value)
+        for name, value in metrics.items()
+    }
+
+
+def _json(value: Any) -> Any:
+    """Return a value for JSON, which has neither NaN nor infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return str(value)

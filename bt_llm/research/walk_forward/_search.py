@@ -1,0 +1,381 @@
+"""One walk-forward study: its trials, its choices, and the stretches that they are judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import bt_llm
+from bt_llm import statistics
+from bt_llm.backends.base import Progress, canonical_json
+from bt_llm.backtest import periods_per_year
+from bt_llm.calibration import Prior
+from bt_llm.data import bars_sha256
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.gates import GateProtocol
+from bt_llm.research.ledger import TrialLedger, TrialOutcome, TrialRecord
+from bt_llm.research.walk_forward._advice import Desk, open_desk
+from bt_llm.research.walk_forward._grid import (
+    Settings,
+    Space,
+    configure,
+    describe_gate,
+    describe_params,
+    sha256_of,
+)
+from bt_llm.research.walk_forward._jobs import Job, PortableStrategy, run_jobs
+from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
+from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
+from bt_llm.research.walk_forward._windows import (
+    Account,
+    Bars,
+    Trade,
+    Window,
+    run_window,
+    strategy_warm_up,
+    trades_frame,
+)
+from bt_llm.splits import Fold, WalkForwardSplit
+
+__all__ = ["Search"]
+
+Floats = NDArray[np.float64]
+
+_SHORTEST = 4  # bars of a train window: one to decide at, one to enter, one to leave, and one return more
+_MAX_BLOCKS, _MIN_BLOCKS, _BARS_A_BLOCK = 16, 8, 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trial:
+    """A combination on the train window of a fold."""
+
+    key: str
+    configuration: str
+    description: str
+    params: dict[str, Any]
+    prior: Prior | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stretches:
+    """The test stretches so far, joined."""
+
+    value: float
+    trades: list[Trade] = dataclasses.field(default_factory=list)
+    outcomes: list[TrialOutcome] = dataclasses.field(default_factory=list)
+
+    def joined(self) -> TrialOutcome:
+        return TrialOutcome(
+            equity=np.concatenate([outcome.equity for outcome in self.outcomes]),
+            trades=sum(outcome.trades for outcome in self.outcomes),
+            wins=sum(outcome.wins for outcome in self.outcomes),
+            held=sum(outcome.held for outcome in self.outcomes),
+            traded=math.fsum(outcome.traded for outcome in self.outcomes),
+        )
+
+
+class Search:
+    """One study, checked and ready to run.
+
+    Parameters
+    ----------
+    split : WalkForwardSplit
+        How the bars are cut.
+    warm_up : int or None
+        Bars up to a trial's first decision; None for as many as the slowest combination needs.
+    strategy : type
+        What is searched.
+    bars : DataFrame
+        As `load_bars` returns them.
+    label : str
+        Of the data, in the ledger.
+    space : Space
+        The combinations.
+    metric : Metric
+        What a fold chooses by.
+    min_trades : int
+        Closed trades that a combination needs in sample.
+    account : Account
+        Starting cash and costs.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: WalkForwardSplit,
+        warm_up: int | None,
+        strategy: type[Any],
+        bars: pd.DataFrame,
+        label: str,
+        space: Space,
+        metric: Metric,
+        min_trades: int,
+        account: Account,
+    ) -> None:
+        self.split = split
+        self.strategy = strategy
+        self.bars = bars
+        self.index = pd.DatetimeIndex(bars.index)
+        self.label = label
+        self.space = space
+        self.metric = metric
+        self.min_trades = min_trades
+        self.account = account
+        self.combinations = space.combinations()
+        self.folds = split.split(self.index)
+        self.warm_up = self._checked_warm_up(warm_up)
+        self.trains = [self._train_window(fold) for fold in self.folds]
+        self.tests = [self._test_window(fold) for fold in self.folds]
+        self.arrays = Bars.of(bars, label)
+        self.portable = PortableStrategy.of(strategy)
+        self.yearly = periods_per_year(self.index)
+
+    def run(
+        self, ledger: TrialLedger, n_jobs: int, on_progress: Progress | None, on_prompts: Progress | None
+    ) -> WalkForwardResult:
+        """Ask for all verdicts, run the trials that are not in the ledger, and join the tests."""
+        with open_desk(self.arrays, [*self.trains, *self.tests], on_prompts) as desk:
+            desk.ask(configure(settings, self.space.gate)[1:] for settings in self.combinations)
+            configurations = [self._configuration(settings) for settings in self.combinations]
+            trials = [list(self._trials(desk, window, configurations)) for window in self.trains]
+            before = len(ledger)
+            outcomes = self._outcomes(trials, ledger, n_jobs, on_progress)
+            results, record = self._walk(trials, outcomes)
+        return self._result(results, record, trials, outcomes, ledger, trials_run=len(ledger) - before)
+
+    # Windows
+
+    def _checked_warm_up(self, wanted: int | None) -> int:
+        needed: dict[int, Settings] = {}
+        for settings in self.combinations:
+            params = self._strategy_params(*configure(settings, self.space.gate)[:2])
+            needed.setdefault(strategy_warm_up(self.strategy, params), settings)
+        longest = max(needed)
+        if wanted is not None and wanted < longest:
+            raise ConfigError(
+                f"warm_up={wanted}: {self.strategy.__name__} needs {longest} bars with "
+                f"{needed[longest] or 'its defaults'}; expected at least as many, or None"
+            )
+        return wanted or longest
+
+    def _train_window(self, fold: Fold) -> Window:
+        first = max(fold.train.start, self.warm_up - 1)
+        if fold.train.stop - first < _SHORTEST:
+            raise ConfigError(
+                f"the train of fold {fold.number} has {fold.train.stop - fold.train.start} bars, of which a "
+                f"warm-up of {self.warm_up} leaves {max(fold.train.stop - first, 0)}: expected at least "
+                f"{_SHORTEST}; lengthen train_size={self.split.train_size!r}"
+            )
+        return Window(start=first - self.warm_up + 1, first=first, stop=fold.train.stop)
+
+    def _test_window(self, fold: Fold) -> Window:
+        # A test begins after its train, which begins after the warm-up, so there are bars enough.
+        return Window(start=fold.test.start - self.warm_up + 1, first=fold.test.start, stop=fold.test.stop)
+
+    # Trials
+
+    def _strategy_params(self, params: Settings, gate: GateProtocol | None) -> dict[str, Any]:
+        return {**params, "gate": gate} if "gate" in self.strategy.params._getkeys() else params
+
+    def _configuration(self, settings: Settings) -> str:
+        """Return the hash of what is tried, wherever it is tried."""
+        params, gate, trained = configure(settings, self.space.gate)
+        return sha256_of(
+            {
+                "strategy": [self.strategy.__qualname__, self.portable.source],
+                "params": describe_params(self.strategy, params),
+                "gate": describe_gate(gate, trained),
+                "account": dataclasses.asdict(self.account),
+                "data": self.label,
+            }
+        )
+
+    def _trials(self, desk: Desk, window: Window, configurations: list[str]) -> Iterator[_Trial]:
+        """Yield the combinations on one train window."""
+        seen = bars_sha256(self.bars.iloc[window.start : window.stop])
+        stretch = [self.index[window.first].isoformat(), self.index[window.stop - 1].isoformat()]
+        for settings, configuration in zip(self.combinations, configurations, strict=True):
+            params, gate, trained = configure(settings, self.space.gate)
+            prior = desk.prior(gate, window) if trained else None
+            if trained:
+                gate = configure(settings, self.space.gate, prior)[1]
+            description = {
+                "strategy": self.strategy.__name__,
+                "settings": {name: str(value) for name, value in settings.items()},
+                "data": self.label,
+                "train": stretch,
+            }
+            yield _Trial(
+                key=sha256_of([configuration, seen, self.warm_up, bt_llm.__version__]),
+                configuration=configuration,
+                description=canonical_json(description),
+                params=self._strategy_params(params, desk.replaying(gate)),
+                prior=prior,
+            )
+
+    def _outcomes(
+        self, trials: list[list[_Trial]], ledger: TrialLedger, n_jobs: int, on_progress: Progress | None
+    ) -> dict[str, TrialOutcome]:
+        """Return what came of every trial, from the ledger or by running it."""
+        by_key = {
+            trial.key: (trial, window)
+            for fold, window in zip(trials, self.trains, strict=True)
+            for trial in fold
+        }
+        outcomes = ledger.get(by_key)
+        if on_progress:
+            on_progress(len(outcomes), len(by_key))
+        jobs = self._jobs({key: found for key, found in by_key.items() if key not in outcomes})
+        for key, outcome in run_jobs(jobs, n_jobs):
+            trial, _ = by_key[key]
+            sharpe = sharpe_per_bar(returns_of(outcome.equity))
+            ledger.add(
+                TrialRecord(
+                    key=key,
+                    configuration=trial.configuration,
+                    description=trial.description,
+                    sharpe=sharpe,
+                    outcome=outcome,
+                )
+            )
+            outcomes[key] = outcome
+            if on_progress:
+                on_progress(len(outcomes), len(by_key))
+        return outcomes
+
+    def _jobs(self, trials: Mapping[str, tuple[_Trial, Window]]) -> list[Job]:
+        cuts = {window: self.arrays.cut(window) for _, window in trials.values()}
+        return [
+            Job(
+                key=key,
+                strategy=self.portable,
+                bars=cuts[window],
+                warm_up=window.warm_up,
+                params=trial.params,
+                account=self.account,
+            )
+            for key, (trial, window) in trials.items()
+        ]
+
+    # Folds
+
+    def _walk(
+        self, trials: list[list[_Trial]], outcomes: Mapping[str, TrialOutcome]
+    ) -> tuple[list[FoldResult], _Stretches]:
+        record = _Stretches(value=self.account.cash)
+        results = []
+        for fold, train, test, tried in zip(self.folds, self.trains, self.tests, trials, strict=True):
+            found = [outcomes[trial.key] for trial in tried]
+            returns = [self._scored(outcome, train, fold) for outcome in found]
+            metrics = [measure(o, r, self.yearly) for o, r in zip(found, returns, strict=True)]
+            chosen = best_of(metrics, self.metric, self.min_trades)
+            outcome = self._trade(tried[chosen], test, record)
+            results.append(
+                FoldResult(
+                    fold=fold,
+                    chosen=chosen,
+                    settings=self.combinations[chosen],
+                    in_sample=metrics[chosen],
+                    out_of_sample=measure(outcome, returns_of(outcome.equity), self.yearly),
+                    scores=tuple(self.metric.score(one) for one in metrics),
+                    deflated_sharpe=_deflated(returns[chosen], [sharpe_per_bar(r) for r in returns]),
+                    prior=tried[chosen].prior,
+                )
+            )
+        return results, record
+
+    def _scored(self, outcome: TrialOutcome, window: Window, fold: Fold) -> Floats:
+        """Return the in-sample returns that count: those of bars that are not embargoed."""
+        returns = returns_of(outcome.equity)
+        if not fold.embargoed:
+            return returns
+        return returns[np.isin(np.arange(window.first + 1, window.stop), fold.scored)]
+
+    def _trade(self, trial: _Trial, window: Window, record: _Stretches) -> TrialOutcome:
+        """Trade a test stretch with the value that the one before left."""
+        if record.value <= 0.0:
+            equity = np.full(window.stop - window.first, record.value)
+            outcome = TrialOutcome(equity=equity, trades=0, wins=0, held=0, traded=0.0)
+        else:
+            account = dataclasses.replace(self.account, cash=record.value)
+            cut = self.arrays.cut(window)
+            outcome, trades = run_window(self.strategy, cut, window.warm_up, trial.params, account)
+            record.trades += trades
+        record.outcomes.append(outcome)
+        record.value = float(outcome.equity[-1])
+        return outcome
+
+    # Result
+
+    def _result(
+        self,
+        folds: list[FoldResult],
+        record: _Stretches,
+        trials: list[list[_Trial]],
+        outcomes: Mapping[str, TrialOutcome],
+        ledger: TrialLedger,
+        trials_run: int,
+    ) -> WalkForwardResult:
+        joined = record.joined()
+        returns = returns_of(joined.equity)
+        ratios = ledger.sharpes()
+        times = np.concatenate([np.arange(window.first, window.stop) for window in self.tests])
+        return WalkForwardResult(
+            name=self.strategy.__name__,
+            metric=self.metric,
+            folds=tuple(folds),
+            combinations=tuple(self.combinations),
+            equity=pd.Series(joined.equity, index=self.index[times], name="equity"),
+            trades=trades_frame(record.trades),
+            metrics=measure(joined, returns, self.yearly),
+            probabilistic_sharpe=_deflated(returns, [0.0]),
+            deflated_sharpe=_deflated(returns, [ratios[name] for name in sorted(ratios)]),
+            n_trials=len(ratios),
+            overfitting=self._overfitting(trials, outcomes),
+            warm_up=self.warm_up,
+            trials_run=trials_run,
+            settings=self._settings(),
+        )
+
+    def _overfitting(
+        self, trials: list[list[_Trial]], outcomes: Mapping[str, TrialOutcome]
+    ) -> statistics.OverfittingResult | None:
+        """Cross-validate the in-sample returns; each bar counts once, in the first train that holds it."""
+        parts, done = [], 0
+        for window, tried in zip(self.trains, trials, strict=True):
+            columns = [returns_of(outcomes[trial.key].equity) for trial in tried]
+            new = max(done - window.first - 1, 0)
+            parts.append(np.array(columns).T[new:])
+            done = window.stop
+        matrix = np.concatenate(parts)
+        blocks = min(_MAX_BLOCKS, len(matrix) // _BARS_A_BLOCK // 2 * 2)
+        if matrix.shape[1] < 2 or blocks < _MIN_BLOCKS:
+            return None
+        by = "return" if self.metric is Metric.RETURN else "sharpe"
+        return statistics.probability_of_backtest_overfitting(matrix, n_splits=blocks, statistic=by)
+
+    def _settings(self) -> dict[str, Any]:
+        sizes = {f.name: getattr(self.split, f.name) for f in dataclasses.fields(WalkForwardSplit)}
+        return {
+            **sizes,
+            **dataclasses.asdict(self.account),
+            "min_trades": self.min_trades,
+            "data": self.label,
+            "bars_sha256": bars_sha256(self.bars),
+            "strategy_sha256": self.portable.source,
+        }
+
+
+def _deflated(returns: Floats, ratios: list[float]) -> float:
+    """Return a deflated Sharpe ratio, NaN where there is too little to tell."""
+    try:
+        return statistics.deflated_sharpe_ratio(returns, ratios)
+    except DataError:
+        return math.nan

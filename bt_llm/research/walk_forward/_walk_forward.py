@@ -1,0 +1,195 @@
+"""WalkForward: choose on the past, trade what follows, move on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bt_llm.backends.base import Progress
+from bt_llm.data import load_bars
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates import GateProtocol
+from bt_llm.research.ledger import TrialLedger
+from bt_llm.research.walk_forward._grid import Space
+from bt_llm.research.walk_forward._jobs import count_workers
+from bt_llm.research.walk_forward._metrics import Metric
+from bt_llm.research.walk_forward._results import WalkForwardResult
+from bt_llm.research.walk_forward._search import Search
+from bt_llm.research.walk_forward._windows import Account
+from bt_llm.splits import WalkForwardSplit
+from bt_llm.statistics._inputs import choose
+from bt_llm.strategy_files import load_strategy
+
+__all__ = ["LEDGER", "WalkForward"]
+
+LEDGER = "trials.sqlite"
+"""Name of the ledger in the output folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkForward(WalkForwardSplit):
+    """Walk-forward research: search on each train stretch, judge by the test stretch that follows it.
+
+    Parameters
+    ----------
+    train_size, test_size : int, str, datetime.timedelta or pandas.DateOffset
+        Lengths of the stretches: both in bars, or both in time, such as ``'3MS'`` and ``'1MS'``.
+    expand_train : bool
+        Train on everything since the first bar, instead of on the last `train_size`.
+    purged_size : int, or time
+        How much to leave out between train and test.
+    embargo : int, or time
+        How much of what follows a test stretch is left out of the scores of later trains.
+    reduce_test : bool
+        Keep a last test stretch that the data cuts short.
+    warm_up : int, optional
+        Bars that the indicators of every trial see up to its first decision, that bar included. By
+        default as many as the slowest combination needs. Averages with a long memory (EMA, Wilder's RSI
+        and ATR) depend a little on where they start: more bars make that less.
+
+    Raises
+    ------
+    ConfigError
+        If a size is wrong; see `bt_llm.splits.WalkForwardSplit`, which also says what the purge and the
+        embargo assume about timing.
+
+    Notes
+    -----
+    *What crosses a boundary.* A trial runs on its window and on the `warm_up` - 1 bars before it, which only
+    indicators see: the strategy's own methods are first called at the window's first bar. Nothing else
+    crosses: no position, no order, no state of the strategy, no bar after the window. A train window at
+    the very start of the data begins later by the warm-up. All combinations trade over the same bars.
+
+    *Positions are not carried.* At the close of the last but one bar of a window, open orders are cancelled
+    and the position is closed at the next open, the window's last, at the usual costs; the strategy
+    decides nothing on those two bars. In sample and out of sample alike, so that both are measured the
+    same way.
+
+    *The equity curve is not reset.* The test stretches are joined: each begins with the value that the one
+    before ended with. An account at or below zero trades no more; a position that it cannot buy its way
+    out of is valued at the last close.
+
+    *Choice.* The best score wins; of those that tie, the first in the grid's order (names in alphabetical
+    order, values as given). A combination with fewer closed trades than `min_trades`, or without
+    a score, is chosen only if there is no other.
+
+    Examples
+    --------
+    >>> from bt_llm import AdvisorConfig, Gate
+    >>> from bt_llm.data import load_bars, shipped
+    >>> bars = load_bars(shipped("eurusd_hourly.csv")).iloc[:900]
+    >>> result = WalkForward(train_size=300, test_size=200).run(
+    ...     f"{shipped('sma_cross.py')}:GatedSmaCross", bars,
+    ...     gate=Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off")),
+    ...     grid={"fast": [5, 10], "gate.require": ["agree", "not_against"]},
+    ... )
+    >>> len(result.folds), len(result.combinations), len(result.equity)
+    (3, 4, 600)
+    """
+
+    warm_up: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the sizes, once."""
+        super().__post_init__()
+        if self.warm_up is not None and (type(self.warm_up) is not int or self.warm_up < 1):
+            raise ConfigError(f"warm_up={self.warm_up!r}: expected a whole number of bars from 1, or None")
+
+    def run(
+        self,
+        strategy: type[Any] | str,
+        data: pd.DataFrame | str | os.PathLike[str],
+        *,
+        gate: GateProtocol | None = None,
+        grid: Mapping[str, Sequence[Any]] | None = None,
+        params: Mapping[str, Any] | None = None,
+        constraints: Sequence[str] = (),
+        metric: Metric | str = Metric.SHARPE,
+        min_trades: int = 1,
+        cash: float = 10_000.0,
+        commission: float = 0.0,
+        slippage: float = 0.0,
+        percent: float = 95.0,
+        n_jobs: int = 1,
+        output: str | os.PathLike[str] | None = None,
+        on_progress: Progress | None = None,
+        on_prompts: Progress | None = None,
+    ) -> WalkForwardResult:
+        """Run the study: ask for all verdicts, run the trials that are not in the ledger, stitch the tests.
+
+        Parameters
+        ----------
+        strategy : type or str
+            A `backtrader.Strategy`, or ``path/to/file.py:ClassName``. It trades on its first data.
+        data : DataFrame, path or str
+            Bars, or a CSV of bars; see `bt_llm.data.load_bars`.
+        gate : Gate, optional
+            Given to the strategy's parameter ``gate``; None runs it ungated.
+        grid : mapping
+            Name to the values to try: a parameter of the strategy (``fast``), a field of the gate
+            (``gate.min_confidence``, ``gate.require``) or of its advisor (``gate.advisor.model``,
+            ``gate.advisor.template``, ``gate.advisor.calibration``). The calibration may be ``'train'``:
+            the prior is then the mean of the raw verdicts over the bars of the fold's train stretch.
+        params : mapping
+            Names as in the grid to one value, for all combinations.
+        constraints : sequence of str
+            Such as ``'fast < slow'``: combinations that break one are left out, and are no trials.
+        metric : {'sharpe', 'sortino', 'calmar', 'return', 'max_drawdown'}
+            What the best combination of a train stretch is chosen by; of a drawdown, less is better.
+        min_trades : int
+            Closed trades that a combination needs in sample.
+        cash, commission, slippage, percent : float
+            As in `run_backtest`.
+        n_jobs : int
+            Processes; -1 is one for each CPU. Results do not depend on it. Workers replay verdicts and load
+            no model. Where the work is done can be changed by `joblib.parallel_config`.
+        output : path, optional
+            Folder of the ledger of trials, ``trials.sqlite``. A search that was interrupted goes on where it
+            was, and later searches in the same folder are counted with it. Without one, nothing is kept.
+        on_progress : callable, optional
+            Called with (trials done, trials in all).
+        on_prompts : callable, optional
+            Called with (prompts answered, prompts to ask) while a model is asked.
+
+        Raises
+        ------
+        ConfigError
+            If a setting, name or value is wrong, or the data are too short.
+        DataError
+            If the bars cannot be used.
+        StrategyError
+            If the strategy cannot be loaded, or fails in a trial.
+        MissingExtraError
+            If `n_jobs` is not 1 and joblib is not installed.
+        """
+        if type(min_trades) is not int or min_trades < 0:
+            raise ConfigError(f"min_trades={min_trades!r}: expected a whole number, 0 or more")
+        count_workers(n_jobs)
+        loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
+        search = Search(
+            split=self,
+            warm_up=self.warm_up,
+            strategy=loaded,
+            bars=load_bars(data),
+            label=_label(data),
+            space=Space(
+                strategy=loaded, gate=gate, grid=grid or {}, fixed=params or {}, constraints=constraints
+            ),
+            metric=choose(Metric, metric, "metric"),
+            min_trades=min_trades,
+            account=Account(cash=cash, commission=commission, slippage=slippage, percent=percent),
+        )
+        path = None if output is None else Path(output) / LEDGER
+        with TrialLedger(path) as ledger:
+            return search.run(ledger, n_jobs, on_progress, on_prompts)
+
+
+def _label(data: pd.DataFrame | str | os.PathLike[str]) -> str:
+    if isinstance(data, pd.DataFrame):
+        return str(data.attrs.get("name", "data"))
+    return Path(os.fsdecode(data)).stem
