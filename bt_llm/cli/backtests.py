@@ -25,6 +25,7 @@ from bt_llm.cli.options import (
     parse_params,
 )
 from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, say, show
+from bt_llm.exceptions import DataError, MissingExtraError
 
 __all__ = ["demo", "run"]
 
@@ -141,7 +142,20 @@ def _study(
         print_json(study.to_dict())
         return
     show(_results(study.runs))
+    say(_difference(study.gated, study.ungated))
     show(_advice(study.gated.advice or {}, str(config.model)))
+
+
+def _difference(gated: Any, ungated: Any) -> str:
+    """Say what the gate changed, with its interval: a difference without one says nothing."""
+    from bt_llm.research.findings import Bootstrap, interval, is_shown
+
+    try:
+        found = Bootstrap(resamples=1000).difference(gated.returns, ungated.returns, "return")
+    except (DataError, MissingExtraError) as error:
+        return f"no interval for the gate's effect: {error}"
+    verdict = "" if is_shown(found) else ": not distinguishable from chance"
+    return f"Gated less ungated, mean return a year: {interval(found, 'return')}{verdict}."
 
 
 def _results(runs: dict[str, Any]) -> Table:
