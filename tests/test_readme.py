@@ -48,3 +48,9 @@ def test_every_make_target_and_command_of_the_readme_exists(repository: Path) ->
             [sys.executable, "-m", "bt_llm", command, "--help"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, command
+
+
+def test_the_chinese_readme_has_the_same_code(repository: Path) -> None:
+    texts = [(repository / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
+    english, chinese = (re.findall(r"```.*?```", text, re.DOTALL) for text in texts)
+    assert english == chinese
