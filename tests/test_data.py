@@ -693,7 +693,7 @@ def test_what_the_package_carries_comes_before_the_repository(
 def test_the_files_of_the_repository_are_found_and_near_names_suggested() -> None:
     for name in FILES:
         assert load_bars(shipped(name)).attrs["repairs"] in ([], ONLY_CLOSE)
-    with pytest.raises(DataError, match=r"expected one of 'eurusd_hourly\.csv'$"):
+    with pytest.raises(DataError, match=r"expected one of 'eurusd_hourly\.csv'"):
         shipped("eurusd_houry.csv")
 
 
@@ -725,6 +725,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     for name in ("arch", "backtesting"):
         (root / name / "__init__.py").write_text("raise ImportError('must not be imported')")
+        monkeypatch.delitem(sys.modules, name, raising=False)  # a module that is loaded is found as it was
     monkeypatch.syspath_prepend(str(root))
     return root
 
