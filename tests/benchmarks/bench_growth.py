@@ -1,0 +1,179 @@
+"""Growth: what more bars cost, from 1,000 to a million, and what the advice lines cost beside an RSI.
+
+Bars are resampled paths of the real EURUSD hours: blocks of 120 bars (a trading week) of the real series,
+drawn at random with a fixed seed, each bar's open, high, low and close kept as log-returns on the close
+before it, less the mean return, so that a long path stays where prices are. Sizes run in ascending order
+on one cache that is empty at first, as a user's would be.
+
+For each size: seconds of the whole gated `run_backtest`, distinct states met, prompts that the model was
+asked, and the time inside it. In the same runs (Backtrader's once-mode, where a line is computed over all
+bars in one call) two lines that stand beside each other in the strategy are timed: `LLMAdvice.once`, the
+advice lines' own work less the time inside the model; and `bt.ind.RSI`, the whole line with the indicators
+that it is made of, as Backtrader computes it. The state lines that the advice reads (trend, RSI,
+volatility) are indicators like any other: their time stands in the details.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+from measuring import Figure, fresh_cache, note, options, report
+
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+BLOCK = 120
+PRICES = ["open", "high", "low", "close"]
+
+
+def resampled(bars: pd.DataFrame, count: int, *, block: int = BLOCK, seed: int = 0) -> pd.DataFrame:
+    """Return a path of `count` bars made of random blocks of a real one.
+
+    Parameters
+    ----------
+    bars : DataFrame
+        As `bt_llm.data.load_bars` returns it; positive prices.
+    count : int
+        Bars of the path.
+    block : int
+        Consecutive bars taken at a time; a block that runs over the end goes on at the beginning.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    DataFrame
+        Of the same form, hourly from the first bar's time on. Each bar keeps the shape, relative to the close
+        before it, of a bar of the real series; closes have no drift.
+    """
+    generator = np.random.default_rng(seed)
+    prices = np.log(bars[PRICES].to_numpy())
+    moves = prices[1:] - prices[:-1, 3:]
+    moves -= moves[:, 3].mean()
+    first = generator.integers(len(moves), size=-(-count // block))
+    rows = ((first[:, None] + np.arange(block)) % len(moves)).ravel()[:count]
+    drawn = moves[rows]
+    closes = prices[0, 3] + np.concatenate([[0.0], np.cumsum(drawn[:, 3])])
+    path = pd.DataFrame(
+        np.exp(closes[:-1, None] + drawn),
+        columns=PRICES,
+        index=pd.date_range(bars.index[0], periods=count, freq="h", name="time"),
+    )
+    # The close is one of the four in every bar: rounding in exp() must not put it outside high and low.
+    path["high"] = path[PRICES].max(axis=1)
+    path["low"] = path[PRICES].min(axis=1)
+    path["volume"] = bars["volume"].to_numpy()[1:][rows]
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure and print."""
+    chosen = options(
+        __doc__,
+        argv,
+        add=lambda parser: parser.add_argument("--model", default="smollm2", help="who is asked"),
+    )
+    from bt_llm.data import load_bars, shipped
+
+    real = load_bars(shipped("eurusd_hourly.csv"))
+    sizes = SIZES[:2] if chosen.quick else SIZES
+    runs: list[dict[str, Any]] = []
+    with fresh_cache():
+        for size in sizes:
+            note(f"growth: {size:,} bars")
+            runs.append(_run(resampled(real, size), chosen.model))
+            gc.collect()
+    last = runs[-1]
+    figures = [
+        Figure(
+            name=f"advice lines over the RSI line, {sizes[-1]:,} bars",
+            value=last["advice_seconds"] / last["rsi_seconds"],
+            unit="x",
+            target=("<", 1),
+        ),
+        Figure(
+            name="prompts asked after the first run",
+            value=sum(run["prompts_asked"] for run in runs[1:]),
+            target=("=", 0),
+        ),
+        *(
+            Figure(
+                name=f"backtest of {run['bars']:,} bars",
+                value=run["seconds"],
+                unit="s",
+                note=f"{run['distinct_states']} distinct states; in the model {run['model_seconds']:.1f} s",
+            )
+            for run in runs
+        ),
+    ]
+    return report(__file__, __doc__, figures, {"model": chosen.model, "runs": runs}, quick=chosen.quick)
+
+
+def _run(bars: pd.DataFrame, model: str) -> dict[str, Any]:
+    from bt_llm.advisor import AdvisorConfig
+    from bt_llm.backtest import run_backtest
+    from bt_llm.gates import Gate
+
+    strategy, advice, rsi = _timed_classes()
+    gate = Gate(advisor=AdvisorConfig(model=model), indicator=advice)
+    start = time.perf_counter()
+    result = run_backtest(strategy, bars, gate=gate)
+    taken = time.perf_counter() - start
+    found = result.advice or {}
+    return {
+        "bars": len(bars),
+        "seconds": taken,
+        "distinct_states": found["distinct"],
+        "prompts_asked": found["model_calls"],
+        "model_seconds": found["model_seconds"],
+        "advice_seconds": advice.seconds - found["model_seconds"],
+        "advice_and_its_states_seconds": advice.with_children - found["model_seconds"],
+        "rsi_seconds": rsi.with_children,
+        "trades": int(result.metrics["trades"]),
+        "resident_mb": psutil.Process().memory_info().rss / 2**20,
+    }
+
+
+def _timed_classes() -> tuple[Any, Any, Any]:
+    """Return a strategy, an advice indicator and an RSI that add up the time of their own lines."""
+    import backtrader as bt
+
+    from bt_llm.data import shipped
+    from bt_llm.indicators import LLMAdvice
+    from bt_llm.strategy_files import load_strategy
+
+    class TimedAdvice(LLMAdvice):
+        seconds = with_children = 0.0
+
+        def once(self, start: int, end: int) -> None:
+            before = time.perf_counter()
+            super().once(start, end)
+            type(self).seconds += time.perf_counter() - before
+
+        def _once(self) -> None:
+            before = time.perf_counter()
+            super()._once()
+            type(self).with_children += time.perf_counter() - before
+
+    class TimedRSI(bt.ind.RSI):
+        with_children = 0.0
+
+        def _once(self) -> None:
+            before = time.perf_counter()
+            super()._once()
+            type(self).with_children += time.perf_counter() - before
+
+    class Timed(load_strategy(f"{shipped('sma_cross.py')}:GatedSmaCross")):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beside = TimedRSI(self.data, period=14)
+
+    return Timed, TimedAdvice, TimedRSI
+
+
+if __name__ == "__main__":
+    main()
