@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from bt_llm.research.comparison import compare_models as compare_models
     from bt_llm.research.cutoffs import before_after_cutoff as before_after_cutoff
     from bt_llm.research.cutoffs import training_cutoff as training_cutoff
+    from bt_llm.research.identified import identified_probe as identified_probe
     from bt_llm.research.leakage import LeakReport as LeakReport
     from bt_llm.research.leakage import perturbation_check as perturbation_check
     from bt_llm.research.significance import GateTest as GateTest
@@ -113,6 +114,7 @@ _HOMES = {
     "regime": ("MarketRegime",),
     "research.comparison": ("ModelComparison", "compare_models"),
     "research.cutoffs": ("before_after_cutoff", "training_cutoff"),
+    "research.identified": ("identified_probe",),
     "research.leakage": ("LeakReport", "perturbation_check"),
     "research.significance": ("GateTest", "gate_test"),
     "research.walk_forward": ("WalkForward", "WalkForwardResult"),

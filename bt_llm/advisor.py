@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 Calibration = Literal["grid", "none"] | Prior
 
+_LONGEST = 200  # characters of `identify`: it is paid for in every prompt's context
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdvisorConfig:
@@ -68,6 +70,11 @@ class AdvisorConfig:
         CPU threads; by default one a physical core. Verdicts do not depend on it.
     n_gpu_layers : int
         Layers on the GPU.
+    identify : str
+        One line that tells the model which market it looks at and when, such as ``"EUR/USD, hourly,
+        2017"``, before the state in every question. By default prompts are masked: they name nothing that
+        could be remembered. Only for finding out what remembering does; see `identified_probe` in
+        `bt_llm.research.identified`.
 
     Examples
     --------
@@ -86,6 +93,7 @@ class AdvisorConfig:
     cache_mode: CacheMode | str | None = None
     n_threads: int | None = None
     n_gpu_layers: int = 0
+    identify: str = ""
 
     def __post_init__(self) -> None:
         """Check the choices, once, and make paths plain text."""
@@ -107,12 +115,21 @@ class AdvisorConfig:
             object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
         if self.n_threads is not None and (type(self.n_threads) is not int or self.n_threads < 1):
             raise ConfigError(f"n_threads={self.n_threads!r}: expected a whole number of at least 1, or None")
+        _check_identify(self.identify)
 
     @property
     def template_source(self) -> str:
         """The template's name or path, the reader's own one if none was given."""
         default = "market" if self.reader == "logprobs" else "market_json"
         return str(self.template) if self.template is not None else default
+
+
+def _check_identify(line: object) -> None:
+    if not isinstance(line, str) or not line.isprintable() or line != line.strip() or len(line) > _LONGEST:
+        raise ConfigError(
+            f"identify={line!r:.60}: expected one printable line of at most {_LONGEST} characters without "
+            "blanks around it, such as 'EUR/USD, hourly, 2017'"
+        )
 
 
 @dataclass(slots=True)
@@ -308,7 +325,7 @@ class Advisor:
         missing = [cell for cell in cells if cell not in self._raw]
         if not missing:
             return
-        prompts = self.template.prompts(self.space, missing, self.identity)
+        prompts = self.prompts(missing)
         questions = [self._question(prompt) for prompt in prompts]
         names = {question.key: cell for question, cell in zip(questions, missing, strict=True)}
 
@@ -322,11 +339,16 @@ class Advisor:
         for cell, verdict in zip(missing, verdicts, strict=True):
             self._raw[cell] = dataclasses.replace(verdict, model=self.identity.name)
 
+    def prompts(self, cells: Sequence[int]) -> list[Prompt]:
+        """Return what the model is asked about each cell, in their order."""
+        identify = self.config.identify
+        return self.template.prompts(self.space, cells, self.identity, identify=identify)
+
     def used(self) -> dict[str, Verdict]:
         """Return the raw verdicts that have been needed so far, by their keys: what a run depends on."""
         with self._lock:
             cells = sorted(self._raw)
-            prompts = self.template.prompts(self.space, cells, self.identity)
+            prompts = self.prompts(cells)
             return {self._question(p).key: self._raw[c] for c, p in zip(cells, prompts, strict=True)}
 
     def _question(self, prompt: Prompt) -> Question:

@@ -19,6 +19,7 @@ from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AlwaysOpen, GateProtocol, attach_gate
+from bt_llm.lines import FrameFeed
 from bt_llm.strategy_files import load_strategy
 
 __all__ = ["BacktestResult", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
@@ -264,12 +265,12 @@ def _strategy_params(
     return params
 
 
-def _feed(bars: pd.DataFrame) -> bt.feeds.PandasData:
+def _feed(bars: pd.DataFrame) -> FrameFeed:
     """Return a feed that knows how long its bars are, for plots and analyzers."""
     steps = np.diff(bars.index.to_numpy()) / np.timedelta64(1, "m")
     minutes = max(1, int(np.median(steps))) if len(steps) else 1440
     frame = (bt.TimeFrame.Minutes, minutes) if minutes < 1440 else (bt.TimeFrame.Days, 1)
-    return bt.feeds.PandasData(dataname=bars, timeframe=frame[0], compression=frame[1], openinterest=None)
+    return FrameFeed(dataname=bars, timeframe=frame[0], compression=frame[1])
 
 
 def periods_per_year(index: pd.DatetimeIndex) -> float:

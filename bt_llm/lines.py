@@ -1,7 +1,8 @@
-"""Backtrader helpers that know nothing of models: a trailing median, warm-up, values at the current bar."""
+"""Backtrader helpers that know nothing of models: a quick feed, a trailing median, warm-up, values now."""
 
 from __future__ import annotations
 
+import functools
 import math
 from array import array
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from bt_llm.exceptions import DataError
 
 __all__ = [
+    "FrameFeed",
     "TrailingMedian",
     "WarmUp",
     "copy_values",
@@ -23,6 +25,67 @@ __all__ = [
     "value_now",
     "warm_up_bars",
 ]
+
+
+_COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+class FrameFeed(bt.feed.DataBase):
+    """A feed of bars in a frame, line for line what `bt.feeds.PandasData` gives, loaded in one go.
+
+    PandasData looks up each number of each bar in the frame, which takes as long as a whole strategy. Here
+    the columns become the lines at once, unless something stands between the two that must see every bar:
+    a filter, a resampler, ``fromdate`` or ``todate``, a ``tzinput``. Then, and in runs that do not preload,
+    the bars come one by one.
+
+    Parameters
+    ----------
+    dataname : pandas.DataFrame
+        Bars by naive time, with the columns open, high, low, close and volume, as `load_bars` gives them.
+    **params
+        As of any feed of Backtrader's.
+
+    Notes
+    -----
+    The line ``openinterest`` is NaN throughout.
+    """
+
+    def start(self) -> None:
+        """Take the columns out of the frame; Backtrader calls it before every run."""
+        super().start()
+        frame = self.p.dataname
+        self._columns = [_time_numbers(frame.index.as_unit("us").asi8.tobytes())]
+        self._columns += [array("d", frame[name].to_numpy(np.float64).tobytes()) for name in _COLUMNS]
+        self._loaded = 0
+
+    def preload(self) -> None:
+        """Fill the lines with all the bars."""
+        all_times = (self.fromdate, self.todate) == (-math.inf, math.inf)
+        if self._filters or self._ffilters or self._barstack or self._tzinput or not all_times:
+            super().preload()
+            return
+        bars = len(self._columns[0])
+        columns = [*self._columns, array("d", [math.nan]) * bars]
+        for name, values in zip(("datetime", *_COLUMNS, "openinterest"), columns, strict=True):
+            line = getattr(self.lines, name)
+            line.array = values + line.array  # the room that Cerebro's `lookahead` made stays behind them
+        self._loaded = bars
+        self.home()
+
+    def _load(self) -> bool:
+        if self._loaded >= len(self._columns[0]):
+            return False
+        for name, values in zip(("datetime", *_COLUMNS), self._columns, strict=True):
+            getattr(self.lines, name)[0] = values[self._loaded]
+        self._loaded += 1
+        return True
+
+
+@functools.lru_cache(maxsize=4)
+def _time_numbers(microseconds: bytes) -> array[float]:
+    """Return Backtrader's numbers for naive times; kept, as one study runs over the same bars many times."""
+    times = np.frombuffer(microseconds, dtype="datetime64[us]").tolist()
+    return array("d", [bt.date2num(time) for time in times])
 
 
 class TrailingMedian(bt.Indicator):

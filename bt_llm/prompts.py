@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bt_llm.backends.base import ModelIdentity, Prompt
+from bt_llm.backends.chat import render_chat
 from bt_llm.exceptions import PromptError
 from bt_llm.state import Feature, StateSpace
 from bt_llm.verdict import ACTIONS
@@ -27,25 +27,13 @@ _ACTION_NAMES = tuple(action.name.lower() for action in ACTIONS)
 _STATE_MARK = "\u27e6state\u27e7"  # stands for the state while the chat around it is rendered
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Return a sandbox: chat templates come from model files and templates from anyone."""
-    environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols"],
-    )
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment.globals["raise_exception"] = raise_exception
-    return environment
-
-
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
-    return _environment().from_string(source)
+    """Compile in a sandbox, since templates come from anyone; a variable that is missing is an error."""
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
 
 
 def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) -> str:
@@ -75,27 +63,11 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
     if not identity.chat_template:
         ends = {"system": "\n\n", "user": "\n", "assistant": "\n\n"}
         return "".join(m["content"] + ends.get(m["role"], "\n") for m in messages)
-    # Some templates refuse or ignore a variable that others require, so undefined ones are simply empty here.
+    tokens = {"bos_token": identity.bos_token, "eos_token": identity.eos_token}
     try:
-        template = _chat_template(identity.chat_template)
-        return template.render(
-            messages=messages,
-            bos_token=identity.bos_token,
-            eos_token=identity.eos_token,
-            add_generation_prompt=True,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise PromptError(
-            f"chat template of model {identity.name!r} cannot be rendered ({error}); use another GGUF of it"
-        ) from error
-
-
-@functools.lru_cache(maxsize=16)
-def _chat_template(source: str) -> jinja2.Template:
-    environment = _environment()
-    environment.undefined = jinja2.Undefined
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(source)
+        return render_chat(identity.chat_template, messages, **tokens)
+    except PromptError as error:
+        raise PromptError(f"model {identity.name!r}: {error}; use another GGUF of it") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +200,9 @@ class PromptTemplate:
         bullish, neutral, bearish = (space + label for label in self.labels)
         return bullish, neutral, bearish
 
-    def prompts(self, space: StateSpace, cells: Sequence[int], identity: ModelIdentity) -> list[Prompt]:
+    def prompts(
+        self, space: StateSpace, cells: Sequence[int], identity: ModelIdentity, *, identify: str = ""
+    ) -> list[Prompt]:
         """Return the prompt of each cell, cut into the static part and one chunk a line.
 
         Parameters
@@ -239,8 +213,12 @@ class PromptTemplate:
             Cells of `space`.
         identity : ModelIdentity
             The model whose chat template is used.
+        identify : str
+            A line before the state that says what and when the market is; see `AdvisorConfig`. It is the
+            end of the static part, so that all cells still share that; without it the text is what it was.
         """
         head, tail = self._frame(space, identity)
+        head += f"{identify}\n" if identify else ""
         prompts = []
         for cell in cells:
             lines = self.question(space, cell).splitlines(keepends=True)

@@ -359,6 +359,7 @@ def values(place: Place, chosen: Any) -> list[Any]:
         NeverOpen(),
         Gate(advisor=AdvisorConfig(**shared, calibration=prior, numerics="fast"), require="not_against"),
         Gate(advisor=AdvisorConfig(**shared, state_space=space), indicator=module.BandAdvice),
+        Gate(advisor=AdvisorConfig(**shared, identify="EUR/USD, hourly, 2017")),
         Feature(name="sma", edges=(0.0,), labels=("a", "b"), indicator=bt.ind.SMA),
     ]
 
@@ -369,6 +370,17 @@ def test_every_value_comes_back_as_it_was(place: Place) -> None:
         found = encoded(place, value, chosen)
         assert found == value
         assert type(found) is type(value)
+
+
+def test_a_manifest_from_before_a_setting_was_there_is_read(place: Place) -> None:
+    document = json.loads(place.run.read_text())
+    assert document["gate"]["advisor"].pop("identify") == ""
+    place.run.write_text(json.dumps(document))
+    manifest = read_manifest(place.run)
+    assert "identify" not in manifest.gate["advisor"]  # type: ignore[index]
+    decoded = Decoder(load_strategy(place.spec), place.folder, {}, place.cache).decode("gate", manifest.gate)
+    assert decoded.advisor.identify == ""
+    assert reproduce(manifest, cache_dir=place.cache).identical
 
 
 def test_a_feature_of_the_strategys_own_is_reproduced(place: Place) -> None:

@@ -123,7 +123,7 @@ def test_a_chat_template_is_sandboxed_and_its_errors_are_ours() -> None:
     hostile = ModelIdentity(
         name="h", sha256="2" * 64, chat_template="{{ messages.__class__.__mro__[1].__subclasses__() }}"
     )
-    with pytest.raises(PromptError, match="chat template of model 'h' cannot be rendered"):
+    with pytest.raises(PromptError, match="model 'h': the model's chat template cannot be rendered"):
         chat_text(hostile, [{"role": "user", "content": "x"}])
     strict = ModelIdentity(name="s", sha256="3" * 64, chat_template="{{ raise_exception('no system') }}")
     with pytest.raises(PromptError, match="no system"):

@@ -253,7 +253,7 @@ def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
     advisor, found = _advisor(config, cache)
     cells = range(len(advisor.space))
     prompts = len(cells) if config.calibration == "grid" else min(len(cells), bars)
-    asked = advisor.template.prompts(advisor.space, cells, advisor.identity)
+    asked = advisor.prompts(cells)
     keys = [advisor._question(prompt).key for prompt in asked]
     stored = list(cache.get_many(keys).values()) if found else []
     reads = cache.mode in (CacheMode.RECORD, CacheMode.REPLAY)

@@ -85,6 +85,7 @@ class AdvisorSection(_Section):
     cache_mode: Literal["record", "replay", "refresh", "off"] | None = None
     n_threads: int | None = None
     n_gpu_layers: int | None = None
+    identify: str | None = None
 
 
 class GateSection(_Section):

@@ -277,6 +277,7 @@ def _plain_advisor(config: AdvisorConfig) -> dict[str, Any]:
         "reader": config.reader,
         "calibration": _plain(config.calibration),
         "numerics": config.numerics,
+        **({"identify": config.identify} if config.identify else {}),  # without it, as in older ledgers
     }
 
 
