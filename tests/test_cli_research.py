@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from engines import walk
 from typer.testing import CliRunner, Result
 
+from bt_llm.advisor import Advisor
 from bt_llm.cli import research
 from bt_llm.data import shipped
 from bt_llm.exceptions import BtLlmError
+from bt_llm.research.study import load_study
+from tests.walk_forward_cases import cross_file
 
 app = typer.Typer()
 app.command("test")(research.run_test)
@@ -97,4 +101,71 @@ def test_what_is_wrong_is_said_in_one_line(bars: str, command: str, arguments: l
 
 
 def test_a_model_is_required_to_compare(bars: str) -> None:
-    assert run("compare", bars).exit_code == 2
+    done = run("compare", bars)
+    assert done.exit_code == 2
+    assert "--model missing" in done.stderr
+    done = CliRunner().invoke(app, ["compare", "--model", "scripted:trend"])
+    assert done.exit_code == 2
+    assert "--strategy, --data missing" in done.stderr
+
+
+STUDY = """\
+strategy = "cross.py:Cross"
+data = "bars.csv"
+params.slow = 9
+
+[gate]
+require = "not_against"
+
+[account]
+commission = 0.001
+
+[compare]
+models = ["scripted:trend", "scripted:random"]
+resamples = 50
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    Advisor.forget_shared()
+    cross_file(tmp_path)
+    walk(300).to_csv(tmp_path / "bars.csv", index_label="time")
+    (tmp_path / "one.toml").write_text(STUDY, encoding="utf-8")
+    return tmp_path / "one.toml"
+
+
+def results(found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what asking cost, which differs from time to time."""
+    return {name: value for name, value in found.items() if name != "costs"}
+
+
+def test_compare_runs_a_study_file(study: Path) -> None:
+    verdicts = study.parent / "verdicts"
+    done = CliRunner().invoke(app, ["compare", str(study), "--format", "json", "--cache", str(verdicts)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert list(found["runs"]) == ["scripted:trend", "scripted:random", "ungated"]
+    expected = json.loads(json.dumps(load_study(study).run_compare().to_dict()))
+    assert results(found) == results(expected)
+    assert (verdicts / "cache.db").exists()
+    shown = CliRunner().invoke(app, ["compare", str(study)])
+    assert "Bars by answer" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--strategy", "a.py:A"), ("--data", "a.csv"), ("-m", "smollm2"), ("--seed", "0"), ("--cash", "10000")],
+)
+def test_what_the_file_says_is_not_said_twice(study: Path, option: str, value: str) -> None:
+    done = CliRunner().invoke(app, ["compare", str(study), option, value])
+    assert done.exit_code == 2
+    name = "--model" if option == "-m" else option
+    assert f"{name} beside a study file" in done.stderr
+
+
+def test_a_study_without_a_comparison(study: Path) -> None:
+    study.write_text(STUDY.partition("[compare]")[0], encoding="utf-8")
+    done = CliRunner().invoke(app, ["compare", str(study)])
+    assert isinstance(done.exception, BtLlmError)
+    assert "no [compare] in the study" in str(done.exception)

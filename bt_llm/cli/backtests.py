@@ -15,14 +15,17 @@ from bt_llm.cli.options import (
     CacheOption,
     CashOption,
     CommissionOption,
+    CsvOption,
     FormatOption,
     ManifestOption,
     ModelOption,
     ModeOption,
     PlotOption,
+    ReportOption,
     SlippageOption,
     ThreadsOption,
     parse_params,
+    write_files,
 )
 from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, say, show
 from bt_llm.exceptions import DataError, MissingExtraError
@@ -36,6 +39,8 @@ def demo(
     cache_mode: ModeOption = None,
     plot: PlotOption = None,
     manifest: ManifestOption = None,
+    report: ReportOption = None,
+    csv: CsvOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Gate a moving-average crossover on a year of EUR/USD hours by a model that comes with it.
@@ -54,6 +59,8 @@ def demo(
             plot,
             output,
             manifest=manifest,
+            report=report,
+            csv=csv,
         )
 
 
@@ -85,6 +92,8 @@ def run(
     cache_mode: ModeOption = None,
     plot: PlotOption = None,
     manifest: ManifestOption = None,
+    report: ReportOption = None,
+    csv: CsvOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a strategy with its gate, without it, and buy and hold, on the same bars.
@@ -108,7 +117,18 @@ def run(
         "commission": commission,
         "slippage": slippage,
     }
-    _study(strategy, data, config, settings, plot, output, min_confidence=min_confidence, manifest=manifest)
+    _study(
+        strategy,
+        data,
+        config,
+        settings,
+        plot,
+        output,
+        min_confidence=min_confidence,
+        manifest=manifest,
+        report=report,
+        csv=csv,
+    )
 
 
 def _study(
@@ -120,6 +140,8 @@ def _study(
     output: Format,
     min_confidence: float = 0.0,
     manifest: Path | None = None,
+    report: Path | None = None,
+    csv: Path | None = None,
 ) -> None:
     from bt_llm.backtest import gate_study
     from bt_llm.gates import Gate
@@ -138,6 +160,7 @@ def _study(
 
         plot_equity(study.runs, plot)
         say(f"equity curves: {plot}")
+    write_files(study, data, report, csv)
     if output is Format.JSON:
         print_json(study.to_dict())
         return

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.cli.output import Format
+from bt_llm.cli.output import Format, say
 from bt_llm.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from bt_llm.report import Reportable
 
 __all__ = [
     "CacheOption",
     "CashOption",
     "CommissionOption",
+    "CsvOption",
     "FormatOption",
     "ManifestOption",
     "ModeOption",
     "ModelOption",
     "PlotOption",
+    "ReportOption",
     "SlippageOption",
     "ThreadsOption",
     "parse_params",
+    "write_files",
 ]
 
 ModelOption = Annotated[
@@ -51,6 +57,12 @@ ManifestOption = Annotated[
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", help="Write the equity curves to this file: PNG, SVG or PDF.")
 ]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", help="Write a page with charts to this file, such as report.html.")
+]
+CsvOption = Annotated[
+    Path | None, typer.Option("--csv", help="Write the trades and verdicts into this folder, as CSV.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; verdicts do not depend on it.")
 ]
@@ -72,3 +84,17 @@ def parse_params(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             chosen[name] = text
     return chosen
+
+
+def write_files(result: Reportable, data: Path | str, report: Path | None, csv: Path | None) -> None:
+    """Write what ``--report`` and ``--csv`` ask for, and say where."""
+    if report is None and csv is None:
+        return
+    from bt_llm.report import write_csv, write_report
+
+    if report is not None:
+        write_report(report, result, data=data)
+        say(f"report: {report}")
+    if csv is not None:
+        names = " and ".join(path.name for path in write_csv(csv, result, data=data))
+        say(f"tables: {names} in {csv}")

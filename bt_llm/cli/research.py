@@ -16,12 +16,15 @@ from bt_llm.cli.options import (
     CacheOption,
     CashOption,
     CommissionOption,
+    CsvOption,
     FormatOption,
     ModelOption,
     ModeOption,
+    ReportOption,
     SlippageOption,
     ThreadsOption,
     parse_params,
+    write_files,
 )
 from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, show
 from bt_llm.exceptions import ConfigError
@@ -71,6 +74,8 @@ def run_test(
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
+    report: ReportOption = None,
+    csv: CsvOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
@@ -104,6 +109,7 @@ def run_test(
             commission=commission,
             slippage=slippage,
         )
+    write_files(found, data, report, csv)
     if output is Format.JSON:
         print_json(found.to_dict())
         return
@@ -113,11 +119,23 @@ def run_test(
 
 
 def compare(
-    strategy: StrategyOption,
-    data: DataOption,
+    context: typer.Context,
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A study file (TOML) with [compare], which says everything but where verdicts are kept."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", "-s", help="path/to/file.py:ClassName")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="CSV of bars: time, open, high, low, close, volume."),
+    ] = None,
     model: Annotated[
-        list[str], typer.Option("--model", "-m", help="A model, as for run; give it twice or more.")
-    ],
+        list[str] | None, typer.Option("--model", "-m", help="A model, as for run; give it twice or more.")
+    ] = None,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
     seed: SeedOption = 0,
     resamples: ResamplesOption = 2000,
@@ -131,16 +149,29 @@ def compare(
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
+    report: ReportOption = None,
+    csv: CsvOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Compare models: the same strategy on the same bars, gated by one after the other.
 
     Example: bt-llm compare -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
-    -m smollm2 -m scripted:trend
+    -m smollm2 -m scripted:trend; or, from a file: bt-llm compare examples/walk_forward.toml
     """
     from bt_llm.gates import Gate
     from bt_llm.research.comparison import compare_models, gates_by_name
 
+    if study is not None:
+        _check_only_study(context)
+        where = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
+        found, bars = _compare_study(study, where)
+        write_files(found, bars, report, csv)
+        _print_comparison(found, output)
+        return
+    if strategy is None or data is None or not model:
+        wanted = {"--strategy": strategy, "--data": data, "--model": model}
+        missing = ", ".join(name for name, value in wanted.items() if not value)
+        raise typer.BadParameter(f"{missing} missing: give --strategy, --data and --model, or a study file")
     advisor = AdvisorConfig(template=template, n_threads=threads, cache_dir=cache, cache_mode=cache_mode)
     gate = Gate(advisor=advisor, min_confidence=min_confidence, require=require)  # type: ignore[arg-type]
     if len(model) < 2:
@@ -161,6 +192,44 @@ def compare(
             commission=commission,
             slippage=slippage,
         )
+    write_files(found, data, report, csv)
+    _print_comparison(found, output)
+
+
+_BESIDE_A_STUDY = ("study", "threads", "cache", "cache_mode", "report", "csv", "output")
+
+
+def _check_only_study(context: typer.Context) -> None:
+    """Refuse what the study file says itself: the same file gives the same result."""
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.name}
+    given = [
+        option
+        for name, option in options.items()
+        if name not in _BESIDE_A_STUDY
+        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"{', '.join(given)} beside a study file: write it in the file, or give no file"
+        )
+
+
+def _compare_study(path: Path, where: dict[str, Any]) -> tuple[ModelComparison, Path]:
+    """Return what a study file compares, and where its bars are."""
+    from bt_llm.gates import Gate
+    from bt_llm.research.comparison import gates_by_name
+    from bt_llm.research.study import load_study
+
+    study = load_study(path)
+    bars = Path(study.data)
+    if study.compare is None:
+        return study.run_compare(), bars  # says what is missing
+    gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
+    with _asking([gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]):
+        return study.run_compare(advisor=where), bars
+
+
+def _print_comparison(found: ModelComparison, output: Format) -> None:
     if output is Format.JSON:
         print_json(found.to_dict())
         return

@@ -13,7 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bt_llm.backends.base import Progress as ProgressCallback
-from bt_llm.cli.options import CacheOption, FormatOption, ModeOption, ThreadsOption
+from bt_llm.cli.options import (
+    CacheOption,
+    CsvOption,
+    FormatOption,
+    ModeOption,
+    ReportOption,
+    ThreadsOption,
+    write_files,
+)
 from bt_llm.cli.output import Format, fraction, number, print_json, say, show
 
 if TYPE_CHECKING:
@@ -32,6 +40,8 @@ def walkforward(
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
+    report: ReportOption = None,
+    csv: CsvOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a walk-forward study: choose on each train stretch, trade the test stretch that follows it.
@@ -53,6 +63,7 @@ def walkforward(
     result.save(folder)
     total = len(result.folds) * len(result.combinations)
     say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
+    write_files(result, described.data, report, csv)
     if output is Format.JSON:
         print_json(result.to_dict())
         return

@@ -1,0 +1,196 @@
+"""From a result to its page, and to its tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jinja2
+import markupsafe
+import pandas as pd
+
+import bt_llm
+from bt_llm.advisor import Advisor
+from bt_llm.backtest import GateStudy
+from bt_llm.data import bars_sha256, load_bars
+from bt_llm.exceptions import BtLlmError, ConfigError
+from bt_llm.report._content import configs_of, sections, verdicts_of
+from bt_llm.report._policy_page import environment, write_page
+from bt_llm.report._tables import write_tables
+from bt_llm.research.comparison import ModelComparison
+from bt_llm.research.findings import plain
+from bt_llm.research.significance import GateTest
+from bt_llm.research.walk_forward import WalkForwardResult
+
+__all__ = ["Reportable", "write_csv", "write_report"]
+
+Reportable: TypeAlias = GateStudy | GateTest | ModelComparison | WalkForwardResult
+"""What there is a report for."""
+
+Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
+
+_KINDS: tuple[tuple[type[Any], str, str], ...] = (
+    (GateStudy, "run", "A strategy with its gate, without it, and buy and hold, on the same bars."),
+    (GateTest, "test", "Does the gate add anything? Its result among those of gates that know nothing."),
+    (ModelComparison, "compare", "One strategy on the same bars, gated by one model after the other."),
+    (WalkForwardResult, "walk-forward", "Settings chosen on the past, judged by what followed."),
+)
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    result: Reportable,
+    *,
+    data: Source | None = None,
+    title: str | None = None,
+) -> None:
+    """Write the report of a result: one HTML file that loads nothing from anywhere.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it is there.
+    result : GateStudy, GateTest, ModelComparison or WalkForwardResult
+        What to report.
+    data : DataFrame, path or str, optional
+        The bars it was found on, for the price chart and their hash.
+    title : str, optional
+        Heading; by default the strategy's name and the kind of result.
+
+    Raises
+    ------
+    ConfigError
+        If `result` is something else, or the file cannot be written.
+    DataError
+        If the bars cannot be read.
+
+    Notes
+    -----
+    The policy is drawn over the whole state space. Where verdicts are calibrated by the grid, all of it has
+    been asked about already; otherwise the model is asked about the rest, or, in replay, the page says that
+    it is not stored. Everything on the page is escaped, and its content security policy lets no script run
+    but its own and no request be made. The same result gives the same bytes.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from bt_llm import AdvisorConfig, Gate, gate_study
+    >>> from bt_llm.data import shipped
+    >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
+    >>> bars = load_bars(shipped("eurusd_hourly.csv"))[:300]
+    >>> study = gate_study(f"{shipped('sma_cross.py')}:GatedSmaCross", bars, gate)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_report(f"{folder}/run.html", study, data=bars)
+    ...     Path(folder, "run.html").read_text(encoding="utf-8")[:15]
+    '<!doctype html>'
+    """
+    kind, summary = _kind(result)
+    bars = None if data is None else load_bars(data)
+    parts = list(sections(result, bars))
+    script = resources.files("bt_llm").joinpath("templates/report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = (
+        environment()
+        .get_template("report.html")
+        .render(
+            title=title or f"{_strategy(result)}: {kind}",
+            summary=summary,
+            parts=parts,
+            charts=_json([part.content for part in parts if part.kind == "chart"]),
+            facts=_facts(result, bars, data),
+            script=markupsafe.Markup(script),
+            script_hash=f"sha256-{digest}",
+        )
+    )
+    write_page(Path(path), text)
+
+
+def write_csv(
+    folder: str | os.PathLike[str], result: Reportable, *, data: Source | None = None
+) -> list[Path]:
+    """Write the trades of a result, and with its bars the verdicts, as CSV.
+
+    Parameters
+    ----------
+    folder : path
+        Gets ``trades.csv`` with a column ``run``, and where one model judged all bars ``verdicts.csv`` with a
+        column ``model``.
+    result, data
+        As in `write_report`.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    ConfigError
+        If `result` is something else, or a file cannot be written.
+    """
+    _kind(result)
+    runs = {"out_of_sample": result} if isinstance(result, WalkForwardResult) else result.runs
+    verdicts, _ = verdicts_of(result, None if data is None else load_bars(data))
+    return write_tables(folder, {name: run.trades for name, run in runs.items()}, verdicts)
+
+
+def _kind(result: object) -> tuple[str, str]:
+    for kind, name, summary in _KINDS:
+        if isinstance(result, kind):
+            return name, summary
+    names = ", ".join(kind.__name__ for kind, *_ in _KINDS)
+    raise ConfigError(f"report of a {type(result).__name__}: expected one of {names}")
+
+
+def _strategy(result: Reportable) -> str:
+    if isinstance(result, WalkForwardResult):
+        return result.name
+    if isinstance(result, ModelComparison):
+        return next(iter(result.runs.values())).strategy
+    return result.gated.strategy
+
+
+def _json(charts: Sequence[Any]) -> markupsafe.Markup:
+    """Return JSON that can stand in a script element: <, >, & and ' are written as escapes."""
+    return jinja2.utils.htmlsafe_json_dumps(plain(list(charts)), separators=(",", ":"), allow_nan=False)
+
+
+def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -> list[tuple[str, str]]:
+    """Return where the numbers come from, as names and values."""
+    found = [("strategy", _strategy(result))]
+    for config in configs_of(result):
+        try:
+            identity = Advisor.shared(config).identity
+        except BtLlmError as error:
+            found.append(("model", f"{config.model} ({error})"))
+            continue
+        found += [("model", identity.name), ("SHA-256 of the model", identity.sha256)]
+        found.append(("asked by", f"{config!r}"))
+    if bars is not None:
+        if data is not None and not isinstance(data, pd.DataFrame):
+            found.append(("data", Path(data).name))
+        found.append(("bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"))
+        found.append(("SHA-256 of the bars", bars_sha256(bars)))
+    found += [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
+    packages = ("backtrader", "numpy", "pandas", "llama-cpp-python")
+    found += [("bt_llm", bt_llm.__version__), ("python", platform.python_version())]
+    return found + [(name, importlib.metadata.version(name)) for name in packages]
+
+
+def _settings(result: Reportable) -> dict[str, Any]:
+    if isinstance(result, WalkForwardResult):
+        return result.settings
+    run = next(iter(result.runs.values()))
+    settings = dict(run.settings)
+    params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}
+    return {
+        **settings,
+        "parameters": ", ".join(f"{k}={v}" for k, v in params.items()) or "the strategy's own",
+    }

@@ -1,0 +1,102 @@
+"""Pictures that need no script: a histogram, folds, and the steadiness of choices, as geometry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bt_llm.report._tables import number, percent
+
+if TYPE_CHECKING:
+    from bt_llm.research.null_runs import NullRuns
+    from bt_llm.research.walk_forward import WalkForwardResult
+
+__all__ = ["fold_strips", "histogram", "stability"]
+
+WIDTH, HEIGHT, FLOOR, BINS = 480, 220, 180, 24
+
+
+def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
+    """Return the bars of a histogram of null gates and where the observed one stands among them."""
+    values = runs.values(metric)
+    observed = float(np.nan_to_num(runs.observed[metric]))
+    low, high = float(min(values.min(), observed)), float(max(values.max(), observed))
+    margin = (high - low) * 0.04 or 1.0
+    low, high = low - margin, high + margin
+    counts, edges = np.histogram(values, bins=BINS, range=(low, high))
+    scale = (FLOOR - 30) / max(1, int(counts.max()))
+    shown = percent if metric == "return" else number
+
+    def across(value: float) -> float:
+        return round((value - low) / (high - low) * WIDTH, 1)
+
+    return {
+        "bars": [
+            {
+                "x": across(left) + 1,
+                "width": round(WIDTH / BINS - 2, 1),
+                "y": round(FLOOR - found * scale, 1),
+                "height": round(found * scale, 1),
+                "count": int(found),
+                "span": f"{shown(left)} to {shown(right)}",
+            }
+            for left, right, found in zip(
+                edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True
+            )
+        ],
+        "observed": across(observed),
+        "anchor": "end" if across(observed) > WIDTH / 2 else "start",
+        "label": f"the gate: {shown(observed)}",
+        "low": shown(low),
+        "high": shown(high),
+        "name": {"return": "Return", "sharpe": "Sharpe ratio"}[metric],
+        "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}; p = {runs.p_value(metric):.3g}.",
+    }
+
+
+def fold_strips(result: WalkForwardResult) -> list[dict[str, Any]]:
+    """Return the folds as strips, in percent of the bars from the first train to the last test."""
+    bars = max(one.fold.test.stop for one in result.folds)
+    found = []
+    for one in result.folds:
+        fold = one.fold
+        parts = [("train", fold.train), ("test", fold.test)]
+        parts += [("embargoed", part) for part in fold.embargoed]
+        found.append(
+            {
+                "number": fold.number,
+                "parts": [
+                    {
+                        "kind": kind,
+                        "left": round(100 * part.start / bars, 3),
+                        "width": round(100 * (part.stop - part.start) / bars, 3),
+                    }
+                    for kind, part in parts
+                ],
+                "train": f"{fold.train_start} to {fold.train_end}",
+                "test": f"{fold.test_start} to {fold.test_end}",
+                "in": number(one.in_sample["sharpe"]),
+                "out": number(one.out_of_sample["sharpe"]),
+                "in_return": percent(one.in_sample["annual_return"], 1),
+                "out_return": percent(one.out_of_sample["annual_return"], 1),
+                "trades": int(one.out_of_sample["trades"]),
+            }
+        )
+    return found
+
+
+def stability(result: WalkForwardResult) -> list[dict[str, Any]]:
+    """Return each parameter's choice fold by fold; `tone` numbers its distinct values."""
+    found = []
+    for one in result.stability:
+        distinct = list(dict.fromkeys(str(value) for value in one.chosen))
+        found.append(
+            {
+                "name": one.name,
+                "cells": [{"value": str(v), "tone": distinct.index(str(v)) % 6} for v in one.chosen],
+                "text": f"{one.usual} in {percent(one.share, 0)} of the folds, {percent(1 / one.values, 0)} "
+                f"by lot; {one.changes} changes",
+            }
+        )
+    return found

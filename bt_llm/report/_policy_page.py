@@ -1,0 +1,87 @@
+"""What all pages have in common, and the page of policies alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+from bt_llm.exceptions import ConfigError
+from bt_llm.policy import Panel, signed
+
+__all__ = ["environment", "ink", "shade", "write_page", "write_policy_html"]
+
+GREEN, BROWN = (11, 110, 79), (148, 94, 22)
+
+
+def shade(value: float, scale: float = 1.0) -> tuple[int, int, int]:
+    """Return the colour of a value from -scale (brown) by 0 (white) to scale (green); grey for NaN.
+
+    Examples
+    --------
+    >>> shade(0.0), shade(2.0), shade(math.nan)
+    ((255, 255, 255), (11, 110, 79), (200, 200, 200))
+    """
+    if math.isnan(value):
+        return 200, 200, 200
+    strength, end = min(1.0, abs(value) / scale), GREEN if value > 0 else BROWN
+    red, green, blue = (round(255 + (c - 255) * strength) for c in end)
+    return red, green, blue
+
+
+def ink(value: float, scale: float = 1.0) -> str:
+    """Return the colour of text that can be read on `shade`.
+
+    Examples
+    --------
+    >>> ink(0.1), ink(-1.0)
+    ('#1b1b1b', '#ffffff')
+    """
+    red, green, blue = shade(value, scale)
+    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "#1b1b1b"
+
+
+def environment() -> jinja2.Environment:
+    """Return the templates; every value is escaped, and a misspelt name is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("bt_llm", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["zip"] = lambda a, b: list(zip(a, b, strict=True))
+    made.filters["signed"] = signed
+    made.filters["colour"] = lambda value, scale=1.0: "rgb({}, {}, {})".format(*shade(value, scale))
+    made.filters["ink"] = ink
+    return made
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, the same bytes on every system.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise ConfigError(f"report {str(path)!r} cannot be written ({error})") from error
+
+
+def write_policy_html(
+    rows: Sequence[tuple[str, Sequence[Panel]]], path: Path, title: str, summary: str, scale: float = 1.0
+) -> None:
+    """Write policies as coloured tables, one row of panels each; arguments as in `plots.plot_panels`.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    template = environment().get_template("policy.html")
+    write_page(path, template.render(rows=rows, title=title, summary=summary, scale=scale))

@@ -1,0 +1,154 @@
+"""Curves and prices as the page's script reads them: short enough to draw, and plain JSON."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["MAX_BARS", "MAX_POINTS", "curves", "drawdown", "keep", "price"]
+
+MAX_POINTS = 4000
+"""About how many points of equity curves are drawn."""
+
+MAX_BARS = 20_000
+"""Bars of a price chart that are drawn."""
+
+_CODES = {"bullish": "b", "neutral": "n", "bearish": "s", "invalid": "i"}
+
+
+def seconds(index: pd.Index[Any]) -> list[int]:
+    """Return times as whole seconds since 1970; Backtrader's are floats, off by microseconds."""
+    times = pd.DatetimeIndex(index)
+    naive = times.tz_convert(None) if times.tz is not None else times
+    found: list[int] = ((naive.round("s") - pd.Timestamp(0)) // pd.Timedelta("1s")).tolist()
+    return found
+
+
+def drawdown(equity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far an account is below its highest value so far, as a fraction, 0 or negative.
+
+    Examples
+    --------
+    >>> drawdown(np.array([100.0, 110.0, 99.0])).round(3).tolist()
+    [0.0, 0.0, -0.1]
+    """
+    peak = np.maximum.accumulate(equity)
+    return np.divide(equity - peak, peak, out=np.zeros(len(equity)), where=peak > 0.0)
+
+
+def keep(values: list[NDArray[np.float64]], points: int = MAX_POINTS) -> NDArray[np.int64]:
+    """Return the positions to draw: both ends, and the highest and lowest of every curve in every stretch.
+
+    Parameters
+    ----------
+    values : list of array
+        Curves of one length.
+    points : int
+        About how many positions to keep.
+
+    Examples
+    --------
+    >>> curve = np.zeros(100)
+    >>> curve[37] = 5.0
+    >>> kept = keep([curve], points=10)
+    >>> 37 in kept, len(kept) <= 12
+    (True, True)
+    """
+    length = len(values[0])
+    if length <= points:
+        return np.arange(length)
+    edges = np.linspace(0, length, max(2, points // (2 * len(values))) + 1).astype(int)
+    kept = {0, length - 1}
+    for start, stop in itertools.pairwise(edges.tolist()):
+        for curve in values:
+            kept |= {start + int(np.argmin(curve[start:stop])), start + int(np.argmax(curve[start:stop]))}
+    return np.array(sorted(kept))
+
+
+def curves(equities: Mapping[str, pd.Series[float]]) -> dict[str, Any]:
+    """Return equity curves with their drawdowns for the script; all have the times of the first.
+
+    Drawdowns are those of every bar; only what is drawn of them is thinned out.
+    """
+    index = next(iter(equities.values())).index
+    found: dict[str, NDArray[np.float64]] = {
+        name: np.asarray(equity, dtype=np.float64) for name, equity in equities.items()
+    }
+    falls = {name: drawdown(values) for name, values in found.items()}
+    # The lowest point of a drawdown need not be one of its equity curve.
+    kept = keep([*found.values(), *falls.values()])
+    return {
+        "kind": "equity",
+        "times": seconds(index[kept]),
+        "names": list(found),
+        "values": [[round(value, 2) for value in values[kept].tolist()] for values in found.values()],
+        "falls": [[round(value, 5) for value in fall[kept].tolist()] for fall in falls.values()],
+        "bars": len(index),
+        "drawn": len(kept),
+    }
+
+
+def price(bars: pd.DataFrame, verdicts: pd.DataFrame | None, trades: pd.DataFrame) -> dict[str, Any]:
+    """Return bars with verdicts and trades for the script.
+
+    Parameters
+    ----------
+    bars : DataFrame
+        Open, high, low and close by time.
+    verdicts : DataFrame, optional
+        ``answer`` and ``confidence`` by time; see `bt_llm.research.scoring.Judged`.
+    trades : DataFrame
+        With the columns of `BacktestResult.trades`.
+
+    Notes
+    -----
+    Of more than `MAX_BARS` bars, neighbours are joined into one, with the verdict of the last of them. A
+    trade is drawn at the open of the bar it was filled on; slippage is not in it.
+    """
+    step = -(-len(bars) // MAX_BARS)
+    group = np.arange(len(bars)) // step
+    joined = bars.groupby(group).agg({"open": "first", "high": "max", "low": "min", "close": "last"})
+    last = np.append(np.flatnonzero(np.diff(group)), len(bars) - 1)
+    codes, confidence = "." * len(last), None
+    if verdicts is not None:
+        answers = verdicts.reindex(bars.index).iloc[last]
+        codes = "".join(_CODES.get(answer, ".") for answer in answers["answer"])
+        confidence = [None if value != value else round(value, 3) for value in answers["confidence"].tolist()]
+    places = {name: _places(bars.index, trades[name]) // step for name in ("opened", "closed")}
+    opened = bars["open"].to_numpy()
+    fills = {name: opened[_places(bars.index, trades[name])].tolist() for name in places}
+    return {
+        "kind": "price",
+        "times": seconds(bars.index[last]),
+        "ohlc": [[float(f"{value:.7g}") for value in joined[name].tolist()] for name in joined],
+        "verdicts": codes,
+        "confidence": confidence,
+        "trades": [
+            list(row)
+            for row in zip(
+                places["opened"].tolist(),
+                places["closed"].tolist(),
+                fills["opened"],
+                fills["closed"],
+                trades["direction"].tolist(),
+                [round(value, 2) for value in trades["pnlcomm"].tolist()],
+                strict=True,
+            )
+        ],
+        "bars": len(bars),
+        "drawn": len(last),
+    }
+
+
+def _places(index: pd.Index[Any], times: pd.Series[Any]) -> NDArray[np.int64]:
+    if times.empty:
+        return np.empty(0, dtype=np.int64)
+    own = pd.DatetimeIndex(index)
+    naive = own.tz_convert(None) if own.tz is not None else own
+    found: NDArray[np.int64] = naive.get_indexer(pd.DatetimeIndex(times).round("s"), method="nearest")
+    return found
