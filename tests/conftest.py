@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,9 @@ import pytest
 # Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
 hypothesis.settings.register_profile("bt_llm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("bt_llm")
+
+# A runner in the background ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
