@@ -38,19 +38,20 @@ class TokenisedPrompt:
 class Limits:
     """What one forest may take: sequences, tokens in each, rows a decode, output rows a decode.
 
-    `tail` tokens are decoded after each prompt, in one decode for all of them.
+    `head` tokens are decoded with each prompt, and up to `tail` after it, in a decode of their own.
     """
 
     n_seq: int
     n_ctx_seq: int
     n_batch: int
     n_outputs: int
+    head: int = 0
     tail: int = 0
 
     @classmethod
-    def of(cls, shape: ContextShape, *, tail: int = 0) -> Limits:
+    def of(cls, shape: ContextShape, *, head: int = 0, tail: int = 0) -> Limits:
         """Return the limits that a context of that shape sets."""
-        return cls(**dataclasses.asdict(shape), tail=tail)
+        return cls(**dataclasses.asdict(shape), head=head, tail=tail)
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ class Forest:
         if (
             len(keys) > limits.n_seq
             or tail > limits.n_batch
-            or leaves * max(limits.tail, 1) > limits.n_outputs
+            or leaves * max(limits.tail, 1 + limits.head) > limits.n_outputs
         ):
             return False
         levels: dict[int, list[tuple[int, int]]] = {}
@@ -125,7 +126,7 @@ class Forest:
 
     def _fits(self, starts: Sequence[int], lengths: Sequence[int]) -> bool:
         """Whether nodes can be decoded side by side, all padded to the longest one."""
-        longest = max(*lengths, MIN_ROWS)
+        longest = max(max(lengths) + self._limits.head, MIN_ROWS)
         return (
             len(lengths) * longest <= self._limits.n_batch and max(starts) + longest <= self._limits.n_ctx_seq
         )

@@ -205,7 +205,7 @@ class GrammarWriter:
             stack.enter_context(self.session.holding(context, forest.prefix, len(nodes), deadline))
             active = list(everyone)
             while True:
-                decode_block(context, paths, starts, rows="last", deadline=deadline)
+                decode_block(context, paths, starts, rows=1, deadline=deadline)
                 for s, one in enumerate(active):
                     _choose(context.weights, one, context.logits(s, columns[s]))
                     context.cut(s, one.end)

@@ -90,6 +90,11 @@ class LabelTrie:
         return cls(tuple(labels), tuple(sorted(branches)))
 
     @property
+    def head(self) -> TokenPath:
+        """The branch that is decoded with a prompt, as its last tokens: that spares a decode."""
+        return max(self.branches, key=len, default=())
+
+    @property
     def depth(self) -> int:
         """Tokens of the longest branch."""
         return max((len(branch) for branch in self.branches), default=0)
@@ -185,9 +190,9 @@ class Scorer:
             tokenised = [self.session.tokenise(prompt, numerics) for prompt in prompts]
             if not tokenised:
                 return
-            shape = self.session.shape(tokenised, tail=trie.depth, outputs=trie.depth)
+            shape = self.session.shape(tokenised, tail=trie.depth, outputs=1 + trie.depth)
             shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
-        limits = Limits.of(shape, tail=trie.depth)
+        limits = Limits.of(shape, head=len(trie.head), tail=trie.depth)
         asked = _Asked(tokenised, trie, numerics, shape, limits, timeout_s)
         told = 0
         for _ in self._batches(asked):
@@ -264,17 +269,20 @@ class Scorer:
                     if node.parent is not None:
                         self.session.fork(context, node.parent.sequence, [node.sequence])
                 leaves = [node for node in level if node.members]
+                head = trie.head if leaves else ()
                 decode_block(
                     context,
-                    [node.path for node in level],
+                    [node.path + head if node.members else node.path for node in level],
                     np.array([node.start for node in level], dtype=np.int32),
                     first=level[0].sequence,
-                    rows="last" if leaves else "none",
+                    rows=1 + len(head) if leaves else 0,
                     deadline=deadline,
                 )
                 steps: list[Steps] = [{} for _ in leaves]
                 for node, step in zip(leaves, steps, strict=True):
-                    _read(context, node.sequence, len(node.path) - 1, (), trie, step)
+                    for depth in range(len(head) + 1):
+                        column = len(node.path) - 1 + depth
+                        _read(context, node.sequence, column, head[:depth], trie, step)
                 for node in level:
                     context.cut(node.sequence, node.end)
                 if leaves:
@@ -292,12 +300,13 @@ class Scorer:
         total: int,
         deadline: float | None,
     ) -> None:
-        """Decode the branches of the trie after each prompt.
+        """Decode the branches of the trie after each prompt, except for the head, which came with it.
 
         One branch at a time, in the prompts' own sequences; or all at once on forks of them when
         there are so few prompts that each decode would be mostly padding.
         """
-        count, branches, first = len(leaves), trie.branches, leaves[0].sequence
+        count, first = len(leaves), leaves[0].sequence
+        branches = [branch for branch in trie.branches if branch != trie.head]
         copies, shape = count * len(branches), context.shape
         few = count * trie.depth < MIN_ROWS and first + count == total
         fits = first + copies <= shape.n_seq and copies * trie.depth <= min(shape.n_outputs, shape.n_batch)
@@ -309,7 +318,7 @@ class Scorer:
                 self.session.fork(context, s, [s + copy * count for copy in range(1, len(group))])
             paths = [branch for branch in group for _ in leaves]
             starts = np.tile(ends, len(group))
-            decode_block(context, paths, starts, first=first, rows="all", deadline=deadline)
+            decode_block(context, paths, starts, first=first, rows=trie.depth, deadline=deadline)
             for i, branch in enumerate(paths):
                 for depth in range(1, len(branch) + 1):
                     _read(context, first + i, depth - 1, branch[:depth], trie, steps[i % count])

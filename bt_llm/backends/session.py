@@ -19,7 +19,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -239,7 +238,7 @@ class Session:
             size = context.shape.n_batch
             for start in range(0, len(prefix), size):
                 piece = prefix[start : start + size]
-                decode_block(context, [piece], np.array([start], np.int32), rows="none", deadline=deadline)
+                decode_block(context, [piece], np.array([start], np.int32), rows=0, deadline=deadline)
                 context.cut(0, start + len(piece))
             self._kept, self._ready = prefix, {0}
         self.fork(context, 0, [s for s in range(count) if s not in self._ready])
@@ -256,7 +255,7 @@ def decode_block(
     starts: npt.NDArray[np.int32],
     *,
     first: int = 0,
-    rows: Literal["last", "all", "none"],
+    rows: int,
     deadline: float | None,
 ) -> None:
     """Decode one path a sequence in the canonical shape.
@@ -273,8 +272,8 @@ def decode_block(
         Position of each path's first token.
     first : int
         Sequence of the first path; the others follow.
-    rows : {"last", "all", "none"}
-        Have logits after the last token of each path, after all of its tokens, or not at all.
+    rows : int
+        Have logits after so many tokens of each path, counted from its end; 0 is none.
     deadline : float, optional
         Value of `time.monotonic` at which to stop.
     """
@@ -285,8 +284,8 @@ def decode_block(
     for row, path in zip(tokens, paths, strict=True):
         row[: len(path)], row[len(path) :] = path, path[0]
     columns = np.arange(length, dtype=np.int32)
-    outputs = {"last": columns == lengths - 1, "all": columns < lengths, "none": columns < 0 * lengths}[rows]
-    if rows != "none" and (short := MIN_ROWS - int(outputs.sum())) > 0:
+    outputs = (columns < lengths) & (columns >= lengths - rows)
+    if rows and (short := MIN_ROWS - int(outputs.sum())) > 0:
         outputs.flat[np.flatnonzero(~outputs)[:short]] = True
     context.decode(tokens, starts, outputs, first=first, deadline=deadline)
 
