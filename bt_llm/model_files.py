@@ -43,7 +43,8 @@ class ModelFacts:
     """What the header of a GGUF says of the model in it.
 
     `kv_width` is the number of values that attention keeps for one token, keys and values of all
-    layers together; `file_bytes` is the size of the file, `weight_bytes` that of its tensors.
+    layers together; `file_bytes` is the size of the file, `weight_bytes` that of its tensors,
+    `repackable_bytes` what of them llama.cpp may rearrange into a copy for the processor.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelFacts:
     chat_template: str
     bos_token: str
     eos_token: str
+    repackable_bytes: int = 0
 
 
 # -- finding ---------------------------------------------------------------------------------------
@@ -200,10 +202,17 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 _BYTES_A_VOCABULARY_ENTRY = 180  # tokens and merges in llama.cpp's hash maps, measured on two models
 _LIBRARY_MB = 12.0  # the shared library and its Python bindings
+_REPACKED = {"Q4_0", "Q4_K", "Q2_K", "IQ4_NL"}  # types that llama.cpp rearranges for x86 processors
 
 
 def estimate_memory_mb(
-    facts: ModelFacts, n_ctx: int, n_seq_max: int = 1, n_batch: int = 512, n_outputs: int = 1
+    facts: ModelFacts,
+    n_ctx: int,
+    n_seq_max: int = 1,
+    n_batch: int = 512,
+    n_outputs: int = 1,
+    *,
+    repacked: bool = False,
 ) -> float:
     """Estimate the memory in MB (2**20 bytes) that a model takes once all of it has been used.
 
@@ -223,6 +232,9 @@ def estimate_memory_mb(
         Tokens a decode.
     n_outputs : int
         Rows of logits a decode.
+    repacked : bool
+        Whether llama.cpp keeps a rearranged copy of the weights beside the file, as it does by default
+        on x86 processors; canonical numerics do not.
     """
     if min(n_ctx, n_seq_max, n_batch, n_outputs) < 1:
         raise ConfigError(
@@ -238,7 +250,8 @@ def estimate_memory_mb(
     logits = 4 * n_outputs * facts.n_vocab
     compute = max(attention, feed_forward, logits + 2 * hidden)
     vocabulary = _BYTES_A_VOCABULARY_ENTRY * (facts.n_vocab + facts.n_merges)
-    return (facts.weight_bytes + vocabulary + kv_cache + compute + logits) / _MB + _LIBRARY_MB
+    weights = facts.weight_bytes + (facts.repackable_bytes if repacked else 0)
+    return (weights + vocabulary + kv_cache + compute + logits) / _MB + _LIBRARY_MB
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -383,7 +396,7 @@ def _read(header: _Header, path: Path, size: int) -> ModelFacts:
     for _ in range(n_fields):
         key = header.text()
         fields[key] = header.value(header.unpack("I"))
-    parameters, demanded = _read_tensors(header, n_tensors, fields.get("general.alignment", 32))
+    parameters, repackable, demanded = _read_tensors(header, n_tensors, fields.get("general.alignment", 32))
     if demanded > size:
         raise _UnusableError(
             f"truncated, {size:,} bytes are there and its tensors demand {demanded:,}; copy it again"
@@ -392,11 +405,17 @@ def _read(header: _Header, path: Path, size: int) -> ModelFacts:
         parts = fields["split.count"]
         raise _UnusableError(f"one of {parts} parts; join them with llama-gguf-split --merge")
     facts = _facts(fields, header, path)
-    return ModelFacts(**facts, parameters=parameters, file_bytes=size, weight_bytes=size - header.at)
+    return ModelFacts(
+        **facts,
+        parameters=parameters,
+        file_bytes=size,
+        weight_bytes=size - header.at,
+        repackable_bytes=repackable,
+    )
 
 
-def _read_tensors(header: _Header, count: int, alignment: Any) -> tuple[int, int]:
-    """Read the tensor table; return the parameters in it and the file size it demands.
+def _read_tensors(header: _Header, count: int, alignment: Any) -> tuple[int, int, int]:
+    """Read the tensor table; return its parameters, bytes that may be repacked, and the size it demands.
 
     Leaves the cursor where the tensors begin.
     """
@@ -404,7 +423,7 @@ def _read_tensors(header: _Header, count: int, alignment: Any) -> tuple[int, int
 
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise _UnusableError(f"general.alignment={alignment!r}, expected a power of two")
-    parameters = end = 0
+    parameters = repackable = end = 0
     for _ in range(count):
         name, n_dimensions = header.text(), header.unpack("I")
         if n_dimensions > _MAX_DIMENSIONS:
@@ -412,13 +431,17 @@ def _read_tensors(header: _Header, count: int, alignment: Any) -> tuple[int, int
         elements = math.prod(header.unpack("Q") for _ in range(n_dimensions))
         kind, offset = header.unpack("I"), header.unpack("Q")
         try:
-            block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+            quantization = GGMLQuantizationType(kind)
+            block, block_bytes = GGML_QUANT_SIZES[quantization]
         except (ValueError, KeyError):
             raise _UnusableError(f"tensor {name[:60]!r} has the unknown type {kind}") from None
         parameters += elements
-        end = max(end, offset + elements // block * block_bytes)
+        bytes_here = elements // block * block_bytes
+        if n_dimensions == 2 and quantization.name in _REPACKED and name != "token_embd.weight":
+            repackable += bytes_here
+        end = max(end, offset + bytes_here)
     header.at = -(-header.at // alignment) * alignment
-    return parameters, header.at + end
+    return parameters, repackable, header.at + end
 
 
 def _facts(fields: dict[str, Any], header: _Header, path: Path) -> dict[str, Any]:

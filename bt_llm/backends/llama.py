@@ -128,7 +128,9 @@ class LlamaModel:
         path = find_model(config.model_path)
         self._facts = facts = read_facts(path)
         if config.n_gpu_layers == 0:  # with a GPU, the weights are not in the memory that is measured
-            check_fits(facts, config.n_ctx, keep_free_mb=self.memory_threshold_mb)
+            check_fits(
+                facts, config.n_ctx, keep_free_mb=self.memory_threshold_mb, repacked=config.n_gpu_layers == 0
+            )
         n_threads = computing_threads(cpu_threads(config.n_threads))
         if n_threads != config.n_threads:
             _log.debug("n_threads=%d: using %d, one a core", config.n_threads, n_threads)

@@ -106,6 +106,7 @@ def check_fits(
     n_seq_max: int = 1,
     n_batch: int = 512,
     n_outputs: int = 1,
+    repacked: bool = False,
 ) -> None:
     """Raise unless a model, with contexts of those sizes, fits the memory that is free now.
 
@@ -113,7 +114,7 @@ def check_fits(
     ----------
     facts : ModelFacts
         Of the file.
-    n_ctx, n_seq_max, n_batch, n_outputs : int
+    n_ctx, n_seq_max, n_batch, n_outputs, repacked : int, int, int, int, bool
         As in `estimate_memory_mb`.
     keep_free_mb : float
         What must remain free.
@@ -126,7 +127,8 @@ def check_fits(
     free = available_memory_mb()
 
     def needed(tokens: int) -> float:
-        return estimate_memory_mb(facts, tokens, n_seq_max, n_batch, n_outputs) + keep_free_mb
+        sizes = (tokens, n_seq_max, n_batch, n_outputs)
+        return estimate_memory_mb(facts, *sizes, repacked=repacked) + keep_free_mb
 
     if needed(n_ctx) <= free:
         return

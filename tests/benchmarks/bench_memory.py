@@ -131,7 +131,7 @@ def _use_llama_model(path: Path) -> dict[str, Any]:
     model.generate("up and down " * 640, max_tokens=8)
     return {
         "grown_mb": _peak_mb() - before,
-        "estimate_mb": estimate_memory_mb(facts, config.n_ctx),
+        "estimate_mb": estimate_memory_mb(facts, config.n_ctx, repacked=True),
         "n_ctx": config.n_ctx,
     }
 
