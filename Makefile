@@ -45,7 +45,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e '.[report,research,remote,server,test]'
+	$(BIN)/python -m pip install --quiet -e '.[report,research,remote,server,fetch,test]'
 	touch $@
 
 clean:
