@@ -160,7 +160,11 @@ def test_other_labels_are_the_same_alone_and_together(scorer, expected, labels):
     assert together == [ask(scorer, [prompt], labels)[0] for prompt in PROMPTS[:5]]
     if labels[0] != " Bullish":
         columns = [LABELS.index(label) for label in labels]
-        assert together == [tuple(row[c] for c in columns) for row in expected[:5]]
+        same = [tuple(row[c] for c in columns) for row in expected[:5]]
+        if len(labels) == len(LABELS):
+            assert together == same
+        else:  # another branch than before is decoded with the prompt: equal but for rounding
+            assert np.array(together) == pytest.approx(np.array(same), abs=0.01)
 
 
 @pytest.mark.model
@@ -541,11 +545,11 @@ def test_a_failed_decode_is_an_error_and_leaves_the_scorer_usable(scorer, expect
 def test_short_memory_means_fewer_side_by_side_and_the_same_scores(smollm2_path, expected, monkeypatch):
     facts = read_facts(smollm2_path)
     held = Session(smollm2_path, n_threads=1, facts=facts, memory_threshold_mb=10)
-    free = estimate_memory_mb(facts, 256, n_seq_max=5, n_batch=1024, n_outputs=64) + 10
+    free = estimate_memory_mb(facts, 256, n_seq_max=12, n_batch=1024, n_outputs=64) + 10
     monkeypatch.setattr(memory, "available_memory_mb", lambda: free)
     assert ask(Scorer(held), PROMPTS) == expected
     assert held._context is not None
-    assert held._context.shape.n_seq == 4
+    assert held._context.shape.n_seq == MIN_ROWS
     held.close()
 
 
@@ -559,7 +563,7 @@ def test_no_memory_at_all_is_an_error_before_loading(smollm2_path, monkeypatch):
 
 
 @pytest.mark.model
-def test_no_memory_for_one_sequence_is_an_error_too(smollm2_path, monkeypatch):
+def test_no_memory_for_the_fewest_sequences_is_an_error_too(smollm2_path, monkeypatch):
     held = Session(smollm2_path, n_threads=1)
     monkeypatch.setattr(
         session, "Context", lambda *_, **__: (_ for _ in ()).throw(InsufficientMemoryError("full"))

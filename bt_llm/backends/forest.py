@@ -7,13 +7,12 @@ K-quants too, provided that the sequences of a decode are numbered consecutively
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bt_llm.backends.native import MIN_ROWS, MIN_TOKENS, ContextShape
+from bt_llm.backends.native import MIN_ROWS, ContextShape
 
-__all__ = ["Forest", "Limits", "Node", "TokenPath", "TokenisedPrompt", "forests", "tokens_decoded"]
+__all__ = ["Forest", "Node", "TokenPath", "TokenisedPrompt", "decodes", "forests", "tokens_decoded"]
 
 TokenPath = tuple[int, ...]
 
@@ -34,31 +33,11 @@ class TokenisedPrompt:
         return len(self.prefix) + sum(map(len, self.paths))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one forest may take: sequences, tokens in each, rows a decode, output rows a decode.
-
-    `head` tokens are decoded with each prompt, and up to `tail` after it, in a decode of their own.
-    """
-
-    n_seq: int
-    n_ctx_seq: int
-    n_batch: int
-    n_outputs: int
-    head: int = 0
-    tail: int = 0
-
-    @classmethod
-    def of(cls, shape: ContextShape, *, head: int = 0, tail: int = 0) -> Limits:
-        """Return the limits that a context of that shape sets."""
-        return cls(**dataclasses.asdict(shape), head=head, tail=tail)
-
-
 @dataclass(slots=True)
 class Node:
-    """Tokens that are decoded once, into a sequence of their own, after those of the parent.
+    """Tokens that are decoded once, after those of the parent.
 
-    `members` are the numbers of the prompts that end here.
+    `members` are the numbers of the prompts that end here, `sequence` is where they are decoded.
     """
 
     path: TokenPath
@@ -72,6 +51,10 @@ class Node:
         """Position after the last token."""
         return self.start + len(self.path)
 
+    def then(self, head: TokenPath) -> TokenPath:
+        """Return the tokens to decode, where `head` follows every prompt."""
+        return self.path + head if self.members else self.path
+
 
 class Forest:
     """Prompts of one prefix that are decoded together.
@@ -83,66 +66,59 @@ class Forest:
     shared : bool
         Whether prompts share the decode of the lines that they have in common; else each is decoded
         whole.
-    limits : Limits
-        What may be taken.
+    n_seq : int
+        Different prompts that it may hold: each ends in a sequence of its own.
     """
 
-    def __init__(self, prefix: TokenPath, *, shared: bool, limits: Limits) -> None:
+    def __init__(self, prefix: TokenPath, *, shared: bool, n_seq: int) -> None:
         self.prefix = prefix
-        self._shared, self._limits = shared, limits
+        self._shared, self._n_seq = shared, n_seq
         self._nodes: dict[tuple[TokenPath, ...], Node] = {}
-        self._members = 0
+        self._ends = 0
         self.new_tokens: dict[int, int] = {}
 
     def add(self, number: int, prompt: TokenisedPrompt) -> bool:
-        """Take a prompt in, unless it would exceed the limits; the first one always fits."""
+        """Take a prompt in, unless the forest is full."""
         paths = prompt.paths if self._shared else (prompt.suffix,)
-        keys = [paths[: depth + 1] for depth in range(len(paths))]
-        new = [key for key in keys if key not in self._nodes]
-        if self._nodes and not self._has_room(new):
-            return False
-        for key in new:
-            parent = self._nodes.get(key[:-1])
-            self._nodes[key] = Node(key[-1], parent, parent.end if parent else len(self.prefix))
-        self._nodes[keys[-1]].members.append(number)
-        self._members += 1
-        self.new_tokens[number] = sum(len(key[-1]) for key in new)
+        known = self._nodes.get(paths)
+        if known is None or not known.members:
+            if self._ends == self._n_seq:
+                return False
+            self._ends += 1
+        new = 0
+        for depth in range(1, len(paths) + 1):
+            if paths[:depth] not in self._nodes:
+                parent = self._nodes.get(paths[: depth - 1])
+                start = parent.end if parent else len(self.prefix)
+                self._nodes[paths[:depth]] = Node(paths[depth - 1], parent, start)
+                new += len(paths[depth - 1])
+        self._nodes[paths].members.append(number)
+        self.new_tokens[number] = new
         return True
 
-    def _has_room(self, new: Sequence[tuple[TokenPath, ...]]) -> bool:
-        limits, keys = self._limits, [*self._nodes, *new]
-        leaves = self._members + 1
-        tail = leaves * max(limits.tail, MIN_TOKENS)
-        if (
-            len(keys) > limits.n_seq
-            or tail > limits.n_batch
-            or leaves * max(limits.tail, 1 + limits.head) > limits.n_outputs
-        ):
-            return False
-        levels: dict[int, list[tuple[int, int]]] = {}
-        for key in keys:
-            levels.setdefault(len(key), []).append((len(self.prefix) + sum(map(len, key[:-1])), len(key[-1])))
-        return all(self._fits(*zip(*level, strict=True)) for level in levels.values())
-
-    def _fits(self, starts: Sequence[int], lengths: Sequence[int]) -> bool:
-        """Whether nodes can be decoded side by side, all padded to the longest one."""
-        longest = max(max(lengths) + self._limits.head, MIN_ROWS)
-        return (
-            len(lengths) * longest <= self._limits.n_batch and max(starts) + longest <= self._limits.n_ctx_seq
-        )
-
     def levels(self) -> list[list[Node]]:
-        """Nodes by depth, numbered consecutively; in each level those where prompts end come first."""
+        """Return the nodes by depth, those of a level in the order of their sequences.
+
+        A node where no prompt ends leaves its sequence to its shortest child. The others get new
+        sequences, shorter nodes first: side by side they need less padding. In the end every sequence
+        holds one prompt, and the sequences are numbered from 0 without gaps.
+        """
         levels: dict[int, list[Node]] = {}
         for key, node in self._nodes.items():
             levels.setdefault(len(key), []).append(node)
-        ordered = [sorted(levels[depth], key=lambda node: not node.members) for depth in sorted(levels)]
-        for sequence, node in enumerate(node for level in ordered for node in level):
-            node.sequence = sequence
-        return ordered
+        used = 0
+        for depth in sorted(levels):
+            left = {id(n.parent): n.parent for n in levels[depth] if n.parent and not n.parent.members}
+            levels[depth].sort(key=lambda node: len(node.path))
+            for node in levels[depth]:
+                parent = left.pop(id(node.parent), None)
+                node.sequence = used if parent is None else parent.sequence
+                used += parent is None
+            levels[depth].sort(key=lambda node: node.sequence)
+        return [levels[depth] for depth in sorted(levels)]
 
 
-def forests(prompts: Sequence[TokenisedPrompt], *, shared: bool, limits: Limits) -> Iterator[Forest]:
+def forests(prompts: Sequence[TokenisedPrompt], *, shared: bool, n_seq: int) -> Iterator[Forest]:
     """Yield forests that take in all prompts, those of one prefix after each other and in their order.
 
     Parameters
@@ -151,30 +127,65 @@ def forests(prompts: Sequence[TokenisedPrompt], *, shared: bool, limits: Limits)
         Their numbers in it are the forests' members.
     shared : bool
         Whether prompts share the decode of the lines that they have in common.
-    limits : Limits
-        What one forest may take.
+    n_seq : int
+        Different prompts a forest.
     """
     groups: dict[TokenPath, list[int]] = {}
     for number, prompt in enumerate(prompts):
         groups.setdefault(prompt.prefix, []).append(number)
     for prefix, numbers in groups.items():
-        forest = Forest(prefix, shared=shared, limits=limits)
+        forest = Forest(prefix, shared=shared, n_seq=n_seq)
         for number in numbers:
             if not forest.add(number, prompts[number]):
                 yield forest
-                forest = Forest(prefix, shared=shared, limits=limits)
+                forest = Forest(prefix, shared=shared, n_seq=n_seq)
                 forest.add(number, prompts[number])
         yield forest
 
 
-def tokens_decoded(prompts: Sequence[TokenisedPrompt], *, shared: bool, limits: Limits) -> int:
+def decodes(
+    level: Sequence[Node], shape: ContextShape, *, head: TokenPath = (), rows: int = 1
+) -> Iterator[list[Node]]:
+    """Cut a level into the nodes that are decoded side by side, all padded to the longest of them.
+
+    A decode ends where the context's sizes say so, where sequences are not consecutive, and where the
+    nodes become longer once it is half full: padding then costs more than another decode.
+
+    Parameters
+    ----------
+    level : sequence of Node
+        In the order of their sequences.
+    shape : ContextShape
+        Of the context; one node alone is taken to fit.
+    head : tuple of int
+        Tokens that follow each prompt in the same decode.
+    rows : int
+        Rows of logits a node.
+    """
+    group: list[Node] = []
+    longest = last = start = 0
+    for node in level:
+        length = len(node.then(head))
+        count, padded, latest = len(group) + 1, max(longest, length), max(start, node.start)
+        full = count * max(padded, MIN_ROWS) > shape.n_batch or count * rows > shape.n_outputs
+        crowded = latest + max(padded, MIN_ROWS) > shape.n_ctx_seq
+        longer = length > last and 2 * len(group) * longest >= shape.n_batch
+        if group and (full or crowded or longer or node.sequence != group[-1].sequence + 1):
+            yield group
+            group, padded, latest = [], length, node.start
+        group.append(node)
+        longest, last, start = padded, length, latest
+    if group:
+        yield group
+
+
+def tokens_decoded(prompts: Sequence[TokenisedPrompt], *, shared: bool, n_seq: int) -> int:
     """Count the tokens that are decoded for prompts, besides their prefixes.
 
     Examples
     --------
     >>> prompts = [TokenisedPrompt((1,), ((2, 3), (n,))) for n in (4, 5, 6)]
-    >>> limits = Limits(n_seq=8, n_ctx_seq=256, n_batch=64, n_outputs=8)
-    >>> [tokens_decoded(prompts, shared=shared, limits=limits) for shared in (False, True)]
+    >>> [tokens_decoded(prompts, shared=shared, n_seq=8) for shared in (False, True)]
     [9, 5]
     """
-    return sum(sum(f.new_tokens.values()) for f in forests(prompts, shared=shared, limits=limits))
+    return sum(sum(f.new_tokens.values()) for f in forests(prompts, shared=shared, n_seq=n_seq))

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bt_llm.backends.base import Answer, Numerics, Prompt
-from bt_llm.backends.forest import Forest, Limits, Node, forests
-from bt_llm.backends.native import MIN_ROWS, Context, Weights, library
+from bt_llm.backends.forest import Forest, Node, decodes, forests
+from bt_llm.backends.native import Context, Weights, library
 from bt_llm.backends.session import Session, decode_block
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 
@@ -161,11 +161,11 @@ class GrammarWriter:
             tokenised = [self.session.tokenise(p, numerics, room=max_tokens) for p in prompts]
             if not tokenised:
                 return
-            shape = self.session.shape(tokenised, tail=max_tokens + MIN_ROWS, outputs=1)
+            shape = self.session.shape(tokenised, tail=max_tokens, outputs=1)
             shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
         spent, answers, told = 0.0, dict[int, Answer](), 0
-        limits = Limits.of(shape)
-        for forest in forests(tokenised, shared=False, limits=limits):
+        n_seq = self.session.side_by_side(shape)
+        for forest in forests(tokenised, shared=False, n_seq=n_seq):
             start = time.monotonic()
             deadline = None if timeout_s is None else start + timeout_s - spent
             try:
@@ -193,9 +193,6 @@ class GrammarWriter:
         self, context: Context, forest: Forest, grammar: str, max_tokens: int, deadline: float | None
     ) -> list[_Answering]:
         (nodes,) = forest.levels()  # each prompt whole, in sequences 0, 1, 2, ...
-        paths = [node.path for node in nodes]
-        columns = [len(path) - 1 for path in paths]
-        starts = np.array([node.start for node in nodes], dtype=np.int32)
         with contextlib.ExitStack() as stack:
             everyone = []
             for node in nodes:
@@ -203,19 +200,24 @@ class GrammarWriter:
                 stack.callback(state.close)
                 everyone.append(_Answering(node, state))
             stack.enter_context(self.session.holding(context, forest.prefix, len(nodes), deadline))
+            for group in decodes(nodes, context.shape):
+                paths = [node.path for node in group]
+                starts = np.array([node.start for node in group], dtype=np.int32)
+                decode_block(context, paths, starts, first=group[0].sequence, rows=1, deadline=deadline)
+                for node in group:
+                    logits = context.logits(node.sequence, len(node.path) - 1)
+                    _choose(context.weights, everyone[node.sequence], logits)
+                    context.cut(node.sequence, node.end)
             active = list(everyone)
             while True:
-                decode_block(context, paths, starts, rows=1, deadline=deadline)
-                for s, one in enumerate(active):
-                    _choose(context.weights, one, context.logits(s, columns[s]))
-                    context.cut(s, one.end)
                 self._close_ranks(context, active, max_tokens)
                 if not active:
                     return everyone
-                paths, columns = [(one.tokens[-1],) for one in active], [0] * len(active)
-                starts = np.array([one.end for one in active], dtype=np.int32)
-                for one in active:
+                last, ends = [one.tokens[-1] for one in active], [one.end for one in active]
+                self.session.step(context, last, ends, deadline=deadline)
+                for s, one in enumerate(active):
                     one.end += 1
+                    _choose(context.weights, one, context.logits(s, 0))
 
     def _close_ranks(self, context: Context, active: list[_Answering], max_tokens: int) -> None:
         """Drop the answers that are done, so that the others stand in sequences 0, 1, 2, ... again."""

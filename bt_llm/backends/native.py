@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import ctypes
 import dataclasses
+import functools
 import logging
 import os
 import platform
@@ -171,6 +172,8 @@ class Weights:
         self.vocabulary = self._lc.llama_model_get_vocab(self.pointer)
         self.n_vocab = int(self._lc.llama_vocab_n_tokens(self.vocabulary))
         self.n_ctx_train = int(self._lc.llama_model_n_ctx_train(self.pointer))
+        tokenise = functools.partial(_tokenise, self._lc, self.vocabulary)  # no cycle through self
+        self._tokenise = functools.lru_cache(maxsize=4096)(tokenise)  # prompts share most of their lines
         self._free = weakref.finalize(self, _free_in, os.getpid(), self._lc.llama_model_free, self.pointer)
         self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
 
@@ -180,16 +183,7 @@ class Weights:
 
     def tokens(self, text: str, *, special: bool) -> list[int]:
         """Tokenise a text on its own; `special` reads texts such as ``<|im_end|>`` as control tokens."""
-        try:
-            raw = text.encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"a text cannot be written as UTF-8 ({error.reason}): {text[:40]!r}") from None
-        size = len(raw) + 8
-        buffer = (self._lc.llama_token * size)()
-        count = self._lc.llama_tokenize(self.vocabulary, raw, len(raw), buffer, size, False, special)
-        if count < 0:
-            raise ModelError(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
-        return list(buffer[:count])
+        return list(self._tokenise(text, special))
 
     def opening(self, text: str) -> list[int]:
         """Tokenise the text that a prompt begins with, after exactly one BOS if the model wants one."""
@@ -257,6 +251,19 @@ class Watch:
             signal.signal(signal.SIGINT, self._handler)
         if self._interrupted:
             raise KeyboardInterrupt
+
+
+def _tokenise(lc: Any, vocabulary: Any, text: str, special: bool) -> tuple[int, ...]:
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"a text cannot be written as UTF-8 ({error.reason}): {text[:40]!r}") from None
+    size = len(raw) + 8
+    buffer = (lc.llama_token * size)()
+    count = lc.llama_tokenize(vocabulary, raw, len(raw), buffer, size, False, special)
+    if count < 0:
+        raise ModelError(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
+    return tuple(buffer[:count])
 
 
 def _free_in(pid: int, free: Any, pointer: Any) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bt_llm.backends.base import LabelScores, Numerics, Prompt
-from bt_llm.backends.forest import Forest, Limits, Node, TokenisedPrompt, TokenPath, forests, tokens_decoded
-from bt_llm.backends.native import MIN_ROWS, Context, ContextShape
+from bt_llm.backends.forest import Forest, Node, TokenisedPrompt, TokenPath, decodes, forests, tokens_decoded
+from bt_llm.backends.native import Context, ContextShape
 from bt_llm.backends.session import Session, decode_block
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 
@@ -28,7 +28,7 @@ _ENOUGH_TO_CHECK = 16  # prompts; for fewer, finding out whether it is exact cos
 
 
 def log_softmax_at(logits: npt.NDArray[np.float32], tokens: Sequence[int]) -> list[float]:
-    """Return the log-probabilities of some tokens, over the whole vocabulary, in double precision.
+    """Return the log-probabilities of some tokens, over the whole vocabulary, summed in double precision.
 
     Parameters
     ----------
@@ -42,10 +42,9 @@ def log_softmax_at(logits: npt.NDArray[np.float32], tokens: Sequence[int]) -> li
     >>> [round(p, 4) for p in log_softmax_at(np.log(np.float32([1, 3, 4])), [0, 2])]
     [-2.0794, -0.6931]
     """
-    row = logits.astype(np.float64)
-    row -= row.max()
-    normaliser = np.log(np.exp(row).sum())
-    return [float(row[token] - normaliser) for token in tokens]
+    row = logits - logits.max()
+    normaliser = float(np.log(np.exp(row).sum(dtype=np.float64)))
+    return [float(row[token]) - normaliser for token in tokens]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class _Asked:
     trie: LabelTrie
     numerics: Numerics
     shape: ContextShape
-    limits: Limits
+    n_seq: int
     timeout_s: float | None
     spent: float = 0.0
     results: dict[int, LabelScores] = field(default_factory=dict)
@@ -192,8 +191,8 @@ class Scorer:
                 return
             shape = self.session.shape(tokenised, tail=trie.depth, outputs=1 + trie.depth)
             shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
-        limits = Limits.of(shape, head=len(trie.head), tail=trie.depth)
-        asked = _Asked(tokenised, trie, numerics, shape, limits, timeout_s)
+        n_seq = self.session.side_by_side(shape)
+        asked = _Asked(tokenised, trie, numerics, shape, n_seq, timeout_s)
         told = 0
         for _ in self._batches(asked):
             ready = []
@@ -210,15 +209,15 @@ class Scorer:
         forest, three prompts are scored alone as well.
         """
         prompts = asked.prompts
-        counts = [tokens_decoded(prompts, shared=shared, limits=asked.limits) for shared in (False, True)]
+        counts = [tokens_decoded(prompts, shared=shared, n_seq=asked.n_seq) for shared in (False, True)]
         shared = asked.numerics == "canonical" and counts[1] <= _WORTH_SHARING * counts[0]
         if shared and self.session.sharing_is_exact is None and len(prompts) >= _ENOUGH_TO_CHECK:
-            first = next(forests(prompts, shared=True, limits=asked.limits))
+            first = next(forests(prompts, shared=True, n_seq=asked.n_seq))
             self._score_forest(asked, first)
             self._check_sharing(asked, sorted(first.new_tokens))
         shared = shared and self.session.sharing_is_exact is True
         yield
-        for forest in forests(prompts, shared=shared, limits=asked.limits):
+        for forest in forests(prompts, shared=shared, n_seq=asked.n_seq):
             if not forest.new_tokens.keys() <= asked.results.keys():
                 self._score_forest(asked, forest)
                 yield
@@ -227,7 +226,7 @@ class Scorer:
         """Compare prompts of a forest with the same ones alone; after a difference, forget the forest's."""
         together = dict(asked.results)
         for number in {members[0], members[len(members) // 2], members[-1]}:
-            alone = Forest(asked.prompts[number].prefix, shared=False, limits=asked.limits)
+            alone = Forest(asked.prompts[number].prefix, shared=False, n_seq=asked.n_seq)
             alone.add(number, asked.prompts[number])
             self._score_forest(asked, alone)
         exact = all(asked.results[number].logprobs == together[number].logprobs for number in members)
@@ -260,36 +259,44 @@ class Scorer:
     def _decode_forest(
         self, context: Context, forest: Forest, trie: LabelTrie, deadline: float | None
     ) -> dict[int, tuple[float, ...]]:
-        rows: dict[int, tuple[float, ...]] = {}
         levels = forest.levels()
-        total = sum(map(len, levels))
+        leaves = sorted((n for level in levels for n in level if n.members), key=lambda n: n.sequence)
+        steps: list[Steps] = [{} for _ in leaves]
         with self.session.holding(context, forest.prefix, len(levels[0]), deadline):
             for level in levels:
-                for node in level:
-                    if node.parent is not None:
-                        self.session.fork(context, node.parent.sequence, [node.sequence])
-                leaves = [node for node in level if node.members]
-                head = trie.head if leaves else ()
-                decode_block(
-                    context,
-                    [node.path + head if node.members else node.path for node in level],
-                    np.array([node.start for node in level], dtype=np.int32),
-                    first=level[0].sequence,
-                    rows=1 + len(head) if leaves else 0,
-                    deadline=deadline,
-                )
-                steps: list[Steps] = [{} for _ in leaves]
-                for node, step in zip(leaves, steps, strict=True):
-                    for depth in range(len(head) + 1):
-                        column = len(node.path) - 1 + depth
-                        _read(context, node.sequence, column, head[:depth], trie, step)
-                for node in level:
-                    context.cut(node.sequence, node.end)
-                if leaves:
-                    self._score_branches(context, leaves, trie, steps, total, deadline)
-                for node, step in zip(leaves, steps, strict=True):
-                    rows.update(dict.fromkeys(node.members, trie.totals(step)))
+                self.session.grow(context, level)
+                for nodes in decodes(level, context.shape, head=trie.head, rows=1 + len(trie.head)):
+                    self._decode_nodes(context, nodes, trie, steps, deadline)
+            self._score_branches(context, leaves, trie, steps, deadline)
+        rows: dict[int, tuple[float, ...]] = {}
+        for leaf, found in zip(leaves, steps, strict=True):
+            rows.update(dict.fromkeys(leaf.members, trie.totals(found)))
         return rows
+
+    def _decode_nodes(
+        self,
+        context: Context,
+        nodes: Sequence[Node],
+        trie: LabelTrie,
+        steps: Sequence[Steps],
+        deadline: float | None,
+    ) -> None:
+        """Decode nodes side by side, and with the prompts that end there the head of the labels."""
+        head = trie.head
+        decode_block(
+            context,
+            [node.then(head) for node in nodes],
+            np.array([node.start for node in nodes], dtype=np.int32),
+            first=nodes[0].sequence,
+            rows=1 + len(head) if any(node.members for node in nodes) else 0,
+            deadline=deadline,
+        )
+        for node in nodes:
+            if node.members:
+                for depth in range(len(head) + 1):
+                    column = len(node.path) - 1 + depth
+                    _read(context, node.sequence, column, head[:depth], trie, steps[node.sequence])
+            context.cut(node.sequence, node.end)
 
     def _score_branches(
         self,
@@ -297,32 +304,19 @@ class Scorer:
         leaves: Sequence[Node],
         trie: LabelTrie,
         steps: Sequence[Steps],
-        total: int,
         deadline: float | None,
     ) -> None:
-        """Decode the branches of the trie after each prompt, except for the head, which came with it.
-
-        One branch at a time, in the prompts' own sequences; or all at once on forks of them when
-        there are so few prompts that each decode would be mostly padding.
-        """
-        count, first = len(leaves), leaves[0].sequence
-        branches = [branch for branch in trie.branches if branch != trie.head]
-        copies, shape = count * len(branches), context.shape
-        few = count * trie.depth < MIN_ROWS and first + count == total
-        fits = first + copies <= shape.n_seq and copies * trie.depth <= min(shape.n_outputs, shape.n_batch)
-        together = max(1, len(branches)) if few and fits else 1
-        ends = np.array([leaf.end for leaf in leaves], dtype=np.int32)
-        for k in range(0, len(branches), together):
-            group = branches[k : k + together]
-            for s in range(first, first + count):
-                self.session.fork(context, s, [s + copy * count for copy in range(1, len(group))])
-            paths = [branch for branch in group for _ in leaves]
-            starts = np.tile(ends, len(group))
-            decode_block(context, paths, starts, first=first, rows=trie.depth, deadline=deadline)
-            for i, branch in enumerate(paths):
-                for depth in range(1, len(branch) + 1):
-                    _read(context, first + i, depth - 1, branch[:depth], trie, steps[i % count])
-                context.cut(first + i, int(starts[i]))
+        """Decode the other branches of the trie after all prompts, one token of each at a time."""
+        for branch in trie.branches:
+            if branch == trie.head:
+                continue
+            for depth, token in enumerate(branch):
+                starts = [leaf.end + depth for leaf in leaves]
+                self.session.step(context, [token] * len(leaves), starts, deadline=deadline)
+                for leaf, found in zip(leaves, steps, strict=True):
+                    _read(context, leaf.sequence, 0, branch[: depth + 1], trie, found)
+            for leaf in leaves:
+                context.cut(leaf.sequence, leaf.end)
 
 
 def _read(

@@ -7,7 +7,9 @@ has one canonical shape (`decode_block`):
 - flash attention off, one KV stream a sequence, weights not repacked;
 - all sequences of a decode padded at the tail to one length (later tokens cannot touch earlier ones)
   and numbered consecutively, so that llama.cpp makes one micro-batch of them;
-- at least `MIN_ROWS` rows, at least as many output rows, at least `MIN_TOKENS` tokens a sequence.
+- at least `MIN_ROWS` rows, at least as many output rows, at least `MIN_TOKENS` tokens a sequence;
+- or, for a token that follows a prompt by itself, exactly one token a sequence (`Session.step`), as
+  many sequences as rows.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bt_llm.backends.base import Numerics, Prompt
-from bt_llm.backends.forest import TokenisedPrompt, TokenPath
+from bt_llm.backends.forest import Node, TokenisedPrompt, TokenPath
 from bt_llm.backends.memory import check_fits
 from bt_llm.backends.native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError
@@ -90,7 +92,7 @@ class Session:
         self._kept: TokenPath | None = None  # the prefix that sequence 0 holds
         self._ready: set[int] = set()  # sequences that hold exactly the kept prefix between batches
         self.sharing_is_exact: bool | None = None  # as the scorer finds out, see there
-        self._most = self.n_seq  # sequences that memory allows
+        self._most = max(self.n_seq, MIN_ROWS)  # sequences that memory allows
         self._pid = os.getpid()
 
     def close(self) -> None:
@@ -163,7 +165,7 @@ class Session:
         Raises
         ------
         InsufficientMemoryError
-            If not even one sequence fits, or without `fewer`, not all of them.
+            If not even `MIN_ROWS` sequences fit, or without `fewer`, not all of them.
         """
         context = self._prepare(wanted, numerics)
         if context.shape.n_seq < wanted.n_seq and not fewer:
@@ -183,9 +185,9 @@ class Session:
                 self._check(wanted)
                 self._context = Context(weights, wanted, numerics=numerics, n_threads=self.n_threads)
             except InsufficientMemoryError:
-                if wanted.n_seq == 1:
+                if wanted.n_seq <= MIN_ROWS:
                     raise
-                wanted = replace(wanted, n_seq=wanted.n_seq // 2)
+                wanted = replace(wanted, n_seq=max(wanted.n_seq // 2, MIN_ROWS))
                 self._most = wanted.n_seq
                 _log.info("memory is short: %d prompts side by side", wanted.n_seq)
         return self._context
@@ -206,11 +208,15 @@ class Session:
         suffix = max(len(prompt.suffix) for prompt in prompts)
         prefix = max(len(prompt.prefix) for prompt in prompts)
         return ContextShape(
-            n_seq=self.n_seq,
+            n_seq=self._most,
             n_ctx_seq=_round_up(prefix + max(suffix, MIN_ROWS) + max(tail, MIN_ROWS), 256),
             n_batch=max(self.n_batch, _round_up(suffix, 256)),
             n_outputs=max(2 * self.n_seq, 2 * MIN_ROWS, outputs),
         )
+
+    def side_by_side(self, shape: ContextShape) -> int:
+        """Return how many prompts a context of that shape may hold."""
+        return min(self.n_seq, shape.n_seq)
 
     @contextlib.contextmanager
     def holding(
@@ -247,6 +253,45 @@ class Session:
         """Make each target a copy of the source, which begins with the prefix."""
         context.fork(source, targets)
         self._ready.update(targets)
+
+    def grow(self, context: Context, level: Sequence[Node]) -> None:
+        """Have the sequence of each node hold what its parent holds."""
+        for node in level:
+            if node.parent is not None and node.parent.sequence != node.sequence:
+                self.fork(context, node.parent.sequence, [node.sequence])
+
+    def step(
+        self,
+        context: Context,
+        tokens: Sequence[int],
+        starts: Sequence[int],
+        *,
+        deadline: float | None,
+    ) -> None:
+        """Decode one token for each of the first sequences, and have the logits after each.
+
+        The attention of a single token is computed by other kernels than that of several, which see
+        one row whatever the company. Where there are too few rows for the weights' kernels, the
+        sequences that follow take a token too, after the prefix, and forget all else. The caller cuts
+        off what it decoded.
+
+        Parameters
+        ----------
+        context : Context
+            Of at least `MIN_ROWS` sequences, in `holding`.
+        tokens, starts : sequences of int
+            One token each for sequences 0, 1, 2, ..., and its position.
+        deadline : float, optional
+            Value of `time.monotonic` at which to stop.
+        """
+        idle = {s: len(self._kept or ()) if s in self._ready else 0 for s in range(len(tokens), MIN_ROWS)}
+        for s, position in idle.items():
+            context.cut(s, position)
+        block = np.array([*tokens, *(tokens[0] for _ in idle)], dtype=np.int32)[:, None]
+        positions = np.array([*starts, *idle.values()], dtype=np.int32)
+        context.decode(block, positions, np.ones(block.shape, dtype=np.bool_), deadline=deadline)
+        for s, position in idle.items():
+            context.cut(s, position)
 
 
 def decode_block(
