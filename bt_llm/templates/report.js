@@ -135,6 +135,13 @@
       });
       const upwards = axes(top, height, low, high, plain);
       inside(top, height, () => {
+        context.strokeStyle = colour("--muted");
+        context.lineWidth = 1;
+        context.setLineDash([2, 3]);
+        for (const [begin] of spec.stretches) {
+          context.beginPath(); context.moveTo(across(begin - 0.5), top); context.lineTo(across(begin - 0.5), top + height); context.stroke();
+        }
+        context.setLineDash([]);
         context.strokeStyle = colour("--ink");
         if (each < 5) {
           context.lineWidth = 1.2;
@@ -169,9 +176,11 @@
       const [opens, highs, lows, closes] = spec.ohlc.map((list) => plain(list[i]));
       const verdict = VERDICTS[spec.verdicts[i]], sure = spec.confidence && spec.confidence[i];
       const trade = spec.trades.find((one) => one[0] <= i && i <= one[1]);
+      const stretch = spec.stretches.find((one) => one[0] <= i && i <= one[1]);
       return stamp(spec.times[i]) + "   open " + opens + ", high " + highs + ", low " + lows + ", close " + closes
         + (verdict ? "   " + verdict[0] + (sure !== null ? ", confidence " + percent(sure) : "") : "")
-        + (trade ? "   in a " + (trade[4] > 0 ? "long" : "short") + " trade that came to " + trade[5].toFixed(2) : "");
+        + (trade ? "   in a " + (trade[4] > 0 ? "long" : "short") + " trade that came to " + trade[5].toFixed(2) : "")
+        + (stretch ? "   " + stretch[2] : "");
     }
 
     function draw() {

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.backends.base import Progress
+from bt_llm.backends.base import ModelIdentity, Progress
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.calibration import Prior, mean_prior
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.indicators import LLMAdvice
+from bt_llm.policy import Policy
 from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
 
 __all__ = ["Desk", "open_desk"]
@@ -101,9 +102,22 @@ class Desk:
         """Return the gate as a worker gets it: with what was asked here, and no leave to ask."""
         if not isinstance(gate, Gate) or not _asks_as_usual(gate):
             return gate
-        folder, _ = self._cache(gate.advisor)
-        advisor = dataclasses.replace(gate.advisor, cache_dir=folder, cache_mode=CacheMode.REPLAY)
-        return dataclasses.replace(gate, advisor=advisor)
+        return dataclasses.replace(gate, advisor=self._replaying(gate.advisor))
+
+    def _replaying(self, config: AdvisorConfig) -> AdvisorConfig:
+        folder, _ = self._cache(config)
+        return dataclasses.replace(config, cache_dir=folder, cache_mode=CacheMode.REPLAY)
+
+    def policy(self, gate: GateProtocol | None) -> tuple[ModelIdentity, Policy] | None:
+        """Return who answered a gate, and what was asked here, calibrated as the gate has it.
+
+        None where nothing was asked here. The model is not asked about the cells that are left.
+        """
+        if not isinstance(gate, Gate) or not _asks_as_usual(gate):
+            return None
+        advisor = Advisor.shared(self._replaying(gate.advisor))
+        cells = None if gate.advisor.calibration == "grid" else self._all_cells(self._asked(gate))
+        return advisor.identity, Policy.of(advisor, cells)
 
     def _asked(self, gate: Gate) -> Asked:
         """Return what the raw verdicts of a gate depend on."""

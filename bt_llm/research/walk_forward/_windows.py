@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -262,6 +262,7 @@ def run_window(
     warm_up: int,
     params: dict[str, Any],
     account: Account,
+    on_end: Callable[[bt.Strategy], None] | None = None,
 ) -> tuple[TrialOutcome, list[Trade]]:
     """Run a strategy over a window.
 
@@ -277,6 +278,8 @@ def run_window(
         Of the strategy, its gate included.
     account : Account
         Starting cash and costs.
+    on_end : callable, optional
+        Called with the strategy as the run left it.
 
     Returns
     -------
@@ -305,6 +308,8 @@ def run_window(
             f"{strategy.__name__} skipped itself with {_shown(params)}: expected every combination to run; "
             f"leave some out by constraints, such as 'fast < slow'"
         )
+    if on_end is not None:
+        on_end(ran[0])
     outcome = TrialOutcome(
         equity=np.array(log.equity),
         trades=len(log.trades),
