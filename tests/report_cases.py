@@ -85,7 +85,7 @@ EXPECTED = {
     "test": ("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
     "compare": ("Brier score", "Bars by answer", "McNemar", "Policy of scripted:contrarian, raw"),
     "walk-forward": (
-        *("Folds", "Parameter stability", "gate.require", "deflated Sharpe", "bars sha256"),
+        *("Folds", "Parameter stability", "gate.require", "deflated Sharpe", "strategy sha256"),
         *("Policy of scripted:trend, raw (folds 1 to 5)", "Policy of scripted:trend, calibrated"),
         *("SHA-256 of the model", "A dashed line begins a stretch", "calibrated by", "on_missing='block'"),
     ),

@@ -218,6 +218,12 @@ class TestModels:
         known = int(np.isfinite(result.models[0].policy.raw[:, 0]).sum())
         assert 0 < len(asked) == len(set(asked)) == known < 105
 
+    def test_what_was_asked_for_the_grid_is_known_of_every_calibration(self) -> None:
+        result = chosen_otherwise({**GRID, "gate.advisor.model": ["scripted:random"]})
+        assert {str(model.advisor.calibration)[:5] for model in result.models} - {"grid"}
+        for model in result.models:
+            assert np.isfinite(model.policy.raw).all()
+
     def test_an_indicator_that_asks_elsewhere_has_verdicts_and_no_policy(self) -> None:
         class Own(QuickAdvice):
             def advise(self, cells: Any) -> list[Verdict]:

@@ -18,8 +18,9 @@ import markupsafe
 import pandas as pd
 
 import bt_llm
-from bt_llm.advisor import Advisor
+from bt_llm.advisor import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
+from bt_llm.calibration import Prior
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
 from bt_llm.gates import Gate, GateProtocol
@@ -37,6 +38,8 @@ Reportable: TypeAlias = GateStudy | GateTest | ModelComparison | WalkForwardResu
 """What there is a report for."""
 
 Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
+
+_SAME_AS = {"bars sha256": "SHA-256 of the bars"}
 
 _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     (GateStudy, "run", "A strategy with its gate, without it, and buy and hold, on the same bars."),
@@ -184,7 +187,8 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
             found.append(("data", Path(data).name))
         found.append(("bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"))
         found.append(("SHA-256 of the bars", bars_sha256(bars)))
-    found += [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
+    said = [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
+    found += [(name, value) for name, value in said if (_SAME_AS.get(name, name), value) not in found]
     packages = ("backtrader", "numpy", "pandas", "llama-cpp-python")
     found += [("bt_llm", bt_llm.__version__), ("python", platform.python_version())]
     return found + [(name, importlib.metadata.version(name)) for name in packages]
@@ -200,12 +204,19 @@ def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:
         found += [("model", models[0].name), ("SHA-256 of the model", models[0].sha256)]
         found.append(("asked by", ", ".join(f"{name}={value!r}" for name, value in how.items())))
         for model in models:
-            found.append(("calibrated by", f"{model.advisor.calibration} in {folds_text(model.folds)}"))
+            found.append(("calibrated by", f"{_prior(model.advisor)} in {folds_text(model.folds)}"))
     rules: dict[str, list[int]] = {}
     for one in result.folds:
         if one.gate is not None:
             rules.setdefault(_rule(one.gate), []).append(one.fold.number)
     return found + [("gate", f"{rule} in {folds_text(numbers)}") for rule, numbers in rules.items()]
+
+
+def _prior(config: AdvisorConfig) -> str:
+    prior = config.calibration
+    if not isinstance(prior, Prior):
+        return str(prior)
+    return f"a prior of {prior.bullish:.4f} bullish, {prior.neutral:.4f} neutral, {prior.bearish:.4f} bearish"
 
 
 def _rule(gate: GateProtocol) -> str:

@@ -138,8 +138,11 @@
         context.strokeStyle = colour("--muted");
         context.lineWidth = 1;
         context.setLineDash([2, 3]);
-        for (const [begin] of spec.stretches) {
-          context.beginPath(); context.moveTo(across(begin - 0.5), top); context.lineTo(across(begin - 0.5), top + height); context.stroke();
+        context.fillStyle = colour("--muted");
+        for (const [begin, stop, name] of spec.stretches) {
+          const x = across(begin - 0.5), label = name.split(",")[0];
+          context.beginPath(); context.moveTo(x, top); context.lineTo(x, top + height); context.stroke();
+          if (context.measureText(label).width + 8 < across(stop) - x) context.fillText(label, x + 4, top + 8);
         }
         context.setLineDash([]);
         context.strokeStyle = colour("--ink");

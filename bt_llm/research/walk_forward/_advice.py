@@ -63,6 +63,7 @@ class Desk:
         self._on_prompts = on_prompts
         self._cells: dict[tuple[Asked, Window], NDArray[np.int64]] = {}
         self._priors: dict[tuple[Asked, Window], Prior | None] = {}
+        self._known: dict[Asked, list[int]] = {}
 
     def ask(self, gates: Iterable[tuple[GateProtocol | None, bool]]) -> None:
         """Ask for every verdict that the gates need in any window.
@@ -82,8 +83,9 @@ class Desk:
             config, _ = asked
             advisor = Advisor.shared(config)
             advisor.on_progress = self._on_prompts
-            cells = set(range(len(advisor.space))) if grid else self._all_cells(asked)
-            advisor.raw_cells(sorted(cells))
+            cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
+            advisor.raw_cells(cells)
+            self._known[asked] = cells
             advisor.on_progress = None
             advisor.close()
 
@@ -113,10 +115,9 @@ class Desk:
 
         None where nothing was asked here. The model is not asked about the cells that are left.
         """
-        if not isinstance(gate, Gate) or not _asks_as_usual(gate):
+        if not isinstance(gate, Gate) or (cells := self._known.get(self._asked(gate))) is None:
             return None
         advisor = Advisor.shared(self._replaying(gate.advisor))
-        cells = None if gate.advisor.calibration == "grid" else self._all_cells(self._asked(gate))
         return advisor.identity, Policy.of(advisor, cells)
 
     def _asked(self, gate: Gate) -> Asked:
