@@ -260,11 +260,9 @@ def _prices(result: Any, bars: pd.DataFrame) -> Iterator[Section]:
 
 def _stretches(result: WalkForwardResult) -> list[Stretch]:
     """Return the out-of-sample stretches: first and last bar, and what to call each."""
-    found = []
-    for one in result.folds:
-        model = f", {one.gate.advisor.model}" if isinstance(one.gate, Gate) else ""
-        found.append((one.fold.test_start, one.fold.test_end, f"fold {one.fold.number}{model}"))
-    return found
+    names = {number_of: f", {model.name}" for model in result.models for number_of in model.folds}
+    folds = [one.fold for one in result.folds]
+    return [(f.test_start, f.test_end, f"fold {f.number}{names.get(f.number, '')}") for f in folds]
 
 
 def folds_text(numbers: Sequence[int]) -> str:
