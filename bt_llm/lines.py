@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bt_llm.exceptions import DataError
 
 __all__ = [
+    "ArrayFeed",
     "FrameFeed",
     "TrailingMedian",
     "WarmUp",
@@ -30,18 +31,17 @@ __all__ = [
 _COLUMNS = ("open", "high", "low", "close", "volume")
 
 
-class FrameFeed(bt.feed.DataBase):
-    """A feed of bars in a frame, line for line what `bt.feeds.PandasData` gives, loaded in one go.
+class ArrayFeed(bt.feed.DataBase):
+    """A feed of bars in an array, loaded in one go.
 
-    PandasData looks up each number of each bar in the frame, which takes as long as a whole strategy. Here
-    the columns become the lines at once, unless something stands between the two that must see every bar:
-    a filter, a resampler, ``fromdate`` or ``todate``, a ``tzinput``. Then, and in runs that do not preload,
-    the bars come one by one.
+    Bar by bar, loading takes as long as a whole strategy. Here the columns become the lines at once, unless
+    something stands between the two that must see every bar: a filter, a resampler, ``fromdate`` or
+    ``todate``, a ``tzinput``. Then, and in runs that do not preload, the bars come one by one.
 
     Parameters
     ----------
-    dataname : pandas.DataFrame
-        Bars by naive time, with the columns open, high, low, close and volume, as `load_bars` gives them.
+    dataname : ndarray of shape (6, n_bars)
+        Backtrader's time numbers, then open, high, low, close and volume.
     **params
         As of any feed of Backtrader's.
 
@@ -51,12 +51,13 @@ class FrameFeed(bt.feed.DataBase):
     """
 
     def start(self) -> None:
-        """Take the columns out of the frame; Backtrader calls it before every run."""
+        """Take the columns out of what was given; Backtrader calls it before every run."""
         super().start()
-        frame = self.p.dataname
-        self._columns = [_time_numbers(frame.index.as_unit("us").asi8.tobytes())]
-        self._columns += [array("d", frame[name].to_numpy(np.float64).tobytes()) for name in _COLUMNS]
+        self._columns = self._take_columns()
         self._loaded = 0
+
+    def _take_columns(self) -> list[array[float]]:
+        return [array("d", values.tobytes()) for values in self.p.dataname]
 
     def preload(self) -> None:
         """Fill the lines with all the bars."""
@@ -79,6 +80,23 @@ class FrameFeed(bt.feed.DataBase):
             getattr(self.lines, name)[0] = values[self._loaded]
         self._loaded += 1
         return True
+
+
+class FrameFeed(ArrayFeed):
+    """An `ArrayFeed` of bars in a frame: line for line what `bt.feeds.PandasData` gives.
+
+    Parameters
+    ----------
+    dataname : pandas.DataFrame
+        Bars by naive time, with the columns open, high, low, close and volume, as `load_bars` gives them.
+    **params
+        As of any feed of Backtrader's.
+    """
+
+    def _take_columns(self) -> list[array[float]]:
+        frame = self.p.dataname
+        columns = [array("d", frame[name].to_numpy(np.float64).tobytes()) for name in _COLUMNS]
+        return [_time_numbers(frame.index.as_unit("us").asi8.tobytes()), *columns]
 
 
 @functools.lru_cache(maxsize=4)

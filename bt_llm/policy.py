@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,8 @@ class Policy:
     space : StateSpace
         What the cells mean.
     raw, calibrated : array of float, shape (cells, 3)
-        Probabilities of bullish, neutral and bearish; NaN in the rows of invalid verdicts.
+        Probabilities of bullish, neutral and bearish; NaN in the rows of invalid verdicts, and of cells that
+        were left out.
     usage : Usage
         What it cost to ask.
 
@@ -71,16 +73,24 @@ class Policy:
     usage: Usage
 
     @classmethod
-    def of(cls, advisor: Advisor) -> Policy:
-        """Return the policy of an advisor's model; computed once and cached like any verdict."""
-        usage, cells = Usage(), range(len(advisor.space))
-        calibrated = advisor.advise_cells(cells, usage)
-        raw = advisor.raw_cells(cells)
+    def of(cls, advisor: Advisor, cells: Iterable[int] | None = None) -> Policy:
+        """Return the policy of an advisor's model; computed once and cached like any verdict.
+
+        Parameters
+        ----------
+        advisor : Advisor
+            Asked about what it does not know.
+        cells : iterable of int, optional
+            Leave out all others; calibration by the grid asks about them all the same.
+        """
+        usage, count = Usage(), len(advisor.space)
+        kept = range(count) if cells is None else sorted(set(cells))
+        calibrated = _table(count, kept, advisor.advise_cells(kept, usage))
         return cls(
             model=advisor.identity.name,
             space=advisor.space,
-            raw=_table(raw),
-            calibrated=_table(calibrated),
+            raw=_table(count, kept, advisor.raw_cells(kept)),
+            calibrated=calibrated,
             usage=usage,
         )
 
@@ -166,8 +176,11 @@ class PolicyComparison:
         return panels(self.space, self.difference)
 
 
-def _table(verdicts: list[Verdict]) -> NDArray[np.float64]:
-    return np.array([verdict.probabilities for verdict in verdicts])
+def _table(count: int, cells: Sequence[int], verdicts: list[Verdict]) -> NDArray[np.float64]:
+    table = np.full((count, 3), math.nan)
+    for cell, verdict in zip(cells, verdicts, strict=True):
+        table[cell] = verdict.probabilities
+    return table
 
 
 def panels(space: StateSpace, values: NDArray[np.float64]) -> list[Panel]:

@@ -1,4 +1,4 @@
-"""The feed of `run_backtest` gives what Backtrader's own gives, whatever way the bars are asked for."""
+"""The feeds of `run_backtest` and of trials give what Backtrader's own gives, however bars are asked for."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import pytest
 from bt_llm import run_backtest
 from bt_llm.backtest import _feed
 from bt_llm.data import load_bars, shipped
-from bt_llm.lines import FrameFeed, copy_values
+from bt_llm.lines import ArrayFeed, FrameFeed, copy_values
+from bt_llm.research.walk_forward._windows import Bars
 from bt_llm.strategy_files import load_strategy
 from tests.engines import MODES, bits, walk
 
 FEEDS = {
     "pandas": lambda frame, **p: bt.feeds.PandasData(dataname=frame, openinterest=None, **p),
     "frame": lambda frame, **p: FrameFeed(dataname=frame, **p),
+    "array": lambda frame, **p: ArrayFeed(dataname=Bars.of(frame, "bars").columns, **p),
 }
 HOURLY = {"timeframe": bt.TimeFrame.Minutes, "compression": 60}
 
@@ -72,10 +74,11 @@ def filtered(cerebro: bt.Cerebro, feed: Any) -> None:
 
 
 def same(frame: pd.DataFrame, add: Add, mode: dict[str, Any], **params: Any) -> bt.Strategy:
-    expected, found = (record(kind, frame, add, mode, **params) for kind in FEEDS)
+    expected, *others = (record(kind, frame, add, mode, **params) for kind in FEEDS)
     assert len(expected.seen) > 10
-    assert [bits(row) for row in found.seen] == [bits(row) for row in expected.seen]
-    return found
+    for found in others:
+        assert [bits(row) for row in found.seen] == [bits(row) for row in expected.seen]
+    return expected
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: "-".join(map(str, mode.values())))
@@ -113,10 +116,11 @@ def test_what_must_see_every_bar_sees_it(params: dict[str, Any]) -> None:
 def test_whole_lines_and_their_lengths_are_the_same() -> None:
     frame = walk(80)
     for mode in ({}, {"lookahead": 3}, {"preload": False, "runonce": False}):
-        expected, found = (record(kind, frame, plain, mode).data for kind in FEEDS)
-        assert (len(found), found.buflen()) == (len(expected), expected.buflen())
-        for one, other in zip(found.lines, expected.lines, strict=True):
-            assert bits(copy_values(one)) == bits(copy_values(other))
+        expected, *others = (record(kind, frame, plain, mode).data for kind in FEEDS)
+        for found in others:
+            assert (len(found), found.buflen()) == (len(expected), expected.buflen())
+            for one, other in zip(found.lines, expected.lines, strict=True):
+                assert bits(copy_values(one)) == bits(copy_values(other))
 
 
 @pytest.mark.parametrize("preload", [True, False])

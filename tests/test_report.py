@@ -1,13 +1,10 @@
-"""Reports: what they hold, that nothing in them is live, and that a browser draws them in silence."""
+"""Reports: what they hold, and that nothing in them is live."""
 
 from __future__ import annotations
 
 import dataclasses
-import html.parser
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from engines import walk
-from research_cases import Alternate, gate_of, random_walk
+from report_cases import BARS, EVIL, EXPECTED, KINDS, Page, one_of_each, page_of
 from typer.testing import CliRunner
 from walk_forward_cases import cross_file
 
 from bt_llm.advisor import Advisor
-from bt_llm.backtest import gate_study
 from bt_llm.cli import app
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.report import write_csv, write_report
 from bt_llm.report._series import MAX_BARS, MAX_POINTS, curves, drawdown, keep, price
 from bt_llm.report._tables import trades_table
-from bt_llm.research.comparison import compare_models
-from bt_llm.research.significance import gate_test
-from bt_llm.research.walk_forward import WalkForward
-
-KINDS = ("run", "test", "compare", "walk-forward")
-EVIL = "<script>alert('x')</script>\"&{{ 7*7 }}"
-BARS = random_walk(300)
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    Advisor.forget_shared()
-    gate = gate_of("scripted:trend")
-    grid = {"gate.require": ["agree", "not_against"], "gate.min_confidence": [0.0, 0.4]}
-    return {
-        "run": gate_study(Alternate, BARS, gate),
-        "test": gate_test(Alternate, BARS, gate, n=9, shifts=3, resamples=99),
-        "compare": compare_models(
-            Alternate, BARS, {EVIL: "scripted:trend", "other": "scripted:contrarian"}, gate=gate, resamples=99
-        ),
-        "walk-forward": WalkForward(train_size=80, test_size=40).run(Alternate, BARS, gate=gate, grid=grid),
-    }
-
-
-class Page(html.parser.HTMLParser):
-    """What a page is made of."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.scripts: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "link"}:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        (self.scripts if self.open and self.open[-1] == "script" else self.words).append(data)
-
-    @property
-    def charts(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.scripts[0])
-        return found
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
-
-
-def page_of(result: Any, folder: Path, **settings: Any) -> tuple[str, Page]:
-    path = folder / "report.html"
-    write_report(path, result, **settings)
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-EXPECTED = {
-    "run": ("Equity and drawdown", "Price, verdicts and trades", "Policy of scripted:trend, raw", "bullish"),
-    "test": ("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
-    "compare": ("Brier score", "Bars by answer", "McNemar", "Policy of scripted:contrarian, raw"),
-    "walk-forward": ("Folds", "Parameter stability", "gate.require", "deflated Sharpe", "bars sha256"),
-}
+    return one_of_each()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,7 +146,9 @@ def test_csv(results: dict[str, Any], tmp_path: Path) -> None:
     assert list(dict.fromkeys(trades["run"])) == [EVIL, "other", "ungated"]
     assert len(trades) == sum(len(run.trades) for run in results["compare"].runs.values())
     assert verdicts["answer"].isin(["bullish", "neutral", "bearish"]).all()
-    assert [path.name for path in write_csv(tmp_path, results["walk-forward"], data=BARS)] == ["trades.csv"]
+    written = write_csv(tmp_path, results["walk-forward"], data=BARS)
+    assert [path.name for path in written] == ["trades.csv", "verdicts.csv"]
+    assert pd.read_csv(written[1])["fold"].nunique() == len(results["walk-forward"].folds)
 
 
 def test_errors_name_what_to_do(results: dict[str, Any], tmp_path: Path) -> None:
@@ -254,31 +184,3 @@ def test_commands_write_them(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         assert Page(path.read_text(encoding="utf-8")).charts
         assert (tables / "trades.csv").exists()
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_browser_draws_it_without_a_word(kind: str, results: dict[str, Any], tmp_path: Path) -> None:
-    page_of(results[kind], tmp_path, data=BARS, title=EVIL)
-    quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    done = subprocess.run(
-        [
-            *(
-                "chromium",
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                *quiet,
-                "--disable-component-update",
-            ),
-            *(f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom"),
-            (tmp_path / "report.html").as_uri(),
-        ],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr
-    assert f'data-charts="{3 if kind == "compare" else 2}"' in done.stdout
-    assert done.stdout.count("<canvas") == (3 if kind == "compare" else 2)

@@ -14,7 +14,8 @@ from sklearn.metrics import brier_score_loss
 from bt_llm.advisor import Advisor, AdvisorConfig, Usage
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AlwaysOpen
-from bt_llm.research.scoring import LABELS, Judged, _memory_mb, judge, model_cost, outcomes, score
+from bt_llm.research.answers import LABELS
+from bt_llm.research.scoring import Judged, _memory_mb, judge, model_cost, outcomes, score
 
 NAN = math.nan
 

@@ -621,7 +621,7 @@ class TestResult:
     def test_files_are_the_same_each_time(self, cross: str, tmp_path: Path) -> None:
         for name in ("a", "b"):
             SPLIT.run(cross, BARS, gate=QUICK, grid=GRID).save(tmp_path / name)
-        names = ["equity.csv", "folds.csv", "result.json", "trades.csv"]
+        names = ["equity.csv", "folds.csv", "result.json", "trades.csv", "verdicts.csv"]
         assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
         for name in names:
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

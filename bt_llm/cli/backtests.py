@@ -25,9 +25,8 @@ from bt_llm.cli.options import (
     SlippageOption,
     ThreadsOption,
     parse_params,
-    write_files,
 )
-from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, say, show
+from bt_llm.cli.output import Format, deliver, fraction, number, progress_bar, say, show
 from bt_llm.exceptions import DataError, MissingExtraError
 
 __all__ = ["demo", "run"]
@@ -143,7 +142,7 @@ def _study(
     report: Path | None = None,
     csv: Path | None = None,
 ) -> None:
-    from bt_llm.backtest import gate_study
+    from bt_llm.backtest import GateStudy, gate_study
     from bt_llm.gates import Gate
 
     advisor = Advisor.shared(config)
@@ -160,13 +159,13 @@ def _study(
 
         plot_equity(study.runs, plot)
         say(f"equity curves: {plot}")
-    write_files(study, data, report, csv)
-    if output is Format.JSON:
-        print_json(study.to_dict())
-        return
-    show(_results(study.runs))
-    say(_difference(study.gated, study.ungated))
-    show(_advice(study.gated.advice or {}, str(config.model)))
+
+    def tables(study: GateStudy) -> None:
+        show(_results(study.runs))
+        say(_difference(study.gated, study.ungated))
+        show(_advice(study.gated.advice or {}, str(config.model)))
+
+    deliver(study, data, report=report, csv=csv, output=output, tables=tables)
 
 
 def _difference(gated: Any, ungated: Any) -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from bt_llm.cli.output import Format, say
+from bt_llm.cli.output import Format
 from bt_llm.exceptions import ConfigError
-
-if TYPE_CHECKING:
-    from bt_llm.report import Reportable
 
 __all__ = [
     "CacheOption",
@@ -28,7 +25,6 @@ __all__ = [
     "SlippageOption",
     "ThreadsOption",
     "parse_params",
-    "write_files",
 ]
 
 ModelOption = Annotated[
@@ -84,17 +80,3 @@ def parse_params(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             chosen[name] = text
     return chosen
-
-
-def write_files(result: Reportable, data: Path | str, report: Path | None, csv: Path | None) -> None:
-    """Write what ``--report`` and ``--csv`` ask for, and say where."""
-    if report is None and csv is None:
-        return
-    from bt_llm.report import write_csv, write_report
-
-    if report is not None:
-        write_report(report, result, data=data)
-        say(f"report: {report}")
-    if csv is not None:
-        names = " and ".join(path.name for path in write_csv(csv, result, data=data))
-        say(f"tables: {names} in {csv}")

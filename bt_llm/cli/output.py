@@ -6,8 +6,9 @@ import contextlib
 import enum
 import json
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +25,12 @@ from rich.text import Text
 
 from bt_llm.backends.base import Progress as ProgressCallback
 
-__all__ = ["Format", "complain", "fraction", "number", "print_json", "progress_bar", "say", "show"]
+if TYPE_CHECKING:
+    from bt_llm.report import Reportable
+
+__all__ = ["Format", "complain", "deliver", "fraction", "number", "print_json", "progress_bar", "say", "show"]
+
+Result = TypeVar("Result", bound="Reportable")
 
 
 class Format(enum.StrEnum):
@@ -56,6 +62,45 @@ def show(renderable: Any) -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object to standard output."""
     print(json.dumps(value, indent=2, allow_nan=False, default=str))  # noqa: T201 - the output itself
+
+
+def deliver(
+    result: Result,
+    data: Path | str,
+    *,
+    report: Path | None,
+    csv: Path | None,
+    output: Format,
+    tables: Callable[[Result], None],
+) -> None:
+    """Write what ``--report`` and ``--csv`` ask for and say where, then print the result.
+
+    Parameters
+    ----------
+    result : GateStudy, GateTest, ModelComparison or WalkForwardResult
+        What a command found.
+    data : path or str
+        The bars it was found on.
+    report, csv : Path or None
+        A page, and a folder of tables.
+    output : Format
+        JSON, or tables.
+    tables : callable
+        Prints the result as tables.
+    """
+    if report is not None or csv is not None:
+        from bt_llm.report import write_csv, write_report
+
+        if report is not None:
+            write_report(report, result, data=data)
+            say(f"report: {report}")
+        if csv is not None:
+            names = " and ".join(path.name for path in write_csv(csv, result, data=data))
+            say(f"tables: {names} in {csv}")
+    if output is Format.JSON:
+        print_json(result.to_dict())
+    else:
+        tables(result)
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -24,9 +24,8 @@ from bt_llm.cli.options import (
     SlippageOption,
     ThreadsOption,
     parse_params,
-    write_files,
 )
-from bt_llm.cli.output import Format, fraction, number, print_json, progress_bar, show
+from bt_llm.cli.output import Format, deliver, fraction, number, progress_bar, show
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -109,10 +108,10 @@ def run_test(
             commission=commission,
             slippage=slippage,
         )
-    write_files(found, data, report, csv)
-    if output is Format.JSON:
-        print_json(found.to_dict())
-        return
+    deliver(found, data, report=report, csv=csv, output=output, tables=_print_test)
+
+
+def _print_test(found: GateTest) -> None:
     show(_metrics({name: run.metrics for name, run in found.runs.items()}, _TEST_ROWS))
     show(_ranks(found))
     show(_sentences(found.sentences))
@@ -165,8 +164,7 @@ def compare(
         _check_only_study(context)
         where = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
         found, bars = _compare_study(study, where)
-        write_files(found, bars, report, csv)
-        _print_comparison(found, output)
+        deliver(found, bars, report=report, csv=csv, output=output, tables=_print_comparison)
         return
     if strategy is None or data is None or not model:
         wanted = {"--strategy": strategy, "--data": data, "--model": model}
@@ -192,8 +190,7 @@ def compare(
             commission=commission,
             slippage=slippage,
         )
-    write_files(found, data, report, csv)
-    _print_comparison(found, output)
+    deliver(found, data, report=report, csv=csv, output=output, tables=_print_comparison)
 
 
 _BESIDE_A_STUDY = ("study", "threads", "cache", "cache_mode", "report", "csv", "output")
@@ -229,10 +226,7 @@ def _compare_study(path: Path, where: dict[str, Any]) -> tuple[ModelComparison, 
         return study.run_compare(advisor=where), bars
 
 
-def _print_comparison(found: ModelComparison, output: Format) -> None:
-    if output is Format.JSON:
-        print_json(found.to_dict())
-        return
+def _print_comparison(found: ModelComparison) -> None:
     show(_metrics(found.table.to_dict("index"), _COMPARE_ROWS))
     show(_models(found))
     for pair in found.pairs:

@@ -20,9 +20,8 @@ from bt_llm.cli.options import (
     ModeOption,
     ReportOption,
     ThreadsOption,
-    write_files,
 )
-from bt_llm.cli.output import Format, fraction, number, print_json, say, show
+from bt_llm.cli.output import Format, deliver, fraction, number, say, show
 
 if TYPE_CHECKING:
     from bt_llm.research.walk_forward import WalkForwardResult
@@ -63,11 +62,7 @@ def walkforward(
     result.save(folder)
     total = len(result.folds) * len(result.combinations)
     say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
-    write_files(result, described.data, report, csv)
-    if output is Format.JSON:
-        print_json(result.to_dict())
-        return
-    print_result(result)
+    deliver(result, described.data, report=report, csv=csv, output=output, tables=print_result)
 
 
 @contextlib.contextmanager

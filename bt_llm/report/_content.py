@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bt_llm.advisor import Advisor, AdvisorConfig
@@ -14,15 +16,15 @@ from bt_llm.exceptions import BtLlmError, DataError, MissingExtraError
 from bt_llm.gates import Gate
 from bt_llm.policy import Policy
 from bt_llm.report._pictures import fold_strips, histogram, stability
-from bt_llm.report._series import curves, price
+from bt_llm.report._series import Stretch, curves, price
 from bt_llm.report._tables import count, metrics_table, number, percent, trades_table
 from bt_llm.research.comparison import ModelComparison
 from bt_llm.research.findings import Bootstrap, interval, is_shown
 from bt_llm.research.scoring import judge
 from bt_llm.research.significance import GateTest
-from bt_llm.research.walk_forward import WalkForwardResult
+from bt_llm.research.walk_forward import AskedModel, WalkForwardResult
 
-__all__ = ["Section", "configs_of", "gate_of", "sections", "verdicts_of"]
+__all__ = ["Section", "asked_alike", "configs_of", "folds_text", "gate_of", "sections", "verdicts_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ def gate_of(result: Any) -> Gate | None:
 
 
 def configs_of(result: Any) -> list[AdvisorConfig]:
-    """Return how each model of a result was asked."""
+    """Return how each model of a result was asked; a walk-forward study says so itself."""
     if isinstance(result, ModelComparison):
         gates = [run.settings.get("params", {}).get("gate") for run in result.runs.values()]
         return list(dict.fromkeys(gate.advisor for gate in gates if isinstance(gate, Gate)))
@@ -51,9 +53,16 @@ def configs_of(result: Any) -> list[AdvisorConfig]:
 
 
 def verdicts_of(result: Any, bars: pd.DataFrame | None) -> tuple[dict[str, pd.DataFrame], str]:
-    """Return each model's answers bar by bar, and why there are none."""
+    """Return each model's answers bar by bar, and why there are none.
+
+    Of a walk-forward study they are those that it traded by, fold by fold; nothing is asked again.
+    """
     if isinstance(result, ModelComparison):
         return {name: found.bars for name, found in result.judged.items()}, ""
+    if isinstance(result, WalkForwardResult):
+        told = result.verdicts
+        by_model = {str(name): part.drop(columns="model") for name, part in told.groupby("model", sort=False)}
+        return by_model, "" if by_model else "There are no verdicts to draw: no model gated the trades."
     gate = gate_of(result)
     if gate is None or bars is None:
         return {}, "The verdicts are not drawn: there is not one gate on one model for all bars."
@@ -83,7 +92,10 @@ def sections(result: Any, bars: pd.DataFrame | None) -> Iterator[Section]:
         yield from _walk_forward(result)
     if bars is not None:
         yield from _prices(result, bars)
-    yield from _policies(configs_of(result))
+    if isinstance(result, WalkForwardResult):
+        yield from _fold_policies(result)
+    else:
+        yield from _policies(configs_of(result))
     yield _trades(result)
 
 
@@ -222,20 +234,72 @@ def _bars(number_of: int) -> str:
 def _prices(result: Any, bars: pd.DataFrame) -> Iterator[Section]:
     verdicts, reason = verdicts_of(result, bars)
     drawn: list[tuple[str, pd.DataFrame | None, pd.DataFrame]]
+    text, stretches = "Bands: what the model said at each close.", []
     if isinstance(result, ModelComparison):
         drawn = [
             (f"Price, verdicts and trades of {n}", f, result.runs[n].trades) for n, f in verdicts.items()
         ]
+    elif isinstance(result, WalkForwardResult):
+        told = pd.concat(verdicts.values()).sort_index(kind="stable") if verdicts else None
+        drawn = [("Price, verdicts and trades", told, result.trades)]
+        stretches = _stretches(result)
+        text = (
+            "Bands: what the gate that a fold chose was told at each close of its out-of-sample stretch. "
+            "A dashed line begins a stretch; before the first there is nothing out of sample."
+        )
     else:
-        trades = result.trades if isinstance(result, WalkForwardResult) else result.gated.trades
-        drawn = [("Price, verdicts and trades", next(iter(verdicts.values()), None), trades)]
+        drawn = [("Price, verdicts and trades", next(iter(verdicts.values()), None), result.gated.trades)]
     for title, frame, trades in drawn:
-        content = price(bars, frame, trades)
-        text = "Bands: what the model said at each close. Triangles: entries; crosses: exits."
-        text = text if frame is not None else f"Triangles: entries; crosses: exits. {reason}"
+        content = price(bars, frame, trades, stretches)
+        said = f"{text} Triangles: entries; crosses: exits."
+        said = said if frame is not None else f"Triangles: entries; crosses: exits. {reason}"
         if content["drawn"] < content["bars"]:
-            text += f" {content['bars']:,} bars are joined into {content['drawn']:,}."
-        yield Section(kind="chart", title=title, text=text, content=content)
+            said += f" {content['bars']:,} bars are joined into {content['drawn']:,}."
+        yield Section(kind="chart", title=title, text=said, content=content)
+
+
+def _stretches(result: WalkForwardResult) -> list[Stretch]:
+    """Return the out-of-sample stretches: first and last bar, and what to call each."""
+    names = {number_of: f", {model.name}" for model in result.models for number_of in model.folds}
+    folds = [one.fold for one in result.folds]
+    return [(f.test_start, f.test_end, f"fold {f.number}{names.get(f.number, '')}") for f in folds]
+
+
+def folds_text(numbers: Sequence[int]) -> str:
+    """Return the numbers of folds in words.
+
+    Examples
+    --------
+    >>> folds_text([3]), folds_text([1, 2, 3, 5])
+    ('fold 3', 'folds 1 to 3, 5')
+    """
+    runs: list[list[int]] = []
+    for number_of in numbers:
+        if runs and number_of == runs[-1][-1] + 1:
+            runs[-1].append(number_of)
+        else:
+            runs.append([number_of])
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return f"{'fold' if len(numbers) == 1 else 'folds'} {', '.join(parts)}"
+
+
+def _fold_policies(result: WalkForwardResult) -> Iterator[Section]:
+    """Yield the policies that folds traded with; the raw one once for each way of asking a model."""
+    for models in asked_alike(result):
+        numbers = sorted(number for model in models for number in model.folds)
+        yield _heat(models[0].policy, "raw", f" ({folds_text(numbers)})", calibrated=False)
+        for model in models:
+            if model.advisor.calibration != "none":
+                yield _heat(model.policy, "calibrated", f" ({folds_text(model.folds)})", calibrated=True)
+
+
+def asked_alike(result: WalkForwardResult) -> list[list[AskedModel]]:
+    """Return the models of a study, those together whose raw verdicts are the same."""
+    found: dict[tuple[str, AdvisorConfig], list[AskedModel]] = {}
+    for model in result.models:
+        raw = dataclasses.replace(model.advisor, calibration="none")
+        found.setdefault((model.sha256, raw), []).append(model)
+    return list(found.values())
 
 
 def _policies(configs: Sequence[AdvisorConfig]) -> Iterator[Section]:
@@ -247,15 +311,23 @@ def _policies(configs: Sequence[AdvisorConfig]) -> Iterator[Section]:
             title = f"Policy of {config.model}"
             yield Section(kind="sentences", title=title, content=[f"It cannot be drawn: {error}"])
             continue
-        for calibrated in (False, True):
-            panels = policy.panels(calibrated=calibrated)
-            widest = max((abs(v) for p in panels for v in p.values.ravel().tolist() if v == v), default=0.0)
-            yield Section(
-                kind="policy",
-                title=f"Policy of {policy.model}, {'calibrated' if calibrated else 'raw'}",
-                text="Bullish minus bearish probability of every market state, in hundredths.",
-                content={"panels": panels, "scale": widest or 1.0},
-            )
+        yield _heat(policy, "raw", "", calibrated=False)
+        yield _heat(policy, "calibrated", "", calibrated=True)
+
+
+def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section:
+    panels = policy.panels(calibrated=calibrated)
+    values = np.concatenate([panel.values.ravel() for panel in panels])
+    known = np.abs(values[np.isfinite(values)])
+    text = "Bullish minus bearish probability of every market state, in hundredths."
+    if len(known) < len(values):
+        text += " Grey: no valid verdict, or not asked because no bar was in that state."
+    return Section(
+        kind="policy",
+        title=f"Policy of {policy.model}, {name}{where}",
+        text=text,
+        content={"panels": panels, "scale": float(known.max(initial=0.0)) or 1.0},
+    )
 
 
 def _trades(result: Any) -> Section:

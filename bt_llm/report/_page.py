@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import importlib.metadata
 import os
@@ -17,11 +18,13 @@ import markupsafe
 import pandas as pd
 
 import bt_llm
-from bt_llm.advisor import Advisor
+from bt_llm.advisor import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
+from bt_llm.calibration import Prior
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
-from bt_llm.report._content import configs_of, sections, verdicts_of
+from bt_llm.gates import Gate, GateProtocol
+from bt_llm.report._content import asked_alike, configs_of, folds_text, sections, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research.comparison import ModelComparison
@@ -35,6 +38,8 @@ Reportable: TypeAlias = GateStudy | GateTest | ModelComparison | WalkForwardResu
 """What there is a report for."""
 
 Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
+
+_SAME_AS = {"bars sha256": "SHA-256 of the bars"}
 
 _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     (GateStudy, "run", "A strategy with its gate, without it, and buy and hold, on the same bars."),
@@ -75,8 +80,10 @@ def write_report(
     -----
     The policy is drawn over the whole state space. Where verdicts are calibrated by the grid, all of it has
     been asked about already; otherwise the model is asked about the rest, or, in replay, the page says that
-    it is not stored. Everything on the page is escaped, and its content security policy lets no script run
-    but its own and no request be made. The same result gives the same bytes.
+    it is not stored. A walk-forward result carries its verdicts and policies: its page asks no model, and
+    shows each fold's out-of-sample stretch as the gate was told. Everything on the page is escaped, and its
+    content security policy lets no script run but its own and no request be made. The same result gives the
+    same bytes.
 
     Examples
     --------
@@ -120,8 +127,8 @@ def write_csv(
     Parameters
     ----------
     folder : path
-        Gets ``trades.csv`` with a column ``run``, and where one model judged all bars ``verdicts.csv`` with a
-        column ``model``.
+        Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
+        ``model``. Text that a spreadsheet would run as a formula gets an apostrophe before it.
     result, data
         As in `write_report`.
 
@@ -165,6 +172,8 @@ def _json(charts: Sequence[Any]) -> markupsafe.Markup:
 def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
     found = [("strategy", _strategy(result))]
+    if isinstance(result, WalkForwardResult):
+        found += _fold_facts(result)
     for config in configs_of(result):
         try:
             identity = Advisor.shared(config).identity
@@ -178,10 +187,44 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
             found.append(("data", Path(data).name))
         found.append(("bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"))
         found.append(("SHA-256 of the bars", bars_sha256(bars)))
-    found += [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
+    said = [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
+    found += [(name, value) for name, value in said if (_SAME_AS.get(name, name), value) not in found]
     packages = ("backtrader", "numpy", "pandas", "llama-cpp-python")
     found += [("bt_llm", bt_llm.__version__), ("python", platform.python_version())]
     return found + [(name, importlib.metadata.version(name)) for name in packages]
+
+
+def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:
+    """Return which models a study asked and how, and the rules of its gates, with the folds of each."""
+    found: list[tuple[str, str]] = []
+    for models in asked_alike(result):
+        advisor = models[0].advisor
+        how = {f.name: getattr(advisor, f.name) for f in dataclasses.fields(advisor)}
+        how.pop("calibration")
+        found += [("model", models[0].name), ("SHA-256 of the model", models[0].sha256)]
+        found.append(("asked by", ", ".join(f"{name}={value!r}" for name, value in how.items())))
+        for model in models:
+            found.append(("calibrated by", f"{_prior(model.advisor)} in {folds_text(model.folds)}"))
+    rules: dict[str, list[int]] = {}
+    for one in result.folds:
+        if one.gate is not None:
+            rules.setdefault(_rule(one.gate), []).append(one.fold.number)
+    return found + [("gate", f"{rule} in {folds_text(numbers)}") for rule, numbers in rules.items()]
+
+
+def _prior(config: AdvisorConfig) -> str:
+    prior = config.calibration
+    if not isinstance(prior, Prior):
+        return str(prior)
+    return f"a prior of {prior.bullish:.4f} bullish, {prior.neutral:.4f} neutral, {prior.bearish:.4f} bearish"
+
+
+def _rule(gate: GateProtocol) -> str:
+    """Return what a gate does with its verdicts; who gives them stands elsewhere."""
+    if not isinstance(gate, Gate):
+        return repr(gate)
+    names = [field.name for field in dataclasses.fields(gate) if field.name not in ("advisor", "indicator")]
+    return f"{', '.join(f'{name}={getattr(gate, name)!r}' for name in names)}, {gate.indicator.__name__}"
 
 
 def _settings(result: Reportable) -> dict[str, Any]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["MAX_BARS", "MAX_POINTS", "curves", "drawdown", "keep", "price"]
+__all__ = ["MAX_BARS", "MAX_POINTS", "Stretch", "curves", "drawdown", "keep", "price"]
 
 MAX_POINTS = 4000
 """About how many points of equity curves are drawn."""
 
 MAX_BARS = 20_000
 """Bars of a price chart that are drawn."""
+
+Stretch: TypeAlias = tuple[pd.Timestamp, pd.Timestamp, str]
+"""Times of the first and last bar of a stretch, and its name."""
 
 _CODES = {"bullish": "b", "neutral": "n", "bearish": "s", "invalid": "i"}
 
@@ -93,7 +96,12 @@ def curves(equities: Mapping[str, pd.Series[float]]) -> dict[str, Any]:
     }
 
 
-def price(bars: pd.DataFrame, verdicts: pd.DataFrame | None, trades: pd.DataFrame) -> dict[str, Any]:
+def price(
+    bars: pd.DataFrame,
+    verdicts: pd.DataFrame | None,
+    trades: pd.DataFrame,
+    stretches: Sequence[Stretch] = (),
+) -> dict[str, Any]:
     """Return bars with verdicts and trades for the script.
 
     Parameters
@@ -104,6 +112,8 @@ def price(bars: pd.DataFrame, verdicts: pd.DataFrame | None, trades: pd.DataFram
         ``answer`` and ``confidence`` by time; see `bt_llm.research.scoring.Judged`.
     trades : DataFrame
         With the columns of `BacktestResult.trades`.
+    stretches : sequence of Stretch
+        Parts of the bars that have a name.
 
     Notes
     -----
@@ -139,6 +149,10 @@ def price(bars: pd.DataFrame, verdicts: pd.DataFrame | None, trades: pd.DataFram
                 [round(value, 2) for value in trades["pnlcomm"].tolist()],
                 strict=True,
             )
+        ],
+        "stretches": [
+            [*(_places(bars.index, pd.Series([first, end])) // step).tolist(), name]
+            for first, end, name in stretches
         ],
         "bars": len(bars),
         "drawn": len(last),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bt_llm.csv_files import save_csv
 from bt_llm.exceptions import ConfigError
 
 __all__ = ["METRICS", "Table", "count", "metrics_table", "number", "percent", "trades_table", "write_tables"]
@@ -133,7 +134,7 @@ def write_tables(
                 parts.append(frame)
             full = [part for part in parts if len(part)] or parts[:1]
             written.append(path / f"{title}.csv")
-            pd.concat(full, ignore_index=True).to_csv(written[-1], index=False, lineterminator="\n")
+            save_csv(pd.concat(full, ignore_index=True), written[-1], index=False)
     except OSError as error:
         raise ConfigError(f"tables cannot be written into {str(path)!r} ({error})") from error
     return written

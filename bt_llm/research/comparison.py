@@ -19,9 +19,10 @@ from bt_llm.backtest import BacktestResult, periods_per_year, run_backtest
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
+from bt_llm.research.answers import LABELS
 from bt_llm.research.findings import Bootstrap, interval, is_shown, plain
 from bt_llm.research.runs import Source
-from bt_llm.research.scoring import LABELS, Judged, ModelCost, ModelScore, judge, model_cost, score
+from bt_llm.research.scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
 from bt_llm.statistics import BootstrapResult
 
 __all__ = ["ModelComparison", "Models", "PairComparison", "compare_models", "gates_by_name"]

@@ -31,13 +31,11 @@ from bt_llm.exceptions import ConfigError, DataError, ModelError
 from bt_llm.gates import Gate
 from bt_llm.lines import copy_values
 from bt_llm.model_files import estimate_memory_mb, find_model, read_facts
+from bt_llm.research.answers import LABELS, answers_of
 from bt_llm.research.findings import plain
 from bt_llm.research.runs import inspect_run
 
-__all__ = ["LABELS", "Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
-
-LABELS = ("bullish", "neutral", "bearish", "invalid")
-"""What a model can answer, in the order of outcomes up, flat, down."""
+__all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
 _CONTEXT_TOKENS = 512  # holds the prompts of the templates that come with bt_llm
 
@@ -49,7 +47,8 @@ class Judged:
     Attributes
     ----------
     bars : DataFrame
-        One row for each bar that the model was asked about: ``answer`` (of `LABELS`), ``confidence``,
+        One row for each bar that the model was asked about: ``answer`` (of `bt_llm.research.answers.LABELS`,
+        whose first three are in the order of outcomes), ``confidence``,
         ``bullish``, ``neutral``, ``bearish`` (NaN for an invalid answer), ``outcome`` (0 up, 1 flat, 2
         down; NaN where `horizon` bars later there is none), and ``right`` (1.0, 0.0 or NaN likewise).
     horizon : int
@@ -115,21 +114,15 @@ def judge(
         raise ConfigError(f"flat={flat!r}: expected a number of ATR, 0 or more")
     bars = load_bars(data)
     _, ran = inspect_run(_Watch, bars, gate=gate)
-    lines = {name: copy_values(getattr(ran.advice.lines, name)) for name in _LINES}
+    frame = answers_of(ran.advice, bars.index)
     outcome = outcomes(bars["close"].to_numpy(), copy_values(ran.range.lines.atr), horizon, flat)
-    answer = np.select([lines["verdict"] == code for code in _CODES], LABELS[:3], default=LABELS[3])
-    right = np.where(
-        np.isnan(outcome), np.nan, answer == np.array([*LABELS])[np.nan_to_num(outcome).astype(int)]
-    )
-    frame = pd.DataFrame({"answer": answer, **lines, "outcome": outcome, "right": right}, index=bars.index)
-    asked = frame[~np.isnan(lines["confidence"])].drop(columns="verdict")
+    happened = np.array([*LABELS])[np.nan_to_num(outcome).astype(int)]
+    right = np.where(np.isnan(outcome), np.nan, frame["answer"].to_numpy() == happened)
+    frame = frame.assign(outcome=outcome, right=right)
+    asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
         raise DataError(f"{len(bars)} bars: no verdict has an outcome {horizon} bars later; give more bars")
     return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=ran.advice.usage)
-
-
-_LINES = ("verdict", "confidence", "bullish", "neutral", "bearish")
-_CODES = (1.0, 0.0, -1.0)
 
 
 def outcomes(

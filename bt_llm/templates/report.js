@@ -135,6 +135,16 @@
       });
       const upwards = axes(top, height, low, high, plain);
       inside(top, height, () => {
+        context.strokeStyle = colour("--muted");
+        context.lineWidth = 1;
+        context.setLineDash([2, 3]);
+        context.fillStyle = colour("--muted");
+        for (const [begin, stop, name] of spec.stretches) {
+          const x = across(begin - 0.5), label = name.split(",")[0];
+          context.beginPath(); context.moveTo(x, top); context.lineTo(x, top + height); context.stroke();
+          if (context.measureText(label).width + 8 < across(stop) - x) context.fillText(label, x + 4, top + 8);
+        }
+        context.setLineDash([]);
         context.strokeStyle = colour("--ink");
         if (each < 5) {
           context.lineWidth = 1.2;
@@ -169,9 +179,11 @@
       const [opens, highs, lows, closes] = spec.ohlc.map((list) => plain(list[i]));
       const verdict = VERDICTS[spec.verdicts[i]], sure = spec.confidence && spec.confidence[i];
       const trade = spec.trades.find((one) => one[0] <= i && i <= one[1]);
+      const stretch = spec.stretches.find((one) => one[0] <= i && i <= one[1]);
       return stamp(spec.times[i]) + "   open " + opens + ", high " + highs + ", low " + lows + ", close " + closes
         + (verdict ? "   " + verdict[0] + (sure !== null ? ", confidence " + percent(sure) : "") : "")
-        + (trade ? "   in a " + (trade[4] > 0 ? "long" : "short") + " trade that came to " + trade[5].toFixed(2) : "");
+        + (trade ? "   in a " + (trade[4] > 0 ? "long" : "short") + " trade that came to " + trade[5].toFixed(2) : "")
+        + (stretch ? "   " + stretch[2] : "");
     }
 
     function draw() {

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.backends.base import Progress
+from bt_llm.backends.base import ModelIdentity, Progress
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.calibration import Prior, mean_prior
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.indicators import LLMAdvice
+from bt_llm.policy import Policy
 from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
 
 __all__ = ["Desk", "open_desk"]
@@ -62,6 +63,7 @@ class Desk:
         self._on_prompts = on_prompts
         self._cells: dict[tuple[Asked, Window], NDArray[np.int64]] = {}
         self._priors: dict[tuple[Asked, Window], Prior | None] = {}
+        self._known: dict[Asked, list[int]] = {}
 
     def ask(self, gates: Iterable[tuple[GateProtocol | None, bool]]) -> None:
         """Ask for every verdict that the gates need in any window.
@@ -81,8 +83,9 @@ class Desk:
             config, _ = asked
             advisor = Advisor.shared(config)
             advisor.on_progress = self._on_prompts
-            cells = set(range(len(advisor.space))) if grid else self._all_cells(asked)
-            advisor.raw_cells(sorted(cells))
+            cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
+            advisor.raw_cells(cells)
+            self._known[asked] = cells
             advisor.on_progress = None
             advisor.close()
 
@@ -101,9 +104,21 @@ class Desk:
         """Return the gate as a worker gets it: with what was asked here, and no leave to ask."""
         if not isinstance(gate, Gate) or not _asks_as_usual(gate):
             return gate
-        folder, _ = self._cache(gate.advisor)
-        advisor = dataclasses.replace(gate.advisor, cache_dir=folder, cache_mode=CacheMode.REPLAY)
-        return dataclasses.replace(gate, advisor=advisor)
+        return dataclasses.replace(gate, advisor=self._replaying(gate.advisor))
+
+    def _replaying(self, config: AdvisorConfig) -> AdvisorConfig:
+        folder, _ = self._cache(config)
+        return dataclasses.replace(config, cache_dir=folder, cache_mode=CacheMode.REPLAY)
+
+    def policy(self, gate: GateProtocol | None) -> tuple[ModelIdentity, Policy] | None:
+        """Return who answered a gate, and what was asked here, calibrated as the gate has it.
+
+        None where nothing was asked here. The model is not asked about the cells that are left.
+        """
+        if not isinstance(gate, Gate) or (cells := self._known.get(self._asked(gate))) is None:
+            return None
+        advisor = Advisor.shared(self._replaying(gate.advisor))
+        return advisor.identity, Policy.of(advisor, cells)
 
     def _asked(self, gate: Gate) -> Asked:
         """Return what the raw verdicts of a gate depend on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,7 +15,11 @@ from typing import Any
 import pandas as pd
 
 from bt_llm.calibration import Prior
+from bt_llm.csv_files import save_csv
+from bt_llm.gates import Gate, GateProtocol
+from bt_llm.research.answers import LABELS
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
+from bt_llm.research.walk_forward._models import AskedModel
 from bt_llm.splits import Fold, fold_diagram
 from bt_llm.statistics import OverfittingResult
 
@@ -44,6 +49,12 @@ class FoldResult:
         were tried on the same train stretch; see `deflated_sharpe_ratio`. NaN where it has no meaning.
     prior : Prior or None
         What its verdicts were calibrated with, if the prior is that of the train stretch.
+    gate : gate or None
+        The gate that it traded with out of sample, that prior included.
+    verdicts : DataFrame or None
+        What the model told that gate on each out-of-sample bar, by time; columns as from
+        `bt_llm.research.answers.answers_of`. None where no model gated the trades, or the account was ruined
+        before the stretch.
     """
 
     fold: Fold
@@ -54,6 +65,8 @@ class FoldResult:
     scores: tuple[float, ...]
     deflated_sharpe: float
     prior: Prior | None = None
+    gate: GateProtocol | None = None
+    verdicts: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
     def efficiency(self) -> float:
@@ -62,11 +75,7 @@ class FoldResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; NaN becomes None."""
-        prior = self.prior and {
-            "bullish": self.prior.bullish,
-            "neutral": self.prior.neutral,
-            "bearish": self.prior.bearish,
-        }
+        answers = None if self.verdicts is None else self.verdicts["answer"]
         times = ("train_start", "train_end", "test_start", "test_end")
         return {
             "fold": self.fold.number,
@@ -76,7 +85,8 @@ class FoldResult:
             "out_of_sample": _figures(self.out_of_sample),
             "efficiency": _json(self.efficiency),
             "deflated_sharpe": _json(self.deflated_sharpe),
-            "prior": prior,
+            "prior": self.prior and dataclasses.asdict(self.prior),
+            "verdicts": answers if answers is None else {n: int((answers == n).sum()) for n in LABELS},
         }
 
 
@@ -161,6 +171,8 @@ class WalkForwardResult:
         Bars that the indicators of every trial see before it may decide, its first bar included.
     trials_run : int
         Trials that this run added to the ledger; the others were there already.
+    models : tuple of AskedModel
+        The models that the folds traded with, and each way in which one was asked.
     settings : dict
         Everything else that was asked for.
     """
@@ -178,6 +190,7 @@ class WalkForwardResult:
     overfitting: OverfittingResult | None
     warm_up: int
     trials_run: int
+    models: tuple[AskedModel, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -204,6 +217,22 @@ class WalkForwardResult:
     def returns(self) -> pd.Series[float]:
         """Simple out-of-sample return of each bar; the first bar has none."""
         return self.equity.pct_change().iloc[1:]
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """What the models told the folds' gates, by time; out-of-sample bars with an answer only.
+
+        Columns: ``fold`` (its number), ``model`` (as it was asked for), then those of `FoldResult.verdicts`.
+        """
+        parts = [
+            one.verdicts.assign(fold=one.fold.number, model=str(one.gate.advisor.model))
+            for one in self.folds
+            if one.verdicts is not None and isinstance(one.gate, Gate)
+        ]
+        if not parts:
+            return pd.DataFrame(columns=["fold", "model", "answer", "confidence", *LABELS[:3]])
+        joined = pd.concat(parts)
+        return joined.loc[joined["answer"] != "", ["fold", "model", *joined.columns.drop(["fold", "model"])]]
 
     @property
     def stability(self) -> tuple[ParameterStability, ...]:
@@ -246,14 +275,15 @@ class WalkForwardResult:
         return pd.DataFrame(rows, index=pd.Index([one.fold.number for one in self.folds], name="fold"))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``result.json``, ``folds.csv``, ``equity.csv`` and ``trades.csv`` into a folder."""
+        """Write into a folder: ``result.json``, and the folds, equity, trades and verdicts as CSV."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
         (path / "result.json").write_text(text, encoding="utf-8", newline="\n")
-        self.to_frame().to_csv(path / "folds.csv", lineterminator="\n")
-        self.equity.to_csv(path / "equity.csv", index_label="time", lineterminator="\n")
-        self.trades.to_csv(path / "trades.csv", index=False, lineterminator="\n")
+        save_csv(self.to_frame(), path / "folds.csv")
+        save_csv(self.equity.rename_axis("time").to_frame(), path / "equity.csv")
+        save_csv(self.trades, path / "trades.csv", index=False)
+        save_csv(self.verdicts.rename_axis("time"), path / "verdicts.csv")
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints: the same for the same study and ledger; NaN becomes None."""
@@ -271,6 +301,7 @@ class WalkForwardResult:
             "combinations": len(self.combinations),
             "overfitting": pbo and {"pbo": pbo.pbo, "loss_probability": pbo.loss_probability},
             "stability": [one.to_dict() for one in self.stability],
+            "models": [one.to_dict() for one in self.models],
             "warm_up": self.warm_up,
             "settings": {name: _json(value) for name, value in self.settings.items()},
         }

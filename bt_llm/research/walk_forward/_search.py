@@ -32,6 +32,7 @@ from bt_llm.research.walk_forward._grid import (
 )
 from bt_llm.research.walk_forward._jobs import Job, PortableStrategy, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
+from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
 from bt_llm.research.walk_forward._windows import (
     Account,
@@ -60,6 +61,7 @@ class _Trial:
     configuration: str
     description: str
     params: dict[str, Any]
+    gate: GateProtocol | None
     prior: Prior | None
 
 
@@ -148,7 +150,9 @@ class Search:
             before = len(ledger)
             outcomes = self._outcomes(trials, ledger, n_jobs, on_progress)
             results, record = self._walk(trials, outcomes)
-        return self._result(results, record, trials, outcomes, ledger, trials_run=len(ledger) - before)
+            models = asked_models(desk, results)
+        run = len(ledger) - before
+        return self._result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
 
     # Windows
 
@@ -217,6 +221,7 @@ class Search:
                 configuration=configuration,
                 description=canonical_json(description),
                 params=self._strategy_params(params, desk.replaying(gate)),
+                gate=gate,
                 prior=prior,
             )
 
@@ -276,7 +281,7 @@ class Search:
             returns = [self._scored(outcome, train, fold) for outcome in found]
             metrics = [measure(o, r, self.yearly) for o, r in zip(found, returns, strict=True)]
             chosen = best_of(metrics, self.metric, self.min_trades)
-            outcome = self._trade(tried[chosen], test, record)
+            outcome, verdicts = self._trade(tried[chosen], test, record)
             results.append(
                 FoldResult(
                     fold=fold,
@@ -287,6 +292,8 @@ class Search:
                     scores=tuple(self.metric.score(one) for one in metrics),
                     deflated_sharpe=_deflated(returns[chosen], [sharpe_per_bar(r) for r in returns]),
                     prior=tried[chosen].prior,
+                    gate=tried[chosen].gate,
+                    verdicts=verdicts,
                 )
             )
         return results, record
@@ -298,19 +305,30 @@ class Search:
             return returns
         return returns[np.isin(np.arange(window.first + 1, window.stop), fold.scored)]
 
-    def _trade(self, trial: _Trial, window: Window, record: _Stretches) -> TrialOutcome:
-        """Trade a test stretch with the value that the one before left."""
+    def _trade(
+        self, trial: _Trial, window: Window, record: _Stretches
+    ) -> tuple[TrialOutcome, pd.DataFrame | None]:
+        """Trade a test stretch with the value that the one before left, by the verdicts that come back."""
+        told: list[pd.DataFrame | None] = []
         if record.value <= 0.0:
             equity = np.full(window.stop - window.first, record.value)
             outcome = TrialOutcome(equity=equity, trades=0, wins=0, held=0, traded=0.0)
         else:
             account = dataclasses.replace(self.account, cash=record.value)
-            cut = self.arrays.cut(window)
-            outcome, trades = run_window(self.strategy, cut, window.warm_up, trial.params, account)
+            cut, times = self.arrays.cut(window), self.index[window.start : window.stop]
+            outcome, trades = run_window(
+                self.strategy,
+                cut,
+                window.warm_up,
+                trial.params,
+                account,
+                lambda strategy: told.append(gate_answers(strategy, times)),
+            )
             record.trades += trades
         record.outcomes.append(outcome)
         record.value = float(outcome.equity[-1])
-        return outcome
+        seen = told[0] if told else None
+        return outcome, None if seen is None else seen.iloc[window.first - window.start :]
 
     # Result
 
@@ -322,6 +340,7 @@ class Search:
         outcomes: Mapping[str, TrialOutcome],
         ledger: TrialLedger,
         trials_run: int,
+        models: tuple[AskedModel, ...],
     ) -> WalkForwardResult:
         joined = record.joined()
         returns = returns_of(joined.equity)
@@ -341,6 +360,7 @@ class Search:
             overfitting=self._overfitting(trials, outcomes),
             warm_up=self.warm_up,
             trials_run=trials_run,
+            models=models,
             settings=self._settings(),
         )
 

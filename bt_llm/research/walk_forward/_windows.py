@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bt_llm.backtest import _feed, _in_range, _ShareOfAccount
 from bt_llm.exceptions import BtLlmError, StrategyError
 from bt_llm.indicators import LLMAdvice
-from bt_llm.lines import copy_values
+from bt_llm.lines import ArrayFeed, copy_values
 from bt_llm.research.ledger import TrialOutcome
 from bt_llm.verdict import Verdict
 
@@ -133,26 +133,10 @@ def trades_frame(trades: Sequence[Trade]) -> pd.DataFrame:
     return frame
 
 
-class _ArrayFeed(bt.feed.DataBase):  # type: ignore[misc]
-    """A feed that is preloaded in one go: bar by bar it takes as long as the rest of a run."""
-
-    def fill(self, bars: Bars) -> _ArrayFeed:
-        """Say which bars."""
-        self._columns = bars.columns
-        return self
-
-    def preload(self) -> None:
-        """Fill the lines."""
-        for name, values in zip(_LINES, self._columns, strict=True):
-            getattr(self.lines, name).array = array("d", values.tobytes())
-        self.lines.openinterest.array = array("d", [math.nan]) * self._columns.shape[1]
-        self.home()
-
-
 def _cerebro(bars: Bars) -> bt.Cerebro:
     cerebro = bt.Cerebro(stdstats=False)
-    feed = _ArrayFeed(timeframe=bars.timeframe, compression=bars.compression)
-    cerebro.adddata(feed.fill(bars), name=bars.name)
+    feed = ArrayFeed(dataname=bars.columns, timeframe=bars.timeframe, compression=bars.compression)
+    cerebro.adddata(feed, name=bars.name)
     return cerebro
 
 
@@ -262,6 +246,7 @@ def run_window(
     warm_up: int,
     params: dict[str, Any],
     account: Account,
+    on_end: Callable[[bt.Strategy], None] | None = None,
 ) -> tuple[TrialOutcome, list[Trade]]:
     """Run a strategy over a window.
 
@@ -277,6 +262,8 @@ def run_window(
         Of the strategy, its gate included.
     account : Account
         Starting cash and costs.
+    on_end : callable, optional
+        Called with the strategy as the run left it.
 
     Returns
     -------
@@ -305,6 +292,8 @@ def run_window(
             f"{strategy.__name__} skipped itself with {_shown(params)}: expected every combination to run; "
             f"leave some out by constraints, such as 'fast < slow'"
         )
+    if on_end is not None:
+        on_end(ran[0])
     outcome = TrialOutcome(
         equity=np.array(log.equity),
         trades=len(log.trades),

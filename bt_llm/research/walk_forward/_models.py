@@ -1,0 +1,116 @@
+"""Which models the folds of a study traded with, what they said, and how they were asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import backtrader as bt
+import pandas as pd
+
+from bt_llm.advisor import AdvisorConfig
+from bt_llm.calibration import Prior
+from bt_llm.gates import AttachedAdviceGate, Gate, attached_gates
+from bt_llm.indicators import LLMAdvice
+from bt_llm.policy import Policy
+from bt_llm.research.answers import answers_of
+
+if TYPE_CHECKING:
+    from bt_llm.research.walk_forward._advice import Desk
+    from bt_llm.research.walk_forward._results import FoldResult
+
+__all__ = ["AskedModel", "asked_models", "gate_answers"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AskedModel:
+    """A model, one way to ask it, and the folds that chose both and traded with them.
+
+    Attributes
+    ----------
+    advisor : AdvisorConfig
+        How it was asked; a prior of a fold's train stretch stands in `calibration`.
+    name : str
+        Of the model that answered.
+    sha256 : str
+        Of its file.
+    folds : tuple of int
+        Numbers of the folds.
+    policy : Policy
+        Its verdicts over the state space, as they were stored when the study was run; NaN for states that
+        the study did not ask about.
+    """
+
+    advisor: AdvisorConfig
+    name: str
+    sha256: str
+    folds: tuple[int, ...]
+    policy: Policy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without where verdicts are kept: they do not depend on it."""
+        advisor = self.advisor
+        calibration = advisor.calibration
+        return {
+            "model": self.name,
+            "sha256": self.sha256,
+            "folds": list(self.folds),
+            "template": advisor.template_source,
+            "reader": advisor.reader,
+            "numerics": advisor.numerics,
+            "calibration": dataclasses.asdict(calibration) if isinstance(calibration, Prior) else calibration,
+        }
+
+
+def asked_models(desk: Desk, folds: Iterable[FoldResult]) -> tuple[AskedModel, ...]:
+    """Return the models that folds traded with, in the order of their first folds; none is asked.
+
+    Parameters
+    ----------
+    desk : Desk
+        Where they were asked before the search.
+    folds : iterable of FoldResult
+        What was chosen.
+    """
+    chosen: dict[tuple[AdvisorConfig, type[LLMAdvice]], list[FoldResult]] = {}
+    for fold in folds:
+        if isinstance(fold.gate, Gate):
+            chosen.setdefault((fold.gate.advisor, fold.gate.indicator), []).append(fold)
+    found = []
+    for (advisor, _), those in chosen.items():
+        asked = desk.policy(those[0].gate)
+        if asked is not None:
+            identity, policy = asked
+            found.append(
+                AskedModel(
+                    advisor=advisor,
+                    name=identity.name,
+                    sha256=identity.sha256,
+                    folds=tuple(fold.fold.number for fold in those),
+                    policy=policy,
+                )
+            )
+    return tuple(found)
+
+
+def gate_answers(strategy: bt.Strategy, times: pd.Index) -> pd.DataFrame | None:
+    """Return what the model told a strategy's gate, after the run; None without such a gate.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        Its first gate on its first data counts.
+    times : Index
+        Of the bars of that data.
+
+    Returns
+    -------
+    DataFrame or None
+        As from `bt_llm.research.answers.answers_of`.
+    """
+    for gate in attached_gates(strategy):
+        if isinstance(gate, AttachedAdviceGate) and gate.data is strategy.data:
+            return answers_of(gate.advice, times)
+    return None
