@@ -111,8 +111,10 @@ def test_a_name_says_who_is_asked_and_how() -> None:
         4,
         2.5,
     )
-    assert config.name == f"openai:https://llm.example:8443/api/v1?model=org/big&sha256={'ab' * 32}"
+    assert config.name == f"openai:*?model=org/big&sha256={'ab' * 32}"  # wherever those weights are
     assert RemoteConfig.parse(config.name).name == config.name
+    unpinned = RemoteConfig.parse("openai:https://LLM.example:8443/api/v1/?model=org/big&timeout=2.5")
+    assert unpinned.name == "openai:https://llm.example:8443/api/v1?model=org/big"
     assert RemoteConfig.parse("openai:http://localhost:80").base_url == "http://localhost:80/v1"
     assert RemoteConfig.parse("openai:http://[::1]:80/v1").host == "[::1]:80"
 
