@@ -182,7 +182,8 @@ class Plan:
         money = self.total("money")
         if money is None:
             return "the price of a server is not known: give --price-per-mtok"
-        return f"{money:,.2f} is over the budget of {budget:,.2f}" if money > budget else ""
+        # A budget that is no number allows nothing.
+        return "" if money <= budget else f"{money:,.2f} is over the budget of {budget:,.2f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for JSON."""
