@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +280,20 @@ def test_a_plan_says_that_it_is_over_the_budget(priced: Path) -> None:
     result = CliRunner().invoke(app, [str(priced)], catch_exceptions=False)
     assert result.exit_code == 0
     assert "is over the budget of 0.01" in result.stderr
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2_path")
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_the_figures_of_the_plan(name: str, repository: Path) -> None:
+    text = (repository / name).read_text(encoding="utf-8")
+    [command] = re.findall(r"^bt-llm plan (--symbols .*)$", text, re.MULTILINE)
+    made = run(*shlex.split(command))
+    shown = [
+        f"| {one['model']} | {one['prompts']} | {one['tokens_cold']:,} | {one['seconds_cold']:.1f} s | "
+        f"{one['money_cold']:.2f} |"
+        for one in made["models"]
+    ]
+    assert len(shown) == 4
+    assert "\n".join(shown) in text
+    assert round(made["backtest_seconds"] / 60) == 15

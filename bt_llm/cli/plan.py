@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bt_llm.advisor import Advisor, AdvisorConfig
@@ -75,6 +76,8 @@ def plan(
         print_json(made.to_dict())
     else:
         show(_table(made))
+        for one in made.models:
+            say(f"{one.model}: from {one.source}")
         say(_sentence(made))
     if ask:
         approve(made, budget, yes=yes)
@@ -159,25 +162,29 @@ def _ask(configs: list[AdvisorConfig]) -> None:
 
 
 def _table(made: Plan) -> Table:
-    table = Table(title="Plan", title_justify="left")
+    # Narrow: 80 columns are few for a model's address and eight numbers.
+    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("model", overflow="fold")
-    for title in ("prompts", "cached", "left", "tokens left", "time cold", "time left", "money left"):
-        table.add_column(title, justify="right")
-    table.add_column("from", overflow="fold")
+    for title in (
+        *("prompts\n", "cached\n", "left\n", "tokens\nleft"),
+        *("time\ncold", "time\nleft", "money\ncold", "money\nleft"),
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
     for model in made.models:
-        table.add_row(*_row(model), model.source)
+        table.add_row(*_row(model))
     return table
 
 
 def _row(model: ModelPlan) -> list[str]:
     return [
-        model.model,
+        escape(model.model),
         f"{model.prompts:,}",
         f"{model.cached:,}",
         f"{model.left:,}",
         f"{model.tokens(model.left):,}",
         _time(model.seconds(model.prompts)),
         _time(model.seconds(model.left)),
+        _money(model.money(model.prompts)),
         _money(model.money(model.left)),
     ]
 
