@@ -217,6 +217,16 @@ def test_a_different_server_is_refused(one: Any, two: Any, match: str) -> None:
         assert not answered(first, second)
 
 
+def test_a_way_of_reading_that_is_remembered_is_tried_on_each() -> None:
+    with several(FaultyServer(), FaultyServer(most_tokens=20)) as (first, second):
+        known = [backend(first).identity]
+        both = RemoteBackend(RemoteConfig.parse(name(first, second)), known=known)
+        with pytest.raises(ConfigError, match=r"the way of reading is .* give via= and top= that all can do"):
+            _ = both.identity
+        agreed = RemoteBackend(RemoteConfig.parse(name(first, second, top=20)), known=known)
+        assert len(ask(agreed, 3)) == 3
+
+
 def test_what_only_one_server_reports_is_no_difference() -> None:
     with several(FaultyServer(meta={"n_params": 7}), FaultyServer()) as (first, second):
         assert len(ask(backend(first, second), 3)) == 3

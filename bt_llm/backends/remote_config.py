@@ -87,7 +87,8 @@ class RemoteConfig:
     backoff_s : float
         Longest pause before the first retry; it doubles with each, up to 30 s.
     key_env : str
-        Name of the environment variable that holds the API key, if the server wants one.
+        Name of the environment variable that holds the API key, if the server wants one; of several, each
+        is sent it.
     max_bytes : int
         Longest reply that is read.
 

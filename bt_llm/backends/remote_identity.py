@@ -84,7 +84,8 @@ def identify_servers(config: RemoteConfig, known: Sequence[ModelIdentity] = ()) 
     pin = config.sha256 or (local.sha256 if local else "")
     asked = config.servers
     with ThreadPoolExecutor(len(asked), "bt_llm remote") as pool:
-        answers = list(pool.map(lambda server: _ask(server, pin, local, known), asked))
+        several = len(asked) > 1
+        answers = list(pool.map(lambda one: _ask(one, pin, local, known, several=several), asked))
     servers = [answer for answer in answers if isinstance(answer, _Server)]
     gone = [answer for answer in answers if isinstance(answer, ServerGoneError)]
     if not servers:
@@ -165,7 +166,12 @@ def _local(config: RemoteConfig) -> ModelIdentity | None:
 
 
 def _ask(
-    config: RemoteConfig, pin: str, local: ModelIdentity | None, known: Sequence[ModelIdentity]
+    config: RemoteConfig,
+    pin: str,
+    local: ModelIdentity | None,
+    known: Sequence[ModelIdentity],
+    *,
+    several: bool,
 ) -> _Server | ServerGoneError:
     """Return what one server says, or why it says nothing."""
 
@@ -179,7 +185,10 @@ def _ask(
             )
         reported = models[asking.model]
         who = _who(config, pin, asking.model, reported)
-        reader = _remembered(config, who, known) or await _settle(config, asking)
+        reader = _remembered(config, who, known)
+        # What one of several servers was read by may be more than another one can do.
+        if reader is None or (several and not await reader.works(asking)):
+            reader = await _settle(config, asking)
         template, eos = "", ""
         if reader.via == "completions":
             template, eos = (
