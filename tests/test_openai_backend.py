@@ -158,8 +158,8 @@ def test_nothing_is_asked_before_it_is_needed() -> None:
     assert list(backend.score([], LABELS)) == []
 
 
-def test_without_h11_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "h11", None)
+def test_without_httpx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
     with fails(MissingExtraError, re.escape("pip install 'bt-llm[remote]'")):
         _ = RemoteBackend.named("openai:http://127.0.0.1:1/v1").identity
 
@@ -446,13 +446,16 @@ def test_a_senseless_retry_after_blocks_nobody(retry_after: str) -> None:
         ("echo key in garbage", ModelError, "message is withheld"),
     ],
 )
-def test_what_no_retry_cures_is_not_retried(fault: str, kind: type[Exception], match: str) -> None:
+def test_what_no_retry_cures_is_not_retried(
+    fault: str, kind: type[Exception], match: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with FaultyServer(only_prompts(fault)) as server:
         backend = remote(server)
         with fails(kind, match):
             ask(backend, 1)
         assert server.asked[prompts(1)[0].text] == 1
         assert f"Bearer {SECRET}" in server.authorizations  # it was really sent
+        assert "send_request_headers" in caplog.text  # and the HTTP library wrote its debug log
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bt_llm.backends.base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
@@ -82,7 +83,7 @@ class RemoteBackend:
     GenerationTimeout
         If the deadline is over.
     MissingExtraError
-        If h11 is not installed.
+        If httpx is not installed.
 
     Examples
     --------
@@ -131,8 +132,13 @@ class RemoteBackend:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """The servers, and the way they are read."""
-        return {"backend": "openai", "server": self.config.addresses, **asdict(self.reader)}
+        """The servers, the way they are read, and the HTTP library."""
+        try:
+            httpx = version("httpx")
+        except PackageNotFoundError:
+            httpx = ""
+        reader = asdict(self.reader)
+        return {"backend": "openai", "server": self.config.addresses, "httpx": httpx, **reader}
 
     def score(
         self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"

@@ -15,21 +15,24 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from bt_llm.backends.remote_config import ApiKey, RemoteConfig
-from bt_llm.backends.remote_http import BrokenError, TooLongError, Wire, tls_context
 from bt_llm.backends.remote_replies import ReplyError, ServerGoneError, read_json
-from bt_llm.exceptions import ModelError
+from bt_llm.exceptions import MissingExtraError, ModelError
 
-__all__ = ["Exchange", "Reply", "Server"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Exchange", "Quiet", "Reply", "Server", "import_httpx"]
 
 _log = logging.getLogger("bt_llm.remote")
 
 _LONGEST_BACKOFF_S = 30.0
 _REFUSED_RETRIES = 3
 """Of a server that does not let anybody connect, while others can take its work."""
+
+_HTTP_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,12 @@ class Exchange:
     ----------
     server : Server
         Whom it asks.
-    wire : Wire
+    transport : httpx.AsyncHTTPTransport
         The connection.
     """
 
-    def __init__(self, server: Server, wire: Wire) -> None:
-        self._server, self._wire = server, wire
+    def __init__(self, server: Server, transport: httpx.AsyncHTTPTransport) -> None:
+        self._server, self._transport = server, transport
 
     @property
     def host(self) -> str:
@@ -72,7 +75,7 @@ class Exchange:
 
     async def __call__(self, path: str, payload: Any = None) -> Reply:
         """Ask until there is a reply that no retry would change."""
-        return await self._server.ask(self._wire, path, payload)
+        return await self._server.ask(self._transport, path, payload)
 
 
 class Server:
@@ -106,27 +109,28 @@ class Server:
             "User-Agent": "bt-llm",
             **key.headers,
         }
-        self._context = tls_context(config.base_url)
-        self._base = urlsplit(config.base_url).path
+        # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
+        secure = config.base_url.startswith("https:")
+        self._context = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._urls: dict[str, httpx.URL] = {}
         self._not_before = 0.0  # time of the loop until which the server wants to be left alone
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Exchange]:
-        """Hold what asks one request at a time."""
-        config = self.config
-        wire = Wire(
-            config.base_url,
-            self._context,
-            self._headers,
-            timeout_s=config.timeout_s,
-            max_bytes=config.max_bytes,
-        )
-        try:
-            yield Exchange(self, wire)
-        finally:
-            await wire.close()
+        """Open what asks one request at a time."""
+        async with self._transport() as transport:
+            yield Exchange(self, transport)
 
-    async def ask(self, wire: Wire, path: str, payload: Any = None) -> Reply:
+    def _transport(self) -> httpx.AsyncHTTPTransport:
+        """Return what holds one connection: httpx without its client, which takes as long again."""
+        module = import_httpx()
+        limits = module.Limits(max_connections=1, max_keepalive_connections=1)
+        transport: httpx.AsyncHTTPTransport = module.AsyncHTTPTransport(
+            verify=self._context, limits=limits, trust_env=False
+        )
+        return transport
+
+    async def ask(self, transport: httpx.AsyncHTTPTransport, path: str, payload: Any = None) -> Reply:
         """Ask until there is a reply that no retry would change.
 
         Raises
@@ -138,16 +142,17 @@ class Server:
         TimeoutError
             If the deadline would be over before the next attempt.
         """
+        httpx = import_httpx()
         body = None if payload is None else json.dumps(payload).encode()
         for attempt in itertools.count():
             await self._sleep_until(self._not_before)
             pause = _backoff(self.config.backoff_s, attempt, body or path.encode())
             reply, problem, retries = None, "", self.config.retries
             try:
-                reply, wanted = await self._once(wire, path, body)
-            except BrokenError as error:
-                problem = str(error)
-                if self.has_others and error.refused:
+                reply, wanted = await self._once(transport, path, body)
+            except httpx.TransportError as error:
+                problem = self._broken(error)
+                if self.has_others and isinstance(error, httpx.ConnectError):
                     retries = min(retries, _REFUSED_RETRIES)
             else:
                 if not reply.may_pass:
@@ -174,32 +179,41 @@ class Server:
                 async with asyncio.timeout(left):
                     await self.stop.wait()
 
-    async def _once(self, wire: Wire, path: str, body: bytes | None) -> tuple[Reply, float | None]:
+    async def _once(
+        self, transport: httpx.AsyncHTTPTransport, path: str, body: bytes | None
+    ) -> tuple[Reply, float | None]:
         """Ask once; return the reply, and for how many seconds the server wants no other request."""
-        host = self.config.host
-        target = self._base + path if path.startswith("/") else urlsplit(path).path
-        try:
-            response = await wire.request(target, body)
-        except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
-            raise ModelError(
-                f"{host}: no secure connection ({reason}); if the certificate is your own, set SSL_CERT_FILE "
-                "to the file of its authority"
-            ) from None
-        except TooLongError:
-            raise ReplyError(
-                f"{host}: the reply is longer than {self.config.max_bytes:,} bytes: refused"
-            ) from None
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise ReplyError(f"{host}: the reply is compressed, which was not asked for: refused")
-        if 300 <= response.status < 400:
-            raise ModelError(
-                f"{host}: {path} redirects elsewhere (status {response.status}): refused, since the API key "
-                "would go along; give the final address"
-            )
-        return self._read(response.status, response.content), _retry_after(
-            response.headers.get("retry-after")
+        httpx, config = import_httpx(), self.config
+        request = httpx.Request(
+            "GET" if body is None else "POST",
+            self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._address(path))),
+            headers=self._headers,
+            content=body,
+            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), config.timeout_s)},
         )
+        response = await transport.handle_async_request(request)
+        try:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise ReplyError(f"{config.host}: the reply is compressed, which was not asked for: refused")
+            if 300 <= response.status_code < 400:
+                raise ModelError(
+                    f"{config.host}: {path} redirects elsewhere (status {response.status_code}): refused, "
+                    "since the API key would go along; give the final address"
+                )
+            content = bytearray()
+            async for piece in response.aiter_raw():
+                content += piece
+                if len(content) > config.max_bytes:
+                    raise ReplyError(
+                        f"{config.host}: the reply is longer than {config.max_bytes:,} bytes: refused"
+                    )
+        finally:
+            await response.aclose()
+        wanted = _retry_after(response.headers.get("retry-after"))
+        return self._read(response.status_code, bytes(content)), wanted
+
+    def _address(self, path: str) -> str:
+        return self.config.base_url + path if path.startswith("/") else path
 
     def _read(self, status: int, content: bytes) -> Reply:
         if 200 <= status < 300:
@@ -217,6 +231,41 @@ class Server:
         if self._key.repeated_in(text):
             return "(its message is withheld: it repeats the API key)"
         return "".join(c if c.isprintable() else " " for c in text)[:300]
+
+    def _broken(self, error: httpx.TransportError) -> str:
+        """Return what broke the connection; raises where asking again would change nothing."""
+        httpx = import_httpx()
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLError):
+                reason = getattr(cause, "verify_message", "") or cause.reason or "handshake failed"
+                raise ModelError(
+                    f"{self.config.host}: no secure connection ({reason}); if the certificate is your own, "
+                    "set SSL_CERT_FILE to the file of its authority"
+                ) from None
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            raise ModelError(
+                f"{self.config.host}: the request cannot be sent ({type(error).__name__})"
+            ) from None
+        if isinstance(error, httpx.TimeoutException):
+            return f"no answer for {self.config.timeout_s:g} s"
+        return "cannot connect" if isinstance(error, httpx.ConnectError) else "the connection broke"
+
+
+def import_httpx() -> Any:
+    """Return the module.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtraError("remote models need httpx: pip install 'bt-llm[remote]'") from error
+    return httpx
 
 
 def _backoff(first_s: float, attempt: int, seed: bytes) -> float:
@@ -257,3 +306,21 @@ def _complaint(content: bytes) -> str:
     error = document.get("error", document) if isinstance(document, dict) else document
     parts = [error.get("message"), error.get("detail")] if isinstance(error, dict) else [error]
     return next((part for part in parts if isinstance(part, str)), "")
+
+
+class Quiet:
+    """Keep a key that a server repeats in its headers out of the HTTP library's own debug log."""
+
+    def __init__(self, key: ApiKey) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        for name in _HTTP_LOGGERS:
+            logging.getLogger(name).addFilter(self._harmless)
+
+    def __exit__(self, *_: object) -> None:
+        for name in _HTTP_LOGGERS:
+            logging.getLogger(name).removeFilter(self._harmless)
+
+    def _harmless(self, record: logging.LogRecord) -> bool:
+        return not self._key.repeated_in(record.getMessage())

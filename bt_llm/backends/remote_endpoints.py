@@ -12,9 +12,8 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from bt_llm.backends.remote_calls import Exchange, Server
+from bt_llm.backends.remote_calls import Exchange, Quiet, Server, import_httpx
 from bt_llm.backends.remote_config import ApiKey, RemoteConfig
-from bt_llm.backends.remote_http import import_h11
 from bt_llm.backends.remote_replies import ServerGoneError
 from bt_llm.exceptions import GenerationTimeout, ModelError
 
@@ -75,11 +74,11 @@ class Calls:
         GenerationTimeout
             If ``deadline_s`` is over.
         MissingExtraError
-            If h11 is not installed.
+            If httpx is not installed.
         """
         if count == 0:
             return
-        import_h11()
+        import_httpx()
         run = _Run(self._configs, count, work)
         results: dict[int, T] = {}
         told = 0
@@ -164,8 +163,9 @@ class _Run(Generic[T]):
             for _ in range(min(server.config.connections, self.count))
         ]
         try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.gather(*workers)
+            with Quiet(self._key):
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.gather(*workers)
         except TimeoutError:
             raise self._too_late() from None
 
