@@ -381,13 +381,12 @@ class Advisor:
         started = time.perf_counter()
         for batch in readings:
             usage.model_seconds += time.perf_counter() - started
-            usage.model_calls += len(batch)
-            usage.tokens += sum(int(extra.get("tokens", 0)) for _, extra in batch)
             asked = questions[done : done + len(batch)]
             done += len(batch)
-            yield [
-                (q, verdict, {**common, **extra}) for q, (verdict, extra) in zip(asked, batch, strict=True)
-            ]
+            answered = [(q, *reading) for q, reading in zip(asked, batch, strict=True) if reading is not None]
+            usage.model_calls += len(answered)
+            usage.tokens += sum(int(extra.get("tokens", 0)) for _, _, extra in answered)
+            yield [(q, verdict, {**common, **extra}) for q, verdict, extra in answered]
             started = time.perf_counter()
 
     def _asked_backend(self) -> Backend:

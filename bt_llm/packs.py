@@ -1,9 +1,9 @@
 """Packs: verdicts in one text file that can be committed, mailed, merged and replayed elsewhere.
 
 A pack is a function of the verdicts in it and of nothing else: lines and names are sorted, JSON is canonical,
-and what differs between two recordings of one verdict (when, and how fast) stays behind in the cache. So a
-pack exported twice has the same bytes, packs merge in any order to the same bytes, and a diff shows what
-changed.
+and what differs between two recordings of one verdict (when, how fast, and by which server) stays behind in
+the cache. So a pack exported twice has the same bytes, packs merge in any order to the same bytes, and a diff
+shows what changed.
 
 The file is JSON Lines, in ASCII::
 
@@ -41,7 +41,7 @@ OnConflict = Literal["refuse", "ours", "theirs"]
 
 FORMAT = 1
 KIND = "bt_llm pack"
-VOLATILE = ("milliseconds", "written")
+VOLATILE = ("milliseconds", "server", "written")
 """Parts of a provenance that differ between two recordings of one verdict; packs leave them out."""
 
 MAX_BYTES = 256 * 2**20

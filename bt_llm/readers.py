@@ -16,7 +16,7 @@ __all__ = ["JSON_SAMPLING", "Reader", "parse_verdict", "read_json", "read_logpro
 Reader = Literal["logprobs", "json"]
 
 Reading = tuple[Verdict, Mapping[str, Any]]
-"""A raw verdict, and what is worth writing beside it."""
+"""A raw verdict, and what is worth writing beside it; None stands for a prompt that got no answer."""
 
 MAX_REASON = 400
 JSON_SAMPLING = {"max_tokens": 160, "seed": 0}
@@ -25,7 +25,7 @@ JSON_SAMPLING = {"max_tokens": 160, "seed": 0}
 
 def read_logprobs(
     backend: Backend, prompts: Sequence[Prompt], labels: Sequence[str], numerics: Numerics
-) -> Iterator[list[Reading]]:
+) -> Iterator[list[Reading | None]]:
     """Yield verdicts read from the labels' log-probabilities, batch by batch.
 
     Parameters
@@ -40,7 +40,10 @@ def read_logprobs(
         See the llama.cpp backend.
     """
     for batch in backend.score(prompts, labels, numerics=numerics):
-        yield [(_from_scores(s), {"tokens": s.tokens, "milliseconds": s.milliseconds}) for s in batch]
+        yield [
+            None if s is None else (_from_scores(s), {"tokens": s.tokens, "milliseconds": s.milliseconds})
+            for s in batch
+        ]
 
 
 def _from_scores(scores: LabelScores) -> Verdict:
@@ -79,9 +82,14 @@ def json_sampling(words: Sequence[str]) -> dict[str, Any]:
     return {**JSON_SAMPLING, "schema_sha256": digest}
 
 
-def read_json(backend: Backend, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[list[Reading]]:
+def read_json(
+    backend: Backend, prompts: Sequence[Prompt], words: Sequence[str]
+) -> Iterator[list[Reading | None]]:
     """Yield verdicts with a reason, generated under a grammar, one by one."""
     for answer in backend.generate_json(prompts, verdict_schema(words), **JSON_SAMPLING):
+        if answer is None:
+            yield [None]
+            continue
         verdict = (
             parse_verdict(answer.text, words) if answer.finished else Verdict.invalid("cut off by max_tokens")
         )

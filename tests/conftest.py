@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import hypothesis
+import planted
 import pytest
 
 # Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
@@ -15,6 +16,12 @@ hypothesis.settings.load_profile("bt_llm")
 
 # A runner in the background ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Plant an API key, and look for it everywhere when all tests have run."""
+    config.pluginmanager.register(planted)
+
 
 ROOT = Path(__file__).resolve().parent.parent
 

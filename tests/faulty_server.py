@@ -67,9 +67,10 @@ class FaultyServer:
         retry_after: str = "0.05",
         props: Mapping[str, Any] | None = None,
         context: ssl.SSLContext | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.fault, self.endpoints, self.models, self.props = fault, endpoints, models, props
-        self.tokens = dict(tokens or {})
+        self.tokens, self.meta, self.dead = dict(tokens or {}), dict(meta or {}), False
         self.most_tokens, self.delay_s, self.retry_after = most_tokens, delay_s, retry_after
         self.asked: collections.Counter[str] = collections.Counter()
         self.answered: collections.Counter[str] = collections.Counter()
@@ -105,6 +106,12 @@ class FaultyServer:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+    def die(self) -> None:
+        """Answer nobody from now on, and let nobody connect."""
+        self.dead = True
+        self._http.shutdown()
+        self._http.socket.close()
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
@@ -161,7 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/models" and "models redirect" in server.endpoints:
             self._send(307, b"", {"Location": "http://127.0.0.1:1/v1/models"})
         elif self.path == "/v1/models":
-            entries = [{"id": name, "object": "model", "created": time.time()} for name in server.models]
+            entries = [
+                {"id": name, "object": "model", "created": time.time(), "meta": server.meta}
+                for name in server.models
+            ]
             self._json(200, {"object": "list", "data": entries})
         elif self.path == "/props" and server.props is not None:
             self._json(200, server.props)
@@ -170,6 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server, started = self.server_of, time.monotonic()
+        if server.dead:
+            self.close_connection = True
+            return
         payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = payload["prompt"] if "prompt" in payload else payload["messages"][-1]["content"]
         with server.busy():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -16,10 +17,12 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trustme
 from faulty_server import LABELS, Fault, FaultyServer, probabilities, random_faults
+from planted import CORE, SECRET
 
 from bt_llm import readers
 from bt_llm.advisor import Advisor, AdvisorConfig
@@ -40,7 +43,6 @@ from bt_llm.prompts import PromptTemplate
 from bt_llm.state import StateSpace
 from bt_llm.verdict import Action
 
-SECRET = "sk-planted-7f3a9c51e8d2b604"
 SPLIT = {" Bullish": (" Bull", "ish"), " Bearish": (" Bear", "ish")}
 NAN = (-math.inf,) * 3
 
@@ -48,21 +50,19 @@ NAN = (-math.inf,) * 3
 @pytest.fixture(autouse=True)
 def secret_stays_secret(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[None]:
-    """Plant an API key in every test of this module, and look for it afterwards wherever it could be."""
-    monkeypatch.setenv("BT_LLM_API_KEY", SECRET)
+    """Look for the planted API key after every test of this module, in what it printed and logged too."""
     caplog.set_level(logging.DEBUG)
     yield
     output = capfd.readouterr()
     records = [record.getMessage() for phase in ("setup", "call") for record in caplog.get_records(phase)]
     for text in (*records, output.out, output.err):
-        assert SECRET not in text
+        assert CORE not in text
     for path in tmp_path.rglob("*"):
         if path.is_file():
-            assert SECRET.encode() not in path.read_bytes(), path
+            assert CORE.encode() not in path.read_bytes(), path
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def fails(kind: type[Exception], match: str) -> Iterator[None]:
         yield
     error = caught.value
     everything = "".join(traceback.format_exception(error)) + repr(error) + repr(error.args)
-    assert SECRET not in everything
+    assert CORE not in everything
     assert "\n" not in str(error)
 
 
@@ -111,8 +111,10 @@ def test_a_name_says_who_is_asked_and_how() -> None:
         4,
         2.5,
     )
-    assert config.name == f"openai:https://llm.example:8443/api/v1?model=org/big&sha256={'ab' * 32}"
+    assert config.name == f"openai:*?model=org/big&sha256={'ab' * 32}"  # wherever those weights are
     assert RemoteConfig.parse(config.name).name == config.name
+    unpinned = RemoteConfig.parse("openai:https://LLM.example:8443/api/v1/?model=org/big&timeout=2.5")
+    assert unpinned.name == "openai:https://llm.example:8443/api/v1?model=org/big"
     assert RemoteConfig.parse("openai:http://localhost:80").base_url == "http://localhost:80/v1"
     assert RemoteConfig.parse("openai:http://[::1]:80/v1").host == "[::1]:80"
 
@@ -124,8 +126,12 @@ def test_a_name_says_who_is_asked_and_how() -> None:
         ("openai:localhost:8000", "expected openai:http"),
         ("openai:ftp://localhost/v1", "expected openai:http"),
         ("openai:http://localhost:99999/v1", "expected openai:http"),
-        (f"openai:http://user:{SECRET}@localhost/v1", "holds a password"),
-        (f"openai:http://localhost/v1?api_key={SECRET}", "option 'api_key' of a remote model is unknown"),
+        pytest.param(f"openai:http://user:{CORE}@localhost/v1", "holds a password", id="password"),
+        pytest.param(
+            f"openai:http://localhost/v1?api_key={CORE}",
+            "option 'api_key' of a remote model is unknown",
+            id="key",
+        ),
         ("openai:http://localhost/v1?model=a&model=b", "given twice"),
         (
             "openai:http://localhost/v1?connections=many",
@@ -541,7 +547,7 @@ def test_a_key_shows_itself_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError):
         pickle.dumps(key)
     backend = RemoteBackend.named("openai:http://127.0.0.1:1/v1")
-    assert SECRET.encode() not in pickle.dumps(backend)
+    assert CORE.encode() not in pickle.dumps(backend)
     monkeypatch.setenv("OTHER_API_KEY", f"{SECRET}\nX-Injected: 1")
     with fails(ConfigError, "the API key in OTHER_API_KEY holds a character that cannot be sent"):
         _ = RemoteBackend.named("openai:http://127.0.0.1:1/v1?key_env=OTHER_API_KEY").identity
@@ -550,7 +556,8 @@ def test_a_key_shows_itself_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_key_is_recognised_in_parts_and_encoded() -> None:
     key = ApiKey(SECRET)
     assert key.repeated_in(f"you sent {SECRET[:10]}***")
-    assert key.repeated_in("c2stcGxhbnRlZC03ZjNhOWM1MWU4ZDJiNjA0")
+    assert key.repeated_in(base64.b64encode(SECRET.encode()).decode())
+    assert key.repeated_in(f"?key={quote(SECRET, safe='')}")
     assert not key.repeated_in("you sent nothing")
     assert not ApiKey("EMPTY").repeated_in("EMPTY")  # what servers that check none are given
     assert not ApiKey("").repeated_in("anything")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ from typer.testing import CliRunner
 
 from bt_llm.advisor import Advisor, AdvisorConfig
 from bt_llm.backends.openai import RemoteBackend
-from bt_llm.cli.plan import approve, plan
-from bt_llm.exceptions import ConfigError
+from bt_llm.cli import research
+from bt_llm.cli.budget import approve
+from bt_llm.cli.plan import plan
+from bt_llm.cli.walkforward import walkforward
+from bt_llm.exceptions import ConfigError, ModelError, ReplayMiss
 from bt_llm.research.planning import ModelPlan, Plan, Rates
 from bt_llm.research.planning import plan as make_plan
 
@@ -193,3 +198,102 @@ def test_something_must_say_how_many_bars() -> None:
 def test_over_the_budget_nothing_is_asked() -> None:
     with pytest.raises(ConfigError, match="over the budget"):
         run("--bars", "100", "-m", BIG, "--price-per-mtok", "1000", "--budget", "0.01", "--ask")
+
+
+# The other commands
+
+
+@pytest.fixture
+def priced(tmp_path: Path, repository: Path) -> Path:
+    """A study whose model is a server that nobody runs, with a budget that it exceeds."""
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""
+format = 1
+strategy = "{repository}/strategies/sma_cross.py:GatedSmaCross"
+data = "{repository}/data/eurusd_hourly.csv"
+[gate.advisor]
+model = "{BIG}"
+[walk_forward]
+train_size = 1000
+test_size = 500
+[grid]
+fast = [5, 10]
+[compare]
+models = ["scripted:trend", "{BIG}"]
+[budget]
+money = 0.01
+price_per_mtok = 1000.0
+""",
+        encoding="utf-8",
+    )
+    return study
+
+
+def others() -> typer.Typer:
+    all_of_them = typer.Typer(pretty_exceptions_enable=False)
+    all_of_them.command()(walkforward)
+    all_of_them.command()(research.compare)
+    all_of_them.command("test")(research.run_test)
+    return all_of_them
+
+
+@pytest.mark.parametrize("command", ["walkforward", "compare"])
+def test_a_study_keeps_its_budget(command: str, priced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = CliRunner().invoke(others(), [command, str(priced)])
+    assert isinstance(over.exception, ConfigError)
+    assert "is over the budget of 0.01; nothing was asked" in str(over.exception)
+    # With enough of it, or leave, the server is asked, which is not there.
+    monkeypatch.setattr("bt_llm.backends.remote_identity.FIRST_RETRIES", 0)
+    for more in (["--budget", "1000000"], ["--yes"], ["--price-per-mtok", "0"]):
+        asked = CliRunner().invoke(others(), [command, str(priced), *more])
+        assert isinstance(asked.exception, ModelError), asked.output
+        assert "cannot connect" in str(asked.exception)
+
+
+def test_a_budget_in_replay_is_never_spent(priced: Path) -> None:
+    replayed = CliRunner().invoke(others(), ["compare", str(priced), "--cache-mode", "replay"])
+    assert isinstance(replayed.exception, ReplayMiss)
+
+
+@pytest.mark.parametrize("command", ["test", "compare"])
+def test_without_a_study_the_options_say_it(command: str, repository: Path) -> None:
+    words = ["-s", f"{repository}/strategies/sma_cross.py:GatedSmaCross", "-m", BIG]
+    words += ["-d", f"{repository}/data/eurusd_hourly.csv", "--budget", "0.5"]
+    words += ["-m", "scripted:trend"] if command == "compare" else []
+    unknown = CliRunner().invoke(others(), [command, *words])
+    assert "the price of a server is not known" in str(unknown.exception)
+    over = CliRunner().invoke(others(), [command, *words, "--price-per-mtok", "1000"])
+    assert "is over the budget of 0.50; nothing was asked" in str(over.exception)
+    for wrong in ("nan", "-1"):
+        refused = CliRunner().invoke(others(), [command, *words, "--budget", wrong, "--price-per-mtok", "1"])
+        assert refused.exit_code == 2 or "is over the budget of nan" in str(refused.exception)
+
+
+def test_a_budget_below_zero_is_no_budget(priced: Path) -> None:
+    priced.write_text(priced.read_text(encoding="utf-8").replace("money = 0.01", "money = -1"), "utf-8")
+    with pytest.raises(ConfigError, match=r"budget\.money = -1: input should be greater than or equal to 0"):
+        run(str(priced))
+
+
+def test_a_plan_says_that_it_is_over_the_budget(priced: Path) -> None:
+    result = CliRunner().invoke(app, [str(priced)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "is over the budget of 0.01" in result.stderr
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("smollm2_path")
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_the_figures_of_the_plan(name: str, repository: Path) -> None:
+    text = (repository / name).read_text(encoding="utf-8")
+    [command] = re.findall(r"^bt-llm plan (--symbols .*)$", text, re.MULTILINE)
+    made = run(*shlex.split(command))
+    shown = [
+        f"| {one['model']} | {one['prompts']} | {one['tokens_cold']:,} | {one['seconds_cold']:.1f} s | "
+        f"{one['money_cold']:.2f} |"
+        for one in made["models"]
+    ]
+    assert len(shown) == 4
+    assert "\n".join(shown) in text
+    assert round(made["backtest_seconds"] / 60) == 15

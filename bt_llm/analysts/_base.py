@@ -294,6 +294,8 @@ class Analyst(abc.ABC, Generic[S, R]):
             started = time.perf_counter()
             answers = backend.generate_json(prompts, self._schema, max_tokens=self._max_tokens, seed=_SEED)
             for question, answer in zip(questions, answers, strict=True):
+                if answer is None:
+                    continue
                 self.usage.model_seconds += time.perf_counter() - started
                 self.usage.model_calls += 1
                 self.usage.tokens += answer.tokens

@@ -106,14 +106,20 @@ class Backend(Protocol):
 
     def score(
         self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"
-    ) -> Iterator[list[LabelScores]]:
-        """Yield the scores of the prompts in their order, batch by batch as they are decoded."""
+    ) -> Iterator[Sequence[LabelScores | None]]:
+        """Yield the scores of the prompts in their order, batch by batch as they are decoded.
+
+        None stands for a prompt that got no answer while a later one did; an error follows then.
+        """
         ...
 
     def generate_json(
         self, prompts: Sequence[Prompt], schema: Mapping[str, Any], *, max_tokens: int, seed: int
-    ) -> Iterator[Answer]:
-        """Yield one answer a prompt, in order, constrained to the schema's grammar, decoded greedily."""
+    ) -> Iterator[Answer | None]:
+        """Yield one answer a prompt, in order, constrained to the schema's grammar, decoded greedily.
+
+        None as for `score`.
+        """
         ...
 
     def close(self) -> None:

@@ -21,21 +21,25 @@ refuses it, and llama-cpp-python shifts its log-probabilities by one token.
 The method is part of the identity's hash and so of every key, and stands in its details. So does who
 answers: the hash of the weights where the user pins it, else the server's address, the model's name there and
 what the server reports of it. A server's sums are rounded as it likes: ``numerics`` changes nothing here.
+
+Several servers of one model share the prompts, each taking the next one whenever it is free. Their weights
+must be pinned, and no key depends on which of them answered or how many there were; what they report and the
+way they are read must be the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from bt_llm.backends.base import Answer, LabelScores, ModelIdentity, Numerics, Prompt, canonical_json
-from bt_llm.backends.remote_calls import Calls, Exchange
-from bt_llm.backends.remote_config import PREFIX, RemoteConfig
+from bt_llm.backends.base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
+from bt_llm.backends.remote_calls import Exchange
+from bt_llm.backends.remote_config import ANYWHERE, PREFIX, RemoteConfig
+from bt_llm.backends.remote_endpoints import Calls
+from bt_llm.backends.remote_identity import FIRST_RETRIES, Found, identify_servers
 from bt_llm.backends.remote_readers import (
     Asking,
     JsonMethod,
@@ -45,22 +49,14 @@ from bt_llm.backends.remote_readers import (
     json_request,
     stored_reader,
 )
-from bt_llm.backends.remote_replies import chat_text, served_models
-from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
+from bt_llm.backends.remote_replies import chat_text
+from bt_llm.exceptions import ConfigError, ModelError
 
-__all__ = ["PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
-
-_log = logging.getLogger("bt_llm.remote")
-
-FORMAT = 1
-"""Version of how a server is asked; another one gives other keys."""
-
-_LONGEST_TEMPLATE = 100_000
-_FIRST_RETRIES = 3  # a wrong address should not take a minute to be noticed
+__all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
 
 
 class RemoteBackend:
-    """Asks an OpenAI-compatible server, many prompts at a time.
+    """Asks an OpenAI-compatible server, or several of the same model, many prompts at a time.
 
     Nothing is asked before it is needed, and no connection stays open between calls. The server sees the
     prompt as text and tokenises it; with ``gguf`` or a llama.cpp server, which tells its chat template, it
@@ -69,16 +65,17 @@ class RemoteBackend:
     Parameters
     ----------
     config : RemoteConfig
-        Which server, and how.
+        Which servers, and how.
     identity : ModelIdentity, optional
-        Who answers, if it is known, as in replay: then the server is not asked who it is.
+        Who answers, if it is known, as in replay: then a server is not asked who it is; of several each
+        is, before the first prompt.
     known : sequence of ModelIdentity
         Identities that this name had before: if the server is still one of them, it is read as it was then.
 
     Raises
     ------
     ConfigError
-        From `score` for labels that begin with each other.
+        From `score` for labels that begin with each other; for servers that differ from each other.
     ModelNotFoundError
         If the server does not serve the model.
     ModelError
@@ -103,11 +100,10 @@ class RemoteBackend:
         known: Sequence[ModelIdentity] = (),
     ) -> None:
         self.config = config
-        self._calls = Calls(config)
-        self._first_calls = Calls(replace(config, retries=min(config.retries, _FIRST_RETRIES)))
         self._identity = identity
         self._known = known
-        self._model = config.model
+        self._found: Found | None = None
+        self._calls: Calls | None = None
         self._json_method: JsonMethod | None = None
 
     @classmethod
@@ -119,9 +115,9 @@ class RemoteBackend:
 
     @property
     def identity(self) -> ModelIdentity:
-        """Who answers and how it is read; asks the server when first used."""
+        """Who answers and how it is read; asks the servers when first used."""
         if self._identity is None:
-            self._identity = self._first_calls.one(self._learn)
+            self._identity = self._find().identity
         return self._identity
 
     @property
@@ -136,18 +132,21 @@ class RemoteBackend:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """The server, the way it is read, and the HTTP library."""
+        """The servers, the way they are read, and the HTTP library."""
         try:
             httpx = version("httpx")
         except PackageNotFoundError:
             httpx = ""
         reader = asdict(self.reader)
-        return {"backend": "openai", "server": self.config.base_url, "httpx": httpx, **reader}
+        return {"backend": "openai", "server": self.config.addresses, "httpx": httpx, **reader}
 
     def score(
         self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"
-    ) -> Iterator[list[LabelScores]]:
+    ) -> Iterator[list[LabelScores | None]]:
         """Yield the labels' log-probabilities in the prompts' order, as the answers come.
+
+        Before an error is raised, answers beyond the first that is missing are yielded too, with None for
+        those that are missing.
 
         `tokens` counts what the server says it took, prompts and answers, and `milliseconds` is the time
         from the first request of a prompt to its last reply.
@@ -155,19 +154,20 @@ class RemoteBackend:
         check_labels(labels)
         if not prompts:
             return
-        reader = self.reader
+        reader, calls = self.reader, self._servers()
+        model = self._model
 
         async def work(exchange: Exchange, number: int) -> LabelScores:
             started = time.monotonic()
-            asking = Asking(exchange, self.config.host, self._model)
+            asking = Asking(exchange, model)
             logprobs = await reader.scores(asking, prompts[number].text, labels)
             return LabelScores(logprobs, asking.tokens, 1e3 * (time.monotonic() - started))
 
-        yield from self._calls.many(len(prompts), work)
+        yield from calls.many(len(prompts), work)
 
     def generate_json(
         self, prompts: Sequence[Prompt], schema: Mapping[str, Any], *, max_tokens: int, seed: int = 0
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Answer | None]:
         """Yield one answer a prompt, in order; the server is told the schema and decodes greedily.
 
         Raises
@@ -181,108 +181,49 @@ class RemoteBackend:
                 "own template; add via=json to the model's name"
             )
 
-        method = self._how_to_write()
+        method, calls = self._how_to_write(), self._servers()
+        model = self._model
 
         async def work(exchange: Exchange, number: int) -> Answer:
             started = time.monotonic()
-            asking = Asking(exchange, self.config.host, self._model)
+            asking = Asking(exchange, model)
             text = prompts[number].text
             request = json_request(text, schema, method, max_tokens=max_tokens, seed=seed)
             text, finished = chat_text((await asking.post(*request)).document)
             return Answer(text, finished, asking.tokens, 1e3 * (time.monotonic() - started))
 
-        for batch in self._calls.many(len(prompts), work):
+        for batch in calls.many(len(prompts), work):
             yield from batch
 
     def close(self) -> None:
         """Do nothing: no connection stays open."""
 
-    # Who answers
+    def _find(self) -> Found:
+        """Ask the servers who they are, once."""
+        if self._found is None:
+            self._found = identify_servers(self.config, self._known)
+        return self._found
 
-    async def _learn(self, exchange: Exchange) -> ModelIdentity:
-        """Ask the server what it serves and what it can do."""
-        config, asking = self.config, Asking(exchange, self.config.host)
-        models = served_models((await asking.get("/models")).document)
-        if not config.model and len(models) == 1:
-            self._model = next(iter(models))
-        if self._model not in models:
-            raise ModelNotFoundError(
-                f"{config.host}: no model {config.model!r}; name one with model=, of {sorted(models)}"
+    def _servers(self) -> Calls:
+        """Return those to ask: of several, the ones that have said that they are who they should be."""
+        if self._calls is None:
+            if self._found is None and len(self.config.servers) == 1:
+                self._calls = Calls(self.config.servers)
+            else:
+                self._check(self._find())
+                self._calls = Calls(self._find().servers)
+        return self._calls
+
+    def _check(self, found: Found) -> None:
+        if found.identity.sha256 != self.identity.sha256:
+            raise ConfigError(
+                f"model {self.identity.name!r}: the servers are not what was stored under this name "
+                f"({found.identity.sha256[:12]}, not {self.identity.sha256[:12]}); record it again"
             )
-        asking.model = self._model
-        local = self._local()
-        sha256 = config.sha256 or (local.sha256 if local else "")
-        who = {"sha256": sha256} if sha256 else {"server": config.base_url, "model": self._model}
-        if not sha256:
-            who["reported"] = canonical_json(models[self._model])
-        reader = self._remembered(who) or await self._settle(asking)
-        template, eos = "", ""
-        if reader.via == "completions":
-            template, eos = (local.chat_template, local.eos_token) if local else await self._template(asking)
-        parts = {"backend": "openai", "format": FORMAT, "who": who, "reader": asdict(reader)}
-        weights = f"sha256 {sha256}, as the user says" if sha256 else "unknown"
-        return ModelIdentity(
-            name=config.name,
-            sha256=hashlib.sha256(canonical_json(parts).encode()).hexdigest(),
-            chat_template=template,
-            bos_token="",  # the server adds the one that the model wants
-            eos_token=eos,
-            details={
-                **(local.details if local else {}),
-                "weights": weights,
-                "who": who,
-                "reader": asdict(reader),
-            },
-        )
 
-    def _local(self) -> ModelIdentity | None:
-        """Return the identity of the file that is said to be served."""
-        if not self.config.gguf:
-            return None
-        from bt_llm.backends.llama import identify
-        from bt_llm.model_files import find_model
-
-        return identify(find_model(self.config.gguf))
-
-    def _remembered(self, who: Mapping[str, str]) -> RemoteReader | None:
-        for identity in self._known:
-            reader = stored_reader(identity)
-            if reader is not None and identity.details.get("who") == who and self._wanted(reader):
-                return reader
-        return None
-
-    def _wanted(self, reader: RemoteReader) -> bool:
-        config = self.config
-        return config.via in ("auto", reader.via) and (not config.top or config.top == reader.top)
-
-    async def _settle(self, asking: Asking) -> RemoteReader:
-        """Find the best way of reading that the server has."""
-        via, host = self.config.via, self.config.host
-        for choice in ("completions", "chat", "json") if via == "auto" else (via,):
-            for reader in candidates(choice, self.config.top):
-                if await reader.works(asking):
-                    if via == "auto" and choice == "json":
-                        _log.warning(
-                            "%s gives no log-probabilities: verdicts are made of the confidence that the "
-                            "model writes as JSON",
-                            host,
-                        )
-                    return reader
-        if via in ("completions", "chat"):
-            raise ModelError(
-                f"{host}: no log-probabilities via={via}; use via=auto, or start the server so that it gives "
-                "them"
-            )
-        raise ModelError(f"{host}: via={via} finds neither log-probabilities nor JSON after a schema there")
-
-    async def _template(self, asking: Asking) -> tuple[str, str]:
-        """Return the chat template and the end token that a llama.cpp server tells; else empty ones."""
-        reply = await asking.get(f"{self.config.root_url}/props", must=False)
-        facts = reply.document if reply.ok and isinstance(reply.document, dict) else {}
-        template, eos = facts.get("chat_template"), facts.get("eos_token")
-        if isinstance(template, str) and isinstance(eos, str) and len(template) <= _LONGEST_TEMPLATE:
-            return template, eos
-        return "", ""
+    @property
+    def _model(self) -> str:
+        return self._found.model if self._found is not None else self.config.model
 
     def _how_to_write(self) -> JsonMethod:
         """Return the form in which the server is asked for JSON, found out once."""
@@ -290,15 +231,19 @@ class RemoteBackend:
         if reader.method in ("json_schema", "json_object"):
             return reader.method
 
+        model = self._model
+
         async def find(exchange: Exchange) -> JsonMethod:
-            asking = Asking(exchange, self.config.host, self._model)
+            asking = Asking(exchange, model)
             for candidate in candidates("json", 0):
                 if candidate.method in ("json_schema", "json_object") and await candidate.works(asking):
                     return candidate.method
-            raise ModelError(f"{self.config.host}: it writes no JSON after a schema; use the reader logprobs")
+            raise ModelError(f"{exchange.host}: it writes no JSON after a schema; use the reader logprobs")
 
         if self._json_method is not None:
             return self._json_method
-        found = self._first_calls.one(find)
+        servers = self._found.servers if self._found is not None else self.config.servers
+        hurried = [replace(one, retries=min(one.retries, FIRST_RETRIES)) for one in servers]
+        found = Calls(hurried).one(find)
         self._json_method = found
         return found

@@ -1,43 +1,37 @@
-"""Calls: requests to one server, many at a time, each retried, all within a deadline."""
+"""Server: one server as a call sees it; each request is retried, within the deadline of the call."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
 import logging
 import math
-import queue
 import ssl
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from bt_llm.backends.remote_config import ApiKey, RemoteConfig
-from bt_llm.backends.remote_replies import ReplyError, read_json
-from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
+from bt_llm.backends.remote_replies import ReplyError, ServerGoneError, read_json
+from bt_llm.exceptions import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Calls", "Exchange", "Reply"]
+__all__ = ["Exchange", "Quiet", "Reply", "Server", "import_httpx"]
 
 _log = logging.getLogger("bt_llm.remote")
 
-T = TypeVar("T")
-
-_LOOK_AHEAD = 16
-"""Prompts for each connection that may be answered while an earlier one is still retried."""
-
 _LONGEST_BACKOFF_S = 30.0
-_DELIVERY_S = 0.02
+_REFUSED_RETRIES = 3
+"""Of a server that does not let anybody connect, while others can take its work."""
+
 _HTTP_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
 
 
@@ -54,13 +48,38 @@ class Reply:
         """Whether it is a 2xx."""
         return 200 <= self.status < 300
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may be answered later, or elsewhere."""
+        return self.status == 429 or self.status >= 500
 
-Exchange = Callable[..., Awaitable[Reply]]
-"""``await exchange(path)`` gets, ``await exchange(path, payload)`` posts JSON."""
+
+class Exchange:
+    """One connection: ``await exchange(path)`` gets, ``await exchange(path, payload)`` posts JSON.
+
+    Parameters
+    ----------
+    server : Server
+        Whom it asks.
+    transport : httpx.AsyncHTTPTransport
+        The connection.
+    """
+
+    def __init__(self, server: Server, transport: httpx.AsyncHTTPTransport) -> None:
+        self._server, self._transport = server, transport
+
+    @property
+    def host(self) -> str:
+        """Host and port, for messages."""
+        return self._server.config.host
+
+    async def __call__(self, path: str, payload: Any = None) -> Reply:
+        """Ask until there is a reply that no retry would change."""
+        return await self._server.ask(self._transport, path, payload)
 
 
-class Calls:
-    """One server's address, key and patience; makes the connections when something is asked.
+class Server:
+    """One server's address, key and patience, for as long as a call takes.
 
     Retried are statuses of 429 and 5xx and broken connections, with pauses that double and are spread by a
     hash, so that a run can be repeated; where the server says ``Retry-After``, all requests wait so long.
@@ -71,217 +90,100 @@ class Calls:
     ----------
     config : RemoteConfig
         Where and how.
+    key : ApiKey
+        What the server wants to see.
+    deadline : float
+        Time of the event loop at which the call is over.
     """
 
-    def __init__(self, config: RemoteConfig) -> None:
+    def __init__(self, config: RemoteConfig, key: ApiKey, deadline: float) -> None:
         self.config = config
-
-    def one(self, work: Callable[[Exchange], Awaitable[T]]) -> T:
-        """Run one piece of work and return what it returns."""
-        [[result]] = list(self.many(1, lambda exchange, _: work(exchange)))
-        return result
-
-    def many(self, count: int, work: Callable[[Exchange, int], Awaitable[T]]) -> Iterator[list[T]]:
-        """Run work for each of the numbers below `count`; yield the results in order, as they come.
-
-        The requests are made in a thread of their own, so that this also works inside a running event
-        loop. When one piece of work fails, those under way are finished and no other is begun.
-
-        Parameters
-        ----------
-        count : int
-            Pieces of work.
-        work : callable
-            Awaits what it asks of the server with the `Exchange` that it is given, and returns a result.
-
-        Raises
-        ------
-        ModelError
-            If the server refuses, is not what it should be, or stays broken.
-        GenerationTimeout
-            If ``deadline_s`` is over.
-        MissingExtraError
-            If httpx is not installed.
-        """
-        if count == 0:
-            return
-        _import_httpx()
-        run = _Run(self.config, count, work)
-        results: dict[int, T] = {}
-        told = 0
-        with run:
-            while told < count:
-                results.update(run.take())
-                ready = list(itertools.takewhile(lambda i: i in results, range(told, count)))
-                if ready:
-                    yield [results.pop(i) for i in ready]
-                    told += len(ready)
-                elif run.error is not None:
-                    raise run.error
-
-
-class _Run(Generic[T]):
-    """The thread, the event loop and the connections of one call."""
-
-    def __init__(
-        self, config: RemoteConfig, count: int, work: Callable[[Exchange, int], Awaitable[T]]
-    ) -> None:
-        self.config, self.count, self.work = config, count, work
-        self.error: BaseException | None = None
-        self._key = ApiKey.from_environment(config.key_env)
+        self.has_others = False
+        self.stop = asyncio.Event()
+        """Set when nothing is to be asked here any more; who waits for a retry is told so."""
+        self._key, self._deadline = key, deadline
         self._headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
             "User-Agent": "bt-llm",
-            **self._key.headers,
+            **key.headers,
         }
         # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
         secure = config.base_url.startswith("https:")
         self._context = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._results: queue.SimpleQueue[dict[int, T] | None] = queue.SimpleQueue()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._drive, name="bt_llm remote", daemon=True)
-        self._fresh: dict[int, T] = {}
-        self._ended = False
-        self._numbers = iter(range(count))
-        self._done: set[int] = set()
-        self._first_open = 0
         self._urls: dict[str, httpx.URL] = {}
         self._not_before = 0.0  # time of the loop until which the server wants to be left alone
 
-    def __enter__(self) -> None:
-        self._task = self._loop.create_task(self._main())
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        if len(self._done) < self.count:
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()  # the connections are closed by then
-        self._loop.close()
-
-    def _drive(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            try:
-                self._loop.run_until_complete(self._task)
-            except Exception as error:
-                self.error = error
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._deliver()
-        self._results.put(None)
-
-    def take(self) -> dict[int, T]:
-        """Wait for results and return those that are there; none when the thread has ended."""
-        found = None if self._ended else self._results.get()
-        self._ended = found is None
-        return found or {}
-
-    async def _main(self) -> None:
-        config = self.config
-        self._deadline = self._loop.time() + config.deadline_s
-        self._moved, self._stop = asyncio.Event(), asyncio.Event()
-        try:
-            with _Quiet(self._key):
-                async with asyncio.timeout_at(self._deadline):
-                    workers = min(config.connections, self.count)
-                    await asyncio.gather(*(self._worker() for _ in range(workers)))
-        except TimeoutError:
-            raise self._too_late() from None
-
-    def _too_late(self) -> GenerationTimeout:
-        config = self.config
-        return GenerationTimeout(
-            f"{config.host}: deadline of {config.deadline_s:g} s over after {len(self._done)} of "
-            f"{self.count} answers; what was answered is kept, so ask again, or set a longer deadline"
-        )
-
-    async def _worker(self) -> None:
-        """Take number after number, on a connection of its own."""
-        room = _LOOK_AHEAD * self.config.connections
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Exchange]:
+        """Open what asks one request at a time."""
         async with self._transport() as transport:
-            exchange = functools.partial(self._exchange, transport)
-            for number in self._numbers:
-                while number >= self._first_open + room and not self._stop.is_set():
-                    self._moved.clear()
-                    await self._moved.wait()
-                if self._stop.is_set():
-                    return
-                try:
-                    result = await self.work(exchange, number)
-                except Exception as error:
-                    self.error = self.error or error  # what others run into because of it is no news
-                    self._stop.set()
-                else:
-                    self._hand_over(number, result)
-                self._moved.set()
-
-    def _hand_over(self, number: int, result: T) -> None:
-        """Keep a result for the next delivery: to wake the other thread for each one would take longer."""
-        self._done.add(number)
-        while self._first_open in self._done:
-            self._first_open += 1
-        self._fresh[number] = result
-        if len(self._done) == self.count:
-            self._deliver()
-        elif len(self._fresh) == 1:
-            self._loop.call_later(_DELIVERY_S, self._deliver)
-
-    def _deliver(self) -> None:
-        if self._fresh:
-            self._results.put(self._fresh)
-            self._fresh = {}
+            yield Exchange(self, transport)
 
     def _transport(self) -> httpx.AsyncHTTPTransport:
         """Return what holds one connection: httpx without its client, which takes as long again."""
-        module = _import_httpx()
+        module = import_httpx()
         limits = module.Limits(max_connections=1, max_keepalive_connections=1)
         transport: httpx.AsyncHTTPTransport = module.AsyncHTTPTransport(
             verify=self._context, limits=limits, trust_env=False
         )
         return transport
 
-    async def _exchange(self, transport: httpx.AsyncHTTPTransport, path: str, payload: Any = None) -> Reply:
-        """Ask until there is a reply that no retry would change."""
-        httpx = _import_httpx()
+    async def ask(self, transport: httpx.AsyncHTTPTransport, path: str, payload: Any = None) -> Reply:
+        """Ask until there is a reply that no retry would change.
+
+        Raises
+        ------
+        ServerGoneError
+            If it stays broken.
+        ModelError
+            If it answers what is no answer.
+        TimeoutError
+            If the deadline would be over before the next attempt.
+        """
+        httpx = import_httpx()
         body = None if payload is None else json.dumps(payload).encode()
         for attempt in itertools.count():
             await self._sleep_until(self._not_before)
             pause = _backoff(self.config.backoff_s, attempt, body or path.encode())
-            reply, problem = None, ""
+            reply, problem, retries = None, "", self.config.retries
             try:
                 reply, wanted = await self._once(transport, path, body)
             except httpx.TransportError as error:
                 problem = self._broken(error)
+                if self.has_others and isinstance(error, httpx.ConnectError):
+                    retries = min(retries, _REFUSED_RETRIES)
             else:
-                if not (reply.status == 429 or reply.status >= 500):
+                if not reply.may_pass:
                     return reply
                 problem = f"status {reply.status} {reply.complaint}".strip()
                 if wanted is not None:
                     pause = max(pause, wanted)
-                    self._not_before = max(self._not_before, self._loop.time() + wanted)
-            if attempt >= self.config.retries or self._stop.is_set():
+                    self._not_before = max(self._not_before, asyncio.get_running_loop().time() + wanted)
+            if attempt >= retries or self.stop.is_set():
                 if reply is not None:
                     return reply
-                raise ModelError(
+                raise ServerGoneError(
                     f"{self.config.host}: {problem}, {attempt + 1} times; is the server running there?"
                 )
             _log.debug("%s: %s; asking again in %.2f s", self.config.host, problem, pause)
-            await self._sleep_until(self._loop.time() + pause)
+            await self._sleep_until(asyncio.get_running_loop().time() + pause)
         raise AssertionError("unreachable")
 
     async def _sleep_until(self, when: float) -> None:
         if when > self._deadline:
-            raise self._too_late()
-        if (left := when - self._loop.time()) > 0:
+            raise TimeoutError
+        if (left := when - asyncio.get_running_loop().time()) > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._stop.wait()
+                    await self.stop.wait()
 
     async def _once(
         self, transport: httpx.AsyncHTTPTransport, path: str, body: bytes | None
     ) -> tuple[Reply, float | None]:
         """Ask once; return the reply, and for how many seconds the server wants no other request."""
-        httpx, config = _import_httpx(), self.config
+        httpx, config = import_httpx(), self.config
         request = httpx.Request(
             "GET" if body is None else "POST",
             self._urls.get(path) or self._urls.setdefault(path, httpx.URL(self._address(path))),
@@ -332,7 +234,7 @@ class _Run(Generic[T]):
 
     def _broken(self, error: httpx.TransportError) -> str:
         """Return what broke the connection; raises where asking again would change nothing."""
-        httpx = _import_httpx()
+        httpx = import_httpx()
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLError):
@@ -351,7 +253,14 @@ class _Run(Generic[T]):
         return "cannot connect" if isinstance(error, httpx.ConnectError) else "the connection broke"
 
 
-def _import_httpx() -> Any:
+def import_httpx() -> Any:
+    """Return the module.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
     try:
         import httpx
     except ImportError as error:
@@ -399,7 +308,7 @@ def _complaint(content: bytes) -> str:
     return next((part for part in parts if isinstance(part, str)), "")
 
 
-class _Quiet:
+class Quiet:
     """Keep a key that a server repeats in its headers out of the HTTP library's own debug log."""
 
     def __init__(self, key: ApiKey) -> None:

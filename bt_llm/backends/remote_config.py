@@ -1,4 +1,4 @@
-"""RemoteConfig: which server is asked, for which model, how fast and how patiently; and its API key."""
+"""RemoteConfig: which servers are asked, for which model, how fast and how patiently; and their API key."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import base64
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from bt_llm.exceptions import ConfigError
 
-__all__ = ["PREFIX", "ApiKey", "RemoteConfig", "Via"]
+__all__ = ["ANYWHERE", "PREFIX", "ApiKey", "RemoteConfig", "Via"]
 
 PREFIX = "openai:"
 """What the name of a remote model begins with."""
@@ -24,6 +24,11 @@ Via = Literal["auto", "completions", "chat", "json"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
 _FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
+_ANY = "*"
+"""In the place of an address: whichever server has those weights."""
+
+ANYWHERE = f"{PREFIX}{_ANY}"
+"""What the name of pinned weights begins with."""
 _OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "model": "model",
@@ -50,12 +55,16 @@ _SHORTEST_PART = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteConfig:
-    """An OpenAI-compatible server, and how it is asked.
+    """An OpenAI-compatible server, or several with the same model, and how they are asked.
 
     Parameters
     ----------
     base_url : str
-        Address of the API, such as ``http://127.0.0.1:8000/v1``.
+        Address of the API, such as ``http://127.0.0.1:8000/v1``; ``*`` for no server but whatever the
+        cache has of those weights.
+    replicas : tuple of str
+        Addresses of further servers of the same model; in a name, after commas. What is asked is spread
+        over all of them. They need `sha256` or `gguf`: verdicts of unknown weights belong to one server.
     model : str
         The model's name there; empty if the server has only one.
     sha256 : str
@@ -68,7 +77,7 @@ class RemoteConfig:
     top : int
         Most probable tokens to ask for; 0 finds out how many the server gives.
     connections : int
-        Requests at a time.
+        Requests at a time, of each server.
     timeout_s : float
         Seconds without a byte after which a connection counts as broken.
     deadline_s : float
@@ -78,7 +87,8 @@ class RemoteConfig:
     backoff_s : float
         Longest pause before the first retry; it doubles with each, up to 30 s.
     key_env : str
-        Name of the environment variable that holds the API key, if the server wants one.
+        Name of the environment variable that holds the API key, if the server wants one; of several, each
+        is sent it.
     max_bytes : int
         Longest reply that is read.
 
@@ -94,9 +104,15 @@ class RemoteConfig:
     ('smollm2', 4)
     >>> config.name
     'openai:http://127.0.0.1:8000/v1?model=smollm2'
+    >>> two = RemoteConfig.parse("openai:http://a:8000,http://b:8000?model=llama-8b&sha256=" + "ab" * 32)
+    >>> [server.base_url for server in two.servers]
+    ['http://a:8000/v1', 'http://b:8000/v1']
+    >>> two.name.partition("&")[0]
+    'openai:*?model=llama-8b'
     """
 
     base_url: str
+    replicas: tuple[str, ...] = ()
     model: str = ""
     sha256: str = ""
     gguf: str = ""
@@ -112,7 +128,7 @@ class RemoteConfig:
 
     def __post_init__(self) -> None:
         """Check every field, once."""
-        object.__setattr__(self, "base_url", _checked_url(self.base_url))
+        self._check_addresses()
         if self.via not in get_args(Via):
             raise ConfigError(f"via={self.via!r}: expected one of {', '.join(get_args(Via))}")
         if self.sha256 and not _SHA256.fullmatch(self.sha256):
@@ -131,6 +147,22 @@ class RemoteConfig:
             # So that a name from somebody else's file cannot send any other secret of this machine away.
             raise ConfigError("key_env: expected the name of a variable, in capitals, that ends in API_KEY")
 
+    def _check_addresses(self) -> None:
+        if self.base_url == _ANY and self.pinned and not self.replicas:
+            return
+        if isinstance(self.replicas, str):
+            raise ConfigError(f"replicas={self.replicas!r}: expected a tuple of addresses")
+        first, *further = urls = [_checked_url(url) for url in (self.base_url, *self.replicas)]
+        object.__setattr__(self, "base_url", first)
+        object.__setattr__(self, "replicas", tuple(further))
+        if twice := sorted({url for url in urls if urls.count(url) > 1}):
+            raise ConfigError(f"address {twice[0]} given twice: name each server once")
+        if further and not self.pinned:
+            raise ConfigError(
+                f"{len(urls)} servers of unknown weights: say with sha256=HEX or gguf=FILE that they serve "
+                "the same, or name one of them"
+            )
+
     @classmethod
     def parse(cls, text: str) -> RemoteConfig:
         """Read a model's name such as ``openai:http://127.0.0.1:8000/v1?model=NAME&sha256=HEX``.
@@ -142,7 +174,8 @@ class RemoteConfig:
         """
         if not text.startswith(PREFIX):
             raise ConfigError(f"a remote model's name begins with {PREFIX!r}: expected {_FORM}")
-        address, _, query = text.removeprefix(PREFIX).partition("?")
+        addresses, _, query = text.removeprefix(PREFIX).partition("?")
+        address, *replicas = addresses.split(",")
         values: dict[str, Any] = {}
         kinds = {field.name: field.type for field in fields(cls)}
         for option, value in parse_qsl(query, keep_blank_values=True):
@@ -155,25 +188,54 @@ class RemoteConfig:
             values[name] = _number(option, value) if kinds[name] in ("int", "float") else value
             if kinds[name] == "int" and values[name].is_integer():
                 values[name] = int(values[name])
-        return cls(base_url=address, **values)
+        return cls(base_url=address, replicas=tuple(replicas), **values)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the user says which weights are served, so that it does not matter where."""
+        return bool(self.sha256 or self.gguf)
 
     @property
     def name(self) -> str:
-        """The model's name without what only says how fast it is asked; what a cache knows it by."""
+        """The model's name without what only says how it is asked; what a cache knows it by.
+
+        Where the weights are pinned it has no address: what one server said is found by the name of another.
+        """
         defaults = {field.name: field.default for field in fields(self)}
         chosen = {
             option: getattr(self, _OPTIONS[option])
             for option in _IN_NAME
             if getattr(self, _OPTIONS[option]) != defaults[_OPTIONS[option]]
         }
-        return f"{PREFIX}{self.base_url}" + (
-            f"?{urlencode(chosen, safe='/:', quote_via=quote)}" if chosen else ""
-        )
+        where = _ANY if self.pinned else self.base_url
+        return f"{PREFIX}{where}" + (f"?{urlencode(chosen, safe='/:', quote_via=quote)}" if chosen else "")
+
+    @property
+    def addresses(self) -> str:
+        """All addresses, with commas between them, as in a name."""
+        return ",".join((self.base_url, *self.replicas))
+
+    @property
+    def servers(self) -> tuple[RemoteConfig, ...]:
+        """The same for each of the servers alone.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        """
+        if self.base_url == _ANY:
+            raise ConfigError(
+                f"model {self.name!r} names no server to ask: give the address in the place of the *, "
+                "or replay what is stored"
+            )
+        urls = (self.base_url, *self.replicas)
+        return tuple(replace(self, base_url=url, replicas=()) for url in urls)
 
     @property
     def host(self) -> str:
-        """Host and port, for messages."""
-        return urlsplit(self.base_url).netloc
+        """Host and port of the first server, for messages."""
+        return urlsplit(self.base_url).netloc or self.base_url
 
     @property
     def root_url(self) -> str:

@@ -10,7 +10,13 @@ from typing import Any, Literal, get_args
 
 from bt_llm.backends.base import ModelIdentity
 from bt_llm.backends.remote_calls import Exchange, Reply
-from bt_llm.backends.remote_replies import NoLogprobsError, chat_text, next_tokens, tokens_used
+from bt_llm.backends.remote_replies import (
+    NoLogprobsError,
+    ServerGoneError,
+    chat_text,
+    next_tokens,
+    tokens_used,
+)
 from bt_llm.exceptions import ConfigError, ModelError
 
 __all__ = [
@@ -44,12 +50,12 @@ class Asking:
     ----------
     exchange : Exchange
         Asks.
-    host, model : str
-        Whom, for messages, and which model of it.
+    model : str
+        Which model of the server.
     """
 
-    def __init__(self, exchange: Exchange, host: str, model: str = "") -> None:
-        self._exchange, self._host = exchange, host
+    def __init__(self, exchange: Exchange, model: str = "") -> None:
+        self._exchange = exchange
         self.model = model
         self.tokens = 0
 
@@ -73,7 +79,8 @@ class Asking:
         hint = {401: "set the API key", 403: "set the API key", 404: "is it an OpenAI-compatible API?"}
         said = f": {reply.complaint}" if reply.complaint else ""
         todo = f"; {hint[reply.status]}" if reply.status in hint else ""
-        return ModelError(f"{self._host}: {path} refused with status {reply.status}{said}{todo}")
+        kind = ServerGoneError if reply.may_pass else ModelError
+        return kind(f"{self._exchange.host}: {path} refused with status {reply.status}{said}{todo}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from bt_llm.exceptions import ModelError
 __all__ = [
     "NoLogprobsError",
     "ReplyError",
+    "ServerGoneError",
     "chat_text",
     "next_tokens",
     "read_json",
@@ -29,6 +30,10 @@ _REPORTED = ("n_params", "n_vocab", "n_embd", "n_ctx_train", "size")
 
 class ReplyError(ModelError):
     """A reply that is not what the API says it is."""
+
+
+class ServerGoneError(ModelError):
+    """A server that is down, or too busy, after all retries; another one of the same model may answer."""
 
 
 class NoLogprobsError(ReplyError):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bt_llm.advisor import Advisor, AdvisorConfig
+from bt_llm.cli.budget import BudgetOption, PriceOption, YesOption, approve, budget_of
 from bt_llm.cli.options import CacheOption, FormatOption, ModeOption, ThreadsOption
 from bt_llm.cli.output import Format, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from bt_llm.research.planning import ModelPlan, Plan
     from bt_llm.research.study import Study
 
-__all__ = ["approve", "plan"]
+__all__ = ["plan", "study_configs"]
 
 
 def plan(
@@ -36,15 +37,11 @@ def plan(
         int | None, typer.Option(help="Bars of each symbol; by default the study's data.")
     ] = None,
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
-    price_per_mtok: Annotated[
-        float | None, typer.Option(help="What a server takes for a million tokens, in your money.")
-    ] = None,
+    price_per_mtok: PriceOption = None,
     request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
-    budget: Annotated[
-        float | None, typer.Option(help="With --ask: money that may be spent without asking you first.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Spend over the budget without asking.")] = False,
+    budget: BudgetOption = None,
+    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -65,7 +62,8 @@ def plan(
         from bt_llm.research.study import load_study
 
         described = load_study(study)
-    configs = _configs(described, model or [], chosen)
+    budget, price_per_mtok = budget_of(described, budget, price_per_mtok)
+    configs = study_configs(described, model or [], chosen)
     per_symbol = bars if bars is not None else _bars_of(described)
     made = planning.plan(
         configs,
@@ -78,40 +76,28 @@ def plan(
         print_json(made.to_dict())
     else:
         show(_table(made))
+        for one in made.models:
+            say(f"{one.model}: from {one.source}")
         say(_sentence(made))
     if ask:
         approve(made, budget, yes=yes)
         _ask(configs)
+    elif budget is not None and (problem := made.over(budget)):
+        say(problem)
 
 
-def approve(made: Plan, budget: float | None, *, yes: bool = False) -> None:
-    """Ask before more is spent than a budget allows; returns if it may be.
+def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]) -> list[AdvisorConfig]:
+    """Return how each model of a study is asked, every combination that asks differently.
 
     Parameters
     ----------
-    made : Plan
-        What will be asked.
-    budget : float, optional
-        Money that may be spent without a question; None for any.
-    yes : bool
-        Take the answer for given.
-
-    Raises
-    ------
-    ConfigError
-        If it may not be, or there is nobody to ask.
+    study : Study or None
+        The study; its ``[compare]`` counts too.
+    models : list of str
+        Models instead of the study's.
+    chosen : dict
+        Arguments of `AdvisorConfig` that override the study's.
     """
-    problem = "" if budget is None else made.over(budget)
-    if not problem or yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{problem}; nothing was asked: allow it with --yes, or a larger --budget")
-    if not typer.confirm(f"{problem}. Ask all the same?", err=True):
-        raise ConfigError(f"{problem}; nothing was asked")
-
-
-def _configs(study: Study | None, models: list[str], chosen: dict[str, Any]) -> list[AdvisorConfig]:
-    """Return how each model of a study is asked, every combination that asks differently."""
     if study is None:
         return [AdvisorConfig(model=name, **chosen) for name in models or ["smollm2"]]
     gate = study.make_gate(**chosen)
@@ -176,25 +162,29 @@ def _ask(configs: list[AdvisorConfig]) -> None:
 
 
 def _table(made: Plan) -> Table:
-    table = Table(title="Plan", title_justify="left")
+    # Narrow: 80 columns are few for a model's address and eight numbers.
+    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("model", overflow="fold")
-    for title in ("prompts", "cached", "left", "tokens left", "time cold", "time left", "money left"):
-        table.add_column(title, justify="right")
-    table.add_column("from", overflow="fold")
+    for title in (
+        *("prompts\n", "cached\n", "left\n", "tokens\nleft"),
+        *("time\ncold", "time\nleft", "money\ncold", "money\nleft"),
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
     for model in made.models:
-        table.add_row(*_row(model), model.source)
+        table.add_row(*_row(model))
     return table
 
 
 def _row(model: ModelPlan) -> list[str]:
     return [
-        model.model,
+        escape(model.model),
         f"{model.prompts:,}",
         f"{model.cached:,}",
         f"{model.left:,}",
         f"{model.tokens(model.left):,}",
         _time(model.seconds(model.prompts)),
         _time(model.seconds(model.left)),
+        _money(model.money(model.prompts)),
         _money(model.money(model.left)),
     ]
 

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bt_llm.advisor import Advisor, AdvisorConfig
+from bt_llm.cli.budget import BudgetOption, PriceOption, YesOption, budget_of, check_budget
 from bt_llm.cli.options import (
     CacheOption,
     CashOption,
@@ -70,6 +71,9 @@ def run_test(
     min_confidence: ConfidenceOption = 0.0,
     require: RequireOption = "agree",
     template: TemplateOption = None,
+    budget: BudgetOption = None,
+    price_per_mtok: PriceOption = None,
+    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -89,6 +93,7 @@ def run_test(
         model=model, template=template, n_threads=threads, cache_dir=cache, cache_mode=cache_mode
     )
     gate = Gate(advisor=config, min_confidence=min_confidence, require=require)  # type: ignore[arg-type]
+    check_budget([config], data, (budget, price_per_mtok), yes=yes)
     with _asking([config]):
         bar_answers(data, gate)
     with progress_bar("running gates that know nothing") as update:
@@ -145,6 +150,9 @@ def compare(
     min_confidence: ConfidenceOption = 0.0,
     require: RequireOption = "agree",
     template: TemplateOption = None,
+    budget: BudgetOption = None,
+    price_per_mtok: PriceOption = None,
+    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -163,7 +171,7 @@ def compare(
     if study is not None:
         _check_only_study(context)
         where = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
-        found, bars = _compare_study(study, where)
+        found, bars = _compare_study(study, where, (budget, price_per_mtok), yes=yes)
         deliver(found, bars, report=report, csv=csv, output=output, tables=_print_comparison)
         return
     if strategy is None or data is None or not model:
@@ -176,7 +184,9 @@ def compare(
         raise ConfigError(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
-    with _asking([gate.advisor for gate in gates_by_name(model, gate).values()]):
+    configs = [gate.advisor for gate in gates_by_name(model, gate).values()]
+    check_budget(configs, data, (budget, price_per_mtok), yes=yes)
+    with _asking(configs):
         found = compare_models(
             strategy,
             data,
@@ -193,7 +203,10 @@ def compare(
     deliver(found, data, report=report, csv=csv, output=output, tables=_print_comparison)
 
 
-_BESIDE_A_STUDY = ("study", "threads", "cache", "cache_mode", "report", "csv", "output")
+_BESIDE_A_STUDY = (
+    *("study", "budget", "price_per_mtok", "yes"),
+    *("threads", "cache", "cache_mode", "report", "csv", "output"),
+)
 
 
 def _check_only_study(context: typer.Context) -> None:
@@ -211,7 +224,9 @@ def _check_only_study(context: typer.Context) -> None:
         )
 
 
-def _compare_study(path: Path, where: dict[str, Any]) -> tuple[ModelComparison, Path]:
+def _compare_study(
+    path: Path, where: dict[str, Any], budget: tuple[float | None, float | None], *, yes: bool
+) -> tuple[ModelComparison, Path]:
     """Return what a study file compares, and where its bars are."""
     from bt_llm.gates import Gate
     from bt_llm.research.comparison import gates_by_name
@@ -222,7 +237,9 @@ def _compare_study(path: Path, where: dict[str, Any]) -> tuple[ModelComparison, 
     if study.compare is None:
         return study.run_compare(), bars  # says what is missing
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
-    with _asking([gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]):
+    configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
+    check_budget(configs, bars, budget_of(study, *budget), yes=yes)
+    with _asking(configs):
         return study.run_compare(advisor=where), bars
 
 

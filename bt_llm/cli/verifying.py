@@ -10,6 +10,7 @@ from typing import Any
 
 from bt_llm import readers
 from bt_llm.backends.base import Backend, Progress, Prompt
+from bt_llm.backends.openai import ANYWHERE, PREFIX
 from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ModelNotFoundError
 from bt_llm.model_lookup import look_up_model
@@ -92,7 +93,7 @@ def ask_again(
         if record.key in stored:
             asked = record.question
             groups[asked.reader, asked.labels, asked.numerics].append(asked)
-    name, backend = _find_backend(sha256, names, n_threads)
+    name, backend = _find_backend(sha256, _with_addresses(names, records), n_threads)
     now: dict[str, Verdict] = {}
     try:
         for questions in groups.values():
@@ -123,7 +124,18 @@ def _readings(backend: Backend, questions: list[Question]) -> Any:
     for batch in batches:
         part = questions[done : done + len(batch)]
         done += len(batch)
-        yield {question.key: verdict for question, (verdict, _) in zip(part, batch, strict=True)}
+        yield {q.key: reading[0] for q, reading in zip(part, batch, strict=True) if reading is not None}
+
+
+def _with_addresses(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Return the names; those of pinned weights, which have no address, with those that answered."""
+    servers = {str(record.provenance["server"]) for record in records if "server" in record.provenance}
+    found: list[str] = []
+    for name in names:
+        options = name.removeprefix(ANYWHERE)
+        known = [f"{PREFIX}{server}{options}" for server in sorted(servers)]
+        found += known if name.startswith(ANYWHERE) and known else [name]
+    return found
 
 
 def _find_backend(sha256: str, names: Sequence[str], n_threads: int | None) -> tuple[str, Backend]:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bt_llm.backends.base import Progress as ProgressCallback
+from bt_llm.cli.budget import BudgetOption, PriceOption, YesOption, budget_of, check_budget
 from bt_llm.cli.options import (
     CacheOption,
     CsvOption,
@@ -22,6 +23,7 @@ from bt_llm.cli.options import (
     ThreadsOption,
 )
 from bt_llm.cli.output import Format, deliver, fraction, number, say, show
+from bt_llm.cli.plan import study_configs
 
 if TYPE_CHECKING:
     from bt_llm.research.walk_forward import WalkForwardResult
@@ -36,6 +38,9 @@ def walkforward(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
     ] = None,
+    budget: BudgetOption = None,
+    price_per_mtok: PriceOption = None,
+    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -55,6 +60,13 @@ def walkforward(
     described = load_study(study)
     folder = output_folder if output_folder is not None else Path(described.output)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
+    allowed = budget_of(described, budget, price_per_mtok)
+    if allowed[0] is not None:
+        asked = described.model_copy(update={"compare": None})
+        configs = study_configs(
+            asked, [], {name: value for name, value in advisor.items() if value is not None}
+        )
+        check_budget(configs, described.data, allowed, yes=yes)
     with _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress

@@ -182,7 +182,8 @@ class Plan:
         money = self.total("money")
         if money is None:
             return "the price of a server is not known: give --price-per-mtok"
-        return f"{money:,.2f} is over the budget of {budget:,.2f}" if money > budget else ""
+        # A budget that is no number allows nothing.
+        return "" if money <= budget else f"{money:,.2f} is over the budget of {budget:,.2f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for JSON."""
@@ -263,7 +264,7 @@ def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
     counts = [float(p["tokens"]) for p in seen if type(p.get("tokens")) is int and p["tokens"] > 0]
     times = [float(p["milliseconds"]) for p in seen if type(p.get("milliseconds")) is float]
     if counts and times:
-        at_once = RemoteConfig.parse(str(config.model)).connections if remote else 1
+        at_once = _at_once(str(config.model)) if remote else 1
         tokens, ms = sum(counts) / len(counts), sum(times) / len(times) / at_once
         source = f"mean of {len(times)} stored answers"
     price = rates.price_per_mtok
@@ -297,6 +298,18 @@ def _advisor(config: AdvisorConfig, cache: VerdictCache) -> tuple[Advisor, bool]
     return Advisor(config, cache=cache, backend=backend), len(known) == 1
 
 
+def _at_once(name: str) -> int:
+    """Return how many requests the servers of a name are sent at a time.
+
+    Examples
+    --------
+    >>> _at_once("openai:http://a:8000,http://b:8000?connections=4&sha256=" + "ab" * 32)
+    8
+    """
+    remote = RemoteConfig.parse(name)
+    return remote.connections * (1 + len(remote.replicas))
+
+
 def _estimated(
     config: AdvisorConfig, identity: ModelIdentity, prompts: Sequence[Prompt], rates: Rates, *, remote: bool
 ) -> tuple[float, float | None, str]:
@@ -306,9 +319,8 @@ def _estimated(
     if name.startswith("scripted"):
         return 0.0, 0.0, "a script"
     if remote:
-        connections = RemoteConfig.parse(name).connections
         requests = rates.requests_per_prompt
-        return requests * (whole + 1), requests * rates.request_ms / connections, "constants"
+        return requests * (whole + 1), requests * rates.request_ms / _at_once(name), "constants"
     shared = len(prompts[0].chunks[0]) / rates.letters_per_token
     tokens = whole - shared + shared / len(prompts) + 2
     billions = _billions(identity, name)

@@ -25,7 +25,8 @@
 
 Sections: ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
 share), ``grid``, ``walk_forward`` and ``compare``. Keys are the arguments of `Gate`, `AdvisorConfig`,
-`run_backtest`, `WalkForward` and `compare_models`, and a key that is none of them is refused.
+`run_backtest`, `WalkForward` and `compare_models`, and a key that is none of them is refused. In ``budget``
+stand ``money``, which the command line may spend on servers without asking, and ``price_per_mtok``.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ except ImportError as error:
 __all__ = [
     "AccountSection",
     "AdvisorSection",
+    "BudgetSection",
     "CompareSection",
     "GateSection",
     "Study",
@@ -132,6 +134,13 @@ class CompareSection(_Section):
     block_length: int | None = None
 
 
+class BudgetSection(_Section):
+    """``[budget]``: what the command line may spend on servers without asking, and what they take."""
+
+    money: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    price_per_mtok: float | None = None
+
+
 class Study(_Section):
     """A study file, checked; paths in it are absolute.
 
@@ -145,7 +154,7 @@ class Study(_Section):
         A CSV of bars.
     output : str
         Folder of the ledger and the results; by default ``NAME-results`` beside the file.
-    gate, account, walk_forward, compare
+    gate, account, walk_forward, compare, budget
         The sections of these names.
     params, grid : dict
         Names to values, and to lists of values, as in `WalkForward.run`.
@@ -161,6 +170,7 @@ class Study(_Section):
     grid: dict[str, Any] = {}
     walk_forward: WalkForwardSection | None = None
     compare: CompareSection | None = None
+    budget: BudgetSection | None = None
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.

@@ -3,8 +3,9 @@
 The server is another process on this machine, which sleeps before each reply, so the ideal is prompts over
 connections times the delay. The whole call is timed, from the first prompt to the last score: the
 connections are made in it. Who answers is found out before. The same is done with every fifth request
-failing, through an advisor that stores the verdicts, and over bare sockets, which shows what the machine and
-the server can do; these have no target.
+failing, over two servers, through an advisor that stores the verdicts, and over bare sockets, which shows
+what the machine and the server can do; these have no target. Nor has the processor time of the client for
+each request, which says more than the wall clock where other things run.
 """
 
 from __future__ import annotations
@@ -45,20 +46,23 @@ def server(*, fail: float = 0.0) -> Iterator[tuple[str, dict[str, int]]]:
             process.kill()
 
 
-def score(prompts: int, *, fail: float = 0.0) -> tuple[float, dict[str, int]]:
-    """Return the seconds that the prompts take, and the server's counts."""
+def score(prompts: int, *, fail: float = 0.0, servers: int = 1) -> tuple[float, float, int]:
+    """Return the seconds that the prompts take, those of this process's processor, and the requests."""
     from bt_llm.backends.base import Prompt
     from bt_llm.backends.openai import RemoteBackend
 
     asked = [Prompt((f"Bars: {i}\n", "Verdict:")) for i in range(prompts)]
-    with server(fail=fail) as (url, counts):
-        backend = RemoteBackend.named(f"openai:{url}?connections={CONNECTIONS}&backoff=0.05")
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(server(fail=fail)) for _ in range(servers)]
+        urls = ",".join(url for url, _ in running)
+        options = f"sha256={'ab' * 32}&connections={CONNECTIONS}&backoff=0.05"
+        backend = RemoteBackend.named(f"openai:{urls}?{options}")
         _ = backend.identity
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         scores = [one for batch in backend.score(asked, _LABELS) for one in batch]
-        taken = time.perf_counter() - start
+        taken, busy = time.perf_counter() - start, time.process_time() - used
     assert len(scores) == prompts
-    return taken, counts
+    return taken, busy, sum(counts["requests"] for _, counts in running)
 
 
 def bare(prompts: int) -> float:
@@ -115,15 +119,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     chosen = options(__doc__, argv)
     prompts, rounds = (160, 1) if chosen.quick else (PROMPTS, 5)
     ideal = prompts / CONNECTIONS * DELAY_S
-    times: dict[str, list[float]] = {"score": [], "bare": [], "failing": [], "advise": []}
+    names = ("score", "client processor", "bare", "failing", "two servers", "advise")
+    times: dict[str, list[float]] = {name: [] for name in names}
     requests: list[int] = []
     for turn in range(rounds):
         note(f"remote: round {turn + 1} of {rounds}")
-        taken, counts = score(prompts)
+        taken, busy, asked = score(prompts)
         times["score"].append(taken)
-        requests.append(counts["requests"])
+        times["client processor"].append(busy)
+        requests.append(asked)
         times["bare"].append(bare(prompts))
         times["failing"].append(score(prompts, fail=0.2)[0])
+        times["two servers"].append(score(prompts, servers=2)[0])
         times["advise"].append(advise(prompts))
     figures = [
         Figure(
@@ -147,6 +154,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             name="the same with 20 % of the requests failing",
             value=median(times["failing"]) / ideal,
             unit="x",
+        ),
+        Figure(
+            name="over two servers, over one",
+            value=median(times["two servers"]) / median(times["score"]),
+            unit="x",
+        ),
+        Figure(
+            name="processor time of the client, each request",
+            value=1e3 * median(times["client processor"]) / prompts,
+            unit="ms",
         ),
     ]
     details = {

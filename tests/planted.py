@@ -1,0 +1,122 @@
+"""A pytest plugin: plants an API key in every test, and fails the session if it turns up anywhere.
+
+Looked through are each test's report (its name, its error, what it printed and logged), every record that is
+logged, whatever a test did with it, and every file below the session's temporary folder. Looked for are the
+key, and it as base64 and in a URL.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+__all__ = ["CORE", "SECRET", "files_with", "forms"]
+
+CORE = secrets.token_hex(12)
+SECRET = f"sk-{CORE}+/"
+"""The key of this session; its last letters change in a URL, its core does not."""
+
+VARIABLE = "BT_LLM_API_KEY"
+CHUNK = 2**20
+
+
+def forms(core: str) -> tuple[bytes, ...]:
+    """The core as it is, which is also what a URL has of it, and as base64 after 0, 1 and 2 other bytes."""
+    found = {core.encode()}
+    for before in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # The first and the last letters depend on what stands around it.
+            found.add(encode(b"\0" * before + core.encode())[4 if before else 0 : -4])
+    return tuple(sorted(found))
+
+
+def files_with(wanted: Collection[bytes], folder: Path, chunk: int = CHUNK) -> Iterator[Path]:
+    """Yield the files below a folder that hold one of the texts, in their names or in themselves."""
+    overlap = max(map(len, wanted)) - 1
+    for path in sorted(folder.rglob("*")):
+        named = any(text in str(path).encode() for text in wanted)
+        if named or (path.is_file() and not path.is_symlink() and _holds(path, wanted, chunk, overlap)):
+            yield path
+
+
+def _holds(path: Path, wanted: Iterable[bytes], chunk: int, overlap: int) -> bool:
+    end = b""
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(chunk):
+                piece = end + piece
+                if any(text in piece for text in wanted):
+                    return True
+                end = piece[-overlap:]
+    except OSError:  # such as one that may not be read, or has just gone
+        return False
+    return False
+
+
+class _Watch(logging.Handler):
+    """Remembers in which places the key was."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.forms = forms(CORE)
+        self.places: dict[str, None] = {}
+        self.running = "the session"
+        self.folder: Path | None = None
+
+    def look(self, place: str, text: str) -> None:
+        if any(form in text.encode("utf-8", "replace") for form in self.forms):
+            self.places[place] = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.look(f"a record of the logger {record.name!r}, in {self.running}", self.format(record))
+
+
+_watch = _Watch()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _watched_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _watch.folder = tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(autouse=True)
+def _planted_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, SECRET)
+
+
+def pytest_sessionstart() -> None:
+    logging.getLogger().addHandler(_watch)
+    # All that the remote backend can say; the levels of others are theirs to choose.
+    logging.getLogger("bt_llm.remote").setLevel(logging.DEBUG)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    _watch.running = nodeid
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _watch.look("the name of a test", report.nodeid)
+    _watch.look(f"the error of {report.nodeid}", str(report.longrepr or ""))
+    for title, text in report.sections:
+        _watch.look(f"{title.lower()} of {report.nodeid}", text)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    logging.getLogger().removeHandler(_watch)
+    if _watch.folder is not None:
+        _watch.places |= dict.fromkeys(f"file {path}" for path in files_with(_watch.forms, _watch.folder))
+    if _watch.places:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _watch.places:
+        terminalreporter.section("the planted API key was found", red=True)
+        for place in _watch.places:
+            terminalreporter.line(place.replace(CORE, "(key)"))

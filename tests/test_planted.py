@@ -1,0 +1,98 @@
+"""The search for the planted API key can fail: runs of pytest in which something leaks it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planted import CORE, SECRET, files_with, forms
+
+HEAD = """\
+import base64, logging, os
+from urllib.parse import quote
+KEY = os.environ.get("BT_LLM_API_KEY", "")
+
+def key():
+    return os.environ["BT_LLM_API_KEY"]
+"""
+
+
+def run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a test function of that body, under the plugin; its key is another one than this session's."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    text = f"{HEAD}\ndef test_it(tmp_path, caplog, capsys):\n{lines}\n"
+    (folder / "test_leak.py").write_text(text, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "planted",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+    ]
+    return subprocess.run(
+        [*command, "-c", "/dev/null", "--basetemp", str(folder / "base"), str(folder)],
+        env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ('(tmp_path / "a.txt").write_text("x" * 3_000_000 + key())', "a.txt"),
+        ('(tmp_path / "b.db").write_bytes(base64.b64encode(f"Bearer {key()}".encode()))', "b.db"),
+        ('(tmp_path / "c.json").write_text("?key=" + quote(key(), safe=""))', "c.json"),
+        ('(tmp_path / key().replace("/", "")).touch()', "file "),
+        ("print(key())", "captured stdout call of"),
+        ('logging.getLogger("bt_llm.remote").debug("sent %s", key())', "the logger 'bt_llm.remote'"),
+        ('logging.getLogger("other").warning(key())\ncaplog.clear()', "the logger 'other'"),
+    ],
+)
+def test_a_leak_fails_a_session_whose_tests_pass(tmp_path: Path, body: str, place: str) -> None:
+    done = run(tmp_path, body)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
+    _, _, summary = done.stdout.partition("the planted API key was found")
+    assert place in summary
+    assert re.search("[0-9a-f]{24}", summary) is None  # it is not spread any further
+
+
+def test_the_error_of_a_failed_test_is_searched_too(tmp_path: Path) -> None:
+    done = run(tmp_path, 'raise ValueError(f"wrong key {key()}")')
+    assert "the error of " in done.stdout.partition("the planted API key was found")[2]
+
+
+def test_without_a_leak_a_session_passes(tmp_path: Path) -> None:
+    body = 'assert key().startswith("sk-")\nprint("sk-")\n(tmp_path / "a.txt").write_text(key()[:8])'
+    done = run(tmp_path, body)
+    assert (done.returncode, "was found" in done.stdout) == (0, False), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_the_core_is_found_behind_anything(before: int) -> None:
+    text = "x" * before + f"sk-{CORE[::-1]}+/ and more"
+    wanted = forms(CORE[::-1])
+    assert any(form in base64.b64encode(text.encode()) for form in wanted)
+    assert any(form in base64.urlsafe_b64encode(text.encode()) for form in wanted)
+    assert not any(form in base64.b64encode(SECRET.encode()) for form in wanted)
+
+
+def test_files_are_searched_across_the_pieces_in_which_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    for at in range(20):
+        (tmp_path / "far" / f"{at:02}").write_bytes(b"-" * at + b"needle" + b"-" * 5)
+    (tmp_path / "near").write_bytes(b"needl e")
+    found = list(files_with([b"needle"], tmp_path, chunk=7))
+    assert [path.name for path in found] == [f"{at:02}" for at in range(20)]
