@@ -172,6 +172,10 @@ class Advisor:
         Who answers, instead of `config.model`; for tests and for models of your own.
     cache : VerdictCache, optional
         Instead of the one that `config` names.
+    identity : ModelIdentity, optional
+        Who answers, where that is known already and `cache` has all answers: no model is looked for.
+    template : PromptTemplate, optional
+        Instead of the one that `config` names.
 
     Examples
     --------
@@ -185,15 +189,21 @@ class Advisor:
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
-        self, config: AdvisorConfig, *, backend: Backend | None = None, cache: VerdictCache | None = None
+        self,
+        config: AdvisorConfig,
+        *,
+        backend: Backend | None = None,
+        cache: VerdictCache | None = None,
+        identity: ModelIdentity | None = None,
+        template: PromptTemplate | None = None,
     ) -> None:
         self.config = config
         self.space = config.state_space
-        self.template = PromptTemplate.load(config.template_source)
+        self.template = template or PromptTemplate.load(config.template_source)
         self.cache = cache if cache is not None else VerdictCache(config.cache_dir, config.cache_mode)
         self.on_progress: Progress | None = None
         self._backend = backend
-        self._identity: ModelIdentity | None = None
+        self._identity = identity
         self._models = [str(config.model), *map(str, config.fallbacks)]  # the first is the one asked
         self._raw: dict[int, Verdict] = {}
         self._verdicts: dict[int, Verdict] = {}
@@ -202,12 +212,22 @@ class Advisor:
     @classmethod
     def shared(cls, config: AdvisorConfig) -> Advisor:
         """Return the one advisor of this process for a configuration, made when first asked for."""
-        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
-        key = (os.getpid(), config, *environment)
+        key = cls._shared_key(config)
         with cls._shared_lock:
             if key not in cls._shared:
                 cls._shared[key] = cls(config)
             return cls._shared[key]
+
+    @classmethod
+    def share(cls, advisor: Advisor) -> None:
+        """Make an advisor the one of this process for its configuration."""
+        with cls._shared_lock:
+            cls._shared[cls._shared_key(advisor.config)] = advisor
+
+    @staticmethod
+    def _shared_key(config: AdvisorConfig) -> tuple[int, AdvisorConfig, str | None, str | None]:
+        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
+        return os.getpid(), config, *environment
 
     @classmethod
     def forget_shared(cls) -> None:

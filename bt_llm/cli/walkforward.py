@@ -32,7 +32,19 @@ __all__ = ["walkforward"]
 
 def walkforward(
     study: Annotated[Path, typer.Argument(help="A study file (TOML) with [walk_forward] and [grid].")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.", show_default="1"),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the trials on a Dask cluster instead: its scheduler, such as tcp://10.0.0.5:8786, or "
+            "a scheduler file. Its workers need bt-llm; they get the bars, the strategy's source and a pack "
+            "of the verdicts, never the model.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     output_folder: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
@@ -47,16 +59,19 @@ def walkforward(
     """Run a walk-forward study: choose on each train stretch, trade the test stretch that follows it.
 
     Every trial is written down in the output folder. An interrupted study goes on where it was, and what
-    was ever tried there counts when the result is judged.
+    was ever tried there counts when the result is judged. Results depend neither on the number of processes
+    nor on where they run.
 
     Example: bt-llm walkforward examples/walk_forward.toml --jobs 2
     """
+    if jobs is not None and dask is not None:
+        raise typer.BadParameter("expected --jobs or --dask, not both: a cluster has the workers it has")
     from bt_llm.research.study import load_study
 
     described = load_study(study)
     folder = output_folder if output_folder is not None else Path(described.output)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
-    with _two_bars() as (on_prompts, on_progress):
+    with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
         )
@@ -68,6 +83,14 @@ def walkforward(
         print_json(result.to_dict())
         return
     print_result(result)
+
+
+def _where(dask: str | None) -> contextlib.AbstractContextManager[None]:
+    if dask is None:
+        return contextlib.nullcontext()
+    from bt_llm.research.cluster import dask_cluster
+
+    return dask_cluster(dask)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.calibration import Prior, mean_prior
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.indicators import LLMAdvice
+from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
 
 __all__ = ["Desk", "open_desk"]
@@ -62,6 +63,7 @@ class Desk:
         self._on_prompts = on_prompts
         self._cells: dict[tuple[Asked, Window], NDArray[np.int64]] = {}
         self._priors: dict[tuple[Asked, Window], Prior | None] = {}
+        self._configs: list[AdvisorConfig] = []
 
     def ask(self, gates: Iterable[tuple[GateProtocol | None, bool]]) -> None:
         """Ask for every verdict that the gates need in any window.
@@ -85,6 +87,11 @@ class Desk:
             advisor.raw_cells(sorted(cells))
             advisor.on_progress = None
             advisor.close()
+            self._configs.append(config)
+
+    def supplies(self) -> Supplies:
+        """Return what was asked here, as it goes to workers."""
+        return Supplies.of(dict.fromkeys(self._configs))
 
     def prior(self, gate: GateProtocol | None, window: Window) -> Prior | None:
         """Return the mean of the raw verdicts over the bars of a train window; None if none is valid."""
@@ -98,7 +105,7 @@ class Desk:
         return self._priors[asked, window]
 
     def replaying(self, gate: GateProtocol | None) -> GateProtocol | None:
-        """Return the gate as a worker gets it: with what was asked here, and no leave to ask."""
+        """Return the gate as trials get it: with what was asked here, and no leave to ask."""
         if not isinstance(gate, Gate) or not _asks_as_usual(gate):
             return gate
         folder, _ = self._cache(gate.advisor)
