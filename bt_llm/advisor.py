@@ -25,6 +25,7 @@ from bt_llm.exceptions import (
 from bt_llm.model_lookup import look_up_model
 from bt_llm.prompts import PromptTemplate
 from bt_llm.readers import Reader
+from bt_llm.records import Record
 from bt_llm.state import StateSpace
 from bt_llm.verdict import Verdict
 
@@ -366,10 +367,15 @@ class Advisor:
 
     def used(self) -> dict[str, Verdict]:
         """Return the raw verdicts that have been needed so far, by their keys: what a run depends on."""
+        return {record.key: record.verdict for record in self.records()}
+
+    def records(self) -> list[Record]:
+        """Return the same with their questions, as a pack holds them."""
         with self._lock:
             cells = sorted(self._raw)
-            prompts = self.prompts(cells)
-            return {self._question(p).key: self._raw[c] for c, p in zip(cells, prompts, strict=True)}
+            questions = [self._question(prompt) for prompt in self.prompts(cells)]
+            told = {"model": self.identity.name}
+            return [Record(q, self._raw[cell], told) for cell, q in zip(cells, questions, strict=True)]
 
     def _question(self, prompt: Prompt) -> Question:
         identity, template = self.identity, self.template

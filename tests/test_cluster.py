@@ -1,4 +1,4 @@
-"""Studies on a Dask cluster of two processes of their own: the same results, whatever happens to the workers."""
+"""Studies on a Dask cluster of two processes: the same results, whatever happens to the workers."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from bt_llm.research.ledger import TrialLedger
 from bt_llm.research.runs import run_many
 from bt_llm.research.walk_forward import LEDGER
 from bt_llm.research.walk_forward._supplies import Supplies
+from bt_llm.state import TREND, StateSpace
 from tests.engines import QuickAdvice, walk
 from tests.test_cli_walkforward import TEXT
 from tests.walk_forward_cases import QUICK, cross_file
@@ -76,7 +77,7 @@ class Suspicious(bt.Strategy):
 def workers() -> Iterator[Any]:
     """A cluster of two processes, whose workers know nothing of any test's folders."""
     with distributed.LocalCluster(
-        n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        n_workers=2, processes=True, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1"
     ) as found:
         yield found
 
@@ -149,11 +150,11 @@ class TestResults:
         model.symlink_to(smollm2_path)
         shutil.copy(Path(bt_llm.__file__).parent / "templates" / "market.toml", template)
         gate = Gate(
-            advisor=AdvisorConfig(model=model, template=template, calibration="none", cache_mode="off"),
+            advisor=AdvisorConfig(model=model, template=template, state_space=StateSpace(features=(TREND,))),
             indicator=QuickAdvice,
         )
         short, arguments = BARS.iloc[:120], {"gate": gate, "grid": {"fast": [2, 4]}}
-        hidden = Hidden(file, model, template)
+        hidden = Hidden(file, model, template, Path(os.environ["BT_LLM_CACHE_DIR"]))
         with dask_cluster(workers.scheduler_address):
             there = SPLIT.run(f"{file}:Suspicious", short, **arguments, on_progress=hidden)
         assert hidden.seen[-1] == (2, 2)
@@ -331,13 +332,14 @@ class TestCommand:
     ) -> None:
         sent = Supplies.of([])
         monkeypatch.setattr(bt_llm, "__version__", "99.0")
-        with pytest.raises(ClusterError, match="a worker has bt_llm 99.0, the search"):
+        with pytest.raises(ClusterError, match=r"a worker has bt_llm 99\.0, the search"):
             sent.settle({})
 
-    def test_no_workers(self) -> None:
+    def test_no_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "WORKER_SECONDS", 0.2)
         with (
             distributed.LocalCluster(
-                n_workers=0, processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp://"
+                n_workers=0, processes=False, dashboard_address=":0", host="127.0.0.1", protocol="tcp://"
             ) as empty,
             pytest.raises(ClusterError, match="has no workers"),
             dask_cluster(empty.scheduler_address),

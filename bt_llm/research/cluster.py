@@ -7,18 +7,18 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bt_llm
 from bt_llm.exceptions import ClusterError, ConfigError, MissingExtraError
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 __all__ = ["dask_cluster"]
 
 CONNECT_SECONDS = 5.0
 """How long a scheduler may take to answer."""
+
+WORKER_SECONDS = 30.0
+"""How long it may take until a worker is there: some clusters start them when there is work."""
 
 _VERSION = "__import__('bt_llm').__version__"
 
@@ -46,7 +46,7 @@ def dask_cluster(address: str) -> Iterator[None]:
     ConfigError
         If the address cannot be read.
     ClusterError
-        If no scheduler answers within 5 seconds, it has no workers, a worker has another version of
+        If no scheduler answers within 5 seconds or no worker within 30, a worker has another version of
         bt_llm, or a task has killed one worker after the other.
 
     Notes
@@ -136,7 +136,7 @@ def _unreachable(address: str, error: object) -> ClusterError:
 
 
 @contextlib.contextmanager
-def _connected(distributed: Any, address: str, target: str) -> Iterator[Client]:
+def _connected(distributed: Any, address: str, target: str) -> Iterator[Any]:
     try:
         client = distributed.Client(target, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError as error:
@@ -145,14 +145,17 @@ def _connected(distributed: Any, address: str, target: str) -> Iterator[Client]:
         yield client
 
 
-def _check_workers(client: Client, address: str) -> None:
+def _check_workers(client: Any, address: str) -> None:
     """Say what is wrong with the workers now, not in the middle of a study."""
     # `eval` needs nothing of this package on the worker, which may not have it.
-    versions = client.run(eval, _VERSION, on_error="return")
-    if not versions:
+    try:
+        client.submit(eval, _VERSION, pure=False).exception(timeout=WORKER_SECONDS)
+    except TimeoutError:
         raise ClusterError(
-            f"cluster {address} has no workers: start some with 'dask worker {address} --nthreads 1'"
-        )
+            f"cluster {address} has no workers that are free: start some with 'dask worker {address} "
+            f"--nthreads 1'"
+        ) from None
+    versions = client.run(eval, _VERSION, on_error="return")
     for worker, version in sorted(versions.items()):
         if isinstance(version, ImportError):
             raise ClusterError(f"worker {worker} has no bt_llm ({version}): install bt-llm there")
@@ -174,7 +177,7 @@ class _Failure:
         self.error = error
 
 
-def _backend(client: Client) -> Any:
+def _backend(client: Any) -> Any:
     from joblib._dask import DaskDistributedBackend  # type: ignore[import-untyped]
 
     class Backend(DaskDistributedBackend):  # type: ignore[misc]

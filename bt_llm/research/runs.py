@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -92,10 +93,11 @@ def run_many(
     """
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     metrics: list[dict[str, float]] = []
-    for chunk in _chunks_done(chosen, data, gates, n_jobs, settings):
-        metrics += chunk
-        if on_progress is not None:
-            on_progress(len(metrics), len(gates))
+    with contextlib.closing(_chunks_done(chosen, data, gates, n_jobs, settings)) as done:
+        for chunk in done:
+            metrics += chunk
+            if on_progress is not None:
+                on_progress(len(metrics), len(gates))
     return metrics
 
 
@@ -105,7 +107,7 @@ def _chunks_done(
     gates: Sequence[GateProtocol],
     n_jobs: int | None,
     settings: dict[str, Any],
-) -> Iterator[list[dict[str, float]]]:
+) -> Generator[list[dict[str, float]], None, None]:
     if not leaves(n_jobs):
         yield from (_run_chunk(strategy, data, [gate], settings) for gate in gates)
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,7 +115,7 @@ def count_workers(n_jobs: int | None) -> int:
 
 def run_elsewhere(
     work: Callable[..., R], arguments: Iterable[tuple[Any, ...]], n_jobs: int | None, *, ordered: bool
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield what the work returns for each of the arguments, from joblib's workers.
 
     Parameters
@@ -137,8 +137,13 @@ def run_elsewhere(
     joblib = _joblib()
     how = "generator" if ordered else "generator_unordered"
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as=how)
-    with contextlib.closing(parallel(joblib.delayed(_call)(work, given) for given in arguments)) as results:
-        yield from results
+    results = parallel(joblib.delayed(_call)(work, given) for given in arguments)
+    try:
+        for result in results:  # noqa: UP028 - `yield from` would close them itself, and warn
+            yield result
+    finally:
+        with warnings.catch_warnings(action="ignore"):  # joblib tells whoever stops early that work is lost
+            results.close()
 
 
 def _call(work: Callable[..., R], given: tuple[Any, ...]) -> R:

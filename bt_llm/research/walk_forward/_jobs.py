@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Job:
 
 def run_jobs(
     jobs: Sequence[Job], n_jobs: int | None, supplies: Callable[[], Supplies]
-) -> Iterator[tuple[str, TrialOutcome]]:
+) -> Generator[tuple[str, TrialOutcome], None, None]:
     """Yield keys and outcomes as they are done, in any order.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
@@ -245,21 +246,22 @@ class Search:
         if on_progress:
             on_progress(len(outcomes), len(by_key))
         jobs = self._jobs({key: found for key, found in by_key.items() if key not in outcomes})
-        for key, outcome in run_jobs(jobs, n_jobs, desk.supplies):
-            trial, _ = by_key[key]
-            sharpe = sharpe_per_bar(returns_of(outcome.equity))
-            ledger.add(
-                TrialRecord(
-                    key=key,
-                    configuration=trial.configuration,
-                    description=trial.description,
-                    sharpe=sharpe,
-                    outcome=outcome,
+        with contextlib.closing(run_jobs(jobs, n_jobs, desk.supplies)) as done:
+            for key, outcome in done:
+                trial, _ = by_key[key]
+                sharpe = sharpe_per_bar(returns_of(outcome.equity))
+                ledger.add(
+                    TrialRecord(
+                        key=key,
+                        configuration=trial.configuration,
+                        description=trial.description,
+                        sharpe=sharpe,
+                        outcome=outcome,
+                    )
                 )
-            )
-            outcomes[key] = outcome
-            if on_progress:
-                on_progress(len(outcomes), len(by_key))
+                outcomes[key] = outcome
+                if on_progress:
+                    on_progress(len(outcomes), len(by_key))
         return outcomes
 
     def _jobs(self, trials: Mapping[str, tuple[_Trial, Window]]) -> list[Job]:

@@ -54,7 +54,7 @@ class Supplies:
         advisors = []
         for config in configs:
             advisor = Advisor.shared(config)
-            records |= advisor.cache.get_many(list(advisor.used()))
+            records |= {record.key: record for record in advisor.records()}
             advisors.append((_asked(config), advisor.identity, advisor.template))
         pack = Pack(records=tuple(records.values()))
         return cls(
