@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,21 @@ def trials(folder: Path) -> list[Any]:
         found = ledger.records()
     assert len({record.key for record in found}) == len(found)
     return found
+
+
+def wait_for(there: Callable[[], Any]) -> None:
+    for _ in range(600):
+        if there():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come")
+
+
+@contextlib.contextmanager
+def killed(process: Any) -> Iterator[Any]:
+    with process:
+        yield process
+        process.kill()
 
 
 def once_each(seen: list[tuple[int, int]], total: int = TRIALS) -> bool:
@@ -285,6 +301,29 @@ class TestCommand:
         assert "12 of 12 trials run" in there.stderr
         assert here.stdout == there.stdout
         assert trials(tmp_path / "here") == trials(tmp_path / "there")
+
+    def test_a_scheduler_that_dies_is_one_line(self, study: Path, tmp_path: Path) -> None:
+        file, out, strategy = tmp_path / "scheduler.json", tmp_path / "there", tmp_path / "cross.py"
+        slow = "    def nextstart(self):\n        import time\n        time.sleep(0.5)\n        self.next()\n"
+        strategy.write_text(f"{strategy.read_text(encoding='utf-8')}\n{slow}", encoding="utf-8")
+        dask, common = [sys.executable, "-m", "dask"], ["--scheduler-file", file, "--no-dashboard"]
+        with contextlib.ExitStack() as stack:
+
+            def start(command: list[Any], stderr: int = subprocess.DEVNULL) -> Any:
+                return stack.enter_context(killed(subprocess.Popen(command, stderr=stderr, text=True)))
+
+            scheduler = start([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common])
+            wait_for(lambda: file.exists() and file.stat().st_size)
+            start([*dask, "worker", "--nthreads", "1", "--no-nanny", *common])
+            study_command = [sys.executable, "-m", "bt_llm", "walkforward", study, "--dask", file, "-o", out]
+            command = start(study_command, subprocess.PIPE)
+            wait_for(lambda: (out / LEDGER).exists() and trials(out))
+            scheduler.kill()
+            _, errors = command.communicate(timeout=60)
+        assert command.returncode == 1
+        assert errors.strip().startswith(f"error: cluster {file}: work was lost (")
+        assert errors.strip().endswith("run it again to go on")
+        assert "Traceback" not in errors
 
     def test_nobody_listens(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)

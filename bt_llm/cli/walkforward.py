@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,12 +86,18 @@ def walkforward(
     print_result(result)
 
 
-def _where(dask: str | None) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _where(dask: str | None) -> Iterator[None]:
+    """Say where trials run; Dask's own tracebacks would hide the line that says what happened."""
     if dask is None:
-        return contextlib.nullcontext()
+        yield
+        return
     from bt_llm.research.cluster import dask_cluster
 
-    return dask_cluster(dask)
+    with dask_cluster(dask):
+        for name in ("distributed", "distributed.client", "tornado.application"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
 
 
 @contextlib.contextmanager

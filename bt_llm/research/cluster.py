@@ -28,10 +28,13 @@ def dask_cluster(address: str) -> Iterator[None]:
     """Run backtests of the ``with`` block on a Dask cluster: walk-forward trials, null runs.
 
     Everything that takes ``n_jobs`` and is not given one then uses all workers of the cluster. This is
-    ``joblib.parallel_config(backend="dask")`` with a client, checks before and plain errors after; code that
-    has a client of its own can use that instead.
+    ``joblib.parallel_config(backend="dask")`` with a client, checks before and plain errors after. Code that
+    has a client of its own can use that instead, but joblib's backend waits for ever for a task that Dask
+    has given up.
 
-    A task whose worker dies is run again by another one. Where none is left, the study waits for one to come.
+    A task whose worker dies is run again by another one; after the fourth, Dask gives it up. Where no worker
+    is left, the study waits for one to come. Twice as many tasks are under way as there were threads at the
+    start, so workers that come later find no more than that to do.
 
     Parameters
     ----------
@@ -77,9 +80,10 @@ def dask_cluster(address: str) -> Iterator[None]:
                 f"kept, run it again to go on"
             ) from error
         except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
+            reason = getattr(error, "reason", error)
             raise ClusterError(
-                f"cluster {address}: the scheduler was lost ({error}); finished trials are kept, run it "
-                f"again to go on"
+                f"cluster {address}: work was lost ({reason}); finished trials are kept, run it again to go "
+                f"on"
             ) from error
 
 
@@ -182,6 +186,10 @@ def _backend(client: Any) -> Any:
 
     class Backend(DaskDistributedBackend):  # type: ignore[misc]
         """Joblib's Dask backend, which never tells `Parallel` of a task that was given up, and waits."""
+
+        def effective_n_jobs(self, n_jobs: int | None) -> int:
+            # Of one, `Parallel` would make none: it would run everything in the client.
+            return max(2, int(super().effective_n_jobs(n_jobs)))
 
         def submit(self, func: Any, callback: Callable[[Any], None]) -> Any:
             submitted = super().submit(func, callback)
