@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -34,7 +35,7 @@ from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.state import TREND, StateSpace
 from tests.engines import QuickAdvice, walk
 from tests.test_cli_walkforward import TEXT
-from tests.walk_forward_cases import QUICK, cross_file
+from tests.walk_forward_cases import CROSS, QUICK, cross_file
 
 distributed = pytest.importorskip("distributed")
 
@@ -250,6 +251,18 @@ class TestMishaps:
             dask_cluster(workers.scheduler_address),
         ):
             SPLIT.run(f"{deadly}:Deadly", BARS)
+
+    def test_a_module_that_workers_do_not_have_is_one_line(
+        self, workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "only_here.py").write_text(CROSS, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        strategy = importlib.import_module("only_here").Cross
+        with (
+            pytest.raises(StrategyError, match=r"No module named 'only_here'\): install that module there"),
+            dask_cluster(workers.scheduler_address),
+        ):
+            SPLIT.run(strategy, BARS)
 
     def test_an_error_of_the_strategy_reads_as_it_does_here(self, workers: Any, tmp_path: Path) -> None:
         failing = tmp_path / "failing.py"

@@ -41,8 +41,8 @@ def walkforward(
         str | None,
         typer.Option(
             help="Run the trials on a Dask cluster instead: its scheduler, such as tcp://10.0.0.5:8786, or "
-            "a scheduler file. Its workers need bt-llm; they get the bars, the strategy's source and a pack "
-            "of the verdicts, never the model.",
+            "a scheduler file. Its machines need bt-llm; workers get the bars, the strategy's source and a "
+            "pack of the verdicts, never the model.",
             metavar="ADDRESS",
         ),
     ] = None,

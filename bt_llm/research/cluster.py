@@ -49,13 +49,14 @@ def dask_cluster(address: str) -> Iterator[None]:
     ConfigError
         If the address cannot be read.
     ClusterError
-        If no scheduler answers within 5 seconds or no worker within 30, a worker has another version of
+        If no scheduler answers within 5 seconds or no worker within 30, one of them has another version of
         bt_llm, or a task has killed one worker after the other.
 
     Notes
     -----
-    The workers need bt_llm in the same version, and nothing else: no model, no cache, no strategy file,
-    no shared folder. Backtrader computes in Python, so give each worker one thread:
+    Scheduler and workers need bt_llm in the same version with its extra ``cluster``, and the workers whatever
+    the strategy imports; no model, no cache, no strategy file, no shared folder. Backtrader computes in
+    Python, so give each worker one thread:
     ``dask worker ADDRESS --nworkers auto --nthreads 1``.
 
     Dask's messages are pickles: whoever reaches the scheduler can run code on every machine of the cluster.
@@ -150,7 +151,7 @@ def _connected(distributed: Any, address: str, target: str) -> Iterator[Any]:
 
 
 def _check_workers(client: Any, address: str) -> None:
-    """Say what is wrong with the workers now, not in the middle of a study."""
+    """Say what is wrong with the machines now, not in the middle of a study."""
     # `eval` needs nothing of this package on the worker, which may not have it.
     try:
         client.submit(eval, _VERSION, pure=False).exception(timeout=WORKER_SECONDS)
@@ -159,18 +160,21 @@ def _check_workers(client: Any, address: str) -> None:
             f"cluster {address} has no workers that are free: start some with 'dask worker {address} "
             f"--nthreads 1'"
         ) from None
-    versions = client.run(eval, _VERSION, on_error="return")
-    for worker, version in sorted(versions.items()):
-        if isinstance(version, ImportError):
-            raise ClusterError(f"worker {worker} has no bt_llm ({version}): install bt-llm there")
+    try:
+        of_scheduler = client.run_on_scheduler(eval, _VERSION)
+    except Exception as error:
+        of_scheduler = error
+    found = client.run(eval, _VERSION, on_error="return")
+    for who, version in [("the scheduler", of_scheduler), *sorted(found.items())]:
         if isinstance(version, BaseException):
             raise ClusterError(
-                f"worker {worker} cannot load bt_llm ({type(version).__name__}: {version}): see its log"
+                f"cluster {address}: {who} has no bt_llm ({type(version).__name__}: {version}): install it "
+                f"there"
             )
         if version != bt_llm.__version__:
             raise ClusterError(
-                f"worker {worker} has bt_llm {version}, this is {bt_llm.__version__}: install the same "
-                f"version on both"
+                f"cluster {address}: {who} has bt_llm {version}, this is {bt_llm.__version__}: install the "
+                f"same version on both"
             )
 
 

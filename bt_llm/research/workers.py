@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable
@@ -110,7 +111,8 @@ def leaves(n_jobs: int | None) -> bool:
 
 def count_workers(n_jobs: int | None) -> int:
     """Return how many workers there are for work that leaves this process."""
-    return max(1, int(_joblib().effective_n_jobs(n_jobs)))
+    joblib, _ = _joblib()
+    return max(1, int(joblib.effective_n_jobs(n_jobs)))
 
 
 def run_elsewhere(
@@ -133,11 +135,13 @@ def run_elsewhere(
     ------
     MissingExtraError
         If joblib is not installed.
+    StrategyError
+        If a worker does not have a module that it would need.
     """
-    joblib = _joblib()
+    joblib, dumps = _joblib()
     how = "generator" if ordered else "generator_unordered"
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as=how)
-    results = parallel(joblib.delayed(_call)(work, given) for given in arguments)
+    results = parallel(joblib.delayed(_call)(dumps((work, given))) for given in arguments)
     try:
         for result in results:  # noqa: UP028 - `yield from` would close them itself, and warn
             yield result
@@ -146,17 +150,28 @@ def run_elsewhere(
             results.close()
 
 
-def _call(work: Callable[..., R], given: tuple[Any, ...]) -> R:
-    # In one tuple, since joblib's Dask backend moves large arguments to a single worker, once and apart from
-    # the task: they are lost with that worker, and every task that needs them fails.
+def _call(sent: bytes) -> Any:
+    """Do a piece of work that comes as bytes.
+
+    Anything else Dask would look into: its scheduler loads it and so needs every module, a worker that lacks
+    one never answers, and large arrays are moved to a single worker, with which they are lost.
+    """
+    try:
+        work, given = pickle.loads(sent)
+    except (ImportError, AttributeError) as error:
+        raise StrategyError(
+            f"a worker cannot load what it was sent ({error}): install that module there too, or name the "
+            f"strategy by file.py:ClassName"
+        ) from error
     return work(*given)
 
 
-def _joblib() -> Any:
+def _joblib() -> tuple[Any, Callable[[object], bytes]]:
     try:
+        import cloudpickle  # type: ignore[import-untyped]  # which also takes classes of a notebook
         import joblib  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingExtraError(
             "several processes need joblib: pip install 'bt-llm[research]', or use n_jobs=1"
         ) from error
-    return joblib
+    return joblib, cloudpickle.dumps

@@ -55,8 +55,7 @@ def run_jobs(
     Parameters
     ----------
     jobs : sequence of Job
-        Those of one window one after the other: joblib sends several short ones as one message, which then
-        has their bars once.
+        The trials.
     n_jobs : int or None
         See `bt_llm.research.workers.leaves`.
     supplies : callable

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import bt_llm
@@ -82,16 +83,19 @@ class Supplies:
 
     def _settle(self, config: AdvisorConfig) -> None:
         with _settling:
-            if _settled.get(config) == self:
+            before = _settled.get(config)
+            if before is not None and before[0] == self:
+                Advisor.share(before[1])
                 return
             for asked, identity, template in self.advisors:
                 if asked == _asked(config):
                     cache = _unpacked(self.pack)
-                    Advisor.share(Advisor(config, cache=cache, identity=identity, template=template))
-            _settled[config] = self
+                    advisor = Advisor(config, cache=cache, identity=identity, template=template)
+                    Advisor.share(advisor)
+                    _settled[config] = self, advisor
 
 
-_settled: dict[AdvisorConfig, Supplies] = {}
+_settled: dict[AdvisorConfig, tuple[Supplies, Advisor]] = {}
 _settling = threading.Lock()  # a Dask worker may have several threads
 
 
@@ -110,6 +114,11 @@ class _PackCache(VerdictCache):
     def __init__(self, pack: Pack) -> None:
         super().__init__(mode=CacheMode.REPLAY)
         self._records = {record.key: record for record in pack.records}
+
+    @property
+    def directory(self) -> Path:
+        """What messages name in the place of a folder."""
+        return Path("the pack that was sent")
 
     def get_many(self, keys: Collection[str]) -> dict[str, Record]:
         """Return the records, by key, in the order of `keys`; those not in the pack are left out."""
