@@ -264,6 +264,15 @@ class TestMishaps:
         ):
             SPLIT.run(strategy, BARS)
 
+    def test_a_task_that_dask_cannot_load_is_one_line(self, workers: Any) -> None:
+        with distributed.Client(workers.scheduler_address, set_as_default=False) as client:
+            backend = module._backend(client)
+            failure = module._Failure(RuntimeError("Error during\ndeserialization"))
+            with pytest.raises(
+                ClusterError, match=r"a task \(Error during deserialization\): install the same"
+            ):
+                backend.retrieve_result_callback(failure)
+
     def test_an_error_of_the_strategy_reads_as_it_does_here(self, workers: Any, tmp_path: Path) -> None:
         failing = tmp_path / "failing.py"
         failing.write_text(

@@ -206,6 +206,12 @@ def _backend(client: Any) -> Any:
             return submitted
 
         def retrieve_result_callback(self, out: Any) -> Any:
+            if isinstance(out, _Failure) and isinstance(out.error, RuntimeError):
+                told = " ".join(str(out.error).split())
+                raise ClusterError(
+                    f"Dask could not load a task ({told}): install the same software on all machines of the "
+                    f"cluster"
+                ) from out.error
             if isinstance(out, _Failure):
                 raise out.error
             return super().retrieve_result_callback(out)
