@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import importlib
@@ -159,6 +160,13 @@ class TestResults:
         here = SPLIT.run(cross, BARS, gate=QUICK, n_jobs=1)
         with distributed.Client(workers.scheduler_address), joblib.parallel_config(backend="dask"):
             assert plain(SPLIT.run(cross, BARS, gate=QUICK)) == plain(here)
+
+    def test_a_notebook_can_use_it(self, workers: Any) -> None:
+        async def cell() -> None:
+            with dask_cluster(workers.scheduler_address):
+                pass
+
+        asyncio.run(cell())
 
     @pytest.mark.model
     def test_workers_load_no_model(self, workers: Any, tmp_path: Path, smollm2_path: Path) -> None:

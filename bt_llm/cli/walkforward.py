@@ -35,7 +35,7 @@ def walkforward(
     study: Annotated[Path, typer.Argument(help="A study file (TOML) with [walk_forward] and [grid].")],
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.", show_default="1"),
+        typer.Option("--jobs", "-j", help="Processes, by default 1; -1 is one for each CPU."),
     ] = None,
     dask: Annotated[
         str | None,

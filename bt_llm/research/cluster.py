@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ def _reach(distributed: Any, address: str, target: str) -> None:
     try:
         if not target.strip():
             raise ValueError("it is empty")
-        asyncio.run(knock())
+        with ThreadPoolExecutor(1) as pool:  # a notebook has an event loop of its own in this thread
+            pool.submit(lambda: asyncio.run(knock())).result()
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"Dask address {address!r}: {error}; expected one such as tcp://10.0.0.5:8786, or a scheduler "
@@ -154,11 +156,11 @@ def _check_workers(client: Any, address: str) -> None:
     """Say what is wrong with the machines now, not in the middle of a study."""
     # `eval` needs nothing of this package on the worker, which may not have it.
     try:
-        client.submit(eval, _VERSION, pure=False).exception(timeout=WORKER_SECONDS)
+        if not client.ncores():
+            client.submit(eval, _VERSION, pure=False).exception(timeout=WORKER_SECONDS)
     except TimeoutError:
         raise ClusterError(
-            f"cluster {address} has no workers that are free: start some with 'dask worker {address} "
-            f"--nthreads 1'"
+            f"cluster {address} has no workers: start some with 'dask worker {address} --nthreads 1'"
         ) from None
     try:
         of_scheduler = client.run_on_scheduler(eval, _VERSION)
