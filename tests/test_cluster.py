@@ -38,6 +38,7 @@ from tests.engines import QuickAdvice, walk
 from tests.test_cli_walkforward import TEXT
 from tests.walk_forward_cases import CROSS, QUICK, cross_file
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 BARS = walk(200)
@@ -243,10 +244,7 @@ class TestMishaps:
         assert len(trials(tmp_path / "out")) == TRIALS
         assert plain(again) == plain(SPLIT.run(cross, BARS, gate=QUICK, grid=GRID, n_jobs=1))
 
-    def test_a_task_that_kills_its_workers_ends_the_study(
-        self, workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(workers.scheduler, "allowed_failures", 0)
+    def test_a_task_that_kills_its_workers_ends_the_study(self, tmp_path: Path) -> None:
         deadly = tmp_path / "deadly.py"
         deadly.write_text(
             "import os, signal\nimport backtrader as bt\n\n\nclass Deadly(bt.Strategy):\n"
@@ -255,6 +253,10 @@ class TestMishaps:
             encoding="utf-8",
         )
         with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+            distributed.LocalCluster(
+                n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1"
+            ) as workers,
             pytest.raises(ClusterError, match=r"a task killed 1 workers.*run it again to go on$"),
             dask_cluster(workers.scheduler_address),
         ):
@@ -336,15 +338,15 @@ class TestCommand:
         file, out, strategy = tmp_path / "scheduler.json", tmp_path / "there", tmp_path / "cross.py"
         slow = "    def nextstart(self):\n        import time\n        time.sleep(0.5)\n        self.next()\n"
         strategy.write_text(f"{strategy.read_text(encoding='utf-8')}\n{slow}", encoding="utf-8")
-        dask, common = [sys.executable, "-m", "dask"], ["--scheduler-file", file, "--no-dashboard"]
+        run_dask, common = [sys.executable, "-m", "dask"], ["--scheduler-file", file, "--no-dashboard"]
         with contextlib.ExitStack() as stack:
 
             def start(command: list[Any], stderr: int = subprocess.DEVNULL) -> Any:
                 return stack.enter_context(killed(subprocess.Popen(command, stderr=stderr, text=True)))
 
-            scheduler = start([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common])
+            scheduler = start([*run_dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common])
             wait_for(lambda: file.exists() and file.stat().st_size)
-            start([*dask, "worker", "--nthreads", "1", "--no-nanny", *common])
+            start([*run_dask, "worker", "--nthreads", "1", "--no-nanny", *common])
             study_command = [sys.executable, "-m", "bt_llm", "walkforward", study, "--dask", file, "-o", out]
             command = start(study_command, subprocess.PIPE)
             wait_for(lambda: (out / LEDGER).exists() and trials(out))
