@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bt_llm.cache import VerdictCache as VerdictCache
     from bt_llm.config import ModelConfig as ModelConfig
     from bt_llm.exceptions import BtLlmError as BtLlmError
+    from bt_llm.exceptions import ClusterError as ClusterError
     from bt_llm.gates import AlwaysOpen as AlwaysOpen
     from bt_llm.gates import Gate as Gate
     from bt_llm.gates import NeverOpen as NeverOpen
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from bt_llm.policy import Policy as Policy
     from bt_llm.prompts import PromptTemplate as PromptTemplate
     from bt_llm.regime import MarketRegime as MarketRegime
+    from bt_llm.research.cluster import dask_cluster as dask_cluster
     from bt_llm.research.comparison import ModelComparison as ModelComparison
     from bt_llm.research.comparison import compare_models as compare_models
     from bt_llm.research.cutoffs import before_after_cutoff as before_after_cutoff
@@ -89,6 +91,7 @@ _HOMES = {
         "BtLlmError",
         "CacheCorruptError",
         "CacheError",
+        "ClusterError",
         "ConfigError",
         "DataError",
         "GenerationTimeout",
@@ -112,6 +115,7 @@ _HOMES = {
     "policy": ("Policy",),
     "prompts": ("PromptTemplate",),
     "regime": ("MarketRegime",),
+    "research.cluster": ("dask_cluster",),
     "research.comparison": ("ModelComparison", "compare_models"),
     "research.cutoffs": ("before_after_cutoff", "training_cutoff"),
     "research.identified": ("identified_probe",),

@@ -25,6 +25,7 @@ from bt_llm.exceptions import (
 from bt_llm.model_lookup import look_up_model
 from bt_llm.prompts import PromptTemplate
 from bt_llm.readers import Reader
+from bt_llm.records import Record
 from bt_llm.state import StateSpace
 from bt_llm.verdict import Verdict
 
@@ -172,6 +173,10 @@ class Advisor:
         Who answers, instead of `config.model`; for tests and for models of your own.
     cache : VerdictCache, optional
         Instead of the one that `config` names.
+    identity : ModelIdentity, optional
+        Who answers, where that is known already and `cache` has all answers: no model is looked for.
+    template : PromptTemplate, optional
+        Instead of the one that `config` names.
 
     Examples
     --------
@@ -185,15 +190,21 @@ class Advisor:
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
-        self, config: AdvisorConfig, *, backend: Backend | None = None, cache: VerdictCache | None = None
+        self,
+        config: AdvisorConfig,
+        *,
+        backend: Backend | None = None,
+        cache: VerdictCache | None = None,
+        identity: ModelIdentity | None = None,
+        template: PromptTemplate | None = None,
     ) -> None:
         self.config = config
         self.space = config.state_space
-        self.template = PromptTemplate.load(config.template_source)
+        self.template = template or PromptTemplate.load(config.template_source)
         self.cache = cache if cache is not None else VerdictCache(config.cache_dir, config.cache_mode)
         self.on_progress: Progress | None = None
         self._backend = backend
-        self._identity: ModelIdentity | None = None
+        self._identity = identity
         self._models = [str(config.model), *map(str, config.fallbacks)]  # the first is the one asked
         self._raw: dict[int, Verdict] = {}
         self._verdicts: dict[int, Verdict] = {}
@@ -202,12 +213,22 @@ class Advisor:
     @classmethod
     def shared(cls, config: AdvisorConfig) -> Advisor:
         """Return the one advisor of this process for a configuration, made when first asked for."""
-        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
-        key = (os.getpid(), config, *environment)
+        key = cls._shared_key(config)
         with cls._shared_lock:
             if key not in cls._shared:
                 cls._shared[key] = cls(config)
             return cls._shared[key]
+
+    @classmethod
+    def share(cls, advisor: Advisor) -> None:
+        """Make an advisor the one of this process for its configuration."""
+        with cls._shared_lock:
+            cls._shared[cls._shared_key(advisor.config)] = advisor
+
+    @staticmethod
+    def _shared_key(config: AdvisorConfig) -> tuple[int, AdvisorConfig, str | None, str | None]:
+        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
+        return os.getpid(), config, *environment
 
     @classmethod
     def forget_shared(cls) -> None:
@@ -346,10 +367,15 @@ class Advisor:
 
     def used(self) -> dict[str, Verdict]:
         """Return the raw verdicts that have been needed so far, by their keys: what a run depends on."""
+        return {record.key: record.verdict for record in self.records()}
+
+    def records(self) -> list[Record]:
+        """Return the same with their questions, as a pack holds them."""
         with self._lock:
             cells = sorted(self._raw)
-            prompts = self.prompts(cells)
-            return {self._question(p).key: self._raw[c] for c, p in zip(cells, prompts, strict=True)}
+            questions = [self._question(prompt) for prompt in self.prompts(cells)]
+            told = {"model": self.identity.name}
+            return [Record(q, self._raw[cell], told) for cell, q in zip(cells, questions, strict=True)]
 
     def _question(self, prompt: Prompt) -> Question:
         identity, template = self.identity, self.template

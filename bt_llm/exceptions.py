@@ -7,6 +7,7 @@
     ├── DataError              bars or a CSV that cannot be used as they are
     ├── StrategyError          a strategy file or class that cannot be loaded
     ├── MissingExtraError      an optional dependency is not installed (also an ImportError)
+    ├── ClusterError           a Dask cluster that does not answer, or not as it should
     ├── PromptError            a template that cannot be read or rendered
     ├── ModelError
     │   ├── ModelNotFoundError       no such file or name (also a FileNotFoundError)
@@ -28,6 +29,7 @@ __all__ = [
     "BtLlmError",
     "CacheCorruptError",
     "CacheError",
+    "ClusterError",
     "ConfigError",
     "DataError",
     "GenerationTimeout",
@@ -62,6 +64,10 @@ class StrategyError(BtLlmError):
 
 class MissingExtraError(BtLlmError, ImportError):
     """An optional dependency is not installed."""
+
+
+class ClusterError(BtLlmError):
+    """A Dask cluster that does not answer, has other versions, or has lost work."""
 
 
 class PromptError(BtLlmError):

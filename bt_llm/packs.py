@@ -34,7 +34,16 @@ from bt_llm.exceptions import CacheCorruptError, ConfigError, PackError
 from bt_llm.records import Record, checked_model, model_from_document
 from bt_llm.store import strict_json
 
-__all__ = ["ImportReport", "OnConflict", "Pack", "export_pack", "import_pack", "merge_packs", "read_pack"]
+__all__ = [
+    "ImportReport",
+    "OnConflict",
+    "Pack",
+    "export_pack",
+    "import_pack",
+    "merge_packs",
+    "parse_pack",
+    "read_pack",
+]
 
 OnConflict = Literal["refuse", "ours", "theirs"]
 """What to do with a key that has another verdict on each side."""
@@ -198,17 +207,35 @@ def read_pack(path: str | os.PathLike[str]) -> Pack:
         message names the line.
     """
     source = Path(path)
-    lines = _lines(source)
+    return parse_pack(_content(source), str(source))
+
+
+def parse_pack(content: bytes, source: str) -> Pack:
+    """Read the content of a pack and check all of it; it is untrusted.
+
+    Parameters
+    ----------
+    content : bytes
+        What `Pack.text` gave, in ASCII.
+    source : str
+        Where it comes from, for messages.
+
+    Raises
+    ------
+    PackError
+        As `read_pack`.
+    """
+    lines = _lines(content, source)
     manifest = _manifest(source, lines[0])
     parts: dict[str, Any] = {}
     records: list[Record] = []
     for number, line in enumerate(lines[1:], 2):
         with _at(source, number):
-            content = _object(line)
-            if "id" in content:
-                _take_part(content, parts)
+            read = _object(line)
+            if "id" in read:
+                _take_part(read, parts)
             else:
-                records.append(_unpacked(content, parts))
+                records.append(_unpacked(read, parts))
     with _at(source, 1):
         models = tuple(checked_model(str(one.get("sha256")), one) for one in manifest["models"])
         pack = Pack(records=tuple(records), models=models, about=tuple(manifest["about"]))
@@ -421,7 +448,7 @@ def _take_part(line: Mapping[str, Any], parts: dict[str, Any]) -> None:
     parts[line["id"]] = line["value"]
 
 
-def _manifest(source: Path, line: bytes) -> Mapping[str, Any]:
+def _manifest(source: str, line: bytes) -> Mapping[str, Any]:
     with _at(source, 1):
         manifest = _object(line)
         if manifest.get("kind") != KIND:
@@ -435,7 +462,7 @@ def _manifest(source: Path, line: bytes) -> Mapping[str, Any]:
         return manifest
 
 
-def _check_bytes(source: Path, found: Sequence[bytes], pack: Pack) -> None:
+def _check_bytes(source: str, found: Sequence[bytes], pack: Pack) -> None:
     """Compare the file with what its contents are written as: order, counts, hash, every byte."""
     expected = pack.text.encode().split(b"\n")[:-1]
     pairs = enumerate(zip(found, expected, strict=False), 1)
@@ -449,16 +476,20 @@ def _check_bytes(source: Path, found: Sequence[bytes], pack: Pack) -> None:
             raise PackError("it is out of order, not needed or not canonical JSON: get the file again")
 
 
-def _lines(source: Path) -> list[bytes]:
-    """Return the lines of a file, without their ends."""
+def _content(path: Path) -> bytes:
+    """Return what is in a file, as far as a pack may go."""
     try:
-        with source.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PackError(f"{source}: cannot be read ({error.strerror or error})") from error
-    if not data or len(data) > MAX_BYTES:
+        raise PackError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _lines(content: bytes, source: str) -> list[bytes]:
+    """Return the lines of a pack, without their ends."""
+    if not content or len(content) > MAX_BYTES:
         raise PackError(f"{source}: expected a pack of 1 to {MAX_BYTES} bytes")
-    *lines, rest = data.split(b"\n")
+    *lines, rest = content.split(b"\n")
     if rest:
         raise PackError(f"{source}, line {len(lines) + 1}: it has no end: the file was cut off; get it again")
     return lines
@@ -474,7 +505,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _at(source: Path, number: int) -> Iterator[None]:
+def _at(source: str, number: int) -> Iterator[None]:
     """Name the file and the line in any error of what is read."""
     try:
         yield

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from bt_llm.exceptions import StrategyError
 
-__all__ = ["load_strategy", "source_sha256"]
+__all__ = ["FROM_FILE", "load_strategy", "source_sha256", "source_text"]
+
+FROM_FILE = "bt_llm_strategy_"
+"""How the modules are named that `load_strategy` makes; no other process can import them."""
 
 
-def load_strategy(spec: str) -> type[Any]:
+def load_strategy(spec: str, text: str | None = None) -> type[Any]:
     """Return the strategy class that ``file.py:ClassName`` names.
 
     The file is run, as ``python file.py`` would: load only files that you trust.
@@ -27,6 +32,9 @@ def load_strategy(spec: str) -> type[Any]:
     spec : str
         A path to a Python file, a colon, and the name of a class in it. The class can be left out when
         the file defines one strategy only.
+    text : str, optional
+        The file's text, where it comes from another machine: the file itself is then not looked at, and
+        need not be there.
 
     Raises
     ------
@@ -37,9 +45,9 @@ def load_strategy(spec: str) -> type[Any]:
     if not colon or "/" in name or "\\" in name:
         path_text, name = spec, ""
     path = Path(path_text)
-    if not path.is_file():
+    if text is None and not path.is_file():
         raise StrategyError(f"no strategy file {path_text!r}: expected path/to/file.py:ClassName")
-    module = _run(path)
+    module = _run(path, text)
     classes: dict[str, type[Any]] = {
         key: value
         for key, value in vars(module).items()
@@ -64,10 +72,27 @@ def _is_strategy(value: object) -> bool:
     return isinstance(value, type) and backtrader is not None and issubclass(value, backtrader.Strategy)
 
 
-def _run(path: Path) -> ModuleType:
+class _GivenText(importlib.machinery.SourceFileLoader):
+    """Loads a module from a text in the place of its file's, and keeps no bytecode of it."""
+
+    def __init__(self, name: str, path: str, text: str) -> None:
+        super().__init__(name, path)
+        self._text = text
+
+    def get_data(self, path: str) -> bytes:
+        """Return the text."""
+        return self._text.encode()
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Say that there is no time of change: it would be that of another text."""
+        raise OSError
+
+
+def _run(path: Path, text: str | None) -> ModuleType:
     """Run the file as a module under a name made of its path, so that its classes can be told apart."""
-    name = f"bt_llm_strategy_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    found = importlib.util.spec_from_file_location(name, path)
+    name = f"{FROM_FILE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    given = None if text is None else _GivenText(name, str(path), text)
+    found = importlib.util.spec_from_file_location(name, path, loader=given)
     if found is None or found.loader is None:
         raise StrategyError(f"{str(path)!r} is not a Python file: expected path/to/file.py:ClassName")
     module = importlib.util.module_from_spec(found)
@@ -93,9 +118,18 @@ def _run(path: Path) -> ModuleType:
 
 def source_sha256(strategy: type[Any]) -> str:
     """Return the SHA-256 of the file that defines a strategy, line ends normalised."""
+    return hashlib.sha256(source_text(strategy).encode()).hexdigest()
+
+
+def source_text(strategy: type[Any]) -> str:
+    """Return the text of the file that defines a strategy, line ends normalised.
+
+    Raises
+    ------
+    StrategyError
+        If it cannot be read, or the strategy comes from no file.
+    """
     try:
-        path = inspect.getfile(strategy)
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(inspect.getfile(strategy)).read_text(encoding="utf-8")
     except (OSError, TypeError) as error:
         raise StrategyError(f"source of strategy {strategy.__name__} cannot be read ({error})") from error
-    return hashlib.sha256(text.encode()).hexdigest()

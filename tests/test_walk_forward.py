@@ -311,9 +311,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     kept: list[Any] = []
     run_jobs = _search.run_jobs
 
-    def keeping(found: list[Any], n_jobs: int) -> Any:
+    def keeping(found: list[Any], *rest: Any) -> Any:
         kept.extend(found)
-        return run_jobs(found, n_jobs)
+        return run_jobs(found, *rest)
 
     monkeypatch.setattr(_search, "run_jobs", keeping)
     return kept
@@ -404,16 +404,6 @@ class TestWorkers:
     def test_a_number_of_jobs_is_checked(self, cross: str, n_jobs: Any) -> None:
         with pytest.raises(ConfigError, match="n_jobs="):
             SPLIT.run(cross, BARS, n_jobs=n_jobs)
-
-    def test_a_strategy_that_changes_under_the_search_is_noticed(self, tmp_path: Path) -> None:
-        from bt_llm.research.walk_forward._jobs import PortableStrategy
-        from bt_llm.strategy_files import load_strategy
-
-        portable = PortableStrategy.of(load_strategy(cross_file(tmp_path)))
-        assert portable.load().__name__ == "Cross"
-        other = dataclasses.replace(portable, source="0" * 64)
-        with pytest.raises(StrategyError, match="was changed while the search ran"):
-            other.load()
 
 
 class Interrupted(bt.Strategy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +34,19 @@ __all__ = ["walkforward"]
 
 def walkforward(
     study: Annotated[Path, typer.Argument(help="A study file (TOML) with [walk_forward] and [grid].")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", help="Processes, by default 1; -1 is one for each CPU."),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the trials on a Dask cluster instead: its scheduler, such as tcp://10.0.0.5:8786, or "
+            "a scheduler file. Its machines need bt-llm; workers get the bars, the strategy's source and a "
+            "pack of the verdicts, never the model.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     output_folder: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
@@ -51,10 +64,13 @@ def walkforward(
     """Run a walk-forward study: choose on each train stretch, trade the test stretch that follows it.
 
     Every trial is written down in the output folder. An interrupted study goes on where it was, and what
-    was ever tried there counts when the result is judged.
+    was ever tried there counts when the result is judged. Results depend neither on the number of processes
+    nor on where they run.
 
     Example: bt-llm walkforward examples/walk_forward.toml --jobs 2
     """
+    if jobs is not None and dask is not None:
+        raise typer.BadParameter("expected --jobs or --dask, not both: a cluster has the workers it has")
     from bt_llm.research.study import load_study
 
     described = load_study(study)
@@ -67,7 +83,7 @@ def walkforward(
             asked, [], {name: value for name, value in advisor.items() if value is not None}
         )
         check_budget(configs, described.data, allowed, yes=yes)
-    with _two_bars() as (on_prompts, on_progress):
+    with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
         )
@@ -75,6 +91,20 @@ def walkforward(
     total = len(result.folds) * len(result.combinations)
     say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
     deliver(result, described.data, report=report, csv=csv, output=output, tables=print_result)
+
+
+@contextlib.contextmanager
+def _where(dask: str | None) -> Iterator[None]:
+    """Say where trials run; Dask's own tracebacks would hide the line that says what happened."""
+    if dask is None:
+        yield
+        return
+    from bt_llm.research.cluster import dask_cluster
+
+    with dask_cluster(dask):
+        for name in ("distributed", "distributed.client", "tornado.application"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
 
 
 @contextlib.contextmanager

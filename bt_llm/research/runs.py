@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import math
-import os
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -15,8 +12,8 @@ import pandas as pd
 
 from bt_llm.backends.base import Progress
 from bt_llm.backtest import BacktestResult, run_backtest
-from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import GateProtocol
+from bt_llm.research.workers import PortableStrategy, count_workers, leaves, run_elsewhere
 from bt_llm.strategy_files import load_strategy
 
 __all__ = ["Source", "inspect_run", "run_many"]
@@ -24,7 +21,6 @@ __all__ = ["Source", "inspect_run", "run_many"]
 Source: TypeAlias = type[bt.Strategy] | str
 """A strategy, or ``path/to/file.py:ClassName``."""
 
-_FROM_FILE = "bt_llm_strategy_"  # how load_strategy names the modules it makes, which no worker can import
 _CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
 
 
@@ -65,7 +61,7 @@ def run_many(
     data: pd.DataFrame,
     gates: Sequence[GateProtocol],
     *,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     on_progress: Progress | None = None,
     **settings: Any,
 ) -> list[dict[str, float]]:
@@ -74,15 +70,15 @@ def run_many(
     Parameters
     ----------
     strategy : type or str
-        As in `run_backtest`. A class from a strategy file is loaded anew by the workers; any other class
-        must be at the top of a module that they can import.
+        As in `run_backtest`. Workers get a strategy file as text; any other class must be at the top of a
+        module that they can import.
     data : DataFrame
         Bars.
     gates : sequence of gate
         Each is given to the strategy's parameter ``gate``.
-    n_jobs : int
-        Processes; -1 is one for each CPU. Results do not depend on it. Where the work is done can be
-        changed by `joblib.parallel_config`.
+    n_jobs : int, optional
+        Processes; -1 is one for each CPU, 1 none but this one. Results do not depend on it. By default what
+        a surrounding `joblib.parallel_config` or `bt_llm.dask_cluster` says, else 1.
     on_progress : callable, optional
         Called with (runs done, runs in all).
     **settings
@@ -93,60 +89,46 @@ def run_many(
     ConfigError
         If `n_jobs` is neither -1 nor a positive number.
     MissingExtraError
-        If `n_jobs` is not 1 and joblib is not installed.
+        If runs leave this process and joblib is not installed.
     """
-    if type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1):
-        raise ConfigError(f"n_jobs={n_jobs!r}: expected a number of processes, or -1 for one each CPU")
-    workers = os.cpu_count() or 1 if n_jobs == -1 else n_jobs
+    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     metrics: list[dict[str, float]] = []
-    for chunk in _chunks_done(_portable(strategy), data, gates, workers, settings):
-        metrics += chunk
-        if on_progress is not None:
-            on_progress(len(metrics), len(gates))
+    with contextlib.closing(_chunks_done(chosen, data, gates, n_jobs, settings)) as done:
+        for chunk in done:
+            metrics += chunk
+            if on_progress is not None:
+                on_progress(len(metrics), len(gates))
     return metrics
 
 
 def _chunks_done(
-    strategy: Source,
+    strategy: type[bt.Strategy],
     data: pd.DataFrame,
     gates: Sequence[GateProtocol],
-    workers: int,
+    n_jobs: int | None,
     settings: dict[str, Any],
-) -> Iterator[list[dict[str, float]]]:
-    if workers == 1:
+) -> Generator[list[dict[str, float]], None, None]:
+    if not leaves(n_jobs):
         yield from (_run_chunk(strategy, data, [gate], settings) for gate in gates)
         return
-    try:
-        import joblib  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise MissingExtraError(
-            "several processes need joblib: pip install 'bt-llm[research]', or use n_jobs=1"
-        ) from error
-    size = max(1, math.ceil(len(gates) / (workers * _CHUNKS_A_WORKER)))
-    chunks = [gates[start : start + size] for start in range(0, len(gates), size)]
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator")
-    yield from parallel(joblib.delayed(_run_chunk)(strategy, data, chunk, settings) for chunk in chunks)
+    size = max(1, math.ceil(len(gates) / (count_workers(n_jobs) * _CHUNKS_A_WORKER)))
+    chunks = (gates[start : start + size] for start in range(0, len(gates), size))
+    portable = PortableStrategy.of(strategy)
+    yield from run_elsewhere(
+        _run_sent, ((portable, data, chunk, settings) for chunk in chunks), n_jobs, ordered=True
+    )
+
+
+def _run_sent(
+    strategy: PortableStrategy, data: pd.DataFrame, gates: Sequence[GateProtocol], settings: dict[str, Any]
+) -> list[dict[str, float]]:
+    return _run_chunk(strategy.load(), data, gates, settings)
 
 
 def _run_chunk(
-    strategy: Source, data: pd.DataFrame, gates: Sequence[GateProtocol], settings: dict[str, Any]
+    strategy: type[bt.Strategy],
+    data: pd.DataFrame,
+    gates: Sequence[GateProtocol],
+    settings: dict[str, Any],
 ) -> list[dict[str, float]]:
-    chosen = _loaded(strategy) if isinstance(strategy, str) else strategy
-    return [run_backtest(chosen, data, gate=gate, **settings).metrics for gate in gates]
-
-
-@lru_cache(maxsize=32)
-def _loaded(spec: str) -> type[bt.Strategy]:
-    """Load a strategy file once in each process."""
-    return load_strategy(spec)
-
-
-def _portable(strategy: Source) -> Source:
-    """Return a strategy in a form that a worker can load: by its file, if that is where it comes from."""
-    if isinstance(strategy, str):
-        file, colon, name = strategy.rpartition(":")
-        is_file = colon and not {"/", "\\"} & set(name)
-        return f"{Path(file).resolve()}:{name}" if is_file else str(Path(strategy).resolve())
-    if strategy.__module__.startswith(_FROM_FILE):
-        return f"{Path(inspect.getfile(strategy)).resolve()}:{strategy.__name__}"
-    return strategy
+    return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]

@@ -166,7 +166,7 @@ def gate_test(
     *,
     n: int = 200,
     seed: int = 0,
-    n_jobs: int = 1,
+    n_jobs: int | None = None,
     shifts: int = 50,
     per: Per = "entry",
     rule: GateProtocol | None = None,
@@ -191,7 +191,7 @@ def gate_test(
         Random gates. Each is one backtest. The smallest possible p-value is ``1 / (1 + n)``.
     seed : int
         Of the random gates and the bootstrap: the same arguments give the same result.
-    n_jobs : int
+    n_jobs : int, optional
         Processes for the null gates; -1 is one for each CPU. Results do not depend on it.
     shifts : int
         Shifted gates, spaced evenly over the bars; 0 for none.
@@ -222,7 +222,7 @@ def gate_test(
     DataError
         If the strategy asks the gate for no entry.
     MissingExtraError
-        If ``arch`` is not installed, or joblib where `n_jobs` is not 1.
+        If ``arch`` is not installed, or joblib where `n_jobs` asks for it.
 
     Notes
     -----
@@ -297,7 +297,7 @@ class _Counted:
         self,
         strategy: Source,
         bars: pd.DataFrame,
-        n_jobs: int,
+        n_jobs: int | None,
         total: int,
         on_progress: Progress | None,
         settings: dict[str, Any],

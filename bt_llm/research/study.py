@@ -190,14 +190,14 @@ class Study(_Section):
         return Gate(advisor=AdvisorConfig(**given), **rules)
 
     def run_walk_forward(
-        self, *, n_jobs: int = 1, advisor: Mapping[str, Any] | None = None, **options: Any
+        self, *, n_jobs: int | None = None, advisor: Mapping[str, Any] | None = None, **options: Any
     ) -> WalkForwardResult:
         """Run the walk-forward study that the file describes.
 
         Parameters
         ----------
-        n_jobs : int
-            Processes; results do not depend on it.
+        n_jobs : int, optional
+            Processes; results do not depend on it. See `WalkForward.run`.
         advisor : mapping, optional
             Arguments of `AdvisorConfig` that say where verdicts are kept: `cache_dir`, `cache_mode`,
             `n_threads`.

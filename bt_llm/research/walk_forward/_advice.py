@@ -17,6 +17,7 @@ from bt_llm.calibration import Prior, mean_prior
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.indicators import LLMAdvice
 from bt_llm.policy import Policy
+from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
 
 __all__ = ["Desk", "open_desk"]
@@ -89,6 +90,10 @@ class Desk:
             advisor.on_progress = None
             advisor.close()
 
+    def supplies(self) -> Supplies:
+        """Return what was asked here, as it goes to workers."""
+        return Supplies.of(dict.fromkeys(config for config, _ in self._known))
+
     def prior(self, gate: GateProtocol | None, window: Window) -> Prior | None:
         """Return the mean of the raw verdicts over the bars of a train window; None if none is valid."""
         if not isinstance(gate, Gate):
@@ -101,7 +106,7 @@ class Desk:
         return self._priors[asked, window]
 
     def replaying(self, gate: GateProtocol | None) -> GateProtocol | None:
-        """Return the gate as a worker gets it: with what was asked here, and no leave to ask."""
+        """Return the gate as trials get it: with what was asked here, and no leave to ask."""
         if not isinstance(gate, Gate) or not _asks_as_usual(gate):
             return gate
         return dataclasses.replace(gate, advisor=self._replaying(gate.advisor))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ from bt_llm.research.walk_forward._grid import (
     describe_params,
     sha256_of,
 )
-from bt_llm.research.walk_forward._jobs import Job, PortableStrategy, run_jobs
+from bt_llm.research.walk_forward._jobs import Job, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
 from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
@@ -43,7 +44,9 @@ from bt_llm.research.walk_forward._windows import (
     strategy_warm_up,
     trades_frame,
 )
+from bt_llm.research.workers import PortableStrategy
 from bt_llm.splits import Fold, WalkForwardSplit
+from bt_llm.strategy_files import source_sha256
 
 __all__ = ["Search"]
 
@@ -136,11 +139,16 @@ class Search:
         self.trains = [self._train_window(fold) for fold in self.folds]
         self.tests = [self._test_window(fold) for fold in self.folds]
         self.arrays = Bars.of(bars, label)
+        self.source = source_sha256(strategy)
         self.portable = PortableStrategy.of(strategy)
         self.yearly = periods_per_year(self.index)
 
     def run(
-        self, ledger: TrialLedger, n_jobs: int, on_progress: Progress | None, on_prompts: Progress | None
+        self,
+        ledger: TrialLedger,
+        n_jobs: int | None,
+        on_progress: Progress | None,
+        on_prompts: Progress | None,
     ) -> WalkForwardResult:
         """Ask for all verdicts, run the trials that are not in the ledger, and join the tests."""
         with open_desk(self.arrays, [*self.trains, *self.tests], on_prompts) as desk:
@@ -148,7 +156,7 @@ class Search:
             configurations = [self._configuration(settings) for settings in self.combinations]
             trials = [list(self._trials(desk, window, configurations)) for window in self.trains]
             before = len(ledger)
-            outcomes = self._outcomes(trials, ledger, n_jobs, on_progress)
+            outcomes = self._outcomes(trials, ledger, n_jobs, desk, on_progress)
             results, record = self._walk(trials, outcomes)
             models = asked_models(desk, results)
         run = len(ledger) - before
@@ -193,7 +201,7 @@ class Search:
         params, gate, trained = configure(settings, self.space.gate)
         return sha256_of(
             {
-                "strategy": [self.strategy.__qualname__, self.portable.source],
+                "strategy": [self.strategy.__qualname__, self.source],
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
                 "account": dataclasses.asdict(self.account),
@@ -226,7 +234,12 @@ class Search:
             )
 
     def _outcomes(
-        self, trials: list[list[_Trial]], ledger: TrialLedger, n_jobs: int, on_progress: Progress | None
+        self,
+        trials: list[list[_Trial]],
+        ledger: TrialLedger,
+        n_jobs: int | None,
+        desk: Desk,
+        on_progress: Progress | None,
     ) -> dict[str, TrialOutcome]:
         """Return what came of every trial, from the ledger or by running it."""
         by_key = {
@@ -238,21 +251,22 @@ class Search:
         if on_progress:
             on_progress(len(outcomes), len(by_key))
         jobs = self._jobs({key: found for key, found in by_key.items() if key not in outcomes})
-        for key, outcome in run_jobs(jobs, n_jobs):
-            trial, _ = by_key[key]
-            sharpe = sharpe_per_bar(returns_of(outcome.equity))
-            ledger.add(
-                TrialRecord(
-                    key=key,
-                    configuration=trial.configuration,
-                    description=trial.description,
-                    sharpe=sharpe,
-                    outcome=outcome,
+        with contextlib.closing(run_jobs(jobs, n_jobs, desk.supplies)) as done:
+            for key, outcome in done:
+                trial, _ = by_key[key]
+                sharpe = sharpe_per_bar(returns_of(outcome.equity))
+                ledger.add(
+                    TrialRecord(
+                        key=key,
+                        configuration=trial.configuration,
+                        description=trial.description,
+                        sharpe=sharpe,
+                        outcome=outcome,
+                    )
                 )
-            )
-            outcomes[key] = outcome
-            if on_progress:
-                on_progress(len(outcomes), len(by_key))
+                outcomes[key] = outcome
+                if on_progress:
+                    on_progress(len(outcomes), len(by_key))
         return outcomes
 
     def _jobs(self, trials: Mapping[str, tuple[_Trial, Window]]) -> list[Job]:
@@ -389,7 +403,7 @@ class Search:
             "min_trades": self.min_trades,
             "data": self.label,
             "bars_sha256": bars_sha256(self.bars),
-            "strategy_sha256": self.portable.source,
+            "strategy_sha256": self.source,
         }
 
 

@@ -16,11 +16,11 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import GateProtocol
 from bt_llm.research.ledger import TrialLedger
 from bt_llm.research.walk_forward._grid import Space
-from bt_llm.research.walk_forward._jobs import count_workers
 from bt_llm.research.walk_forward._metrics import Metric
 from bt_llm.research.walk_forward._results import WalkForwardResult
 from bt_llm.research.walk_forward._search import Search
 from bt_llm.research.walk_forward._windows import Account
+from bt_llm.research.workers import check_jobs
 from bt_llm.splits import WalkForwardSplit
 from bt_llm.statistics._inputs import choose
 from bt_llm.strategy_files import load_strategy
@@ -115,7 +115,7 @@ class WalkForward(WalkForwardSplit):
         commission: float = 0.0,
         slippage: float = 0.0,
         percent: float = 95.0,
-        n_jobs: int = 1,
+        n_jobs: int | None = None,
         output: str | os.PathLike[str] | None = None,
         on_progress: Progress | None = None,
         on_prompts: Progress | None = None,
@@ -145,9 +145,10 @@ class WalkForward(WalkForwardSplit):
             Closed trades that a combination needs in sample.
         cash, commission, slippage, percent : float
             As in `run_backtest`.
-        n_jobs : int
-            Processes; -1 is one for each CPU. Results do not depend on it. Workers replay verdicts and load
-            no model. Where the work is done can be changed by `joblib.parallel_config`.
+        n_jobs : int, optional
+            Processes; -1 is one for each CPU, 1 none but this one. Results do not depend on it. By default
+            what a surrounding `joblib.parallel_config` or `bt_llm.dask_cluster` says, else 1. Workers get the
+            bars, the strategy's source and a pack of the verdicts, and load no model.
         output : path, optional
             Folder of the ledger of trials, ``trials.sqlite``. A search that was interrupted goes on where it
             was, and later searches in the same folder are counted with it. Without one, nothing is kept.
@@ -165,11 +166,11 @@ class WalkForward(WalkForwardSplit):
         StrategyError
             If the strategy cannot be loaded, or fails in a trial.
         MissingExtraError
-            If `n_jobs` is not 1 and joblib is not installed.
+            If trials leave this process and joblib is not installed.
         """
         if type(min_trades) is not int or min_trades < 0:
             raise ConfigError(f"min_trades={min_trades!r}: expected a whole number, 0 or more")
-        count_workers(n_jobs)
+        check_jobs(n_jobs)
         loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
         search = Search(
             split=self,
