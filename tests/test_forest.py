@@ -125,11 +125,11 @@ def test_decodes_keep_to_the_sizes_of_the_context(sizes, expected):
     assert sequences(decodes(level, shape)) == expected
 
 
-def test_a_decode_ends_where_nodes_become_longer_once_it_is_half_full():
-    prompts = [prompt((), (n,) * (10 if n < 30 else 12)) for n in range(60)]
+@pytest.mark.parametrize(("short", "expected"), [(16, [46]), (17, [17, 30])])
+def test_a_decode_ends_where_padding_would_cost_more_than_another_one(short, expected):
+    prompts = [prompt((), (n,) * (10 if n < short else 12)) for n in range(short + 30)]
     (level,) = next(forests(prompts, shared=False, n_seq=60)).levels()
-    assert [len(g) for g in decodes(level, dataclasses.replace(WIDE, n_batch=600))] == [30, 30]
-    assert [len(g) for g in decodes(level, dataclasses.replace(WIDE, n_batch=720))] == [60]
+    assert [len(group) for group in decodes(level, WIDE)] == expected
 
 
 def test_a_decode_counts_the_tokens_and_the_rows_that_follow_prompts():

@@ -545,11 +545,21 @@ def test_a_failed_decode_is_an_error_and_leaves_the_scorer_usable(scorer, expect
 def test_short_memory_means_fewer_side_by_side_and_the_same_scores(smollm2_path, expected, monkeypatch):
     facts = read_facts(smollm2_path)
     held = Session(smollm2_path, n_threads=1, facts=facts, memory_threshold_mb=10)
-    free = estimate_memory_mb(facts, 256, n_seq_max=12, n_batch=1024, n_outputs=64) + 10
+    free = estimate_memory_mb(facts, 256, n_seq_max=12, n_batch=2048, n_outputs=32) + 10
     monkeypatch.setattr(memory, "available_memory_mb", lambda: free)
-    assert ask(Scorer(held), PROMPTS) == expected
+    assert ask(Scorer(held), PROMPTS * 2) == expected * 2
     assert held._context is not None
     assert held._context.shape.n_seq == MIN_ROWS
+    held.close()
+
+
+def test_more_or_longer_prompts_get_a_larger_context_and_no_smaller_one_follows(tiny):
+    held = Session(tiny.session.path, n_threads=1)
+    shapes = []
+    for prompts in (GRID[:1], GRID[:20], [Prompt(("Today. ", "up " * 90))], GRID[:1]):
+        ask(Scorer(held), prompts)
+        shapes.append((held._context.shape.n_seq, held._context.shape.n_ctx_seq))
+    assert shapes == [(8, 256), (32, 256), (32, 512), (32, 512)]
     held.close()
 
 

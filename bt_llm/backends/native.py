@@ -285,6 +285,11 @@ class ContextShape:
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return all(mine >= theirs for mine, theirs in pairs)
 
+    def joined(self, other: ContextShape) -> ContextShape:
+        """Return the smallest shape that covers both."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return ContextShape(**{name: max(size, theirs[name]) for name, size in mine.items()})
+
 
 class Context:
     """A llama.cpp context whose sequences are decoded side by side, in equal lengths.

@@ -69,8 +69,8 @@ class Session:
         *,
         n_threads: int | None = None,
         n_gpu_layers: int = 0,
-        n_seq: int = 32,
-        n_batch: int = 1024,
+        n_seq: int = 64,
+        n_batch: int = 2048,
         facts: ModelFacts | None = None,
         memory_threshold_mb: float = 0.0,
         verbose: bool = False,
@@ -116,7 +116,7 @@ class Session:
             if self._pid != os.getpid() or self._numerics not in (None, numerics):
                 self.close()  # after a fork, what the parent made is not ours to use
             if self._weights is None:
-                self._check(ContextShape(n_seq=1, n_ctx_seq=256, n_batch=256, n_outputs=MIN_ROWS))
+                self._check(ContextShape(n_seq=MIN_ROWS, n_ctx_seq=256, n_batch=256, n_outputs=MIN_ROWS))
                 repack = numerics == "fast"
                 self._weights = Weights(
                     self.path, n_gpu_layers=self.n_gpu_layers, repack=repack, verbose=self.verbose
@@ -151,7 +151,7 @@ class Session:
         return tokenised
 
     def prepare(self, wanted: ContextShape, numerics: Numerics, *, fewer: bool = False) -> Context:
-        """Return a context of at least that shape; a larger one is made when a longer prompt comes.
+        """Return a context of at least that shape; a larger one is made when longer or more prompts come.
 
         Parameters
         ----------
@@ -178,6 +178,7 @@ class Session:
         if self._context is not None:
             if self._context.shape.covers(wanted):
                 return self._context
+            wanted = self._context.shape.joined(wanted)  # or callers of different shapes would take turns
             self._context.close()
         self._context, self._kept, self._ready = None, None, set()
         while self._context is None:
@@ -204,14 +205,18 @@ class Session:
             )
 
     def shape(self, prompts: Sequence[TokenisedPrompt], *, tail: int, outputs: int) -> ContextShape:
-        """Sizes that suffice for prompts followed by up to `tail` tokens, with `outputs` rows each."""
+        """Sizes that suffice for prompts followed by up to `tail` tokens, with `outputs` rows each.
+
+        Sequences are for so many prompts, rounded up: what one prompt does not need is not allocated.
+        """
+        n_seq = min(max(1 << (len(prompts) - 1).bit_length(), MIN_ROWS), self._most)
         suffix = max(len(prompt.suffix) for prompt in prompts)
         prefix = max(len(prompt.prefix) for prompt in prompts)
         return ContextShape(
-            n_seq=self._most,
+            n_seq=n_seq,
             n_ctx_seq=_round_up(prefix + max(suffix, MIN_ROWS) + max(tail, MIN_ROWS), 256),
             n_batch=max(self.n_batch, _round_up(suffix, 256)),
-            n_outputs=max(2 * self.n_seq, 2 * MIN_ROWS, outputs),
+            n_outputs=max(2 * n_seq, outputs),
         )
 
     def side_by_side(self, shape: ContextShape) -> int:

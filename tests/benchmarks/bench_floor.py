@@ -36,6 +36,9 @@ BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 HELD_TO_IT = 16
 """Batch sizes from here on must be close to the floor."""
 
+TREE_SEQUENCES = 64
+"""Prompts a forest: the default."""
+
 TREE = 0.65
 """What the tree may take of the plain suffixes' floor."""
 
@@ -191,7 +194,7 @@ def _measure(
     """Measure one model: plain suffixes at all batch sizes, the tree and fast numerics, in turns."""
     common: dict[str, Any] = {"states": states, "threads": threads}
     plain = [Bench(path, n_seq, **common) for n_seq in sizes]
-    tree = Bench(path, 32, tree=True, **common)
+    tree = Bench(path, TREE_SEQUENCES, tree=True, **common)
     fast = [Bench(path, n_seq, numerics="fast", **common) for n_seq in (1, 32)]
     everyone = [*plain, tree, *fast]
     try:
