@@ -327,7 +327,7 @@ class LlamaBackend:
         identity: ModelIdentity | None = None,
         n_threads: int | None = None,
         n_gpu_layers: int = 0,
-        n_seq: int = 64,
+        n_seq: int = 128,
         memory_threshold_mb: float = 256.0,
         timeout_s: float | None = None,
         verbose: bool = False,

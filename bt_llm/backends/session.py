@@ -36,6 +36,8 @@ __all__ = ["Session", "decode_block"]
 
 _log = logging.getLogger("bt_llm.llama")
 
+_OUTPUTS = 128  # rows of logits a decode, unless more are needed: each is as long as the vocabulary
+
 
 class Session:
     """One model and what is decoded with it; loads it at the first question.
@@ -69,7 +71,7 @@ class Session:
         *,
         n_threads: int | None = None,
         n_gpu_layers: int = 0,
-        n_seq: int = 64,
+        n_seq: int = 128,
         n_batch: int = 2048,
         facts: ModelFacts | None = None,
         memory_threshold_mb: float = 0.0,
@@ -209,14 +211,15 @@ class Session:
 
         Sequences are for so many prompts, rounded up: what one prompt does not need is not allocated.
         """
-        n_seq = min(max(1 << (len(prompts) - 1).bit_length(), MIN_ROWS), self._most)
+        count = len(prompts)
+        n_seq = min(MIN_ROWS if count <= MIN_ROWS else _round_up(count, 16), self._most)
         suffix = max(len(prompt.suffix) for prompt in prompts)
         prefix = max(len(prompt.prefix) for prompt in prompts)
         return ContextShape(
             n_seq=n_seq,
             n_ctx_seq=_round_up(prefix + max(suffix, MIN_ROWS) + max(tail, MIN_ROWS), 256),
             n_batch=max(self.n_batch, _round_up(suffix, 256)),
-            n_outputs=max(2 * n_seq, outputs),
+            n_outputs=max(n_seq, min(2 * n_seq, _OUTPUTS), outputs),
         )
 
     def side_by_side(self, shape: ContextShape) -> int:

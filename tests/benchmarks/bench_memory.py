@@ -99,7 +99,7 @@ def _use_scorer(path: Path) -> dict[str, Any]:
     backend = LlamaBackend(path)
     template, space = PromptTemplate.load("market"), StateSpace()
     facts, identity = backend.facts, backend.identity
-    prompts = template.prompts(space, range(backend.session.n_seq + 1), identity)
+    prompts = template.prompts(space, range(len(space)), identity)
     before = _resident_mb()
     for _ in backend.score(prompts, template.continuations):
         pass
