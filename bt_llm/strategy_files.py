@@ -72,33 +72,37 @@ def _is_strategy(value: object) -> bool:
     return isinstance(value, type) and backtrader is not None and issubclass(value, backtrader.Strategy)
 
 
-class _GivenText(importlib.machinery.SourceFileLoader):
-    """Loads a module from a text in the place of its file's, and keeps no bytecode of it."""
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module from its text, another one's if that is given, and neither reads nor keeps bytecode.
 
-    def __init__(self, name: str, path: str, text: str) -> None:
+    Bytecode is told from its source by size and second: of a file that was just edited it may be stale.
+    """
+
+    def __init__(self, name: str, path: str, text: str | None) -> None:
         super().__init__(name, path)
         self._text = text
 
     def get_data(self, path: str) -> bytes:
         """Return the text."""
-        return self._text.encode()
+        return super().get_data(path) if self._text is None else self._text.encode()
 
     def path_stats(self, path: str) -> Mapping[str, Any]:
-        """Say that there is no time of change: it would be that of another text."""
+        """Say that there is no time of change, without which there is no bytecode."""
         raise OSError
 
 
 def _run(path: Path, text: str | None) -> ModuleType:
     """Run the file as a module under a name made of its path, so that its classes can be told apart."""
     name = f"{FROM_FILE}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    given = None if text is None else _GivenText(name, str(path), text)
-    found = importlib.util.spec_from_file_location(name, path, loader=given)
-    if found is None or found.loader is None:
+    if path.suffix not in importlib.machinery.SOURCE_SUFFIXES:
         raise StrategyError(f"{str(path)!r} is not a Python file: expected path/to/file.py:ClassName")
+    loader = _SourceLoader(name, str(path), text)
+    found = importlib.util.spec_from_loader(name, loader)
+    assert found is not None  # it is None for no loader
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module  # Backtrader's metaclasses look their classes' modules up by name
     try:
-        found.loader.exec_module(module)
+        loader.exec_module(module)
     except SyntaxError as error:
         sys.modules.pop(name, None)
         raise StrategyError(f"{str(path)!r} line {error.lineno}: {error.msg}") from error

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import backtrader as bt
@@ -73,3 +75,15 @@ def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
     first = source_sha256(load_strategy(write(tmp_path, GOOD)))
     assert source_sha256(load_strategy(write(tmp_path, GOOD))) == first
     assert source_sha256(load_strategy(write(tmp_path, GOOD + "# changed\n"))) != first
+
+
+def test_a_file_edited_within_the_second_is_read_anew_and_leaves_no_bytecode(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "edited.py"
+    for fast in (3, 5):
+        file.write_text(
+            f"import backtrader as bt\nclass Edited(bt.Strategy):\n    params = (('fast', {fast}),)\n"
+        )
+        os.utime(file, (1e9, 1e9))
+        assert load_strategy(f"{file}:Edited").params.fast == fast
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.py"]
