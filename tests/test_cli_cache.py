@@ -24,7 +24,7 @@ from bt_llm.exceptions import (
     ReplayMiss,
 )
 from bt_llm.manifest import read_manifest, write_manifest
-from bt_llm.packs import read_pack
+from bt_llm.pack_files import read_pack
 from bt_llm.records import GeneratedText, Record
 from bt_llm.verdict import Verdict
 

@@ -12,11 +12,12 @@ from cache_cases import MODEL, Model, identity, question, record, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bt_llm import packs
+from bt_llm import pack_files, packs
 from bt_llm.backends.base import canonical_json
 from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError, PackError
-from bt_llm.packs import Pack, export_pack, import_pack, merge_packs, read_pack
+from bt_llm.pack_files import Pack, read_pack
+from bt_llm.packs import export_pack, import_pack, merge_packs
 from bt_llm.records import Record, model_document
 from bt_llm.verdict import Verdict
 
@@ -162,7 +163,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packs.os, "fsync", full)
+    monkeypatch.setattr(pack_files.os, "fsync", full)
     with pytest.raises(PackError, match=r"cannot be written \(No space left on device\); name another file"):
         export_pack(cache, pack)
     assert pack.read_bytes() == before
@@ -300,7 +301,7 @@ def test_lines_in_another_order_are_found(pack: Path) -> None:
 
 
 def test_two_parts_under_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packs, "_part_id", lambda value: "0" * 16)
+    monkeypatch.setattr(pack_files, "_part_id", lambda value: "0" * 16)
     with pytest.raises(PackError, match="two parts of the pack have the same id 0000000000000000"):
         _ = Pack(records=(record(1),)).text
 
@@ -393,7 +394,7 @@ def test_what_is_no_pack_is_refused(tmp_path: Path, data: bytes, message: str) -
 def test_a_missing_or_far_too_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PackError, match=r"cannot be read \(No such file"):
         read_pack(tmp_path / "none.jsonl")
-    monkeypatch.setattr(packs, "MAX_BYTES", 100)
+    monkeypatch.setattr(pack_files, "MAX_BYTES", 100)
     path = written(tmp_path / "p.jsonl", record(1))
     with pytest.raises(PackError, match="expected a pack of 1 to 100 bytes"):
         read_pack(path)

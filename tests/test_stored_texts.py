@@ -12,7 +12,8 @@ from cache_cases import Model, identity, question, record, verdict
 
 from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import CacheCorruptError, ConfigError, PackError, ReplayMiss
-from bt_llm.packs import Pack, export_pack, import_pack, merge_packs, read_pack
+from bt_llm.pack_files import Pack, read_pack
+from bt_llm.packs import export_pack, import_pack, merge_packs
 from bt_llm.records import GeneratedText, Question, Record
 
 

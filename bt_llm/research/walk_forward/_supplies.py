@@ -17,7 +17,7 @@ from bt_llm.backends.base import ModelIdentity
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ClusterError
 from bt_llm.gates import Gate
-from bt_llm.packs import Pack, parse_pack
+from bt_llm.pack_files import Pack, parse_pack
 from bt_llm.prompts import PromptTemplate
 from bt_llm.records import Record
 
@@ -33,7 +33,7 @@ class Supplies:
     version : str
         Of bt_llm.
     pack : bytes
-        The verdicts, as a compressed pack; see `bt_llm.packs`.
+        The verdicts, as a compressed pack; see `bt_llm.pack_files`.
     advisors : tuple
         Of each configuration that was asked: itself, without a calibration; who answers; the prompt's words.
     """
