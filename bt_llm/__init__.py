@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bt_llm.manager import ModelManager as ModelManager
     from bt_llm.manager import batch_analyze as batch_analyze
     from bt_llm.news import LLMNews as LLMNews
-    from bt_llm.news import NewsGate as NewsGate
+    from bt_llm.news_gate import NewsGate as NewsGate
     from bt_llm.nulls import RandomGate as RandomGate
     from bt_llm.nulls import RuleGate as RuleGate
     from bt_llm.nulls import ShiftedGate as ShiftedGate
@@ -109,7 +109,8 @@ _HOMES = {
     "gates": ("AlwaysOpen", "Gate", "NeverOpen", "attach_gate"),
     "indicators": ("LLMAdvice",),
     "manager": ("ModelManager", "batch_analyze"),
-    "news": ("LLMNews", "NewsGate"),
+    "news": ("LLMNews",),
+    "news_gate": ("NewsGate",),
     "nulls": ("RandomGate", "RuleGate", "ShiftedGate"),
     "observers": ("LLMMarks",),
     "policy": ("Policy",),

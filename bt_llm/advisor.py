@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from bt_llm import readers
 from bt_llm.backends.base import Backend, ModelIdentity, Numerics, Progress, Prompt
 from bt_llm.cache import CacheMode, Question, VerdictCache
 from bt_llm.calibration import Prior, calibrated, mean_prior
@@ -24,7 +23,7 @@ from bt_llm.exceptions import (
 )
 from bt_llm.model_lookup import look_up_model
 from bt_llm.prompts import PromptTemplate
-from bt_llm.readers import Reader
+from bt_llm.readers import Reader, json_sampling, read_json, read_logprobs
 from bt_llm.records import Record
 from bt_llm.state import StateSpace
 from bt_llm.verdict import Verdict
@@ -386,7 +385,7 @@ class Advisor:
             prompt=prompt.chunks,
             labels=template.labels if json_reader else template.continuations,
             reader=self.config.reader,
-            sampling=readers.json_sampling(template.labels) if json_reader else {},
+            sampling=json_sampling(template.labels) if json_reader else {},
             numerics=self.config.numerics,
         )
 
@@ -398,9 +397,9 @@ class Advisor:
         self.cache.put_model(self.identity)
         prompts = [Prompt(question.prompt) for question in questions]
         if self.config.reader == "json":
-            readings = readers.read_json(backend, prompts, self.template.labels)
+            readings = read_json(backend, prompts, self.template.labels)
         else:
-            readings = readers.read_logprobs(
+            readings = read_logprobs(
                 backend, prompts, self.template.continuations, self.config.numerics
             )
         done, common = 0, {"model": self.identity.name, **backend.provenance}

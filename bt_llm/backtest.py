@@ -18,8 +18,8 @@ from bt_llm import statistics
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.feeds import FrameFeed
 from bt_llm.gates import AlwaysOpen, GateProtocol, attach_gate
-from bt_llm.lines import FrameFeed
 from bt_llm.strategy_files import load_strategy
 
 __all__ = ["BacktestResult", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
@@ -97,7 +97,7 @@ class BuyAndHold(bt.Strategy):
             self.buy()
 
 
-class _ShareOfAccount(bt.Sizer):
+class ShareOfAccount(bt.Sizer):
     """A fixed share of the account's value an entry, whatever position the same bar closes.
 
     Backtrader's PercentSizer returns the size of the open position where there is one, so that a
@@ -205,12 +205,12 @@ def run_backtest(
     chosen = _strategy_params(strategy, dict(params or {}), gate)
     label = Path(data).stem if isinstance(data, str | os.PathLike) else str(bars.attrs.get("name", "data"))
     cerebro = bt.Cerebro(stdstats=False, preload=preload, runonce=runonce, exactbars=exactbars)
-    cerebro.adddata(_feed(bars), name=label)
+    cerebro.adddata(bars_feed(bars), name=label)
     cerebro.addstrategy(strategy, **chosen)
-    cerebro.addsizer(_ShareOfAccount, percent=_in_range("percent", percent, 0, 100))
-    cerebro.broker.setcash(_in_range("cash", cash, 1e-9, math.inf))
-    cerebro.broker.setcommission(commission=_in_range("commission", commission, 0, 1))
-    cerebro.broker.set_slippage_perc(_in_range("slippage", slippage, 0, 1))
+    cerebro.addsizer(ShareOfAccount, percent=in_range("percent", percent, 0, 100))
+    cerebro.broker.setcash(in_range("cash", cash, 1e-9, math.inf))
+    cerebro.broker.setcommission(commission=in_range("commission", commission, 0, 1))
+    cerebro.broker.set_slippage_perc(in_range("slippage", slippage, 0, 1))
     cerebro.addanalyzer(_Account, _name="account")
     cerebro.addanalyzer(LLMAnalyzer, _name="advice")
     run = cerebro.run()[0]
@@ -240,7 +240,7 @@ def run_backtest(
     )
 
 
-def _in_range(name: str, value: float, low: float, high: float) -> float:
+def in_range(name: str, value: float, low: float, high: float) -> float:
     if type(value) not in (int, float) or not low <= value <= high:
         raise ConfigError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
     return float(value)
@@ -265,7 +265,7 @@ def _strategy_params(
     return params
 
 
-def _feed(bars: pd.DataFrame) -> FrameFeed:
+def bars_feed(bars: pd.DataFrame) -> FrameFeed:
     """Return a feed that knows how long its bars are, for plots and analyzers."""
     steps = np.diff(bars.index.to_numpy()) / np.timedelta64(1, "m")
     minutes = max(1, int(np.median(steps))) if len(steps) else 1440

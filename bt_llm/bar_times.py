@@ -12,7 +12,7 @@ import pandas as pd
 
 from bt_llm.analysts.headlines import zone
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.lines import data_name, feed_of
+from bt_llm.feeds import data_name, feed_of
 
 __all__ = ["BarClock", "Stamp"]
 

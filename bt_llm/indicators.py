@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from bt_llm.advisor import Advisor, AdvisorConfig, Usage
 from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
+from bt_llm.feeds import data_name, feed_of, is_live
 from bt_llm.frequency import Frequency, milliseconds
-from bt_llm.lines import TrailingMedian, copy_values, data_name, feed_of, is_live
+from bt_llm.lines import TrailingMedian, copy_values
 from bt_llm.live import LiveAsker
 from bt_llm.pacing import NO_ANSWER, Pace, Row, Seen
 from bt_llm.verdict import Verdict

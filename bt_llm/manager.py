@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 import psutil
 
-from bt_llm.backends import memory
+from bt_llm.backends.memory import available_memory_mb, total_memory_mb
 from bt_llm.backends.llama import LlamaModel
 from bt_llm.config import ModelConfig
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelError
@@ -324,7 +324,7 @@ class ModelManager:
     @staticmethod
     def get_available_memory_mb() -> float:
         """Return the memory in MB (2**20 bytes) that can still be taken; sees container limits."""
-        return memory.available_memory_mb()
+        return available_memory_mb()
 
     def _check_memory_available(self) -> bool:
         """Whether at least `memory_threshold_mb` are available."""
@@ -340,7 +340,7 @@ class ModelManager:
             is lower; `percent` used, 0 to 100; `process_mb` that this process holds, mapped weights
             included.
         """
-        total, available = memory.total_memory_mb(), self.get_available_memory_mb()
+        total, available = total_memory_mb(), self.get_available_memory_mb()
         used = max(0.0, total - available)
         return {
             "total_mb": total,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bt_llm.exceptions import MissingExtraError, ModelError, ModelFileError, ModelNotFoundError
 from bt_llm.model_catalogue import KnownFile
-from bt_llm.model_files import file_sha256, read_facts
+from bt_llm.model_files import file_sha256
+from bt_llm.model_gguf import read_facts
 
 __all__ = ["fetch", "manual_command"]
 

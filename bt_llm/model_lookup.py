@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bt_llm import model_files
+from bt_llm.model_files import find_model
 from bt_llm.backends.base import Backend, ModelIdentity
 from bt_llm.backends.llama import LlamaBackend, identify
 from bt_llm.backends.openai import PREFIX, RemoteBackend, RemoteConfig
@@ -56,7 +56,7 @@ def look_up_model(
         script = ScriptedBackend.named(name)
         return script.identity, script
     try:
-        path = model_files.find_model(name)
+        path = find_model(name)
     except ModelNotFoundError:
         if cache.mode is CacheMode.REPLAY:
             return _stored_identity(name, cache), None

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import backtrader as bt
 
-from bt_llm import analysts
+from bt_llm.analysts import Decision as TradeDecision
 from bt_llm.analysts import AnalystConfig, TradeAdvice, TradeAnalyst
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AttachedGate, Decision, GateProtocol, OnMissing
@@ -102,7 +102,7 @@ class TradeAdviceGate(GateProtocol):
         """Return the share of the usual size that an advice allows, 0 to 1."""
         if advice is None or not advice.valid:
             return 1.0 if self.on_missing == "pass" else 0.0
-        shares = {analysts.Decision.TAKE: 1.0, analysts.Decision.REDUCE: float(self.reduced)}
+        shares = {TradeDecision.TAKE: 1.0, TradeDecision.REDUCE: float(self.reduced)}
         return shares.get(advice.decision, 0.0)
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedTradeGate:

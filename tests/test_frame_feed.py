@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from bt_llm import run_backtest
-from bt_llm.backtest import _feed
+from bt_llm.backtest import bars_feed
 from bt_llm.data import load_bars, shipped
-from bt_llm.lines import ArrayFeed, FrameFeed, copy_values
+from bt_llm.feeds import ArrayFeed, FrameFeed
+from bt_llm.lines import copy_values
 from bt_llm.research.walk_forward._windows import Bars
 from bt_llm.strategy_files import load_strategy
 from tests.engines import MODES, bits, walk
@@ -168,10 +169,10 @@ def test_a_backtest_is_the_same_to_the_last_digit(
     strategy = load_strategy(f"{shipped('sma_cross.py')}:GatedSmaCross")
     bars = load_bars(shipped("eurusd_hourly.csv"))[:600]
     found = run_backtest(strategy, bars, **mode)
-    frame = _feed(bars).p.timeframe, _feed(bars).p.compression
+    frame = bars_feed(bars).p.timeframe, bars_feed(bars).p.compression
     assert frame == (bt.TimeFrame.Minutes, 60)
     monkeypatch.setattr(
-        "bt_llm.backtest._feed",
+        "bt_llm.backtest.bars_feed",
         lambda bars: FEEDS["pandas"](bars, timeframe=frame[0], compression=frame[1]),
     )
     expected = run_backtest(strategy, bars, **mode)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bt_llm.exceptions import DataError
+from bt_llm.feeds import feed_of
 from bt_llm.indicators import LLMAdvice
-from bt_llm.lines import TrailingMedian, WarmUp, feed_of, require_bars, value_now, warm_up_bars
+from bt_llm.lines import TrailingMedian, WarmUp, require_bars, value_now, warm_up_bars
 
 
 def closes(values):

@@ -16,9 +16,9 @@ from engines import RANDOM, QuickAdvice, bits, build, line, walk
 from bt_llm.advisor import Advisor, AdvisorConfig
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.exceptions import ConfigError, GenerationTimeout
+from bt_llm.feeds import is_live
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.indicators import LLMAdvice
-from bt_llm.lines import is_live
 from bt_llm.live import LiveAsker
 
 SOON = 0.05  # seconds that a bar waits for an answer which does not come

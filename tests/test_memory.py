@@ -6,9 +6,15 @@ import psutil
 import pytest
 
 from bt_llm.backends import memory
-from bt_llm.backends.memory import available_memory_mb, check_fits, control_groups, total_memory_mb
+from bt_llm.backends.memory import (
+    available_memory_mb,
+    check_fits,
+    control_groups,
+    estimate_memory_mb,
+    total_memory_mb,
+)
 from bt_llm.exceptions import InsufficientMemoryError
-from bt_llm.model_files import ModelFacts, estimate_memory_mb
+from bt_llm.model_gguf import ModelFacts
 
 MB = 2**20
 

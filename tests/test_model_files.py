@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bt_llm import model_files
+from bt_llm.backends.memory import estimate_memory_mb
 from bt_llm.exceptions import ConfigError, ModelFileError, ModelNotFoundError
-from bt_llm.model_files import estimate_memory_mb, file_sha256, find_model, list_models, read_facts
+from bt_llm.model_files import file_sha256, find_model, list_models
+from bt_llm.model_gguf import read_facts
 
 TOKENS = ["<unk>", "<s>", "</s>", "up", "down", "flat"]
 TEMPLATE = "{{ messages[0].content }}"

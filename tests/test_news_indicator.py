@@ -21,7 +21,8 @@ from bt_llm.backtest import gate_study
 from bt_llm.cache import VerdictCache
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.news import LLMNews, NewsGate
+from bt_llm.news import LLMNews
+from bt_llm.news_gate import NewsGate
 from bt_llm.research.runs import inspect_run
 
 START = datetime(2020, 1, 1, tzinfo=UTC)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from bt_llm.analysts import AnalystConfig, MarketAnalysis, MarketAnalystAgent, Regime, RiskLevel
 from bt_llm.backtest import run_backtest
+from bt_llm.daily_series import DailySeries
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.regime import REGIME_SPACE, DailySeries, MarketRegime
+from bt_llm.regime import REGIME_SPACE, MarketRegime
 from bt_llm.research.runs import inspect_run
 from bt_llm.state import StateSpace
 

@@ -19,6 +19,7 @@ from tiny_gguf import BOS, write_tiny_model
 
 from bt_llm.backends import memory, session
 from bt_llm.backends.base import Prompt
+from bt_llm.backends.memory import estimate_memory_mb
 from bt_llm.backends.native import MIN_ROWS, Context, cpu_threads, library
 from bt_llm.backends.scorer import LabelTrie, Scorer, log_softmax_at
 from bt_llm.backends.session import Session
@@ -29,7 +30,7 @@ from bt_llm.exceptions import (
     ModelError,
     ModelFileError,
 )
-from bt_llm.model_files import estimate_memory_mb, read_facts
+from bt_llm.model_gguf import read_facts
 
 LABELS = ("Bullish", "Neutral", "Bearish")  # (50, 1274, 621), (9042, 22728), (50, 517, 621) in SmolLM2
 HEAD = "<|im_start|>system\nAnswer with Bullish, Bearish or Neutral.<|im_end|>\n<|im_start|>user\n"

@@ -31,7 +31,8 @@ from bt_llm.exceptions import (
     ModelNotLoadedError,
     PromptError,
 )
-from bt_llm.model_files import ModelFacts, file_sha256, find_model, read_facts
+from bt_llm.model_files import file_sha256, find_model
+from bt_llm.model_gguf import ModelFacts, read_facts
 
 __all__ = ["LlamaBackend", "LlamaModel", "identify", "system_info"]
 

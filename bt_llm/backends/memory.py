@@ -7,12 +7,14 @@ from pathlib import Path
 
 import psutil
 
-from bt_llm.exceptions import InsufficientMemoryError
-from bt_llm.model_files import ModelFacts, estimate_memory_mb
+from bt_llm.exceptions import ConfigError, InsufficientMemoryError
+from bt_llm.model_gguf import ModelFacts
 
-__all__ = ["ControlGroup", "available_memory_mb", "check_fits", "control_groups", "total_memory_mb"]
+__all__ = ["ControlGroup", "available_memory_mb", "check_fits", "control_groups", "estimate_memory_mb", "total_memory_mb"]
 
 _MB = 1024 * 1024
+_BYTES_A_VOCABULARY_ENTRY = 180  # tokens and merges in llama.cpp's hash maps, measured on two models
+_LIBRARY_MB = 12.0  # the shared library and its Python bindings
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _HIERARCHY = Path("/sys/fs/cgroup")
 
@@ -142,3 +144,52 @@ def check_fits(
         f"{facts.name} with n_ctx={n_ctx} needs about {needed(n_ctx):,.0f} MB{kept}, and {free:,.0f} MB are "
         f"free; {advice}, or close other programs"
     )
+
+
+def estimate_memory_mb(
+    facts: ModelFacts,
+    n_ctx: int,
+    n_seq_max: int = 1,
+    n_batch: int = 512,
+    n_outputs: int = 1,
+    *,
+    repacked: bool = False,
+) -> float:
+    """Estimate the memory in MB (2**20 bytes) that a model takes once all of it has been used.
+
+    The sum of the weights (mapped from the file, every page of which is touched), the vocabulary,
+    the KV cache in 16 bits (each sequence rounded up to 256 tokens, as llama.cpp does), the largest
+    intermediate results of one decode without flash attention, and the logits.
+
+    Parameters
+    ----------
+    facts : ModelFacts
+        Of the file.
+    n_ctx : int
+        Tokens that each sequence can hold.
+    n_seq_max : int
+        Sequences side by side.
+    n_batch : int
+        Tokens a decode.
+    n_outputs : int
+        Rows of logits a decode.
+    repacked : bool
+        Whether llama.cpp keeps a rearranged copy of the weights beside the file, as it does by default
+        on x86 processors; canonical numerics do not.
+    """
+    if min(n_ctx, n_seq_max, n_batch, n_outputs) < 1:
+        raise ConfigError(
+            f"n_ctx={n_ctx}, n_seq_max={n_seq_max}, n_batch={n_batch}, n_outputs={n_outputs}: "
+            "expected at least 1 of each"
+        )
+    cells = -(-n_ctx // 256) * 256
+    rows = min(n_batch, cells * n_seq_max)
+    kv_cache = 2 * cells * n_seq_max * facts.kv_width
+    hidden = 4 * rows * max(facts.n_embd, facts.n_head * facts.head_dim_k)
+    attention = 4 * rows * cells * (facts.n_head + 1) + 8 * hidden
+    feed_forward = 8 * rows * facts.n_ff + 3 * hidden
+    logits = 4 * n_outputs * facts.n_vocab
+    compute = max(attention, feed_forward, logits + 2 * hidden)
+    vocabulary = _BYTES_A_VOCABULARY_ENTRY * (facts.n_vocab + facts.n_merges)
+    weights = facts.weight_bytes + (facts.repackable_bytes if repacked else 0)
+    return (weights + vocabulary + kv_cache + compute + logits) / _MB + _LIBRARY_MB

@@ -30,7 +30,7 @@ from bt_llm.backends.forest import Node, TokenisedPrompt, TokenPath
 from bt_llm.backends.memory import check_fits
 from bt_llm.backends.native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError
-from bt_llm.model_files import ModelFacts
+from bt_llm.model_gguf import ModelFacts
 
 __all__ = ["Session", "decode_block"]
 

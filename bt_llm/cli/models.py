@@ -9,7 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm import model_files
+from bt_llm.model_files import file_sha256, find_model, list_models, models_folders
+from bt_llm.model_gguf import read_facts
+from bt_llm.backends.memory import estimate_memory_mb
 from bt_llm.backends.memory import available_memory_mb, total_memory_mb
 from bt_llm.cli.options import FormatOption
 from bt_llm.cli.output import Format, print_json, say, show
@@ -17,7 +19,7 @@ from bt_llm.config import ModelConfig
 from bt_llm.exceptions import ModelError, ModelNotFoundError
 from bt_llm.model_catalogue import CATALOGUE, DEFAULT_QUANTIZATION, KnownFile, known_file
 from bt_llm.model_fetch import fetch as fetch_file
-from bt_llm.model_files import ModelFacts
+from bt_llm.model_gguf import ModelFacts
 
 __all__ = ["app"]
 
@@ -37,7 +39,7 @@ _GB_MB = 1024.0
 @app.command(name="list")
 def list_(output: FormatOption = Format.TABLE) -> None:
     """List the models that can be asked, and those that can be fetched."""
-    here = [_found(name, path) for name, path in model_files.list_models().items()]
+    here = [_found(name, path) for name, path in list_models().items()]
     there = [_offer(known) for known in CATALOGUE]
     if output is Format.JSON:
         print_json({"models": here, "known": there})
@@ -58,7 +60,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
 def _found(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "file": str(path), "file_bytes": path.stat().st_size}
     try:
-        facts = model_files.read_facts(path)
+        facts = read_facts(path)
     except ModelError as error:
         return {**row, "problem": str(error)}
     return {**row, "parameters": facts.parameters, "quantization": facts.quantization}
@@ -70,7 +72,7 @@ def _offer(known: KnownFile) -> dict[str, Any]:
 
 
 def _is_here(known: KnownFile) -> bool:
-    return any((folder / known.saved_as).is_file() for folder in model_files.models_folders())
+    return any((folder / known.saved_as).is_file() for folder in models_folders())
 
 
 @app.command()
@@ -84,13 +86,13 @@ def inspect(
 
     Example: bt-llm models inspect smollm2 --n-ctx 1024
     """
-    path = model_files.find_model(file)
-    facts = model_files.read_facts(path)
-    needed, free = model_files.estimate_memory_mb(facts, n_ctx), available_memory_mb()
+    path = find_model(file)
+    facts = read_facts(path)
+    needed, free = estimate_memory_mb(facts, n_ctx), available_memory_mb()
     found = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
     found |= {"file": str(path), "n_ctx": n_ctx, "memory_mb": round(needed), "available_mb": round(free)}
     if sha256:
-        found["sha256"] = model_files.file_sha256(path)
+        found["sha256"] = file_sha256(path)
     if output is Format.JSON:
         print_json(found)
         return
@@ -134,7 +136,7 @@ def fetch(
     Example: bt-llm models fetch llama-3.2-1b --quant Q4_K_M
     """
     known = known_file(model, quant)
-    target = folder if folder is not None else model_files.models_folders()[0]
+    target = folder if folder is not None else models_folders()[0]
     say(f"{known.repository}/{known.file}: {known.gigabytes} GB")
     path, downloaded = fetch_file(known, target, revision=revision)
     checked = "SHA-256" if known.sha256 else "header"
@@ -168,7 +170,7 @@ def _advice(memory_mb: float) -> dict[str, Any]:
     model = Path(config.model_path).stem
     settings = {name: getattr(config, name) for name in ("n_ctx", "n_threads", "temperature")}
     try:
-        here = bool(model_files.find_model(config.model_path))
+        here = bool(find_model(config.model_path))
     except ModelNotFoundError:
         here = False
     written = ", ".join(f"{name}={value:g}" for name, value in settings.items())

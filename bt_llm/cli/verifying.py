@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bt_llm import readers
+from bt_llm.readers import json_sampling, read_json, read_logprobs
 from bt_llm.backends.base import Backend, Progress, Prompt
 from bt_llm.backends.openai import ANYWHERE, PREFIX
 from bt_llm.cache import VerdictCache
@@ -108,7 +108,7 @@ def ask_again(
 
 def _can_be_asked(question: Question) -> bool:
     if question.reader == "json":
-        return dict(question.sampling) == readers.json_sampling(question.labels)
+        return dict(question.sampling) == json_sampling(question.labels)
     return question.reader == "logprobs"
 
 
@@ -116,9 +116,9 @@ def _readings(backend: Backend, questions: list[Question]) -> Any:
     """Yield verdicts by key, batch by batch, on questions that differ in the prompt alone."""
     first, prompts = questions[0], [Prompt(question.prompt) for question in questions]
     batches = (
-        readers.read_json(backend, prompts, first.labels)
+        read_json(backend, prompts, first.labels)
         if first.reader == "json"
-        else readers.read_logprobs(backend, prompts, first.labels, first.numerics)  # type: ignore[arg-type]
+        else read_logprobs(backend, prompts, first.labels, first.numerics)  # type: ignore[arg-type]
     )
     done = 0
     for batch in batches:

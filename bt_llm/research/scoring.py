@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.advisor import Advisor, AdvisorConfig, Usage
+from bt_llm.backends.memory import estimate_memory_mb
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError, DataError, ModelError
 from bt_llm.gates import Gate
 from bt_llm.lines import copy_values
-from bt_llm.model_files import estimate_memory_mb, find_model, read_facts
+from bt_llm.model_files import find_model
+from bt_llm.model_gguf import read_facts
 from bt_llm.research.answers import LABELS, answers_of
 from bt_llm.research.findings import plain
 from bt_llm.research.runs import inspect_run

@@ -64,7 +64,7 @@ class Bench:
     ) -> None:
         from bt_llm.backends.base import ModelIdentity
         from bt_llm.backends.llama import LlamaBackend
-        from bt_llm.model_files import read_facts
+        from bt_llm.model_gguf import read_facts
         from bt_llm.prompts import PromptTemplate
         from bt_llm.state import StateSpace
 

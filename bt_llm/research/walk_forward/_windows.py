@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import _feed, _in_range, _ShareOfAccount
+from bt_llm.backtest import bars_feed, in_range, ShareOfAccount
 from bt_llm.exceptions import BtLlmError, StrategyError
+from bt_llm.feeds import ArrayFeed
 from bt_llm.indicators import LLMAdvice
-from bt_llm.lines import ArrayFeed, copy_values
+from bt_llm.lines import copy_values
 from bt_llm.research.ledger import TrialOutcome
 from bt_llm.verdict import Verdict
 
@@ -84,7 +85,7 @@ class Bars:
     def of(cls, bars: pd.DataFrame, name: str) -> Bars:
         """Return a frame of bars, as `load_bars` gives it, as arrays."""
         times = [bt.date2num(time) for time in bars.index]
-        feed = _feed(bars)
+        feed = bars_feed(bars)
         columns = np.array([times, *(bars[line].to_numpy() for line in _LINES[1:])])
         return cls(columns=columns, timeframe=feed.p.timeframe, compression=feed.p.compression, name=name)
 
@@ -105,10 +106,10 @@ class Account:
 
     def __post_init__(self) -> None:
         """Check the numbers, once."""
-        _in_range("cash", self.cash, 1e-9, math.inf)
-        _in_range("commission", self.commission, 0, 1)
-        _in_range("slippage", self.slippage, 0, 1)
-        _in_range("percent", self.percent, 0, 100)
+        in_range("cash", self.cash, 1e-9, math.inf)
+        in_range("commission", self.commission, 0, 1)
+        in_range("slippage", self.slippage, 0, 1)
+        in_range("percent", self.percent, 0, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +276,7 @@ def run_window(
     cerebro = _cerebro(bars)
     windowed = _windowed(strategy)  # type: ignore[arg-type]
     cerebro.addstrategy(windowed, bt_llm_log=log, **params)
-    cerebro.addsizer(_ShareOfAccount, percent=account.percent)
+    cerebro.addsizer(ShareOfAccount, percent=account.percent)
     cerebro.broker.setcash(account.cash)
     cerebro.broker.setcommission(commission=account.commission)
     cerebro.broker.set_slippage_perc(account.slippage)
