@@ -1,6 +1,5 @@
-"""Bars: read from a CSV or a DataFrame, checked, and given one form; and the data that comes with bt_llm."""
+"""Bars, headlines and daily series as people have them."""
 
-from bt_llm.data._bars import COLUMNS, bars_sha256, load_bars
-from bt_llm.data._shipped import shipped
+import lazy_loader
 
-__all__ = ["COLUMNS", "bars_sha256", "load_bars", "shipped"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

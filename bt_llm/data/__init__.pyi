@@ -1,0 +1,10 @@
+from ._bars import COLUMNS as COLUMNS
+from ._bars import bars_sha256 as bars_sha256
+from ._bars import load_bars as load_bars
+from ._csv_files import save_csv as save_csv
+from ._daily_series import DailySeries as DailySeries
+from ._daily_series import Floats as Floats
+from ._headlines import Headline as Headline
+from ._headlines import Headlines as Headlines
+from ._headlines import zone as zone
+from ._shipped import shipped as shipped
