@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed
-from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, ThreadsOption
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import Asking, FormatOption
 from bt_llm.cli._output import Format, fraction, number, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
 from bt_llm.report import shade
@@ -20,18 +21,16 @@ from bt_llm.report import shade
 __all__ = ["policy"]
 
 
+@takes_groups
 def policy(
+    asking: Asking,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A model; give it twice to compare two. Default: smollm2."),
     ] = None,
-    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the heat maps to this file: PNG, SVG, PDF or HTML.")
     ] = None,
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    cache_mode: ModeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Draw the verdicts on every state: bullish minus bearish probability, in hundredths.
@@ -41,7 +40,7 @@ def policy(
     models = model or ["smollm2"]
     if len(models) > 2:
         raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
-    found = [_policy(name, template, threads, cache, cache_mode) for name in models]
+    found = [_policy(asking.config(model=name)) for name in models]
     rows, summary = _rows(found)
     if plot is not None:
         _write(plot, rows, summary)
@@ -65,12 +64,9 @@ def number_or_none(value: float) -> float | None:
     return None if value != value else value
 
 
-def _policy(
-    name: str, template: str | None, threads: int | None, cache: Path | None, mode: str | None
-) -> Policy:
-    config = AdvisorConfig(model=name, template=template, n_threads=threads, cache_dir=cache, cache_mode=mode)
+def _policy(config: AdvisorConfig) -> Policy:
     advisor = Advisor.shared(config)
-    with progress_bar(f"asking {name}") as advisor.on_progress:
+    with progress_bar(f"asking {config.model}") as advisor.on_progress:
         policy = Policy.of(advisor)
     advisor.close()
     return policy

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bt_llm.cli._budget import BudgetOption, PriceOption, YesOption, budget_of, check_budget
-from bt_llm.cli._options import CacheOption, CsvOption, FormatOption, ModeOption, ReportOption, ThreadsOption
-from bt_llm.cli._output import Format, deliver, fraction, number, say, show
+from bt_llm.cli._budget import budget_of, check_budget
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
+from bt_llm.cli._output import deliver, fraction, number, say, show
 from bt_llm.cli._plan import study_configs
 from bt_llm.models import Progress as ProgressCallback
 
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["walkforward"]
 
 
+@takes_groups
 def walkforward(
+    spending: Spending,
+    out: Output,
     study: Annotated[Path, typer.Argument(help="A study file (TOML) with [walk_forward] and [grid].")],
     jobs: Annotated[
         int | None,
@@ -44,15 +48,9 @@ def walkforward(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
     ] = None,
-    budget: BudgetOption = None,
-    price_per_mtok: PriceOption = None,
-    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
-    report: ReportOption = None,
-    csv: CsvOption = None,
-    output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a walk-forward study: choose on each train stretch, trade the test stretch that follows it.
 
@@ -69,13 +67,13 @@ def walkforward(
     described = load_study(study)
     folder = output_folder if output_folder is not None else Path(described.output)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
-    allowed = budget_of(described, budget, price_per_mtok)
-    if allowed[0] is not None:
+    allowed = budget_of(described, spending)
+    if allowed.budget is not None:
         asked = described.model_copy(update={"compare": None})
         configs = study_configs(
             asked, [], {name: value for name, value in advisor.items() if value is not None}
         )
-        check_budget(configs, described.data, allowed, yes=yes)
+        check_budget(configs, described.data, allowed)
     with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
@@ -83,7 +81,7 @@ def walkforward(
     result.save(folder)
     total = len(result.folds) * len(result.combinations)
     say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
-    deliver(result, described.data, report=report, csv=csv, output=output, tables=print_result)
+    deliver(result, described.data, **out.settings(), tables=print_result)
 
 
 @contextlib.contextmanager
