@@ -114,6 +114,49 @@ def test_a_text_that_is_too_long_is_refused_before_it_is_stored(store: JsonStore
     assert store.keys() == ["a", "b", "c"]
 
 
+def commits(store: JsonStore) -> int:
+    """How often the file was written: SQLite counts it in the file's header."""
+    return int.from_bytes(store.path.read_bytes()[24:28], "big")
+
+
+def test_opening_a_folder_is_one_transaction_and_opening_it_again_is_none(tmp_path: Path) -> None:
+    store = JsonStore(tmp_path)
+    store.prepare()
+    assert commits(store) == 1
+    write(store, Row("a", "1"))
+    assert commits(store) == 2
+    again = JsonStore(tmp_path)
+    again.prepare()
+    assert commits(again) == 2
+    write(again, Row("b", "2"))
+    assert commits(again) == 3
+    assert not list(tmp_path.glob("*-journal"))
+
+
+def test_a_folder_that_was_opened_is_as_diskcache_makes_it(store: JsonStore, tmp_path: Path) -> None:
+    with diskcache.Cache(str(tmp_path / "plain"), **store_module._SETTINGS) as plain:
+        plain.set("format", "text")
+    made = []
+    for path in (store.path, tmp_path / "plain" / "cache.db"):
+        connection = sqlite3.connect(path)
+        schema = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+        settings = dict(connection.execute("SELECT key, value FROM Settings").fetchall())
+        pragmas = [
+            connection.execute(f"PRAGMA {name}").fetchone() for name in ("auto_vacuum", "journal_mode")
+        ]
+        made.append((schema, settings | {"count": 0}, pragmas))
+        connection.close()
+    assert made[0] == made[1]
+
+
+def test_a_setting_that_was_changed_is_set_again(store: JsonStore) -> None:
+    sql(store, "UPDATE Settings SET value = 5 WHERE key = 'cull_limit'")
+    JsonStore(store.directory).prepare()
+    connection = sqlite3.connect(store.path)
+    assert connection.execute("SELECT value FROM Settings WHERE key = 'cull_limit'").fetchall() == [(0,)]
+    connection.close()
+
+
 def test_reading_makes_nothing(tmp_path: Path) -> None:
     store = JsonStore(tmp_path / "no" / "cache")
     assert (store.read(["a"]), list(store.scan()), store.keys(), store.tags()) == ({}, [], [], {})
