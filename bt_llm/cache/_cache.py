@@ -33,7 +33,8 @@ from bt_llm.cache._records import (
 )
 from bt_llm.cache._store import HOW_TO_RECOVER, JsonStore, Row, seal, unseal
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.models import ModelIdentity, Progress, canonical_json
+from bt_llm.models import ModelIdentity, Progress
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Verdict
 
 __all__ = [

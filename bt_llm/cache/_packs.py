@@ -18,9 +18,8 @@ from typing import Any, Literal
 from bt_llm.cache._cache import VerdictCache
 from bt_llm.cache._pack_files import Pack, read_pack, write_pack
 from bt_llm.cache._records import Record
-from bt_llm.cache._store import strict_json
 from bt_llm.exceptions import ConfigError, PackError
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json, read_back
 
 __all__ = ["ImportReport", "OnConflict", "export_pack", "import_pack", "merge_packs"]
 
@@ -238,6 +237,6 @@ def _check_choice(on_conflict: str) -> None:
 
 def _plain_about(about: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return dict(strict_json(canonical_json(dict(about))))
-    except (TypeError, ValueError, RecursionError) as error:
+        return dict(read_back(dict(about)))
+    except (TypeError, ValueError) as error:
         raise PackError(f"about={about!r}: expected JSON values ({error})") from error

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import sqlite3
 import threading
@@ -26,8 +25,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import diskcache
 
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
+from bt_llm.plain_json import strict_json
 
-__all__ = ["JsonStore", "JsonTextDisk", "Row", "seal", "strict_json", "unseal"]
+__all__ = ["JsonStore", "JsonTextDisk", "Row", "seal", "unseal"]
 
 T = TypeVar("T")
 Query = Callable[[str, Collection[Any]], list[tuple[Any, ...]]]
@@ -82,27 +82,6 @@ class Row(NamedTuple):
     key: str
     text: str
     tag: str | None = None
-
-
-def strict_json(text: str) -> Any:
-    """Read JSON that may be hostile: no NaN, no infinity, no nesting that exhausts the stack.
-
-    Raises
-    ------
-    ValueError
-        If the text is not such JSON.
-    """
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def seal(key: str, body: str) -> str:
