@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from bt_llm.models import Backend, LabelScores, Numerics, Prompt, canonical_json
+from bt_llm.models import Backend, LabelScores, Numerics, Prompt
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Verdict
 
 __all__ = ["JSON_SAMPLING", "Reader", "parse_verdict", "read_json", "read_logprobs", "verdict_schema"]

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
-from bt_llm.cache._store import strict_json
 from bt_llm.exceptions import CacheCorruptError, ConfigError
-from bt_llm.models import ModelIdentity, Numerics, canonical_json
+from bt_llm.models import ModelIdentity, Numerics
+from bt_llm.plain_json import canonical_json, read_back
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -391,9 +391,9 @@ def checked_model(sha256: str, document: Any) -> dict[str, Any]:
 def _plain(name: str, values: Any) -> dict[str, Any]:
     """Return a deep copy of a mapping of JSON values, as reading it back would give it."""
     try:
-        plain = strict_json(canonical_json(dict(values)))
-    except (TypeError, ValueError, RecursionError) as error:
+        copy = dict(read_back(dict(values)))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}={values!r}: expected a mapping of JSON values ({error})") from error
     if not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{name}={values!r}: expected names that are text")
-    return dict(plain)
+    return copy

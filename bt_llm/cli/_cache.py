@@ -13,12 +13,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.cache import Question, Record, VerdictCache, export_pack, import_pack, merge_packs, strict_json
+from bt_llm.cache import Question, Record, VerdictCache, export_pack, import_pack, merge_packs
 from bt_llm.cli._options import CacheOption, FormatOption, ThreadsOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
 from bt_llm.cli._verifying import Drift, ask_again
 from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PackError, ReplayMiss
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
 
 __all__ = ["app", "hint_at_demo_pack"]

@@ -18,9 +18,10 @@ from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
 from bt_llm.feeds import data_name, feed_of, is_live
 from bt_llm.indicators._frequency import Frequency, milliseconds
-from bt_llm.indicators._lines import TrailingMedian, copy_values
+from bt_llm.indicators._lines import copy_values
 from bt_llm.indicators._live import LiveAsker
 from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
+from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.verdicts import Verdict
 
 __all__ = ["LLMAdvice", "find_advice"]
@@ -286,16 +287,13 @@ class LLMAdvice(bt.Indicator):
             setattr(self.plotlines, name, self.plotlines.trend)
 
     def _make_trend(self) -> Any:
-        ema = bt.ind.EMA(self.data, period=self.p.ema)
-        return bt.DivByZero(ema - ema(-self.p.slope), self.p.slope * self._range)
+        return trend_line(self.data, self._range, ema=self.p.ema, slope=self.p.slope)
 
     def _make_rsi(self) -> Any:
-        return bt.ind.RSI(self.data, period=self.p.rsi, safediv=True)
+        return rsi_line(self.data, rsi=self.p.rsi)
 
     def _make_volatility(self) -> Any:
-        percent = bt.DivByZero(100.0 * self._range, self.data.close, zero=math.nan)
-        median = TrailingMedian(percent, period=self.p.median)  # type: ignore[call-arg]
-        return bt.DivZeroByZero(percent, median, single=math.nan, dual=1.0)
+        return volatility_line(self.data, self._range, median=self.p.median)
 
     # Verdicts
 

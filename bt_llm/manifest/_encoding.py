@@ -34,7 +34,7 @@ import numpy as np
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest._files import stored_path
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["ADVISOR", "Decoder", "Encoder", "checked_template", "model_name", "template_facts"]

@@ -23,10 +23,11 @@ from bt_llm.backtest import GateStudy
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
 from bt_llm.gates import Gate, GateProtocol
+from bt_llm.plain_json import plain
 from bt_llm.report._content import asked_alike, configs_of, folds_text, sections, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
-from bt_llm.research import GateTest, ModelComparison, WalkForwardResult, plain
+from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
 from bt_llm.verdicts import Prior
 
 __all__ = ["Reportable", "write_csv", "write_report"]

@@ -9,7 +9,6 @@ from ._cutoffs import training_cutoff as training_cutoff
 from ._findings import Bootstrap as Bootstrap
 from ._findings import interval as interval
 from ._findings import is_shown as is_shown
-from ._findings import plain as plain
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
 from ._leakage import perturbation_check as perturbation_check

@@ -19,8 +19,9 @@ from bt_llm.backtest import BacktestResult, periods_per_year, run_backtest
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
+from bt_llm.plain_json import plain
 from bt_llm.research._answers import LABELS
-from bt_llm.research._findings import Bootstrap, interval, is_shown, plain
+from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
 from bt_llm.statistics import BootstrapResult

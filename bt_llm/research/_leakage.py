@@ -19,7 +19,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import GateProtocol
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
-from bt_llm.research._findings import plain
+from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source, inspect_run
 
 __all__ = ["Leak", "LeakReport", "Moment", "perturbation_check"]
@@ -97,7 +97,7 @@ class LeakReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
-        found: dict[str, Any] = plain({**vars(self), "leaks": [vars(leak) for leak in self.leaks]})
+        found: dict[str, Any] = plain(vars(self))
         return {**found, "clean": self.clean, "sentence": self.sentence}
 
 

@@ -31,8 +31,8 @@ from bt_llm.exceptions import ConfigError, DataError, ModelError
 from bt_llm.gates import Gate
 from bt_llm.indicators import copy_values
 from bt_llm.models import estimate_memory_mb, find_model, read_facts
+from bt_llm.plain_json import plain
 from bt_llm.research._answers import LABELS, answers_of
-from bt_llm.research._findings import plain
 from bt_llm.research._runs import inspect_run
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]

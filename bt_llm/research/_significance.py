@@ -14,7 +14,8 @@ from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, Gate, GateProtocol, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
-from bt_llm.research._findings import Bootstrap, interval, is_shown, plain
+from bt_llm.plain_json import plain
+from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._null_runs import (
     Evaluate,
     NullRuns,

@@ -17,7 +17,7 @@ from bt_llm.cache import _packs as packs
 from bt_llm.cache._pack_files import read_pack
 from bt_llm.cache._records import model_document
 from bt_llm.exceptions import ConfigError, PackError
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Verdict
 from tests.cache_cases import MODEL, Model, identity, question, record, verdict
 

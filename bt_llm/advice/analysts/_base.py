@@ -18,7 +18,8 @@ from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
 from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, PromptError
-from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt, canonical_json
+from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt
+from bt_llm.plain_json import canonical_json, plain
 from bt_llm.prompts import AnalystTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
@@ -141,15 +142,10 @@ class Analysis:
         """Return the fields as JSON values, with ``valid``."""
         own = [f.name for f in dataclasses.fields(self) if f.name not in _COMMON]
         values = {name: getattr(self, name) for name in own}
-        plain = {k: list(v) if isinstance(v, tuple) else _plain(v) for k, v in values.items()}
-        return plain | {"valid": self.valid} | {name: getattr(self, name) for name in _COMMON}
+        return dict(plain(values | {"valid": self.valid} | {name: getattr(self, name) for name in _COMMON}))
 
 
 _COMMON = ("problem", "cached", "model")
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value
 
 
 S = TypeVar("S")

@@ -20,7 +20,7 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import source_sha256
 from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.gates import Gate, GateProtocol
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Prior
 
 __all__ = ["TRAIN", "Settings", "Space", "configure", "describe_gate", "describe_params"]

@@ -19,7 +19,8 @@ from bt_llm.backtest import periods_per_year, source_sha256
 from bt_llm.data import bars_sha256
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import GateProtocol
-from bt_llm.models import Progress, canonical_json
+from bt_llm.models import Progress
+from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
 from bt_llm.research._workers import PortableStrategy
