@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.analyzers import LLMAnalyzer
+from bt_llm.backtest._sections import Section
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError, DataError
@@ -310,6 +311,12 @@ class GateStudy:
     def runs(self) -> dict[str, BacktestResult]:
         """The three results by name."""
         return {"gated": self.gated, "ungated": self.ungated, "buy_and_hold": self.buy_and_hold}
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        from bt_llm.backtest._study_sections import study_sections
+
+        return study_sections(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints."""

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed
+from bt_llm.backtest import number, percent
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Asking, FormatOption
-from bt_llm.cli._output import Format, fraction, number, print_json, progress_bar, say, show
+from bt_llm.cli._output import Format, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
 from bt_llm.report import shade
 
@@ -87,7 +88,7 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
     comparison = found[0].compare(found[1])
     rows.append((f"{found[0].model} minus {found[1].model}, calibrated", comparison.panels()))
     return rows, (
-        f"The two models give the same verdict on {fraction(comparison.agreement, 0)} of the states "
+        f"The two models give the same verdict on {percent(comparison.agreement, 0)} of the states "
         f"(Cohen's kappa {number(comparison.kappa)})."
     )
 

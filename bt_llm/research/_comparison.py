@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,13 +15,29 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, periods_per_year, run_backtest
+from bt_llm.backtest import (
+    BacktestResult,
+    Bootstrap,
+    Section,
+    added_sections,
+    count,
+    equity_section,
+    interval,
+    is_shown,
+    metrics_section,
+    number,
+    percent,
+    periods_per_year,
+    run_backtest,
+    sentences_section,
+    table_section,
+    trades_section,
+)
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._answers import LABELS
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
 from bt_llm.statistics import BootstrapResult
@@ -98,6 +114,19 @@ class PairComparison:
             f"{self.worth[first]:,.2f}, {counts[second]} of {second} alone to {self.worth[second]:,.2f}.",
         ]
 
+    def sections(self) -> Iterator[Section]:
+        """Yield where the two agree, and the trades that only one of them made."""
+        first, second = self.models
+        rows = [[str(label), *(count(value) for value in row)] for label, row in self.agreement.iterrows()]
+        yield table_section(
+            f"Bars by answer: {first} in rows, {second} in columns",
+            ["", *map(str, self.agreement.columns)],
+            rows,
+            f"Cohen's kappa is {number(self.kappa)}: 1 is full agreement, 0 what chance gives.",
+        )
+        if len(self.trades):
+            yield trades_section(self.trades, f"Trades that only one of {first} and {second} made")
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON; NaN is None."""
         found: dict[str, Any] = plain(
@@ -117,6 +146,16 @@ class PairComparison:
             }
         )
         return found
+
+
+def _confidence(name: str, score: ModelScore) -> Section:
+    filled = score.reliability[score.reliability["count"] > 0]
+    rows = [
+        [percent(row["mean_confidence"], 0), percent(row["frequency"], 0), count(row["count"])]
+        for _, row in filled.iterrows()
+    ]
+    text = "Confidence that can be believed is right as often as it says."
+    return table_section(f"Confidence of {name}", ["stated", "right", "bars"], rows, text)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,6 +212,40 @@ class ModelComparison:
                 f"{model.brier:.3f}, {model.brier_constant:.3f} for a constant forecast."
             )
         return found + [sentence for pair in self.pairs for sentence in pair.sentences]
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        yield metrics_section(
+            {str(n): {str(k): v for k, v in row.items()} for n, row in self.table.iterrows()}
+        )
+        yield self._models()
+        for name, scored in self.scores.items():
+            yield _confidence(name, scored)
+        for pair in self.pairs:
+            yield from pair.sections()
+        yield equity_section({name: run.equity for name, run in self.runs.items()})
+        marked = [run.trades.assign(model=name) for name, run in self.runs.items() if len(run.trades)]
+        trades = pd.concat(marked, ignore_index=True) if marked else next(iter(self.runs.values())).trades
+        yield trades_section(trades.sort_values("opened", kind="stable"))
+        yield from added_sections(self)
+
+    def _models(self) -> Section:
+        scores, costs = self.scores.values(), self.costs.values()
+        rows = [
+            ["right", *(percent(one.accuracy, 0) for one in scores)],
+            ["right by the commonest answer", *(percent(one.base_rate, 0) for one in scores)],
+            ["Brier score (lower is better)", *(number(one.brier, 3) for one in scores)],
+            ["Brier score of a constant", *(number(one.brier_constant, 3) for one in scores)],
+            ["market states", *(count(one.prompts) for one in costs)],
+            ["model calls", *(count(one.model_calls) for one in costs)],
+            ["seconds in the model", *(number(one.model_seconds, 1) for one in costs)],
+            ["tokens", *(count(one.tokens) for one in costs)],
+            ["ms a stored verdict", *(number(one.stored_ms, 1) for one in costs)],
+            ["memory, MB (estimate)", *(number(one.memory_mb, 0) for one in costs)],
+        ]
+        text = "How often each was right about what came next, and its cost."
+        return table_section("Models", ["", *self.scores], rows, text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None."""

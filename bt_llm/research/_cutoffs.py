@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import gate_study
+from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.plain_json import plain
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
 

@@ -11,12 +11,11 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, load_strategy, run_backtest
+from bt_llm.backtest import BacktestResult, Bootstrap, interval, is_shown, load_strategy, run_backtest
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
 from bt_llm.verdicts import Verdict

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import pandas as pd
 
-from bt_llm.backtest import BacktestResult, gate_study, run_backtest
+from bt_llm.backtest import (
+    BacktestResult,
+    Bootstrap,
+    Section,
+    added_sections,
+    advice_sections,
+    equity_section,
+    gate_study,
+    interval,
+    is_shown,
+    metrics_section,
+    percent,
+    run_backtest,
+    sentences_section,
+    table_of,
+    trades_section,
+)
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, Gate, GateProtocol, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._null_runs import (
     Evaluate,
     NullRuns,
@@ -118,6 +133,19 @@ class GateTest:
                 )
         return found
 
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        yield metrics_section({name: run.metrics for name, run in self.runs.items()})
+        for nulls in (self.random, self.shifted):
+            if nulls is not None:
+                yield _ranks(nulls)
+        yield equity_section({name: run.equity for name, run in self.runs.items()})
+        if self.gated.advice is not None:
+            yield from advice_sections(self.gated.advice)
+        yield trades_section(self.gated.trades)
+        yield from added_sections(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None."""
         found: dict[str, Any] = plain(
@@ -141,6 +169,21 @@ class GateTest:
             }
         )
         return found
+
+
+def _ranks(nulls: NullRuns) -> Section:
+    rows = [
+        [name, percent(nulls.share_below(metric), 0), f"{nulls.p_value(metric):.3g}"]
+        for metric, name in (("sharpe", "Sharpe ratio"), ("return", "return"))
+    ]
+    return Section(
+        kind="histograms",
+        title=f"The gate among {nulls.n} {nulls.kind}",
+        text="These gates know nothing. Where it stands among them, luck is enough to explain it; p is the "
+        "share of them that did at least as well, the gate itself counted in.",
+        table=table_of(["", "above", "p"], rows),
+        content=nulls,
+    )
 
 
 def _rank(runs: NullRuns, alpha: float) -> str:

@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from bt_llm.advice import Advisor
+from bt_llm.backtest import trades_table
 from bt_llm.cli import app
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.report import write_csv, write_report
 from bt_llm.report._series import MAX_BARS, MAX_POINTS, curves, drawdown, keep, price
-from bt_llm.report._tables import trades_table
 from tests.engines import walk
 from tests.report_cases import BARS, EVIL, EXPECTED, KINDS, Page, one_of_each, page_of
 from tests.walk_forward_cases import cross_file

@@ -7,13 +7,14 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bt_llm.backtest import Section
 from bt_llm.data import save_csv
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.plain_json import plain
@@ -21,6 +22,7 @@ from bt_llm.research._answers import LABELS
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
+from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
 
@@ -258,6 +260,10 @@ class WalkForwardResult:
             values=len(tried),
             changes=changes,
         )
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        return walk_forward_sections(self)
 
     def diagram(self, width: int = 80) -> str:
         """Draw the folds as text; see `fold_diagram`."""

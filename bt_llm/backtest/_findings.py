@@ -1,4 +1,4 @@
-"""What research has in common: paired differences of backtests, sentences about them, and plain JSON."""
+"""Paired differences of backtests on the same bars, and how they are written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bt_llm.backtest import BacktestResult, periods_per_year
+from bt_llm.backtest._run import BacktestResult, periods_per_year
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import BootstrapResult, Statistic, paired_bootstrap
 

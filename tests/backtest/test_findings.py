@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bt_llm.backtest import run_backtest
+from bt_llm.backtest import Bootstrap, is_shown, run_backtest
 from bt_llm.exceptions import DataError
-from bt_llm.research import Bootstrap, is_shown
 from bt_llm.statistics import BootstrapResult, paired_bootstrap
 from tests.research_cases import Alternate, random_walk
 
