@@ -59,9 +59,8 @@ def _folds(result: WalkForwardResult) -> Section:
     figures = ["Sharpe in", "out", "return a year in", "out", "trades out"]
     return Section(
         kind="folds",
-        title="Folds",
-        text=f"Each fold chose by {result.metric} on its in-sample stretch and traded the stretch after it. "
-        "Only the latter counts.",
+        title=f"Folds, chosen by {result.metric}",
+        text="Each fold chose on its in-sample stretch and traded the stretch after it. Only the latter counts.",
         table=table_of(["fold", *names, *figures], rows),
         content=result.folds,
     )
