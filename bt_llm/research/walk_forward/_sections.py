@@ -60,7 +60,7 @@ def _folds(result: WalkForwardResult) -> Section:
     return Section(
         kind="folds",
         title=f"Folds, chosen by {result.metric}",
-        text="Each fold chose on its in-sample stretch and traded the stretch after it. Only the latter counts.",
+        text="Each fold chose on its in-sample stretch and traded the next. Only the latter counts.",
         table=table_of(["fold", *names, *figures], rows),
         content=result.folds,
     )
