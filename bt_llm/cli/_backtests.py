@@ -204,7 +204,7 @@ def _advice(advice: dict[str, Any], model: str) -> Table:
     table = Table(title=f"Advice of {model}", title_justify="left", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
-    counts = ", ".join(f"{verdicts[name]} {name}" for name in ("bullish", "neutral", "bearish", "invalid"))
+    counts = ", ".join(f"{count} {name}" for name, count in verdicts.items() if name != "not_asked")
     table.add_row("bars asked", f"{advice['asked']:,} of {advice['bars']:,}")
     table.add_row("verdicts", counts)
     table.add_row("entries", f"{gate['allowed']} allowed, {gate['blocked']} blocked")

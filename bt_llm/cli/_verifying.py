@@ -12,7 +12,7 @@ from bt_llm.advice import json_sampling, look_up_model, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ModelNotFoundError
 from bt_llm.models import ANYWHERE, PREFIX, Backend, Progress, Prompt
-from bt_llm.verdicts import Verdict
+from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["Drift", "Flip", "ask_again"]
 
@@ -89,12 +89,12 @@ def ask_again(
     for record in sorted(records, key=lambda record: record.question.prompt):  # neighbours share a prefix
         if record.key in stored:
             asked = record.question
-            groups[asked.reader, asked.labels, asked.numerics].append(asked)
+            groups[asked.reader, stored[record.key].labels, asked.labels, asked.numerics].append(asked)
     name, backend = _find_backend(sha256, _with_addresses(names, records), n_threads)
     now: dict[str, Verdict] = {}
     try:
         for questions in groups.values():
-            for batch in _readings(backend, questions):
+            for batch in _readings(backend, questions, stored[questions[0].key].labels):
                 now.update(batch)
                 if on_progress is not None:
                     on_progress(len(now), len(stored))
@@ -109,13 +109,13 @@ def _can_be_asked(question: Question) -> bool:
     return question.reader == "logprobs"
 
 
-def _readings(backend: Backend, questions: list[Question]) -> Any:
+def _readings(backend: Backend, questions: list[Question], labels: LabelSet) -> Any:
     """Yield verdicts by key, batch by batch, on questions that differ in the prompt alone."""
     first, prompts = questions[0], [Prompt(question.prompt) for question in questions]
     batches = (
-        read_json(backend, prompts, first.labels)
+        read_json(backend, prompts, labels)
         if first.reader == "json"
-        else read_logprobs(backend, prompts, first.labels, first.numerics)  # type: ignore[arg-type]
+        else read_logprobs(backend, prompts, first.labels, labels, first.numerics)  # type: ignore[arg-type]
     )
     done = 0
     for batch in batches:
@@ -156,9 +156,9 @@ def _compared(
 ) -> Drift:
     changes = {key: _change(stored[key], now[key]) for key in sorted(now)}
     flipped = tuple(
-        Flip(key=key, stored=stored[key].action.name.lower(), now=now[key].action.name.lower())
+        Flip(key=key, stored=stored[key].answer, now=now[key].answer)
         for key in changes
-        if stored[key].action is not now[key].action
+        if stored[key].answer != now[key].answer
     )
     return Drift(
         model=name,

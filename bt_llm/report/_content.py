@@ -220,7 +220,7 @@ def _advice(advice: Mapping[str, Any]) -> Section:
             percent(forward[name]["mean"], 3) if name in forward else "-",
             percent(forward[name]["hit_rate"], 0) if name in forward else "-",
         ]
-        for name in ("bullish", "neutral", "bearish", "invalid", "not_asked")
+        for name in verdicts
     ]
     gate = advice["gate"]
     text = (
@@ -323,7 +323,7 @@ def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section
     panels = policy.panels(calibrated=calibrated)
     values = np.concatenate([panel.values.ravel() for panel in panels])
     known = np.abs(values[np.isfinite(values)])
-    text = "Bullish minus bearish probability of every market state, in hundredths."
+    text = f"{policy.measure.capitalize()}, of every market state, in hundredths."
     if len(known) < len(values):
         text += " Grey: no valid verdict, or not asked because no bar was in that state."
     return Section(
