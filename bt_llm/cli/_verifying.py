@@ -84,7 +84,7 @@ def ask_again(
     ModelNotFoundError
         If none of the names leads to a model of that hash.
     """
-    stored = {record.key: record.answer for record in records if _can_be_asked(record.question)}
+    stored = {record.key: record.verdict for record in records if _can_be_asked(record.question)}
     groups: dict[tuple[Any, ...], list[Question]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.question.prompt):  # neighbours share a prefix
         if record.key in stored:
@@ -152,7 +152,7 @@ def _find_backend(sha256: str, names: Sequence[str], n_threads: int | None) -> t
 
 
 def _compared(
-    name: str, sha256: str, stored: dict[str, Any], now: dict[str, Verdict], not_asked: int
+    name: str, sha256: str, stored: dict[str, Verdict], now: dict[str, Verdict], not_asked: int
 ) -> Drift:
     changes = {key: _change(stored[key], now[key]) for key in sorted(now)}
     flipped = tuple(

@@ -234,7 +234,8 @@ class Decoder:
     def _template(self, facts: dict[str, Any]) -> str | Path | PromptTemplate:
         if "text" in facts:
             return PromptTemplate.parse(facts["text"], facts["name"])
-        return facts["file"] if facts["file"].isidentifier() else self.folder / facts["file"]
+        file: str = facts["file"]
+        return file if file.isidentifier() else self.folder / file
 
     def _found(self, where: str, name: Any) -> Any:
         module_name, _, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")

@@ -177,7 +177,8 @@ class LabelSet:
         """
         names = np.array([*self.names, INVALID, ""])
         at = np.where(np.isnan(label), len(self), label)
-        return names[np.where(np.isnan(confidence), len(self) + 1, at).astype(int)]
+        said: NDArray[np.str_] = names[np.where(np.isnan(confidence), len(self) + 1, at).astype(int)]
+        return said
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the labels as JSON values, in order."""
