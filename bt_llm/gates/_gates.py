@@ -210,8 +210,9 @@ class Gate(GateProtocol):
     min_confidence : float
         Confidence, 0 to 1, that a verdict needs to count.
     require : {'agree', 'not_against'}
-        'agree': the verdict must be the entry's side, with enough confidence. 'not_against': only the
-        opposite side, with enough confidence, blocks; neutral and doubtful verdicts pass.
+        'agree': the verdict must be on the entry's side, which its sign says, with enough confidence.
+        'not_against': only the opposite side, with enough confidence, blocks; neutral and doubtful verdicts
+        pass. How much a verdict is worth is for the strategy, which reads it from the indicator's lines.
     on_missing : {'block', 'pass'}
         What happens where there is no verdict: the bar was not asked, the answer could not be read or did
         not come in time, or the last one is older than the indicator's `max_age`.
@@ -267,8 +268,8 @@ class Gate(GateProtocol):
             return self.on_missing == "pass"
         counts = confidence >= self.min_confidence
         if self.require == "agree":
-            return verdict == side and counts
-        return not (verdict == -side and counts)
+            return verdict * side > 0 and counts
+        return not (verdict * side < 0 and counts)
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; in the strategy's ``__init__``.

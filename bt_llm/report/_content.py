@@ -193,7 +193,7 @@ def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section
     panels = policy.panels(calibrated=calibrated)
     values = np.concatenate([panel.values.ravel() for panel in panels])
     known = np.abs(values[np.isfinite(values)])
-    text = "Bullish minus bearish probability of every market state, in hundredths."
+    text = f"{policy.measure.capitalize()}, of every market state, in hundredths."
     if len(known) < len(values):
         text += " Grey: no valid verdict, or not asked because no bar was in that state."
     return Section(

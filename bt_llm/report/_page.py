@@ -214,7 +214,7 @@ def _prior(config: AdvisorConfig) -> str:
     prior = config.calibration
     if not isinstance(prior, Prior):
         return str(prior)
-    return f"a prior of {prior.bullish:.4f} bullish, {prior.neutral:.4f} neutral, {prior.bearish:.4f} bearish"
+    return f"a prior of {', '.join(f'{p:.4f} {name}' for name, p in prior.to_dict().items())}"
 
 
 def _rule(gate: GateProtocol) -> str:

@@ -37,7 +37,7 @@ from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import LABELS
+from bt_llm.research._answers import answer_names
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
 from bt_llm.statistics import BootstrapResult
@@ -411,6 +411,7 @@ def _pair(
     first, second = (judged[name].bars for name in names)
     both = first.index.intersection(second.index)
     first, second = first.loc[both], second.loc[both]
+    said = first["answer"], second["answer"]
     known = first["outcome"].notna() & second["outcome"].notna()
     apart = np.flatnonzero(known)[:: judged[names[0]].horizon]
     one, two = (frame["right"].to_numpy()[apart] == 1.0 for frame in (first, second))
@@ -421,9 +422,9 @@ def _pair(
     table = pd.concat(alone, ignore_index=True).sort_values("opened", kind="stable", ignore_index=True)
     return PairComparison(
         models=names,
-        agreement=statistics.agreement_matrix(first["answer"], second["answer"], LABELS),
+        agreement=statistics.agreement_matrix(*said, answer_names(*said)),
         agreed=float(np.mean(first["answer"].to_numpy() == second["answer"].to_numpy())),
-        kappa=statistics.cohens_kappa(first["answer"], second["answer"]),
+        kappa=statistics.cohens_kappa(*said),
         only_first_right=only[0],
         only_second_right=only[1],
         mcnemar_p=statistics.mcnemar(*only),

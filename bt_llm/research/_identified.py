@@ -46,8 +46,7 @@ class FlippedVerdict:
         """Return it for JSON: the answers' names and confidences."""
         both = {"masked": self.masked, "identified": self.identified}
         answers = {
-            name: {"answer": answer.action.name.lower(), "confidence": answer.confidence}
-            for name, answer in both.items()
+            name: {"answer": answer.answer, "confidence": answer.confidence} for name, answer in both.items()
         }
         return {"cell": self.cell, "state": self.state, **answers}
 
@@ -203,7 +202,7 @@ def identified_probe(
     runs["ungated"] = run_backtest(strategy, bars, gate=gate.baseline(), name="ungated", **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     flips = _flips(gate.advisor, answers["masked"], answers["identified"])
-    masked, identified = ([answer.action.name for answer in answers[name]] for name in told)
+    masked, identified = ([answer.answer for answer in answers[name]] for name in told)
     return IdentifiedProbe(
         identify=identify,
         cells=len(masked),
@@ -235,5 +234,5 @@ def _flips(
     return tuple(
         FlippedVerdict(cell=cell, state=config.state_space.describe(cell), masked=one, identified=other)
         for cell, (one, other) in enumerate(zip(masked, identified, strict=True))
-        if one.action is not other.action
+        if one.answer != other.answer
     )

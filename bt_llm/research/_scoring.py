@@ -7,9 +7,9 @@ A bar's *outcome* is up, flat or down, by its close and the close `horizon` bars
     flat    otherwise
 
 The band is known at the close of bar t. The square root is how the moves of a random walk grow; with the
-default `flat` about a third of its bars have each outcome. A verdict is *right* if it is bullish and
-the outcome is up, neutral and flat, or bearish and down. Outcomes are worked out after the run and never
-come near a verdict.
+default `flat` about a third of its bars have each outcome. A verdict is *right* if its label is worth more
+than nothing and the outcome is up, exactly nothing and flat, or less and down. Outcomes are worked out after
+the run and never come near a verdict.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bt_llm.gates import Gate
 from bt_llm.indicators import copy_values
 from bt_llm.models import estimate_memory_mb, find_model, read_facts
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import LABELS, answers_of
+from bt_llm.research._answers import answers_of, counted
 from bt_llm.research._runs import inspect_run
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
@@ -47,10 +47,9 @@ class Judged:
     Attributes
     ----------
     bars : DataFrame
-        One row for each bar that the model was asked about: ``answer`` (of `bt_llm.research.LABELS`,
-        whose first three are in the order of outcomes), ``confidence``,
-        ``bullish``, ``neutral``, ``bearish`` (NaN for an invalid answer), ``outcome`` (0 up, 1 flat, 2
-        down; NaN where `horizon` bars later there is none), and ``right`` (1.0, 0.0 or NaN likewise).
+        One row for each bar that the model was asked about: the columns of `bt_llm.research.answers_of`,
+        ``outcome`` (0 up, 1 flat, 2 down; NaN where `horizon` bars later there is none), and ``right`` (1.0,
+        0.0 or NaN likewise).
     horizon : int
         Bars from the verdict to the outcome.
     flat : float
@@ -116,8 +115,7 @@ def judge(
     _, ran = inspect_run(_Watch, bars, gate=gate)
     frame = answers_of(ran.advice, bars.index)
     outcome = outcomes(bars["close"].to_numpy(), copy_values(ran.range.lines.atr), horizon, flat)
-    happened = np.array([*LABELS])[np.nan_to_num(outcome).astype(int)]
-    right = np.where(np.isnan(outcome), np.nan, frame["answer"].to_numpy() == happened)
+    right = np.where(np.isnan(outcome), np.nan, np.sign(frame["worth"].to_numpy()) == 1.0 - outcome)
     frame = frame.assign(outcome=outcome, right=right)
     asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
@@ -159,13 +157,14 @@ class ModelScore:
     bars : int
         Bars with a verdict and an outcome.
     answers : dict of str to int
-        Of these, how many by each of `LABELS`.
+        Of these, how many by each label's name, and ``invalid``.
     accuracy : float
         Share that was right; an invalid answer is wrong.
     base_rate : float
         Share of the commonest outcome: what always giving that one answer would score.
     brier : float
-        Brier score of the three probabilities, 0 (perfect) to 2, over the valid answers; equal
+        Brier score of the probabilities of bullish, neutral and bearish, 0 (perfect) to 2, over the valid
+        answers; equal
         probabilities score 2/3. NaN if there is no valid answer.
     brier_constant : float
         That of a forecast which always gives the outcomes' own frequencies, known only afterwards.
@@ -198,19 +197,25 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
         Of the reliability table.
     """
     known = judged.bars[judged.bars["outcome"].notna()]
-    valid = known[known["answer"] != LABELS[3]]
+    valid = known[known["worth"].notna()]
     outcome = valid["outcome"].to_numpy()
     shares = np.bincount(known["outcome"].astype(int), minlength=3) / len(known)
     of_valid = np.bincount(outcome.astype(int), minlength=3) / max(1, len(valid))
     return ModelScore(
         bars=len(known),
-        answers={label: int((known["answer"] == label).sum()) for label in LABELS},
+        answers=counted(known["answer"]),
         accuracy=float(known["right"].mean()),
         base_rate=float(shares.max()),
-        brier=statistics.brier_score(valid[list(LABELS[:3])].to_numpy(), outcome) if len(valid) else math.nan,
+        brier=_brier(valid, outcome),
         brier_constant=1.0 - float(np.sum(of_valid**2)) if len(valid) else math.nan,
         reliability=statistics.reliability_table(known["confidence"], known["right"], bins=bins),
     )
+
+
+def _brier(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
+    if not len(valid):
+        return math.nan
+    return statistics.brier_score(valid[["bullish", "neutral", "bearish"]].to_numpy(), outcome)
 
 
 @dataclass(frozen=True, kw_only=True)

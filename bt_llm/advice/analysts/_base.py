@@ -20,7 +20,7 @@ from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, PromptError
 from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt
 from bt_llm.plain_json import canonical_json, plain
-from bt_llm.prompts import AnalystTemplate
+from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
 
@@ -36,8 +36,8 @@ class AnalystConfig:
     ----------
     model : str or path
         A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
-    template : str or path, optional
-        A template's name or file; by default the analyst's own.
+    template : str, path or PromptTemplate, optional
+        A template, or its name or file; by default the analyst's own.
     max_tokens : int, optional
         Longest answer, in tokens; by default the analyst's own. One that is cut off is INVALID.
     cache_dir : str or path, optional
@@ -61,7 +61,7 @@ class AnalystConfig:
     """
 
     model: str | os.PathLike[str] = "smollm2"
-    template: str | os.PathLike[str] | None = None
+    template: str | os.PathLike[str] | PromptTemplate | None = None
     max_tokens: int | None = None
     cache_dir: str | os.PathLike[str] | None = None
     cache_mode: CacheMode | str | None = None
@@ -72,7 +72,7 @@ class AnalystConfig:
         """Check the choices, once, and make paths plain text."""
         for name in ("model", "template", "cache_dir"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not isinstance(value, PromptTemplate):
                 object.__setattr__(self, name, os.fspath(value))
         if self.cache_mode is not None:
             object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
@@ -193,7 +193,7 @@ class Analyst(abc.ABC, Generic[S, R]):
         self.cache = (
             cache if cache is not None else VerdictCache(self.config.cache_dir, self.config.cache_mode)
         )
-        self.template = AnalystTemplate.load(str(self.config.template or self.template_name))
+        self.template = PromptTemplate.load(self.config.template or self.template_name)
         self.usage = AnalystUsage()
         self._source = source
         self._lock = threading.RLock()

@@ -272,7 +272,7 @@ def _plain_advisor(config: AdvisorConfig) -> dict[str, Any]:
     return {
         "model": advisor.identity.sha256,
         "chat_template": advisor.identity.chat_template_sha256,
-        "template": _plain(advisor.template),
+        "template": advisor.template.sha256,
         "state_space": _plain(config.state_space),
         "reader": config.reader,
         "calibration": _plain(config.calibration),

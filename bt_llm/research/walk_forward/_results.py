@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -18,7 +17,7 @@ from bt_llm.backtest import Section
 from bt_llm.data import save_csv
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import LABELS
+from bt_llm.research._answers import COLUMNS, counted
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
@@ -88,8 +87,8 @@ class FoldResult:
             "out_of_sample": _figures(self.out_of_sample),
             "efficiency": plain(self.efficiency),
             "deflated_sharpe": plain(self.deflated_sharpe),
-            "prior": self.prior and dataclasses.asdict(self.prior),
-            "verdicts": answers if answers is None else {n: int((answers == n).sum()) for n in LABELS},
+            "prior": self.prior and self.prior.to_dict(),
+            "verdicts": answers if answers is None else counted(answers),
         }
 
 
@@ -233,7 +232,7 @@ class WalkForwardResult:
             if one.verdicts is not None and isinstance(one.gate, Gate)
         ]
         if not parts:
-            return pd.DataFrame(columns=["fold", "model", "answer", "confidence", *LABELS[:3]])
+            return pd.DataFrame(columns=["fold", "model", *COLUMNS])
         joined = pd.concat(parts)
         return joined.loc[joined["answer"] != "", ["fold", "model", *joined.columns.drop(["fold", "model"])]]
 
