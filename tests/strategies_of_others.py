@@ -148,14 +148,10 @@ class TurnsByBracket(Crossing):
         near, far = {"exectype": bt.Order.Market}, 0.01
         if self.cross > 0:
             size = 2 + abs(min(0, self.position.size))
-            self.buy_bracket(
-                size=size, stopprice=price * (1 - far), limitprice=price * (1 + far), **near
-            )
+            self.buy_bracket(size=size, stopprice=price * (1 - far), limitprice=price * (1 + far), **near)
         elif self.cross < 0:
             size = 2 + max(0, self.position.size)
-            self.sell_bracket(
-                size=size, stopprice=price * (1 + far), limitprice=price * (1 - far), **near
-            )
+            self.sell_bracket(size=size, stopprice=price * (1 + far), limitprice=price * (1 - far), **near)
 
 
 class EntryAndChildStop(Crossing):
@@ -501,7 +497,9 @@ CASES = {
     "quick_notify": Case(WaitsForItsOrder, cerebro={"quicknotify": True}),
     "target_size": Case(Targets),
     "target_value": Case(Targets, params={"kind": "value", "targets": (40_000, 90_000, -20_000, 0)}),
-    "target_percent": Case(Targets, params={"kind": "percent", "targets": (0.9, 0.3, -0.5, 0.0)}, nested=False),
+    "target_percent": Case(
+        Targets, params={"kind": "percent", "targets": (0.9, 0.3, -0.5, 0.0)}, nested=False
+    ),
     "long_bracket": Case(LongBracket, nested=False),
     "short_bracket": Case(ShortBracket, nested=False),
     "turns_by_bracket": Case(TurnsByBracket, nested=False),

@@ -113,7 +113,9 @@ def judge_orders(strategy: bt.Strategy, gate: GateProtocol) -> OrderGate:
         If its orders are judged already.
     """
     if order_gate_of(strategy) is not None:
-        raise ConfigError(f"the orders of {type(strategy).__name__} are judged by a gate already: give it one only")
+        raise ConfigError(
+            f"the orders of {type(strategy).__name__} are judged by a gate already: give it one only"
+        )
     judge = OrderGate(strategy, gate)
     vars(strategy)[_GATE] = judge
     strategy.buy, strategy.sell = judge.buy, judge.sell

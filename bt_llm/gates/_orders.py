@@ -104,6 +104,15 @@ class _Wanted:
         return self.given.get("exectype") not in _AT_MARKET
 
 
+class _HeldBack(NamedTuple):
+    """Exposure that was not let in at some time; its size has a sign."""
+
+    asset: Any
+    time: float
+    order: Any
+    size: float
+
+
 class OrderGate:
     """Judges the orders of one strategy; `gated` gives a strategy one.
 
@@ -143,7 +152,7 @@ class OrderGate:
         self._let_in: set[int] = set()  # orders that may add exposure
         self._cut: set[int] = set()  # orders of which the exit was left
         self._sent: list[Any] = []  # orders alive that later ones are judged by
-        self._vetoed_entries: dict[Any, tuple[float, float]] = {}  # by data: time, signed size
+        self._held_back: list[_HeldBack] = []
 
     def buy(self, *args: Any, **kwargs: Any) -> Any:
         """Judge a buy order and send what passes; takes and returns what ``bt.Strategy.buy`` does."""
@@ -178,16 +187,14 @@ class OrderGate:
             return None
         if (parent := given.get("parent")) is not None:
             orphaned = parent.ref in self.vetoed or parent.ref in self._cut
-            return self._pass(wanted, 0, None) if orphaned else self._send(wanted, wanted.size)
+            return self._pass(wanted, 0, 0, None) if orphaned else self._send(wanted, wanted.size)
         off = min(wanted.size, self._takes_off(wanted))
         follows = min(wanted.size - off, self._takes_off_vetoed(wanted))
         adds = wanted.size - off - follows
         if adds > _DUST * wanted.size:
             return self._ask(wanted, off, follows, adds)
         if follows > _DUST * wanted.size:
-            if not wanted.waits:
-                self._hold_back(wanted, follows)
-            return self._pass(wanted, off, None)
+            return self._pass(wanted, off, 0 if wanted.waits else follows, None)
         return self._send(wanted, wanted.size)
 
     def _wanted(self, side: int, given: dict[str, Any]) -> _Wanted | None:
@@ -208,36 +215,43 @@ class OrderGate:
         held = self.strategy.broker.getposition(wanted.asset).size
         held += sum(o.executed.remsize for o in sent if o.exectype in _AT_MARKET and o.active())
         off: float = max(0, -wanted.side * held)
-        if wanted.waits and wanted.given.get("oco") is None:
-            awaited = [o.executed.remsize for o in sent if o.exectype not in _AT_MARKET and o.ref in self._let_in]
-            off += sum(abs(size) for size in awaited if size * wanted.side < 0)
+        if wanted.waits:
+            waiting = [o for o in sent if o.exectype not in _AT_MARKET and o.ref in self._let_in]
+            off += sum(
+                max(0, -wanted.side * o.executed.remsize) for o in waiting if not self._excludes(wanted, o)
+            )
         return off
 
     def _takes_off_vetoed(self, wanted: _Wanted) -> float:
         """Return how much of the entries vetoed on this bar an order would take off."""
-        return max(0, -wanted.side * self._vetoed_size(wanted.asset))
+        time = wanted.asset.datetime[0]
+        self._held_back = [
+            held for held in self._held_back if held.asset is not wanted.asset or held.time == time
+        ]
+        held_back = [held for held in self._held_back if held.asset is wanted.asset]
+        size = sum(held.size for held in held_back if not self._excludes(wanted, held.order))
+        return max(0, -wanted.side * size)
 
-    def _vetoed_size(self, asset: Any) -> float:
-        time, size = self._vetoed_entries.get(asset, (None, 0))
-        return size if time == asset.datetime[0] else 0
-
-    def _hold_back(self, wanted: _Wanted, size: float) -> None:
-        asset = wanted.asset
-        size = self._vetoed_size(asset) + wanted.side * size
-        self._vetoed_entries[asset] = asset.datetime[0], size
+    def _excludes(self, wanted: _Wanted, order: Any) -> bool:
+        """Return whether one of two orders cancels the other, so that it cannot be meant to take it off."""
+        oco, groups = wanted.given.get("oco"), self.strategy.broker._ocos
+        return oco is not None and groups.get(oco.ref) == groups.get(order.ref)
 
     def _ask(self, wanted: _Wanted, off: float, follows: float, adds: float) -> Any:
         """Ask the gate about an order that adds exposure, and send what it lets in beside what it takes off."""
         gate = self._gates[wanted.asset]
         decision = gate.ask(wanted.side)
-        kept_out = adds * (1 - gate.fraction) if decision.allowed else adds
-        self._hold_back(wanted, kept_out if wanted.waits else kept_out + follows)
-        withheld = follows + kept_out
-        passed = off if not decision.allowed else wanted.size - withheld if withheld else wanted.size
-        return self._pass(wanted, passed, decision)
+        if not decision.allowed:
+            return self._pass(wanted, off, adds if wanted.waits else adds + follows, decision)
+        kept_out = adds * (1 - gate.fraction)
+        passed = wanted.size - follows - kept_out if follows or kept_out else wanted.size
+        return self._pass(wanted, passed, kept_out if wanted.waits else kept_out + follows, decision)
 
-    def _pass(self, wanted: _Wanted, size: float, decision: Decision | None) -> Any:
-        """Send as much of an order as passes, or the whole of it to be rejected; a decision of None is a veto."""
+    def _pass(self, wanted: _Wanted, size: float, held_back: float, decision: Decision | None) -> Any:
+        """Send `size` of an order, or if that is 0 all of it to be rejected; a decision of None is a veto.
+
+        `held_back` is how much of it the next orders of the bar are to be judged as if it had been sent.
+        """
         allowed = decision is not None and decision.allowed
         if not size:
             order = self._send(wanted, wanted.size, parent=_Nobody, vetoed=True)
@@ -250,6 +264,10 @@ class OrderGate:
         if not size:
             order.params.parent = wanted.given.get("parent")
         (self._let_in if allowed else self._cut if size else self.vetoed).add(order.ref)
+        if held_back:
+            self._held_back.append(
+                _HeldBack(wanted.asset, wanted.asset.datetime[0], order, wanted.side * held_back)
+            )
         self._note(order, wanted, size, decision)
         return order
 
@@ -277,7 +295,9 @@ class OrderGate:
             bar, allowed, missing = decision.bar, decision.allowed, decision.missing
             reason = "allowed" if allowed else "warm-up" if decision.early else "vetoed"
         name, size = data_name(wanted.data), wanted.size
-        self.log.append(JudgedOrder(order.ref, name, bar, wanted.side, size, passed, allowed, reason, missing))
+        self.log.append(
+            JudgedOrder(order.ref, name, bar, wanted.side, size, passed, allowed, reason, missing)
+        )
 
 
 def _asset(data: Any) -> Any:
