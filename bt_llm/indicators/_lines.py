@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from array import array
 from typing import Any, ClassVar
@@ -13,7 +14,15 @@ from numpy.typing import NDArray
 from bt_llm.exceptions import DataError
 from bt_llm.feeds import data_name, feed_of
 
-__all__ = ["TrailingMedian", "WarmUp", "copy_values", "require_bars", "value_now", "warm_up_bars"]
+__all__ = [
+    "TrailingMedian",
+    "WarmUp",
+    "closed_bars",
+    "copy_values",
+    "require_bars",
+    "value_now",
+    "warm_up_bars",
+]
 
 
 class TrailingMedian(bt.Indicator):
@@ -82,9 +91,20 @@ def value_now(indicator: Any, line_name: str) -> float:
     strategy, feed = _strategy(indicator), feed_of(indicator)
     if feed is None or not len(feed) or not len(strategy):
         return math.nan
-    opening = feed.datetime[0] > strategy.datetime[0]
-    index = len(feed) - 1 - opening
+    index = closed_bars(strategy, feed) - 1
     return float(line.array[index]) if 0 <= index < len(line.array) else math.nan
+
+
+def closed_bars(strategy: bt.Strategy, data: Any) -> int:
+    """Return how many bars of a data have closed by the strategy's reckoning: those that its indicators know.
+
+    In ``next``, ``prenext`` and ``notify_order`` that is every bar of the data. Before the strategy has moved
+    on to a new bar (``next_open``, timers, and while the broker fills orders) the new one does not count.
+    """
+    if not len(data):
+        return 0
+    opening = not len(strategy) or data.datetime[0] > strategy.datetime[0]
+    return len(data) - opening
 
 
 def _strategy(indicator: Any) -> bt.Strategy:
@@ -110,6 +130,7 @@ class _Probe(bt.Strategy):
         self.found = self.p.indicator(self.data, **self.p.settings)
 
 
+@functools.lru_cache(maxsize=256)  # every attached gate asks for it
 def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
     """Return how many bars an indicator needs for its first value, without data and without a model.
 
