@@ -69,8 +69,8 @@ def feed_class(lines: tuple[str, ...] = ()) -> type[ArrayFeed]:
 
     Examples
     --------
-    >>> feed_class(("pe", "openinterest")).lines.getlinealiases()[-2:]
-    ('openinterest', 'pe')
+    >>> feed_class(("pe", "openinterest")).lines.getlinealiases()[-3:]
+    ('openinterest', 'datetime', 'pe')
     """
     further = tuple(name for name in lines if name not in ArrayFeed.lines.getlinealiases())
     made: type[ArrayFeed] = (

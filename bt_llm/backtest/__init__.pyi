@@ -14,6 +14,7 @@ from ._engine import with_gate as with_gate
 from ._market import Market as Market
 from ._market import Source as Source
 from ._market import Window as Window
+from ._problems import problems_of as problems_of
 from ._result import BacktestResult as BacktestResult
 from ._run import BuyAndHold as BuyAndHold
 from ._run import GateStudy as GateStudy

@@ -94,8 +94,9 @@ class Account:
         All fills, and the closed trades.
     orders : dict of int to SentOrder
         All orders, by Backtrader's reference.
-    ruined : float or None
-        Number of the bar at whose close the account was worth nothing or less; the run ended there.
+    ruined, ruin_value : float or None, float
+        Number of the bar at whose close the account was worth nothing or less, where the run ended, and what it
+        was worth then.
     """
 
     numbers: array[float] = field(default_factory=lambda: array("d"))
@@ -106,6 +107,7 @@ class Account:
     trades: list[Trade] = field(default_factory=list)
     orders: dict[int, SentOrder] = field(default_factory=dict)
     ruined: float | None = None
+    ruin_value: float = math.nan
 
     @property
     def traded(self) -> float:
@@ -147,16 +149,25 @@ class AccountAnalyzer(bt.Analyzer):
         require_bars(self.strategy, joins=self.p.joins or self.p.first is not None)
         self.account = Account(cash=float(self.strategy.broker.startingcash))
         self._begun = False
+        self._broker, self._clock = self.strategy.broker, self.strategy.lines.datetime
+        self._first = self.p.first
         datas = enumerate(self.strategy.datas)
         self._names = {data: str(getattr(data, "_name", "") or f"data{number}") for number, data in datas}
 
     def prenext(self) -> None:
         """Count the bar if it counts, and note ruin wherever it comes."""
-        self._note(self._begun or (self.p.joins and self.p.first is None and self._one_is_warm()))
+        self._note(self._begun or (self.p.joins and self._one_is_warm()))
 
     def next(self) -> None:
         """Count the bar."""
         self._note(True)
+
+    # Of every bar Backtrader tells analyzers' children first, and there are none here.
+    def _notify_cashvalue(self, cash: float, value: float) -> None:
+        pass
+
+    def _notify_fund(self, cash: float, value: float, fundvalue: float, shares: float) -> None:
+        pass
 
     def _one_is_warm(self) -> bool:
         strategy = self.strategy
@@ -165,16 +176,18 @@ class AccountAnalyzer(bt.Analyzer):
         )
 
     def _note(self, counts: bool) -> None:
-        strategy, account = self.strategy, self.account
-        now, value = strategy.datetime[0], strategy.broker.getvalue()
-        self._begun = now >= self.p.first if self.p.first is not None else counts
+        account, now, value = self.account, self._clock[0], self._broker.getvalue()
+        self._begun = counts if self._first is None else now >= self._first
         if self._begun:
             account.numbers.append(now)
             account.equity.append(value)
-            account.held += any(position.size for position in strategy.broker.positions.values())
+            for position in self._broker.positions.values():
+                if position.size:
+                    account.held += 1
+                    break
         if value <= 0.0 and account.ruined is None:
-            account.ruined = now
-            strategy.cerebro.runstop()
+            account.ruined, account.ruin_value = now, value
+            self.strategy.cerebro.runstop()
 
     def notify_order(self, order: Any) -> None:
         """Keep the order, what became of it, and its fills."""

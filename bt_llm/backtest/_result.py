@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,10 @@ import pandas as pd
 from bt_llm.backtest._account import Fill, SentOrder, Trade, frame_of, measure_account, order_counts
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
+from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
 from bt_llm.exceptions import DataError
-from bt_llm.gates import Gate, GateProtocol, attached_gates
+from bt_llm.gates import GateProtocol
 
 __all__ = ["BacktestResult", "result_of"]
 
@@ -139,7 +140,7 @@ def result_of(
     advice = dict(ran.strategy.analyzers.bt_llm_advice.get_analysis())
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
-    problems = tuple(_problems(ran, market, orders, ruined, gate, advice))
+    problems = problems_of(ran, market, gate, advice["verdicts"])
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,
@@ -157,49 +158,3 @@ def result_of(
         problems=problems,
         warnings=(*problems, *market.notes),
     )
-
-
-def _problems(
-    ran: Ran,
-    market: Market,
-    orders: Mapping[str, Any],
-    ruined: pd.Timestamp | None,
-    gate: GateProtocol | None,
-    advice: Mapping[str, Any],
-) -> Iterator[str]:
-    """Yield what makes a run no ground for a conclusion."""
-    if ruined is not None:
-        yield f"the account was ruined at {ruined}: worth {ran.account.equity[-1]:,.2f}, the run ended there"
-    if orders["refused"]:
-        yield (
-            f"the broker refused {orders['refused']} of {orders['submitted']} orders, the first at "
-            f"{orders['first_refused']}: {orders['reason']}"
-        )
-    early = [order for order in ran.account.orders.values() if order.early and not order.vetoed]
-    if early:
-        first = market.times([early[0].time])[0]
-        yield f"{len(early)} orders came before the warm-up was over, the first at {first}"
-    if gate is not None:
-        yield from _gate_problems(ran.strategy, gate, advice)
-
-
-def _gate_problems(
-    strategy: bt.Strategy, gate: GateProtocol, advice: Mapping[str, Any]
-) -> Iterator[str]:
-    attached = attached_gates(strategy)
-    decisions = [decision for one in attached for decision in one.log]
-    name = type(strategy).__name__
-    if not attached:
-        yield f"{name} attaches no gate: attach_gate(self.p.gate, self) in its __init__ is missing"
-    elif not decisions:
-        yield f"the gate was never asked: {name} made no entry, or does not call allows_long() and allows_short()"
-    verdicts = advice["verdicts"]
-    readable = sum(verdicts[name] for name in ("bullish", "neutral", "bearish"))
-    if verdicts["invalid"] and not readable:
-        yield f"every answer was invalid: {verdicts['invalid']} of {verdicts['invalid']}"
-    confidences = [one.confidence for one in decisions if not math.isnan(one.confidence)]
-    if isinstance(gate, Gate) and confidences and max(confidences) < gate.min_confidence:
-        yield (
-            f"no verdict reached min_confidence={gate.min_confidence:g} where the gate was asked: the highest "
-            f"was {max(confidences):.3f}"
-        )

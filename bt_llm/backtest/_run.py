@@ -106,7 +106,7 @@ def run_backtest(
     >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     >>> result = run_backtest(strategy, shipped("sp500_daily.csv"), percent=100)
     >>> result.orders["refused"] > 0, result.problems[0][:32]
-    (True, 'the broker refused 11 of 295 ord')
+    (True, 'the broker refused 32 of 319 ord')
     """
     backtest = _Backtest.of(
         strategy,

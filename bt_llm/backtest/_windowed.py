@@ -88,7 +88,7 @@ def windowed(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
 def _decides(strategy: Any) -> bool:
     """Return whether the strategy may decide at this bar; the first time, check that it has not already."""
     stretch: Stretch = strategy.p.bt_llm_stretch
-    now = strategy.datetime[0]
+    now = strategy.lines.datetime[0]
     if now < stretch.first or stretch.left:
         return False
     if now >= stretch.leave:
