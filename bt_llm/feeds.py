@@ -25,8 +25,8 @@ class ArrayFeed(bt.feed.DataBase):
     ----------
     dataname : mapping of str to ndarray
         The values of each line by its name: ``datetime``, in Backtrader's time numbers, ``open``, ``high``,
-        ``low``, ``close``, ``volume``, and further ones of the class (see `feed_class`). A line without values
-        is NaN throughout.
+        ``low``, ``close``, ``volume``, and further ones of the class (see `feed_class`). A line without
+        values is NaN throughout.
     **params
         As of any feed of Backtrader's.
     """
@@ -73,12 +73,13 @@ def feed_class(lines: tuple[str, ...] = ()) -> type[ArrayFeed]:
     ('openinterest', 'datetime', 'pe')
     """
     further = tuple(name for name in lines if name not in ArrayFeed.lines.getlinealiases())
-    made: type[ArrayFeed] = (
-        type(ArrayFeed)("ArrayFeed", (ArrayFeed,), {"lines": further, "__module__": __name__})
-        if further
-        else ArrayFeed
-    )
-    return made
+    if not further:
+        return ArrayFeed
+
+    class Wider(ArrayFeed):
+        lines = further
+
+    return Wider
 
 
 def time_numbers(times: NDArray[np.int64]) -> NDArray[np.float64]:

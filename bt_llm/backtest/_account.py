@@ -95,8 +95,8 @@ class Account:
     orders : dict of int to SentOrder
         All orders, by Backtrader's reference.
     ruined, ruin_value : float or None, float
-        Number of the bar at whose close the account was worth nothing or less, where the run ended, and what it
-        was worth then.
+        Number of the bar at whose close the account was worth nothing or less, where the run ended, and
+        what it was worth then.
     """
 
     numbers: array[float] = field(default_factory=lambda: array("d"))
@@ -222,9 +222,9 @@ class AccountAnalyzer(bt.Analyzer):
     def _reason(self, order: Any) -> str:
         if order.status != order.Margin:
             return order.info.get("reason") or f"{order.getordername()} order rejected by the broker"
-        broker = self.strategy.broker
-        cost = broker.getcommissioninfo(order.data).getoperationcost(order.created.size, order.created.price)
-        return f"{order.created.size:g} at {order.created.price:g} cost {cost:,.2f}, cash {broker.getcash():,.2f}"
+        broker, size, price = self.strategy.broker, order.created.size, order.created.price
+        cost = broker.getcommissioninfo(order.data).getoperationcost(size, price)
+        return f"{size:g} at {price:g} cost {cost:,.2f}, and the cash was {broker.getcash():,.2f}"
 
     def notify_trade(self, trade: Any) -> None:
         """Keep a closed trade."""
@@ -261,9 +261,9 @@ def order_counts(account: Account, market: Market) -> dict[str, Any]:
     Returns
     -------
     dict
-        Counts: ``submitted`` to the broker, of these ``filled`` whole, ``cancelled``, ``expired``, ``refused``
-        and still ``open``; and ``vetoed`` by a gate, which reached no broker. Of the first refused order
-        ``first_refused``, its time, and ``reason``; else None.
+        Counts: ``submitted`` to the broker, of these ``filled`` whole, ``cancelled``, ``expired``,
+        ``refused`` and still ``open``; and ``vetoed`` by a gate, which reached no broker. Of the first refused
+        order ``first_refused``, its time, and ``reason``; else None.
     """
     sent = [order for order in account.orders.values() if not order.vetoed]
     status = Counter(order.status for order in sent)

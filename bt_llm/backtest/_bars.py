@@ -190,7 +190,9 @@ def _read_lines(source: Any, lines: tuple[str, ...]) -> tuple[pd.DataFrame, dict
     volume = [label for label in plain.columns if str(label).strip().lower() == "volume"]
     numbered = load_bars(plain.drop(columns=volume).assign(volume=np.arange(len(plain))))
     if len(numbered) != len(bars):
-        raise DataError(f"lines {list(lines)}: {len(numbered) - len(bars)} rows repeat others; leave them out")
+        raise DataError(
+            f"lines {list(lines)}: {len(numbered) - len(bars)} rows repeat others; leave them out"
+        )
     rows = numbered["volume"].to_numpy().astype(int)
     return bars, {
         line: _numbers(line, frame[label].iloc[rows]) for line, label in zip(lines, labels, strict=True)

@@ -106,7 +106,7 @@ def run_strategy(
         first = float(market.numbers[window.first])
         leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
         market = market.cut(window)
-        chosen = windowed(chosen)
+        chosen = windowed(chosen)  # type: ignore[arg-type]
         settings["bt_llm_stretch"] = Stretch(first=first, leave=leave)
     with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
         cerebro = setup.open(market, cash=cash, **engine)
@@ -124,9 +124,7 @@ def run_strategy(
     return Ran(strategy=ran[0], account=ran[0].analyzers.bt_llm_account.account)
 
 
-def warm_up_of(
-    strategy: type[bt.Strategy], params: Mapping[str, Any], market: Market, setup: Setup
-) -> int:
+def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: Market, setup: Setup) -> int:
     """Return how many bars a strategy needs until its first ``next``, without data and without a model."""
     chosen = order_gated(strategy)
 

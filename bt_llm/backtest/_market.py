@@ -80,8 +80,9 @@ class Market(Mapping[str, pd.DataFrame]):
         Parameters
         ----------
         source : path, DataFrame, feed, mapping, sequence or Market
-            One data: the path of a file, a frame, a feed of Backtrader's. Several: a mapping of names to such,
-            or a sequence, whose datas have the names of their files, or ``attrs["name"]`` of their frames.
+            One data: the path of a file, a frame, a feed of Backtrader's. Several: a mapping of names to
+            such, or a sequence, whose datas have the names of their files, or ``attrs["name"]`` of their
+            frames.
         lines : sequence of str
             Further columns that become lines of every feed, such as ``("pe",)``. A number may be missing.
 
@@ -183,7 +184,7 @@ class Market(Mapping[str, pd.DataFrame]):
 
     @cached_property
     def numbers(self) -> NDArray[np.float64]:
-        """Backtrader's numbers of all times at which some data has a bar: a strategy is called once at each."""
+        """Backtrader's numbers of all times at which some data has a bar; a strategy is called at each."""
         return np.unique(np.concatenate([bars.numbers for bars in self._bars.values()]))
 
     @cached_property
@@ -205,8 +206,12 @@ class Market(Mapping[str, pd.DataFrame]):
         places = np.minimum(np.searchsorted(self.numbers, found), len(self.numbers) - 1)
         exact = self.numbers[places] == found
         own = self.index[places]
-        return own if exact.all() else pd.DatetimeIndex(
-            [time if same else bt.num2date(x) for time, same, x in zip(own, exact, found, strict=True)]
+        return (
+            own
+            if exact.all()
+            else pd.DatetimeIndex(
+                [time if same else bt.num2date(x) for time, same, x in zip(own, exact, found, strict=True)]
+            )
         )
 
     def until(self, time: Moment) -> Market:
@@ -221,8 +226,8 @@ class Market(Mapping[str, pd.DataFrame]):
         DataError
             If no bar is left.
         """
-        ends = (None if time is None else _moment(time) for time in (start, stop))
-        return self._by_time(*ends, "left")
+        first, last = (None if time is None else _moment(time) for time in (start, stop))
+        return self._by_time(first, last, "left")
 
     def _by_time(self, start: int | None, stop: int | None, side: Any) -> Market:
         made = {}

@@ -34,9 +34,9 @@ def problems_of(
     Returns
     -------
     tuple of str
-        Whether the account was ruined, the broker refused orders, orders came before the warm-up was over; whether
-        the gate was not attached or never asked, every answer was invalid, and no verdict reached the gate's
-        ``min_confidence``.
+        Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
+        whether the gate was not attached or never asked, every answer was invalid, and no verdict reached the
+        gate's ``min_confidence``.
     """
     found = [*_of_account(ran, market)]
     if gate is not None:
@@ -48,7 +48,8 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
     account = ran.account
     if account.ruined is not None:
         when = market.times([account.ruined])[0]
-        yield f"the account was ruined at {when}: it was worth {account.ruin_value:,.2f}, and the run ended there"
+        worth = f"{account.ruin_value:,.2f}"
+        yield f"the account was ruined at {when}: it was worth {worth}, and the run ended there"
     orders = order_counts(account, market)
     if orders["refused"]:
         yield (
@@ -68,15 +69,15 @@ def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
     if not attached:
         yield f"{name} attaches no gate: attach_gate(self.p.gate, self) in its __init__ is missing"
     elif not any(one.log for one in attached):
-        yield f"the gate was never asked: {name} made no entry, or does not call allows_long() or allows_short()"
+        yield f"the gate was never asked: {name} made no entry, or does not call allows_long()"
     for one in attached:
         if not isinstance(one, AttachedAdviceGate):
             continue
         said = [decision.confidence for decision in one.log if not math.isnan(decision.confidence)]
         if said and max(said) < one.gate.min_confidence:
             yield (
-                f"no verdict that {name} asked for reached min_confidence={one.gate.min_confidence:g}: the highest "
-                f"was {max(said):.3f}"
+                f"no verdict that {name} asked for reached min_confidence={one.gate.min_confidence:g}: the "
+                f"highest was {max(said):.3f}"
             )
 
 

@@ -41,13 +41,13 @@ class BacktestResult:
     fills : pandas.DataFrame
         One row a fill: time, data, size (negative: sold), price and commission.
     order_log : pandas.DataFrame
-        One row an order: time and close it was decided at, data, side, size, kind, status, reason of a refusal,
-        vetoed (by a gate; it reached no broker), early (before the first bar that is measured), and the value
-        traded.
+        One row an order: time (of the close that it was decided at), data, side, size, kind, status, reason
+        of a refusal, vetoed (by a gate: it reached no broker), early (sent before the first bar that is
+        measured), and the value traded.
     orders : dict
         How many orders were ``submitted`` to the broker, and of these ``filled``, ``cancelled``,
-        ``expired``, ``refused`` and still ``open``; how many a gate ``vetoed``; ``first_refused``, the time of
-        the first that the broker refused, and ``reason``, both None if there is none.
+        ``expired``, ``refused`` and still ``open``; how many a gate ``vetoed``; ``first_refused``, the time
+        of the first that the broker refused, and ``reason``, both None if there is none.
     metrics : dict
         final_value, return (fraction of the starting cash), sharpe and sortino (annualised, risk-free rate
         0), max_drawdown (positive fraction), trades (closed), win_rate, exposure (share of bars with a
@@ -58,7 +58,8 @@ class BacktestResult:
     advice : dict or None
         `LLMAnalyzer`'s analysis; None for a run without a gate.
     settings : dict
-        What the account was, as `Setup.describe` says, ``cash`` as its broker says, and the strategy's ``params``.
+        What the account was, as `Setup.describe` says, ``cash`` as its broker says, and the strategy's
+        ``params``.
     market : dict
         ``sha256`` of the content of all datas, and ``datas``: that of each by its name.
     setup : Setup

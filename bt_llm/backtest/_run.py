@@ -28,7 +28,7 @@ class BuyAndHold(bt.Strategy):
     Parameters
     ----------
     first : float
-        Backtrader's number of the first bar to decide at; a data that begins later is bought at its first bar.
+        Backtrader's number of the first bar to decide at; a data that begins later is bought then.
     """
 
     params = (("first", -math.inf),)
@@ -81,11 +81,11 @@ def run_backtest(
     params : mapping, optional
         The strategy's other parameters.
     cash, commission, slippage, percent, sizer, cerebro
-        How the account is opened; see `Setup`. An order of unstated size takes 95 % of the account by default,
-        and closes a position that it is against.
+        How the account is opened; see `Setup`. An order of unstated size takes 95 % of the account by
+        default, and closes a position that it is against.
     setup : Setup, callable or str, optional
-        The account opened otherwise: a `Setup`, or a function ``setup(cerebro, market)`` of your own, which may be
-        named as ``path/to/file.py:function``.
+        The account opened otherwise: a `Setup`, or a function ``setup(cerebro, market)`` of your own, which
+        may be named as ``path/to/file.py:function``.
     name : str
         Of the run; by default the strategy's name.
     preload, runonce, exactbars : bool, bool, int

@@ -32,9 +32,9 @@ _AT_MARKET = (bt.Order.Market, bt.Order.Close)
 class ShareOfAccount(bt.Sizer):
     """A fixed share of the account's value an entry; an order against the position closes it.
 
-    An exit written ``self.sell()`` closes a long position, whatever its size. Market orders on their way count
-    as filled, so that a reversal made of ``close()`` and ``buy()`` is an exit and an entry of full size; with
-    Backtrader's PercentSizer the entry would have the size of the position that is closed.
+    An exit written ``self.sell()`` closes a long position, whatever its size. Market orders on their way
+    count as filled, so that a reversal made of ``close()`` and ``buy()`` is an exit and an entry of full
+    size; with Backtrader's PercentSizer the entry would have the size of the position that is closed.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class ShareOfAccount(bt.Sizer):
         waiting = [*getattr(self.broker, "submitted", ()), *getattr(self.broker, "pending", ())]
         coming = [order for order in waiting if order.data is data and order.exectype in _AT_MARKET]
         position: float = self.broker.getposition(data).size
-        return position + sum(order.executed.remsize for order in coming if order.parent is None)
+        return float(position + sum(order.executed.remsize for order in coming if order.parent is None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,9 @@ class Setup:
             object.__setattr__(self, "commission", in_range("commission", self.commission, 0, 1))
         sizer = self.sizer[0] if isinstance(self.sizer, tuple) and len(self.sizer) == 2 else self.sizer
         if sizer is not None and not _is_a(sizer, bt.Sizer):
-            raise ConfigError(f"sizer={self.sizer!r:.60}: expected a Sizer, or (a Sizer class, its parameters)")
+            raise ConfigError(
+                f"sizer={self.sizer!r:.60}: expected a Sizer, or (a Sizer class, its parameters)"
+            )
         _check_cerebro(self.cerebro or {})
         if self.function is not None:
             self._check_function()
@@ -134,7 +136,9 @@ class Setup:
         if isinstance(self.function, str):
             object.__setattr__(self, "function", load_function(self.function))
         if not callable(self.function):
-            raise ConfigError(f"setup={self.function!r:.60}: expected setup(cerebro, market) or file.py:function")
+            raise ConfigError(
+                f"setup={self.function!r:.60}: expected setup(cerebro, market) or file.py:function"
+            )
 
     @classmethod
     def of(cls, setup: Setup | SetupFunction | str | None = None, **settings: Any) -> Setup:
@@ -177,7 +181,9 @@ class Setup:
         if callable(self.function):
             self.function(cerebro, market)
             if cerebro.strats:
-                raise ConfigError(f"set-up {self.name} adds a strategy: expected all but the strategy and run()")
+                raise ConfigError(
+                    f"set-up {self.name} adds a strategy: expected all but the strategy and run()"
+                )
         else:
             self._open_default(cerebro)
         if not cerebro.datas:
@@ -187,7 +193,9 @@ class Setup:
         return cerebro
 
     def _open_default(self, cerebro: bt.Cerebro) -> None:
-        sizer, settings = _made_by(self.sizer) if self.sizer is not None else (ShareOfAccount, {"percent": self.percent})
+        sizer, settings = (
+            _made_by(self.sizer) if self.sizer is not None else (ShareOfAccount, {"percent": self.percent})
+        )
         cerebro.addsizer(sizer, **settings)
         broker = cerebro.broker
         broker.setcash(self.cash)
@@ -209,7 +217,11 @@ class Setup:
         Of a set-up of the user's the function's name, and the hash of the text that it stands in.
         """
         if self.function is not None:
-            return {"setup": self.name, "setup_sha256": _source_of(self.function), **_plain(self.cerebro or {})}
+            return {
+                "setup": self.name,
+                "setup_sha256": _source_of(self.function),
+                **_plain(self.cerebro or {}),
+            }
         sizer = {} if self.sizer is None else {"sizer": _spelled(*_made_by(self.sizer, spell=True))}
         percent = {"percent": self.percent} if self.sizer is None else {}
         commission = self.commission

@@ -33,7 +33,7 @@ def windowed(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     The subclass has one parameter more, ``bt_llm_stretch``.
     """
 
-    class Windowed(strategy):  # type: ignore[misc]
+    class Windowed(strategy):
         params = (("bt_llm_stretch", None),)
         __module__ = strategy.__module__
         __doc__ = strategy.__doc__

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from bt_llm.exceptions import DataError
 from bt_llm.feeds import data_name, feed_of
 
-__all__ = ["TrailingMedian", "WarmUp", "copy_values", "joins_late", "require_bars", "value_now", "warm_up_bars"]
+__all__ = [
+    "TrailingMedian",
+    "WarmUp",
+    "copy_values",
+    "joins_late",
+    "require_bars",
+    "value_now",
+    "warm_up_bars",
+]
 
 
 class TrailingMedian(bt.Indicator):
@@ -145,9 +153,9 @@ _EARLY = ("prenext", "prenext_open", "notify_timer")
 def require_bars(strategy: bt.Strategy, *, joins: bool | None = None) -> None:
     """Check, once a strategy is made, that its preloaded datas outlast its indicators' warm-up.
 
-    A strategy that trades each data when it is ready goes on without the others. Backtrader's vectorised mode
-    fails with an IndexError on data shorter than an indicator's warm-up, and mixes bars of different times where
-    a line has inputs of several datas: such a run goes bar by bar, with the numbers of the other modes.
+    A strategy that trades each data when it is ready goes on without the others. Backtrader's vectorised
+    mode fails with an IndexError on data shorter than an indicator's warm-up, and mixes bars of different
+    times where a line has inputs of several datas: such a run goes bar by bar, as the other modes do.
 
     Parameters
     ----------
