@@ -466,9 +466,7 @@ class ForgetsItsStop(Crossing):
         if not self.position and self.cross > 0:
             self.buy(size=2)
             self.sell(size=2, exectype=bt.Order.Stop, price=self.data.close[0] * 0.96)
-        elif self.position.size > 0 and self.cross < 0:
-            self.close()
-        elif self.position.size < 0 and self.cross > 0:
+        elif (self.position.size > 0 and self.cross < 0) or (self.position.size < 0 and self.cross > 0):
             self.close()
 
 

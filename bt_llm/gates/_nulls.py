@@ -285,7 +285,8 @@ class _AttachedAnswers(AttachedGate):
     def __init__(self, strategy: bt.Strategy, data: Any, answers: Answers) -> None:
         super().__init__(strategy, data)
         self._answers = answers
-        self._asked = {LONG: 0, SHORT: 0}
+        # One count for all datas of a strategy: their answers were in one order, and stay together.
+        self._asked = strategy.__dict__.setdefault("_bt_llm_given", {LONG: 0, SHORT: 0})
 
     def decide(self, side: int) -> Decision:
         """Return the decision on an entry; asking again at the same bar gives the same."""

@@ -256,14 +256,21 @@ class LLMAdvice(bt.Indicator):
         return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
 
     def _check_length(self) -> None:
-        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError."""
+        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError.
+
+        Beside other datas it may be a young one, of which there is no advice: the run goes bar by bar.
+        """
         needed = max(line._minperiod for line in self.lines)
         bars = self.data.buflen()  # 0 before a feed that is not preloaded has started
-        if 0 < bars < needed:
+        if not 0 < bars < needed:
+            return
+        owner = feed_of(self.data)._env
+        if owner is None or len(owner.datas) < 2:
             raise DataError(
                 f"data {data_name(self.data)!r} has {bars} bars, but {type(self).__name__} needs {needed} to "
                 f"warm up; give more bars or shorter periods (median={self.p.median})"
             )
+        owner._disable_runonce()
 
     # States
 

@@ -162,7 +162,7 @@ def run_facts(run: BacktestResult) -> RunFacts:
     digest.update(run.equity.index.to_numpy().astype("datetime64[ns]").astype("<i8").tobytes())
     digest.update(run.equity.to_numpy(dtype=np.float64).astype("<f8").tobytes())
     return RunFacts(
-        metrics=run.to_dict(),
+        metrics=run.figures,
         bars=len(run.equity),
         equity_sha256=digest.hexdigest(),
         trades=tuple(_trade_row(trade) for trade in run.trades.to_dict("records")),

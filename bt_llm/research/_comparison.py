@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
+    Market,
     Section,
     added_sections,
     count,
@@ -33,7 +35,7 @@ from bt_llm.backtest import (
     table_section,
     trades_section,
 )
-from bt_llm.data import load_bars
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
@@ -264,7 +266,7 @@ class ModelComparison:
 
 def compare_models(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
+    data: DataSource,
     models: Models,
     *,
     gate: Gate | None = None,
@@ -281,8 +283,8 @@ def compare_models(
     ----------
     strategy : type or str
         With a parameter ``gate``; see `run_backtest`.
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one or several datas; see `Market.of`.
     models : sequence or mapping
         Two or more. A name or path replaces the model of `gate`; an `AdvisorConfig` replaces its advisor,
         so that two templates of one model can be compared. A mapping gives them names.
@@ -308,7 +310,7 @@ def compare_models(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     >>> gate = Gate(advisor=AdvisorConfig(cache_mode="off"))
     >>> found = compare_models(strategy, load_bars(shipped("sp500_daily.csv"))[-700:],
@@ -318,19 +320,19 @@ def compare_models(
     (['trend', 'contrarian', 'ungated'], 0)
     """
     gates = gates_by_name(models, gate or Gate())
-    bars = load_bars(data)
+    market = Market.of(data)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     _check_warm_up(gates)
     runs: dict[str, BacktestResult] = {}
     judged: dict[str, Judged] = {}
     costs: dict[str, ModelCost] = {}
     for name, chosen in gates.items():
-        judged[name] = judge(bars, chosen, horizon=horizon, flat=flat)
+        judged[name] = judge(market, chosen, horizon=horizon, flat=flat)
         costs[name] = model_cost(chosen.advisor, judged[name].usage)
-        runs[name] = run_backtest(strategy, bars, gate=chosen, name=name, **settings)
+        runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         Advisor.shared(chosen.advisor).close()
     baseline = next(iter(gates.values())).baseline()
-    runs[UNGATED] = run_backtest(strategy, bars, gate=baseline, name=UNGATED, **settings)
+    runs[UNGATED] = run_backtest(strategy, market, gate=baseline, name=UNGATED, **settings)
     return ModelComparison(
         runs=runs,
         scores={name: score(found) for name, found in judged.items()},
@@ -393,7 +395,9 @@ def _row(run: BacktestResult) -> dict[str, float]:
         "return": metrics["return"],
         "sharpe": metrics["sharpe"],
         "sortino": metrics["sortino"],
-        "calmar": statistics.calmar_ratio(run.equity.to_numpy(), yearly),
+        "calmar": math.nan
+        if run.ruined is not None
+        else statistics.calmar_ratio(run.equity.to_numpy(), yearly),
         "max_drawdown": metrics["max_drawdown"],
         "turnover": metrics["turnover"],
         "trades": metrics["trades"],

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.plain_json import plain
@@ -145,7 +146,7 @@ class CutoffComparison:
 
 def before_after_cutoff(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
+    data: DataSource,
     gate: GateProtocol,
     *,
     cutoff: datetime.date | str | None = None,

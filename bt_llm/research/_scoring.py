@@ -15,7 +15,6 @@ the run and never come near a verdict.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,8 @@ from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig, Usage
-from bt_llm.data import load_bars
+from bt_llm.backtest import Market
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError, ModelError
 from bt_llm.gates import Gate
 from bt_llm.indicators import copy_values
@@ -70,19 +70,20 @@ class _Watch(bt.Strategy):  # type: ignore[misc]
     params = (("gate", None),)
 
     def __init__(self) -> None:
-        self.advice = self.p.gate.attach(self).advice
-        self.range = bt.ind.ATR(self.data, period=self.advice.p.atr)
+        self.advice = [self.p.gate.attach(self, data).advice for data in self.datas]
+        self.range = [bt.ind.ATR(advice.data, period=advice.p.atr) for advice in self.advice]
+
+    def prenext(self) -> None:
+        """Judge each data from its own warm-up on."""
 
 
-def judge(
-    data: pd.DataFrame | str | os.PathLike[str], gate: Gate, *, horizon: int = 5, flat: float = 0.25
-) -> Judged:
+def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
 
     Parameters
     ----------
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars; of several datas the rows come one data after the other, and are indexed by data and time.
     gate : Gate
         Names the model, and the indicator that makes the states.
     horizon : int
@@ -99,7 +100,7 @@ def judge(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> judged = judge(load_bars(shipped("sp500_daily.csv"))[-200:], gate, horizon=5)
     >>> len(judged.bars), int(judged.bars["outcome"].count())
@@ -111,16 +112,30 @@ def judge(
         raise ConfigError(f"horizon={horizon!r}: expected a whole number of bars, at least 1")
     if type(flat) not in (int, float) or not 0.0 <= flat < math.inf:
         raise ConfigError(f"flat={flat!r}: expected a number of ATR, 0 or more")
-    bars = load_bars(data)
-    _, ran = inspect_run(_Watch, bars, gate=gate)
-    frame = answers_of(ran.advice, bars.index)
-    outcome = outcomes(bars["close"].to_numpy(), copy_values(ran.range.lines.atr), horizon, flat)
-    right = np.where(np.isnan(outcome), np.nan, np.sign(frame["worth"].to_numpy()) == 1.0 - outcome)
-    frame = frame.assign(outcome=outcome, right=right)
+    market = Market.of(data)
+    _, ran = inspect_run(_Watch, market, gate=gate)
+    frames = {
+        name: _beside_outcomes(
+            answers_of(advice, bars.index), bars, copy_values(true_range.lines.atr), horizon, flat
+        )
+        for (name, bars), advice, true_range in zip(market.items(), ran.advice, ran.range, strict=True)
+    }
+    frame = pd.concat(frames, names=["data", "time"]) if len(frames) > 1 else next(iter(frames.values()))
     asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
-        raise DataError(f"{len(bars)} bars: no verdict has an outcome {horizon} bars later; give more bars")
-    return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=ran.advice.usage)
+        raise DataError(
+            f"{len(market.index)} bars: no verdict has an outcome {horizon} bars later; give more bars"
+        )
+    usage = sum((advice.usage for advice in ran.advice), Usage())
+    return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=usage)
+
+
+def _beside_outcomes(
+    answers: pd.DataFrame, bars: pd.DataFrame, atr: NDArray[np.float64], horizon: int, flat: float
+) -> pd.DataFrame:
+    outcome = outcomes(bars["close"].to_numpy(), atr, horizon, flat)
+    right = np.where(np.isnan(outcome), np.nan, np.sign(answers["worth"].to_numpy()) == 1.0 - outcome)
+    return answers.assign(outcome=outcome, right=right)
 
 
 def outcomes(

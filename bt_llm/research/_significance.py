@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import pandas as pd
-
 from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
+    Market,
     Section,
     added_sections,
     advice_sections,
@@ -26,7 +24,7 @@ from bt_llm.backtest import (
     table_of,
     trades_section,
 )
-from bt_llm.data import load_bars
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, Gate, GateProtocol, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
@@ -204,13 +202,13 @@ def _shown(result: BootstrapResult) -> str:
 
 def gate_test(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
+    data: DataSource,
     gate: GateProtocol,
     *,
     n: int = 200,
     seed: int = 0,
     n_jobs: int | None = None,
-    shifts: int = 50,
+    shifts: int | None = None,
     per: Per = "entry",
     rule: GateProtocol | None = None,
     alpha: float = 0.05,
@@ -226,8 +224,8 @@ def gate_test(
     ----------
     strategy : type or str
         With a parameter ``gate``; see `run_backtest`.
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one or several datas; see `Market.of`.
     gate : gate
         Under test. The model is asked here, once; the null gates need none.
     n : int
@@ -236,8 +234,9 @@ def gate_test(
         Of the random gates and the bootstrap: the same arguments give the same result.
     n_jobs : int, optional
         Processes for the null gates; -1 is one for each CPU. Results do not depend on it.
-    shifts : int
-        Shifted gates, spaced evenly over the bars; 0 for none.
+    shifts : int, optional
+        Shifted gates, spaced evenly over the bars; 0 for none. By default 50 on one data, and none on
+        several, which have no bars in common to shift by.
     per : {'entry', 'bar'}
         Whether random gates keep the share of *entries* that the gate passed, or that of *bars*; see
         `RandomGate`. Entries by default: a gate that follows the trend passes most entries of a strategy
@@ -282,7 +281,7 @@ def gate_test(
     Examples
     --------
     >>> from bt_llm import AdvisorConfig, Gate
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> strategy = f"{shipped('rsi_reversion.py')}:GatedRsiReversion"
     >>> test = gate_test(strategy, load_bars(shipped("sp500_daily.csv"))[-700:], gate, n=9, shifts=0,
@@ -290,24 +289,25 @@ def gate_test(
     >>> test.random.n, 0.1 <= test.random.p_value("sharpe") <= 1.0
     (9, True)
     """
+    market = Market.of(data)
+    shifts = (50 if len(market) == 1 else 0) if shifts is None else shifts
     _check_counts(n=n, shifts=shifts, resamples=resamples, seed=seed)
     if type(alpha) not in (int, float) or not 0.0 < alpha < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     if per not in get_args(Per):
         raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
-    bars = load_bars(data)
-    study = gate_study(strategy, bars, gate, **settings)
-    entries = entry_answers(strategy, bars, gate, **settings)
-    line = bar_answers(bars, gate) if shifts or per == "bar" else None
+    study = gate_study(strategy, market, gate, **settings)
+    entries = entry_answers(strategy, market, gate, **settings)
+    line = bar_answers(market, gate) if shifts or per == "bar" else None
     observed = study.gated.metrics
-    nulls = evaluate or _Counted(strategy, bars, n_jobs, n + shifts, on_progress, settings)
+    nulls = evaluate or _Counted(strategy, market, n_jobs, n + shifts, on_progress, settings)
     answers = line if per == "bar" and line is not None else entries
     random = random_runs(answers, observed, nulls, n=n, seed=seed)
     shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
 
     warm_up = gate.warm_up_bars
-    closed = run_backtest(strategy, bars, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
-    ruled = _rule_run(strategy, bars, gate, rule, settings)
+    closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
+    ruled = _rule_run(strategy, market, gate, rule, settings)
     if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
         raise ConfigError(
             f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
@@ -339,19 +339,19 @@ class _Counted:
     def __init__(
         self,
         strategy: Source,
-        bars: pd.DataFrame,
+        market: Market,
         n_jobs: int | None,
         total: int,
         on_progress: Progress | None,
         settings: dict[str, Any],
     ) -> None:
-        self.strategy, self.bars = strategy, bars
+        self.strategy, self.market = strategy, market
         self.settings = {**settings, "n_jobs": n_jobs}
         self.on_progress = on_progress
         self.done, self.total = 0, total
 
     def __call__(self, gates: Sequence[GateProtocol]) -> list[dict[str, float]]:
-        found = run_many(self.strategy, self.bars, gates, on_progress=self._progress, **self.settings)
+        found = run_many(self.strategy, self.market, gates, on_progress=self._progress, **self.settings)
         self.done += len(gates)
         return found
 
@@ -362,14 +362,14 @@ class _Counted:
 
 def _rule_run(
     strategy: Source,
-    bars: pd.DataFrame,
+    market: Market,
     gate: GateProtocol,
     rule: GateProtocol | None,
     settings: dict[str, Any],
 ) -> BacktestResult | None:
     if rule is None and isinstance(gate, Gate):
         rule = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
-    return run_backtest(strategy, bars, gate=rule, name="rule", **settings) if rule is not None else None
+    return run_backtest(strategy, market, gate=rule, name="rule", **settings) if rule is not None else None
 
 
 def _check_counts(**counts: int) -> None:

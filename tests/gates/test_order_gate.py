@@ -10,8 +10,18 @@ import pandas as pd
 import pytest
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, AlwaysOpen, AttachedGate, NeverOpen, attach_gate, attached_gates
-from bt_llm.gates import gated, judge_orders, order_gate_of
+from bt_llm.gates import (
+    LONG,
+    SHORT,
+    AlwaysOpen,
+    AttachedGate,
+    NeverOpen,
+    attach_gate,
+    attached_gates,
+    gated,
+    judge_orders,
+    order_gate_of,
+)
 from bt_llm.gates._gates import Decision
 from tests.engines import run
 from tests.strategies_of_others import LongOnly, Signals

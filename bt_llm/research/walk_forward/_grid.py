@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import source_sha256
+from bt_llm.backtest import source_sha256, takes_gate
 from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.plain_json import canonical_json
@@ -108,7 +108,7 @@ class Space:
         return made
 
     def _has_gate(self) -> bool:
-        return "gate" in self.strategy.params._getkeys()
+        return takes_gate(self.strategy)
 
     def _known(self) -> list[str]:
         known = [name for name in self.strategy.params._getkeys() if name != "gate"]
