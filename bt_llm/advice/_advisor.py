@@ -234,6 +234,11 @@ class Advisor:
                 advisor.close()
             cls._shared.clear()
 
+    @property
+    def template_source(self) -> str:
+        """Name or path of the template that the configuration names."""
+        return self.config.template_source
+
     # Who answers
 
     @property

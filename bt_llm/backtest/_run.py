@@ -20,7 +20,8 @@ from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import FrameFeed
-from bt_llm.gates import AlwaysOpen, GateProtocol, attach_gate
+from bt_llm.gates import AlwaysOpen, EntryGate, attach_gate
+from bt_llm.settings import number
 
 __all__ = ["BacktestResult", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
@@ -45,7 +46,7 @@ class BacktestResult:
         0), max_drawdown (positive fraction), trades (closed), win_rate, exposure (share of bars with a
         position) and turnover (value traded over mean equity). NaN where a number has no meaning.
     advice : dict or None
-        `LLMAnalyzer`'s analysis; None for a run without a gate.
+        `LLMAnalyzer`'s analysis; None for a run in which no model was asked.
     settings : dict
         Cash, commission, slippage and strategy parameters.
     """
@@ -155,7 +156,7 @@ def run_backtest(
     strategy: type[bt.Strategy] | str,
     data: pd.DataFrame | str | os.PathLike[str],
     *,
-    gate: GateProtocol | None = None,
+    gate: EntryGate | None = None,
     params: Mapping[str, Any] | None = None,
     cash: float = 10_000.0,
     commission: float = 0.0,
@@ -201,16 +202,18 @@ def run_backtest(
         If the strategy cannot be loaded.
     """
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    bars = load_bars(data)
+    bars = named_bars(data)
     chosen = _strategy_params(strategy, dict(params or {}), gate)
-    label = Path(data).stem if isinstance(data, str | os.PathLike) else str(bars.attrs.get("name", "data"))
+    label = bars.attrs["name"]
+    cash, percent = number("cash", cash, 1e-9), number("percent", percent, 0, 100)
+    commission, slippage = number("commission", commission, 0, 1), number("slippage", slippage, 0, 1)
     cerebro = bt.Cerebro(stdstats=False, preload=preload, runonce=runonce, exactbars=exactbars)
     cerebro.adddata(bars_feed(bars), name=label)
     cerebro.addstrategy(strategy, **chosen)
-    cerebro.addsizer(ShareOfAccount, percent=in_range("percent", percent, 0, 100))
-    cerebro.broker.setcash(in_range("cash", cash, 1e-9, math.inf))
-    cerebro.broker.setcommission(commission=in_range("commission", commission, 0, 1))
-    cerebro.broker.set_slippage_perc(in_range("slippage", slippage, 0, 1))
+    cerebro.addsizer(ShareOfAccount, percent=percent)
+    cerebro.broker.setcash(cash)
+    cerebro.broker.setcommission(commission=commission)
+    cerebro.broker.set_slippage_perc(slippage)
     cerebro.addanalyzer(_Account, _name="account")
     cerebro.addanalyzer(LLMAnalyzer, _name="advice")
     run = cerebro.run()[0]
@@ -235,20 +238,26 @@ def run_backtest(
         equity=equity,
         trades=trades,
         metrics=_metrics(equity, trades, account, cash),
-        advice=advice if advice["bars"] else None,
+        advice=advice if advice["bars"] or advice["questions"] else None,
         settings=settings,
     )
 
 
-def in_range(name: str, value: float, low: float, high: float) -> float:
-    """Return a setting as a float, or say in which range it was expected."""
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise ConfigError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
-    return float(value)
+def named_bars(data: pd.DataFrame | str | os.PathLike[str]) -> pd.DataFrame:
+    """Return bars as `load_bars` does, with their name in ``attrs["name"]``.
+
+    It is a file's name without its ending, or what the frame's own ``attrs`` say.
+    """
+    bars = load_bars(data)
+    if isinstance(data, pd.DataFrame):
+        bars.attrs["name"] = str(data.attrs.get("name", "data"))
+    else:
+        bars.attrs["name"] = Path(os.fsdecode(data)).stem
+    return bars
 
 
 def _strategy_params(
-    strategy: type[bt.Strategy], params: dict[str, Any], gate: GateProtocol | None
+    strategy: type[bt.Strategy], params: dict[str, Any], gate: EntryGate | None
 ) -> dict[str, Any]:
     known = list(strategy.params._getkeys())
     for name in params:
@@ -319,7 +328,7 @@ class GateStudy:
 def gate_study(
     strategy: type[bt.Strategy] | str,
     data: pd.DataFrame | str | os.PathLike[str],
-    gate: GateProtocol,
+    gate: EntryGate,
     **settings: Any,
 ) -> GateStudy:
     """Run a strategy gated and ungated, and buy and hold, so that what differs is the gate alone.
@@ -332,8 +341,7 @@ def gate_study(
         Its other arguments.
     """
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    bars = load_bars(data)
-    bars.attrs["name"] = Path(data).stem if isinstance(data, str | os.PathLike) else "data"
+    bars = named_bars(data)
     gated = run_backtest(strategy, bars, gate=gate, name="gated", **settings)
     ungated = run_backtest(strategy, bars, gate=gate.baseline(), name="ungated", **settings)
     settings.pop("params", None)

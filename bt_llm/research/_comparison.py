@@ -15,8 +15,7 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, periods_per_year, run_backtest
-from bt_llm.data import load_bars
+from bt_llm.backtest import BacktestResult, named_bars, periods_per_year, run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.research._answers import LABELS
@@ -234,7 +233,7 @@ def compare_models(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     >>> gate = Gate(advisor=AdvisorConfig(cache_mode="off"))
     >>> found = compare_models(strategy, load_bars(shipped("sp500_daily.csv"))[-700:],
@@ -244,7 +243,7 @@ def compare_models(
     (['trend', 'contrarian', 'ungated'], 0)
     """
     gates = gates_by_name(models, gate or Gate())
-    bars = load_bars(data)
+    bars = named_bars(data)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     _check_warm_up(gates)
     runs: dict[str, BacktestResult] = {}

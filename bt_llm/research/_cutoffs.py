@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bt_llm.backtest import gate_study
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import EntryGate, Gate
 from bt_llm.research._findings import Bootstrap, interval, is_shown, plain
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
@@ -146,7 +146,7 @@ class CutoffComparison:
 def before_after_cutoff(
     strategy: Source,
     data: pd.DataFrame | str | os.PathLike[str],
-    gate: GateProtocol,
+    gate: EntryGate,
     *,
     cutoff: datetime.date | str | None = None,
     resamples: int = 2000,
@@ -205,7 +205,7 @@ def before_after_cutoff(
     )
 
 
-def _cutoff_day(gate: GateProtocol, cutoff: datetime.date | str | None) -> datetime.date:
+def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:
     if cutoff is not None:
         try:
             return pd.Timestamp(cutoff).date()

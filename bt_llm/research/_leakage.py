@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
 from bt_llm.research._findings import plain
 from bt_llm.research._runs import Source, inspect_run
+from bt_llm.settings import whole
 
 __all__ = ["Leak", "LeakReport", "Moment", "perturbation_check"]
 
@@ -106,7 +107,7 @@ def perturbation_check(
     data: pd.DataFrame | str | os.PathLike[str],
     at: Moment | Sequence[Moment] | None = None,
     *,
-    gate: GateProtocol | None = None,
+    gate: EntryGate | None = None,
     points: int = 6,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -164,8 +165,7 @@ def perturbation_check(
         raise ConfigError(
             f"exactbars={settings['exactbars']!r}: expected False; lines are compared as a whole"
         )
-    if type(points) is not int or points < 1:
-        raise ConfigError(f"points={points!r}: expected a whole number, at least 1")
+    points = whole("points", points, 1)
     bars = load_bars(data)
     _, ran = inspect_run(strategy, bars, gate=gate, **settings)
     original = _Trace.of(ran)

@@ -34,6 +34,7 @@ from bt_llm.models import estimate_memory_mb, find_model, read_facts
 from bt_llm.research._answers import LABELS, answers_of
 from bt_llm.research._findings import plain
 from bt_llm.research._runs import inspect_run
+from bt_llm.settings import number, whole
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
@@ -108,10 +109,7 @@ def judge(
     """
     if not isinstance(gate, Gate):
         raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be asked")
-    if type(horizon) is not int or horizon < 1:
-        raise ConfigError(f"horizon={horizon!r}: expected a whole number of bars, at least 1")
-    if type(flat) not in (int, float) or not 0.0 <= flat < math.inf:
-        raise ConfigError(f"flat={flat!r}: expected a number of ATR, 0 or more")
+    horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
     bars = load_bars(data)
     _, ran = inspect_run(_Watch, bars, gate=gate)
     frame = answers_of(ran.advice, bars.index)
@@ -122,7 +120,7 @@ def judge(
     asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
         raise DataError(f"{len(bars)} bars: no verdict has an outcome {horizon} bars later; give more bars")
-    return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=ran.advice.usage)
+    return Judged(bars=asked, horizon=horizon, flat=flat, usage=ran.advice.usage)
 
 
 def outcomes(

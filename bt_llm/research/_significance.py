@@ -9,10 +9,9 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from bt_llm.backtest import BacktestResult, gate_study, run_backtest
-from bt_llm.data import load_bars
+from bt_llm.backtest import BacktestResult, gate_study, named_bars, run_backtest
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, Gate, GateProtocol, NeverOpen, Per, RuleGate
+from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.research._findings import Bootstrap, interval, is_shown, plain
 from bt_llm.research._null_runs import (
@@ -24,6 +23,7 @@ from bt_llm.research._null_runs import (
     shifted_runs,
 )
 from bt_llm.research._runs import Source, run_many
+from bt_llm.settings import number, whole
 from bt_llm.statistics import BootstrapResult
 
 __all__ = ["GateTest", "gate_test"]
@@ -161,14 +161,14 @@ def _shown(result: BootstrapResult) -> str:
 def gate_test(
     strategy: Source,
     data: pd.DataFrame | str | os.PathLike[str],
-    gate: GateProtocol,
+    gate: EntryGate,
     *,
     n: int = 200,
     seed: int = 0,
     n_jobs: int | None = None,
     shifts: int = 50,
     per: Per = "entry",
-    rule: GateProtocol | None = None,
+    rule: EntryGate | None = None,
     alpha: float = 0.05,
     resamples: int = 2000,
     block_length: int | None = None,
@@ -238,7 +238,7 @@ def gate_test(
     Examples
     --------
     >>> from bt_llm import AdvisorConfig, Gate
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> strategy = f"{shipped('rsi_reversion.py')}:GatedRsiReversion"
     >>> test = gate_test(strategy, load_bars(shipped("sp500_daily.csv"))[-700:], gate, n=9, shifts=0,
@@ -246,12 +246,13 @@ def gate_test(
     >>> test.random.n, 0.1 <= test.random.p_value("sharpe") <= 1.0
     (9, True)
     """
-    _check_counts(n=n, shifts=shifts, resamples=resamples, seed=seed)
-    if type(alpha) not in (int, float) or not 0.0 < alpha < 1.0:
+    n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
+    shifts, seed = whole("shifts", shifts, 0), whole("seed", seed, 0)
+    if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     if per not in get_args(Per):
         raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
-    bars = load_bars(data)
+    bars = named_bars(data)
     study = gate_study(strategy, bars, gate, **settings)
     entries = entry_answers(strategy, bars, gate, **settings)
     line = bar_answers(bars, gate) if shifts or per == "bar" else None
@@ -306,7 +307,7 @@ class _Counted:
         self.on_progress = on_progress
         self.done, self.total = 0, total
 
-    def __call__(self, gates: Sequence[GateProtocol]) -> list[dict[str, float]]:
+    def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
         found = run_many(self.strategy, self.bars, gates, on_progress=self._progress, **self.settings)
         self.done += len(gates)
         return found
@@ -319,17 +320,10 @@ class _Counted:
 def _rule_run(
     strategy: Source,
     bars: pd.DataFrame,
-    gate: GateProtocol,
-    rule: GateProtocol | None,
+    gate: EntryGate,
+    rule: EntryGate | None,
     settings: dict[str, Any],
 ) -> BacktestResult | None:
     if rule is None and isinstance(gate, Gate):
         rule = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
     return run_backtest(strategy, bars, gate=rule, name="rule", **settings) if rule is not None else None
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        least = 1 if name in ("n", "resamples") else 0
-        if type(value) is not int or value < least:
-            raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bt_llm.data import save_csv
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import EntryGate, Gate
 from bt_llm.research._answers import LABELS
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
@@ -65,7 +65,7 @@ class FoldResult:
     scores: tuple[float, ...]
     deflated_sharpe: float
     prior: Prior | None = None
-    gate: GateProtocol | None = None
+    gate: EntryGate | None = None
     verdicts: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property

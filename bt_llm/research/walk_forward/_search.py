@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 import bt_llm
 from bt_llm import statistics
-from bt_llm.backtest import periods_per_year, source_sha256
+from bt_llm.backtest import periods_per_year
 from bt_llm.data import bars_sha256
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate, content_sha256
 from bt_llm.models import Progress, canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
@@ -30,7 +30,6 @@ from bt_llm.research.walk_forward._grid import (
     configure,
     describe_gate,
     describe_params,
-    sha256_of,
 )
 from bt_llm.research.walk_forward._jobs import Job, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
@@ -45,6 +44,7 @@ from bt_llm.research.walk_forward._windows import (
     strategy_warm_up,
     trades_frame,
 )
+from bt_llm.sources import source_sha256
 from bt_llm.verdicts import Prior
 
 __all__ = ["Search"]
@@ -63,7 +63,7 @@ class _Trial:
     configuration: str
     description: str
     params: dict[str, Any]
-    gate: GateProtocol | None
+    gate: EntryGate | None
     prior: Prior | None
 
 
@@ -97,9 +97,7 @@ class Search:
     strategy : type
         What is searched.
     bars : DataFrame
-        As `load_bars` returns them.
-    label : str
-        Of the data, in the ledger.
+        As `named_bars` returns them.
     space : Space
         The combinations.
     metric : Metric
@@ -117,7 +115,6 @@ class Search:
         warm_up: int | None,
         strategy: type[Any],
         bars: pd.DataFrame,
-        label: str,
         space: Space,
         metric: Metric,
         min_trades: int,
@@ -127,7 +124,7 @@ class Search:
         self.strategy = strategy
         self.bars = bars
         self.index = pd.DatetimeIndex(bars.index)
-        self.label = label
+        self.label = str(bars.attrs["name"])
         self.space = space
         self.metric = metric
         self.min_trades = min_trades
@@ -137,7 +134,8 @@ class Search:
         self.warm_up = self._checked_warm_up(warm_up)
         self.trains = [self._train_window(fold) for fold in self.folds]
         self.tests = [self._test_window(fold) for fold in self.folds]
-        self.arrays = Bars.of(bars, label)
+        self.arrays = Bars.of(bars, self.label)
+        self.market = self._seen(self.trains[0])
         self.source = source_sha256(strategy)
         self.portable = PortableStrategy.of(strategy)
         self.yearly = periods_per_year(self.index)
@@ -157,7 +155,7 @@ class Search:
             before = len(ledger)
             outcomes = self._outcomes(trials, ledger, n_jobs, desk, on_progress)
             results, record = self._walk(trials, outcomes)
-            models = asked_models(desk, results)
+            models = asked_models(desk, {one.fold.number: one.gate for one in results})
         run = len(ledger) - before
         return self._result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
 
@@ -192,25 +190,33 @@ class Search:
 
     # Trials
 
-    def _strategy_params(self, params: Settings, gate: GateProtocol | None) -> dict[str, Any]:
+    def _strategy_params(self, params: Settings, gate: EntryGate | None) -> dict[str, Any]:
         return {**params, "gate": gate} if "gate" in self.strategy.params._getkeys() else params
 
     def _configuration(self, settings: Settings) -> str:
-        """Return the hash of what is tried, wherever it is tried."""
+        """Return the hash of what is tried, whichever train window it is tried on.
+
+        The market is known by the bars of the first: a study of more bars of it goes on with the trials of
+        the earlier one, and another market's trials are others, whatever the two are called.
+        """
         params, gate, trained = configure(settings, self.space.gate)
-        return sha256_of(
+        return content_sha256(
             {
                 "strategy": [self.strategy.__qualname__, self.source],
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
                 "account": dataclasses.asdict(self.account),
-                "data": self.label,
+                "market": self.market,
             }
         )
 
+    def _seen(self, window: Window) -> str:
+        """Return the hash of the bars that a window's indicators see."""
+        return bars_sha256(self.bars.iloc[window.start : window.stop])
+
     def _trials(self, desk: Desk, window: Window, configurations: list[str]) -> Iterator[_Trial]:
         """Yield the combinations on one train window."""
-        seen = bars_sha256(self.bars.iloc[window.start : window.stop])
+        seen = self._seen(window)
         stretch = [self.index[window.first].isoformat(), self.index[window.stop - 1].isoformat()]
         for settings, configuration in zip(self.combinations, configurations, strict=True):
             params, gate, trained = configure(settings, self.space.gate)
@@ -224,7 +230,7 @@ class Search:
                 "train": stretch,
             }
             yield _Trial(
-                key=sha256_of([configuration, seen, self.warm_up, bt_llm.__version__]),
+                key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__]),
                 configuration=configuration,
                 description=canonical_json(description),
                 params=self._strategy_params(params, desk.replaying(gate)),

@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import ShareOfAccount, bars_feed, in_range
+from bt_llm.backtest import ShareOfAccount, bars_feed
 from bt_llm.exceptions import BtLlmError, StrategyError
 from bt_llm.feeds import ArrayFeed
+from bt_llm.gates import LONG, SHORT, EntryGate, attach_gate
 from bt_llm.indicators import LLMAdvice, copy_values
 from bt_llm.research._ledger import TrialOutcome
+from bt_llm.settings import number
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Bars",
     "Trade",
     "Window",
+    "ask_every_bar",
     "run_window",
     "strategy_warm_up",
     "trades_frame",
@@ -105,10 +108,9 @@ class Account:
 
     def __post_init__(self) -> None:
         """Check the numbers, once."""
-        in_range("cash", self.cash, 1e-9, math.inf)
-        in_range("commission", self.commission, 0, 1)
-        in_range("slippage", self.slippage, 0, 1)
-        in_range("percent", self.percent, 0, 100)
+        limits = {"cash": (1e-9, math.inf), "commission": (0, 1), "slippage": (0, 1), "percent": (0, 100)}
+        for name, (low, high) in limits.items():
+            object.__setattr__(self, name, number(name, getattr(self, name), low, high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,6 +342,24 @@ def strategy_warm_up(strategy: type[bt.Strategy], params: dict[str, Any]) -> int
             f"{strategy.__name__} failed with {_shown(params)}: {type(error).__name__}: {error}"
         ) from error
     return int(ran[0]._minperiod) if ran else 1
+
+
+class _AskEveryBar(bt.Strategy):  # type: ignore[misc]
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self) -> None:
+        for side in (LONG, SHORT):
+            self.gate.decide(side)
+
+
+def ask_every_bar(gate: EntryGate, bars: Bars) -> None:
+    """Have a gate ask everything that any strategy may make it ask on these bars."""
+    cerebro = _cerebro(bars)
+    cerebro.addstrategy(_AskEveryBar, gate=gate)
+    cerebro.run()
 
 
 class _Holder(bt.Strategy):  # type: ignore[misc]
