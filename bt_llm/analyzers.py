@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advice import Usage
-from bt_llm.exceptions import ConfigError
-from bt_llm.gates import AttachedGate, attached_gates
+from bt_llm.gates import AttachedGate, Questions, attached_gates
 from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
+from bt_llm.settings import whole
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["LLMAnalyzer"]
@@ -83,6 +84,10 @@ class LLMAnalyzer(bt.Analyzer):
         below; one worth nothing claims nothing). The last `horizon` bars have none.
     ``gate``
         Entries ``allowed`` and ``blocked``, and of both, those ``missing`` a verdict.
+    ``questions``
+        What gates asked an analyst, such as those of news and of trades: ``asked``, ``answers``,
+        ``invalid``, ``missing``, ``cache_hits``, ``model_calls``, ``model_seconds`` and ``tokens``; see
+        `bt_llm.gates.Questions`. None where no gate asks one.
     ``datas``
         The same for each data by its name; what stands above is their total.
 
@@ -101,8 +106,7 @@ class LLMAnalyzer(bt.Analyzer):
 
     def start(self) -> None:
         """Find the advice; its strategy is complete now."""
-        if type(self.p.horizon) is not int or self.p.horizon < 1:
-            raise ConfigError(f"horizon={self.p.horizon!r}: expected a whole number of bars, at least 1")
+        self._horizon = whole("horizon", self.p.horizon, 1, of=" of bars")
         require_bars(self.strategy)
         self._histories = [_History(advice) for advice in find_advice(self.strategy)]
 
@@ -136,7 +140,7 @@ class LLMAnalyzer(bt.Analyzer):
     def _analysis(self, histories: Sequence[_History], gates: Sequence[AttachedGate]) -> dict[str, Any]:
         advices = [history.advice for history in histories]
         usage = sum((advice.usage for advice in advices), Usage())
-        found = [history.series(self.p.horizon) for history in histories]
+        found = [history.series(self._horizon) for history in histories]
         series = _Series(*map(np.concatenate, zip(_EMPTY, *found, strict=True)))
         labels = [advice.labels for advice in advices] or [DEFAULT_LABELS]
         worths = {label.name: label.worth for one in labels for label in one}
@@ -152,14 +156,20 @@ class LLMAnalyzer(bt.Analyzer):
             "model_seconds": usage.model_seconds,
             "tokens": usage.tokens,
             "verdicts": _counts(series, worths),
-            "horizon": self.p.horizon,
+            "horizon": self._horizon,
             "forward": _forward(series, worths),
             "gate": {
                 "allowed": sum(gate.allowed for gate in gates),
                 "blocked": sum(gate.blocked for gate in gates),
                 "missing": sum(gate.missing for gate in gates),
             },
+            "questions": _questions(gates),
         }
+
+
+def _questions(gates: Sequence[AttachedGate]) -> dict[str, Any] | None:
+    found = [asked for gate in gates if (asked := gate.questions()) is not None]
+    return dataclasses.asdict(sum(found, Questions())) if found else None
 
 
 _EMPTY = _Series(np.empty(0, dtype=str), np.empty(0), np.empty(0))

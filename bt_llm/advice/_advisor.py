@@ -238,6 +238,11 @@ class Advisor:
                 advisor.close()
             cls._shared.clear()
 
+    @property
+    def template_source(self) -> str | PromptTemplate:
+        """Name or path of the template that the configuration names, or the template."""
+        return self.config.template_source
+
     # Who answers
 
     @property

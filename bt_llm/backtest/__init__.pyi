@@ -41,10 +41,8 @@ from ._sections import trades_table as trades_table
 from ._setup import Setup as Setup
 from ._setup import SetupFunction as SetupFunction
 from ._setup import ShareOfAccount as ShareOfAccount
-from ._setup import in_range as in_range
-from ._strategy_files import FROM_FILE as FROM_FILE
+from ._strategy_files import function_in as function_in
 from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy
-from ._strategy_files import source_sha256 as source_sha256
-from ._strategy_files import source_text as source_text
+from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections

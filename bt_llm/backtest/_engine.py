@@ -19,7 +19,7 @@ from bt_llm.backtest._market import Market, Window
 from bt_llm.backtest._setup import Setup
 from bt_llm.backtest._windowed import Stretch, windowed
 from bt_llm.exceptions import BtLlmError, StrategyError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 from bt_llm.indicators import joins_late
 
 __all__ = ["Ran", "run_strategy", "takes_gate", "warm_up_of", "with_gate"]
@@ -47,7 +47,7 @@ def takes_gate(strategy: type[bt.Strategy]) -> bool:
 
 
 def with_gate(
-    strategy: type[bt.Strategy], params: Mapping[str, Any], gate: GateProtocol | None
+    strategy: type[bt.Strategy], params: Mapping[str, Any], gate: EntryGate | None
 ) -> dict[str, Any]:
     """Return a strategy's parameters with the gate among them, if it takes one."""
     return {**params, "gate": gate} if takes_gate(strategy) else dict(params)

@@ -10,13 +10,13 @@ import backtrader as bt
 from bt_llm.backtest._account import order_counts
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
-from bt_llm.gates import AttachedAdviceGate, GateProtocol, attached_gates
+from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates
 
 __all__ = ["problems_of"]
 
 
 def problems_of(
-    ran: Ran, market: Market, gate: GateProtocol | None, verdicts: Mapping[str, int] | None = None
+    ran: Ran, market: Market, gate: EntryGate | None, verdicts: Mapping[str, int] | None = None
 ) -> tuple[str, ...]:
     """Return what speaks against concluding anything from a run; usually nothing.
 

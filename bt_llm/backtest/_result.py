@@ -16,7 +16,7 @@ from bt_llm.backtest._market import Market
 from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
 from bt_llm.exceptions import DataError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 
 __all__ = ["BacktestResult", "result_of"]
 
@@ -123,7 +123,7 @@ def result_of(
     *,
     strategy: type[bt.Strategy],
     params: Mapping[str, Any],
-    gate: GateProtocol | None,
+    gate: EntryGate | None,
     name: str,
 ) -> BacktestResult:
     """Return the result of a run over a whole market.

@@ -18,7 +18,7 @@ from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 
 __all__ = ["BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
@@ -53,7 +53,7 @@ def run_backtest(
     strategy: type[bt.Strategy] | str,
     data: Source,
     *,
-    gate: GateProtocol | None = None,
+    gate: EntryGate | None = None,
     params: Mapping[str, Any] | None = None,
     cash: float = 10_000.0,
     commission: Any = 0.0,
@@ -161,7 +161,7 @@ class _Backtest:
         )
 
     def run(
-        self, gate: GateProtocol | None, name: str, first: float | None = None
+        self, gate: EntryGate | None, name: str, first: float | None = None
     ) -> tuple[BacktestResult, Ran]:
         """Run with a gate; `first` is the number of the first bar that counts."""
         params = with_gate(self.strategy, self.params, gate)
@@ -232,7 +232,7 @@ class GateStudy:
 
 
 def gate_study(
-    strategy: type[bt.Strategy] | str, data: Source, gate: GateProtocol, **settings: Any
+    strategy: type[bt.Strategy] | str, data: Source, gate: EntryGate, **settings: Any
 ) -> GateStudy:
     """Run a strategy gated and ungated, and buy and hold, so that what differs is the gate alone.
 

@@ -8,19 +8,19 @@ import functools
 import hashlib
 import inspect
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import backtrader as bt
 
 from bt_llm.backtest._market import Market
-from bt_llm.backtest._strategy_files import FROM_FILE, load_function, source_text
+from bt_llm.backtest._strategy_files import function_in, load_function
 from bt_llm.exceptions import ConfigError, StrategyError
+from bt_llm.settings import number
+from bt_llm.sources import SourceFiles, files_of, source_sha256
 
-__all__ = ["Setup", "SetupFunction", "ShareOfAccount", "in_range"]
+__all__ = ["Setup", "SetupFunction", "ShareOfAccount"]
 
 SetupFunction: TypeAlias = Callable[[bt.Cerebro, Market], Any]
 """Opens an account: adds datas, broker, commission schemes, sizers and timers, all but the strategy."""
@@ -116,9 +116,9 @@ class Setup:
             ("slippage", 0, 1),
             ("percent", 0, 100),
         ):
-            object.__setattr__(self, name, in_range(name, getattr(self, name), least, most))
+            object.__setattr__(self, name, number(name, getattr(self, name), least, most))
         if not _is_a(self.commission, bt.CommInfoBase):
-            object.__setattr__(self, "commission", in_range("commission", self.commission, 0, 1))
+            object.__setattr__(self, "commission", number("commission", self.commission, 0, 1))
         sizer = self.sizer[0] if isinstance(self.sizer, tuple) and len(self.sizer) == 2 else self.sizer
         if sizer is not None and not _is_a(sizer, bt.Sizer):
             raise ConfigError(
@@ -242,9 +242,8 @@ class Setup:
         """Return the fields; a function from a file as its file's path and text."""
         state = {f.name: getattr(self, f.name) for f in fields(self)}
         function = self.function
-        if inspect.isfunction(function) and function.__module__.startswith(FROM_FILE):
-            spec = f"{Path(inspect.getfile(function)).resolve()}:{function.__qualname__}"
-            state["function"] = _FromFile(spec=spec, text=source_text(function))  # type: ignore[arg-type]
+        if inspect.isfunction(function) and (files := files_of(function)) is not None:
+            state["function"] = _FromFile(files=files, name=function.__qualname__)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -254,26 +253,13 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FromFile:
-    """A function as another process gets it: the text of its file."""
+    """A function as another process gets it: the texts of its file and of that file's neighbours."""
 
-    spec: str
-    text: str
+    files: SourceFiles
+    name: str
 
     def load(self) -> SetupFunction:
-        return _loaded(self.spec, self.text)
-
-
-@functools.lru_cache(maxsize=32)
-def _loaded(spec: str, text: str) -> SetupFunction:
-    return load_function(spec, text)
-
-
-def in_range(name: str, value: Any, low: float, high: float) -> float:
-    """Return a setting as a float, or say in which range it was expected."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
-        raise ConfigError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
-    return float(value)
+        return function_in(self.files, self.name)
 
 
 def _check_cerebro(settings: Mapping[str, Any]) -> None:
@@ -317,14 +303,13 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source_of(function: Any) -> str:
-    """Return the hash of a function's file; of one that is in none, such as a notebook's, of its own text."""
+    """Return the hash of what a function comes from; of one that is in no file, of its own text."""
     try:
-        text = source_text(function)
+        return source_sha256(function)
     except StrategyError:
         try:
-            text = inspect.getsource(function)
+            return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
         except (OSError, TypeError) as error:
             raise StrategyError(
                 f"set-up {getattr(function, '__name__', function)!r} has no source: put it into a file"
             ) from error
-    return hashlib.sha256(text.encode()).hexdigest()

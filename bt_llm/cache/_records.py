@@ -232,6 +232,10 @@ class GeneratedText:
         """Return what is stored, as JSON values."""
         return {"text": self.text, "finished": self.finished}
 
+    def same_answer(self, other: object) -> bool:
+        """Return whether a model wrote the same."""
+        return self == other
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], **extra: Any) -> GeneratedText:
         """Read what `to_dict` wrote; the input is untrusted.

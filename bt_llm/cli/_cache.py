@@ -368,7 +368,7 @@ def _of_run(cache: VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]
 
     manifest = read_manifest(path)
     for key, record in cache.get_many(manifest.verdicts).items():
-        if not (isinstance(record.answer, Verdict) and record.answer.same_answer(manifest.verdicts[key])):
+        if not record.answer.same_answer(manifest.verdicts[key]):
             raise PackError(
                 f"{cache.directory} and {path} differ in verdict {key[:_SHORT]}: nothing is written"
             )

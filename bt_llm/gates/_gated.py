@@ -11,7 +11,8 @@ from typing import Any
 import backtrader as bt
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._gates import GateProtocol, attached_gates
+from bt_llm.gates._attaching import attached_gates
+from bt_llm.gates._base import EntryGate
 from bt_llm.gates._orders import OrderGate
 
 __all__ = ["gated", "judge_orders", "order_gate_of"]
@@ -68,7 +69,7 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     if "__wrapped__" in vars(strategy):
         return strategy
 
-    class Gated(strategy, metaclass=_gated_kind(type(strategy))):  # type: ignore[misc]
+    class Gated(strategy, metaclass=_gated_kind(type(strategy))):  # type: ignore[misc, metaclass]
         params = () if "gate" in strategy.params._getkeys() else (("gate", None),)
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -97,7 +98,7 @@ def _reduce(strategy: type) -> str | tuple[Callable[..., Any], tuple[type]]:
     return strategy.__qualname__ if wrapped is None else (gated, (wrapped,))
 
 
-def judge_orders(strategy: bt.Strategy, gate: GateProtocol) -> OrderGate:
+def judge_orders(strategy: bt.Strategy, gate: EntryGate) -> OrderGate:
     """Let a gate judge a strategy's orders, as `gated` does.
 
     Parameters

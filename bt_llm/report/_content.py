@@ -51,7 +51,10 @@ def verdicts_of(result: Any, bars: pd.DataFrame | None) -> tuple[dict[str, pd.Da
     if isinstance(result, WalkForwardResult):
         told = result.verdicts
         by_model = {str(name): part.drop(columns="model") for name, part in told.groupby("model", sort=False)}
-        return by_model, "" if by_model else "There are no verdicts to draw: no model gated the trades."
+        return (
+            by_model,
+            "" if by_model else "There are no verdicts to draw: no model gated the trades bar by bar.",
+        )
     gate = gate_of(result)
     if gate is None or bars is None:
         return {}, "The verdicts are not drawn: there is not one gate on one model for all bars."

@@ -22,7 +22,7 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.report._content import asked_alike, configs_of, folds_text, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
@@ -217,7 +217,7 @@ def _prior(config: AdvisorConfig) -> str:
     return f"a prior of {', '.join(f'{p:.4f} {name}' for name, p in prior.to_dict().items())}"
 
 
-def _rule(gate: GateProtocol) -> str:
+def _rule(gate: EntryGate) -> str:
     """Return what a gate does with its verdicts; who gives them stands elsewhere."""
     if not isinstance(gate, Gate):
         return repr(gate)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
@@ -147,7 +147,7 @@ class CutoffComparison:
 def before_after_cutoff(
     strategy: Source,
     data: DataSource,
-    gate: GateProtocol,
+    gate: EntryGate,
     *,
     cutoff: datetime.date | str | None = None,
     resamples: int = 2000,
@@ -206,7 +206,7 @@ def before_after_cutoff(
     )
 
 
-def _cutoff_day(gate: GateProtocol, cutoff: datetime.date | str | None) -> datetime.date:
+def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:
     if cutoff is not None:
         try:
             return pd.Timestamp(cutoff).date()

@@ -18,11 +18,12 @@ from bt_llm.backtest import Market
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
 from bt_llm.feeds import feed_of
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source, inspect_run
+from bt_llm.settings import whole
 
 __all__ = ["Leak", "LeakReport", "Moment", "perturbation_check"]
 
@@ -108,7 +109,7 @@ def perturbation_check(
     data: DataSource,
     at: Moment | Sequence[Moment] | None = None,
     *,
-    gate: GateProtocol | None = None,
+    gate: EntryGate | None = None,
     points: int = 6,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -166,8 +167,7 @@ def perturbation_check(
         raise ConfigError(
             f"exactbars={settings['exactbars']!r}: expected False; lines are compared as a whole"
         )
-    if type(points) is not int or points < 1:
-        raise ConfigError(f"points={points!r}: expected a whole number, at least 1")
+    points = whole("points", points, 1)
     market = Market.of(data)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     original = _Trace.of(ran, market)

@@ -20,7 +20,7 @@ from bt_llm.gates import (
     LONG,
     SHORT,
     Answers,
-    GateProtocol,
+    EntryGate,
     RandomGate,
     ShiftedGate,
     attach_gate,
@@ -33,7 +33,7 @@ __all__ = ["Evaluate", "NullRuns", "bar_answers", "entry_answers", "random_runs"
 RANKED = ("return", "sharpe")
 """The metrics that are ranked among the nulls'."""
 
-Evaluate: TypeAlias = Callable[[Sequence[GateProtocol]], Sequence[Mapping[str, float]]]
+Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, float]]]
 """From gates to the metrics of a backtest with each; at least those in `RANKED`."""
 
 
@@ -117,7 +117,7 @@ _RANDOM = {
 _SHIFTED = "gates with the same verdicts at other bars"
 
 
-def entry_answers(strategy: Source, data: DataSource, gate: GateProtocol, **settings: Any) -> Answers:
+def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Answers:
     """Return what a gate answers to a strategy's entries, by running the strategy once.
 
     Of a strategy with gates on several datas they are in the order of time, whichever data they are for: null
@@ -163,7 +163,7 @@ class _AskEveryBar(bt.Strategy):  # type: ignore[misc]
         self.short.append(self.gate.decide(SHORT).allowed)
 
 
-def bar_answers(data: DataSource, gate: GateProtocol) -> Answers:
+def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
     """Return what a gate would answer to either side at every bar from the end of its warm-up on.
 
     Parameters
@@ -212,11 +212,11 @@ def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Eval
     return NullRuns(kind=_SHIFTED, observed=observed, nulls=_frame(evaluate(_shifted_gates(answers, n))))
 
 
-def _random_gates(answers: Answers, n: int, seed: int) -> list[GateProtocol]:
+def _random_gates(answers: Answers, n: int, seed: int) -> list[EntryGate]:
     return [RandomGate(answers=answers, seed=seed, draw=draw) for draw in range(n)]
 
 
-def _shifted_gates(answers: Answers, n: int) -> list[GateProtocol]:
+def _shifted_gates(answers: Answers, n: int) -> list[EntryGate]:
     length = len(answers.long)
     if n >= length:
         raise ConfigError(f"shifts={n!r}: {length} bars have only {length - 1} other places")

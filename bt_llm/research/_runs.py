@@ -11,7 +11,7 @@ import backtrader as bt
 
 from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
 from bt_llm.backtest import Source as DataSource
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._workers import PortableStrategy, count_workers, leaves, run_elsewhere
 
@@ -58,7 +58,7 @@ def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[Ba
 def run_many(
     strategy: Source,
     data: DataSource,
-    gates: Sequence[GateProtocol],
+    gates: Sequence[EntryGate],
     *,
     n_jobs: int | None = None,
     on_progress: Progress | None = None,
@@ -103,7 +103,7 @@ def run_many(
 def _chunks_done(
     strategy: type[bt.Strategy],
     data: Market,
-    gates: Sequence[GateProtocol],
+    gates: Sequence[EntryGate],
     n_jobs: int | None,
     settings: dict[str, Any],
 ) -> Generator[list[dict[str, float]], None, None]:
@@ -119,7 +119,7 @@ def _chunks_done(
 
 
 def _run_sent(
-    strategy: PortableStrategy, data: Market, gates: Sequence[GateProtocol], settings: dict[str, Any]
+    strategy: PortableStrategy, data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
 ) -> list[dict[str, float]]:
     return _run_chunk(strategy.load(), data, gates, settings)
 
@@ -127,7 +127,7 @@ def _run_sent(
 def _run_chunk(
     strategy: type[bt.Strategy],
     data: Market,
-    gates: Sequence[GateProtocol],
+    gates: Sequence[EntryGate],
     settings: dict[str, Any],
 ) -> list[dict[str, float]]:
     return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]

@@ -34,6 +34,7 @@ from bt_llm.models import estimate_memory_mb, find_model, read_facts
 from bt_llm.plain_json import plain
 from bt_llm.research._answers import answers_of, counted
 from bt_llm.research._runs import inspect_run
+from bt_llm.settings import number, whole
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
@@ -108,10 +109,7 @@ def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25)
     """
     if not isinstance(gate, Gate):
         raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be asked")
-    if type(horizon) is not int or horizon < 1:
-        raise ConfigError(f"horizon={horizon!r}: expected a whole number of bars, at least 1")
-    if type(flat) not in (int, float) or not 0.0 <= flat < math.inf:
-        raise ConfigError(f"flat={flat!r}: expected a number of ATR, 0 or more")
+    horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
     market = Market.of(data)
     _, ran = inspect_run(_Watch, market, gate=gate)
     frames = {
@@ -127,7 +125,7 @@ def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25)
             f"{len(market.index)} bars: no verdict has an outcome {horizon} bars later; give more bars"
         )
     usage = sum((advice.usage for advice in ran.advice), Usage())
-    return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=usage)
+    return Judged(bars=asked, horizon=horizon, flat=flat, usage=usage)
 
 
 def _beside_outcomes(

@@ -26,7 +26,7 @@ from bt_llm.backtest import (
 )
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, Gate, GateProtocol, NeverOpen, Per, RuleGate
+from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.research._null_runs import (
@@ -38,6 +38,7 @@ from bt_llm.research._null_runs import (
     shifted_runs,
 )
 from bt_llm.research._runs import Source, run_many
+from bt_llm.settings import number, whole
 from bt_llm.statistics import BootstrapResult
 
 __all__ = ["GateTest", "gate_test"]
@@ -203,14 +204,14 @@ def _shown(result: BootstrapResult) -> str:
 def gate_test(
     strategy: Source,
     data: DataSource,
-    gate: GateProtocol,
+    gate: EntryGate,
     *,
     n: int = 200,
     seed: int = 0,
     n_jobs: int | None = None,
     shifts: int | None = None,
     per: Per = "entry",
-    rule: GateProtocol | None = None,
+    rule: EntryGate | None = None,
     alpha: float = 0.05,
     resamples: int = 2000,
     block_length: int | None = None,
@@ -290,9 +291,10 @@ def gate_test(
     (9, True)
     """
     market = Market.of(data)
-    shifts = (50 if len(market) == 1 else 0) if shifts is None else shifts
-    _check_counts(n=n, shifts=shifts, resamples=resamples, seed=seed)
-    if type(alpha) not in (int, float) or not 0.0 < alpha < 1.0:
+    n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
+    shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
+    seed = whole("seed", seed, 0)
+    if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     if per not in get_args(Per):
         raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
@@ -350,7 +352,7 @@ class _Counted:
         self.on_progress = on_progress
         self.done, self.total = 0, total
 
-    def __call__(self, gates: Sequence[GateProtocol]) -> list[dict[str, float]]:
+    def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
         found = run_many(self.strategy, self.market, gates, on_progress=self._progress, **self.settings)
         self.done += len(gates)
         return found
@@ -363,17 +365,10 @@ class _Counted:
 def _rule_run(
     strategy: Source,
     market: Market,
-    gate: GateProtocol,
-    rule: GateProtocol | None,
+    gate: EntryGate,
+    rule: EntryGate | None,
     settings: dict[str, Any],
 ) -> BacktestResult | None:
     if rule is None and isinstance(gate, Gate):
         rule = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
     return run_backtest(strategy, market, gate=rule, name="rule", **settings) if rule is not None else None
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        least = 1 if name in ("n", "resamples") else 0
-        if type(value) is not int or value < least:
-            raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")

@@ -152,9 +152,9 @@ class Verdict:
         """Hash what `==` compares."""
         return hash((self._meaning, self._said))
 
-    def same_answer(self, other: Verdict) -> bool:
+    def same_answer(self, other: object) -> bool:
         """Return whether a model said the same, whatever its words are called and worth."""
-        return self._said == other._said
+        return isinstance(other, Verdict) and self._said == other._said
 
     @property
     def _meaning(self) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import backtrader as bt
 import pandas as pd
 import pytest
+from bt_llm.gates._gates import Decision
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import (
@@ -22,7 +23,6 @@ from bt_llm.gates import (
     judge_orders,
     order_gate_of,
 )
-from bt_llm.gates._gates import Decision
 from tests.engines import run
 from tests.strategies_of_others import LongOnly, Signals
 

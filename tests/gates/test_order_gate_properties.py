@@ -9,12 +9,12 @@ from typing import NamedTuple
 import backtrader as bt
 import numpy as np
 import pytest
+from bt_llm.gates._gates import Decision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bt_llm.feeds import FrameFeed
 from bt_llm.gates import LONG, SHORT, AlwaysOpen, AttachedGate, NeverOpen, gated, order_gate_of
-from bt_llm.gates._gates import Decision
 from tests.engines import walk
 
 BARS = walk(24, seed=5)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from bt_llm.backtest import Section
 from bt_llm.data import save_csv
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._answers import COLUMNS, counted
 from bt_llm.research._splits import Fold, fold_diagram
@@ -67,7 +67,7 @@ class FoldResult:
     scores: tuple[float, ...]
     deflated_sharpe: float
     prior: Prior | None = None
-    gate: GateProtocol | None = None
+    gate: EntryGate | None = None
     verdicts: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -22,12 +22,11 @@ from bt_llm.backtest import (
     Window,
     frame_of,
     periods_per_year,
-    source_sha256,
     warm_up_of,
     with_gate,
 )
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate, content_sha256
 from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
@@ -40,13 +39,13 @@ from bt_llm.research.walk_forward._grid import (
     configure,
     describe_gate,
     describe_params,
-    sha256_of,
 )
 from bt_llm.research.walk_forward._jobs import Job, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
 from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
 from bt_llm.research.walk_forward._windows import run_trial
+from bt_llm.sources import source_sha256
 from bt_llm.verdicts import Prior
 
 __all__ = ["Search"]
@@ -65,7 +64,7 @@ class _Trial:
     configuration: str
     description: str
     params: dict[str, Any]
-    gate: GateProtocol | None
+    gate: EntryGate | None
     prior: Prior | None
 
 
@@ -155,7 +154,7 @@ class Search:
             before = len(ledger)
             outcomes = self._outcomes(trials, ledger, n_jobs, desk, on_progress)
             results, record = self._walk(trials, outcomes)
-            models = asked_models(desk, results)
+            models = asked_models(desk, {one.fold.number: one.gate for one in results})
         run = len(ledger) - before
         return self._result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
 
@@ -191,15 +190,19 @@ class Search:
     # Trials
 
     def _configuration(self, settings: Settings) -> str:
-        """Return the hash of what is tried, wherever it is tried."""
+        """Return the hash of what is tried, whichever train window it is tried on.
+
+        The market is known by the bars of the first: a study of more bars of it goes on with the trials of
+        the earlier one, and another market's trials are others, whatever the two are called.
+        """
         params, gate, trained = configure(settings, self.space.gate)
-        return sha256_of(
+        return content_sha256(
             {
                 "strategy": [self.strategy.__qualname__, self.source],
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
                 "account": self.setup.describe(),
-                "data": self.label,
+                "market": self.market.sha256,
             }
         )
 
@@ -219,7 +222,7 @@ class Search:
                 "train": stretch,
             }
             yield _Trial(
-                key=sha256_of([configuration, seen, self.warm_up, bt_llm.__version__]),
+                key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__]),
                 configuration=configuration,
                 description=canonical_json(description),
                 params=with_gate(self.strategy, params, desk.replaying(gate)),

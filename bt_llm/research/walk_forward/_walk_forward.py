@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm.backtest import Market, Setup, SetupFunction, Source, load_strategy
-from bt_llm.exceptions import ConfigError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._ledger import TrialLedger
 from bt_llm.research._splits import WalkForwardSplit
@@ -19,6 +18,7 @@ from bt_llm.research.walk_forward._grid import Space
 from bt_llm.research.walk_forward._metrics import Metric
 from bt_llm.research.walk_forward._results import WalkForwardResult
 from bt_llm.research.walk_forward._search import Search
+from bt_llm.settings import whole
 from bt_llm.statistics import choose
 
 __all__ = ["LEDGER", "WalkForward"]
@@ -93,15 +93,15 @@ class WalkForward(WalkForwardSplit):
     def __post_init__(self) -> None:
         """Check the sizes, once."""
         super().__post_init__()
-        if self.warm_up is not None and (type(self.warm_up) is not int or self.warm_up < 1):
-            raise ConfigError(f"warm_up={self.warm_up!r}: expected a whole number of bars from 1, or None")
+        if self.warm_up is not None:
+            object.__setattr__(self, "warm_up", whole("warm_up", self.warm_up, 1, of=" of bars"))
 
     def run(
         self,
         strategy: type[Any] | str,
         data: Source,
         *,
-        gate: GateProtocol | None = None,
+        gate: EntryGate | None = None,
         grid: Mapping[str, Sequence[Any]] | None = None,
         params: Mapping[str, Any] | None = None,
         constraints: Sequence[str] = (),
@@ -168,8 +168,7 @@ class WalkForward(WalkForwardSplit):
         MissingExtraError
             If trials leave this process and joblib is not installed.
         """
-        if type(min_trades) is not int or min_trades < 0:
-            raise ConfigError(f"min_trades={min_trades!r}: expected a whole number, 0 or more")
+        min_trades = whole("min_trades", min_trades, 0)
         check_jobs(n_jobs)
         loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
         search = Search(

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.backtest import Account, Market, Ran, Setup, Window, run_strategy
+from bt_llm.gates import LONG, SHORT, EntryGate, attach_gate
 from bt_llm.indicators import LLMAdvice, copy_values
 from bt_llm.research._ledger import TrialOutcome
 from bt_llm.verdicts import Verdict
 
-__all__ = ["outcome_of", "run_trial", "window_cells"]
+__all__ = ["ask_every_bar", "outcome_of", "run_trial", "window_cells"]
 
 
 def run_trial(
@@ -61,6 +62,26 @@ def outcome_of(account: Account, numbers: NDArray[np.float64]) -> TrialOutcome:
         held=account.held,
         traded=account.traded,
     )
+
+
+class _AskEveryBar(bt.Strategy):  # type: ignore[misc]
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gates = [attach_gate(self.p.gate, self, data) for data in self.datas]
+
+    def next(self) -> None:
+        for gate in self.gates:
+            for side in (LONG, SHORT):
+                gate.decide(side)
+
+
+def ask_every_bar(gate: EntryGate, market: Market) -> None:
+    """Have a gate ask everything that any strategy may make it ask on these bars."""
+    cerebro = bt.Cerebro(stdstats=False)
+    market.add_to(cerebro)
+    cerebro.addstrategy(_AskEveryBar, gate=gate)
+    cerebro.run()
 
 
 class _Holder(bt.Strategy):  # type: ignore[misc]
