@@ -1,6 +1,7 @@
 from ._gated import gated as gated
 from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
+from ._gated import ungated as ungated
 from ._gates import LONG as LONG
 from ._gates import SHORT as SHORT
 from ._gates import AlwaysOpen as AlwaysOpen
