@@ -57,8 +57,8 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     is to do something else on a veto: wait, try again, take another size. It must then make its exits
     whatever the gate says, also in a reversal: close first, then ask.
 
-    Two orders of one bar that wait on either side of the market, neither cancelling the other, are taken for
-    an entry and its protection. If they are two entries, send them as one group (``oco=``), or on different bars.
+    Two orders of one bar that wait on either side of the market, neither cancelling the other, are taken
+    for an entry and its protection. Two entries are sent as one group (``oco=``), or on different bars.
 
     Signals of Backtrader's: ``cerebro.signal_strategy(gated(bt.SignalStrategy), gate=...)``.
 
@@ -111,7 +111,8 @@ def ungated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     >>> ungated(gated(bt.strategies.MA_CrossOver)) is bt.strategies.MA_CrossOver
     True
     """
-    return vars(strategy).get("__wrapped__", strategy)
+    original: type[bt.Strategy] = vars(strategy).get("__wrapped__", strategy)
+    return original
 
 
 def judge_orders(strategy: bt.Strategy, gate: GateProtocol) -> OrderGate:

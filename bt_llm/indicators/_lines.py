@@ -145,7 +145,8 @@ def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
     >>> warm_up_bars(bt.ind.RSI, period=14)
     15
     """
-    return _probed_bars(indicator, tuple(sorted(settings.items())))
+    probed: Any = indicator  # mypy takes no class for hashable
+    return _probed_bars(probed, tuple(sorted(settings.items())))
 
 
 @functools.lru_cache(maxsize=256)  # every gate that is attached wants to know
