@@ -45,6 +45,7 @@ from .gates import RuleGate as RuleGate
 from .gates import ShiftedGate as ShiftedGate
 from .gates import TradeAdviceGate as TradeAdviceGate
 from .gates import attach_gate as attach_gate
+from .gates import gated as gated
 from .indicators import LLMAdvice as LLMAdvice
 from .indicators import LLMNews as LLMNews
 from .indicators import MarketRegime as MarketRegime

@@ -1,6 +1,6 @@
 """Strategies as other people write them: none of them knows of a gate.
 
-Each is written for these tests after a kind of strategy that Backtrader's samples, documentation and users have.
+Each is after a kind of strategy that Backtrader's samples, documentation and users have.
 A `Case` is a strategy with the Cerebro that it needs.
 """
 
@@ -20,8 +20,8 @@ def _nothing(cerebro: bt.Cerebro) -> None:
 class Case(NamedTuple):
     """A strategy and its Cerebro.
 
-    `nested` says that neither its exits nor its sizes depend on when it entered: with fewer entries its exposure
-    is, at every bar, a part of what it would have been.
+    `nested` says that neither its exits nor its sizes depend on when it entered: with fewer entries its
+    exposure is, at every bar, a part of what it would have been.
     """
 
     strategy: type[bt.Strategy]
@@ -466,7 +466,7 @@ class ForgetsItsStop(Crossing):
         if not self.position and self.cross > 0:
             self.buy(size=2)
             self.sell(size=2, exectype=bt.Order.Stop, price=self.data.close[0] * 0.96)
-        elif (self.position.size > 0 and self.cross < 0) or (self.position.size < 0 and self.cross > 0):
+        elif self.position.size * self.cross[0] < 0:
             self.close()
 
 

@@ -84,7 +84,7 @@ def test_a_strategy_may_set_it_for_itself():
 def test_orders_are_judged_by_one_gate():
     prepare = lambda cerebro: cerebro.addsizer(LLMSizer, gate=NeverOpen())  # noqa: E731
     with pytest.raises(
-        ConfigError, match="the orders of Script are judged by a gate already: give it one only"
+        ConfigError, match="the orders of Script are judged by a gate already: give them one only"
     ):
         run(gated(Script), walk(30), prepare=prepare, gate=NeverOpen(), plan={})
     assert run(gated(Script), walk(30), prepare=prepare, plan={20: ["buy"]}).position.size == 0

@@ -22,6 +22,7 @@ from ._description import model_name as model_name
 from ._gated import gated as gated
 from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
+from ._gated import ungated as ungated
 from ._news_gate import NewsGate as NewsGate
 from ._nulls import Answers as Answers
 from ._nulls import Per as Per

@@ -76,7 +76,7 @@ class Gate(AskingGate):
     @property
     def warm_up_bars(self) -> int:
         """Bars until the first advice, that bar included; known without data or a model."""
-        return warm_up_bars(self.indicator, advisor=self.advisor)  # type: ignore[arg-type]
+        return warm_up_bars(self.indicator, advisor=self.advisor)
 
     def asker(self) -> Advisor:
         """Return who asks for the gate in this process."""

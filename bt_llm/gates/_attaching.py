@@ -45,7 +45,10 @@ def check_gate(gate: object) -> EntryGate:
 
 
 def attach_gate(gate: EntryGate | None, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
-    """Attach a gate to a strategy, in its ``__init__``.
+    """Attach a gate to a strategy, in its ``__init__``, to ask it before each entry.
+
+    A veto is not to hold an exit: in a reversal, close first, then ask. `gated` judges a strategy's orders
+    without a change to it, those that reverse too; see there which of the two to use.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from bt_llm.gates._attaching import attached_gates
 from bt_llm.gates._base import EntryGate
 from bt_llm.gates._orders import OrderGate
 
-__all__ = ["gated", "judge_orders", "order_gate_of"]
+__all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
 
 _logger = logging.getLogger(__name__)
 _GATE = "_bt_llm_order_gate"
@@ -27,12 +27,13 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
 
     The gate is the parameter ``gate``, which the class gets if it has none. It judges exposure: what an order
     adds to the position of its data is asked about, by its side, at the close at which it is sent; what it
-    takes off passes. A reversal that is vetoed is cut to its exit. The children of a vetoed order (``parent=``,
-    brackets), and orders of the same bar that would only have taken it off, go with it. A vetoed order is
-    rejected by the broker: the strategy has it in hand, with status ``Rejected``, and ``notify_order`` hears of
-    it when it would hear of any other; its ``info`` has ``vetoed``.
+    takes off passes. A reversal that is vetoed is cut to its exit. The children of a vetoed order
+    (``parent=``, brackets), and orders of the same bar that would only have taken it off, go with it. A
+    vetoed order is rejected by the broker: ``buy()`` returns it with status ``Rejected`` and ``vetoed`` in
+    its ``info``, and ``notify_order`` hears of it when it would hear of any other.
 
-    With ``gate=None`` the strategy does exactly what it does without this.
+    With ``gate=None`` the strategy does exactly what it does without this. What was judged is in the log of
+    `order_gate_of`.
 
     Parameters
     ----------
@@ -52,10 +53,15 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
 
     Notes
     -----
-    Which of the two ways? Gate the orders (this) unless there is a reason not to: it needs no change, and it
-    cannot hold an exit. Attach the gate, and ask ``allows_long()`` before each entry, where the strategy itself
-    does something else on a veto: waits, tries again, takes another size. It must then make its exits
+    Which of the two ways? Gate the orders (this) unless there is a reason not to: it needs no change, and
+    no veto can hold an exit. Attach the gate and ask ``allows_long()`` before each entry where the strategy
+    is to do something else on a veto: wait, try again, take another size. It must then make its exits
     whatever the gate says, also in a reversal: close first, then ask.
+
+    Two orders of one bar that wait on either side of the market, neither cancelling the other, are taken
+    for an entry and its protection. Two entries are sent as one group (``oco=``), or on different bars.
+
+    Signals of Backtrader's: ``cerebro.signal_strategy(gated(bt.SignalStrategy), gate=...)``.
 
     Examples
     --------
@@ -66,7 +72,7 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     """
     if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
         raise ConfigError(f"strategy={strategy!r:.60}: expected a class, a subclass of backtrader.Strategy")
-    if "__wrapped__" in vars(strategy):
+    if ungated(strategy) is not strategy:
         return strategy
 
     class Gated(strategy, metaclass=_gated_kind(type(strategy))):  # type: ignore[misc, metaclass]
@@ -94,8 +100,20 @@ def _gated_kind(metaclass: type) -> type:
 
 
 def _reduce(strategy: type) -> str | tuple[Callable[..., Any], tuple[type]]:
-    wrapped = vars(strategy).get("__wrapped__")
-    return strategy.__qualname__ if wrapped is None else (gated, (wrapped,))
+    original = ungated(strategy)
+    return strategy.__qualname__ if original is strategy else (gated, (original,))
+
+
+def ungated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
+    """Return the class that `gated` made a class of; any other is returned as it is.
+
+    Examples
+    --------
+    >>> ungated(gated(bt.strategies.MA_CrossOver)) is bt.strategies.MA_CrossOver
+    True
+    """
+    original: type[bt.Strategy] = vars(strategy).get("__wrapped__", strategy)
+    return original
 
 
 def judge_orders(strategy: bt.Strategy, gate: EntryGate) -> OrderGate:
@@ -115,7 +133,7 @@ def judge_orders(strategy: bt.Strategy, gate: EntryGate) -> OrderGate:
     """
     if order_gate_of(strategy) is not None:
         raise ConfigError(
-            f"the orders of {type(strategy).__name__} are judged by a gate already: give it one only"
+            f"the orders of {type(strategy).__name__} are judged by a gate already: give them one only"
         )
     judge = OrderGate(strategy, gate)
     vars(strategy)[_GATE] = judge
@@ -132,7 +150,7 @@ def order_gate_of(strategy: bt.Strategy | None) -> OrderGate | None:
 
 
 class _Filler:
-    """Asks the order gate of an order's strategy how much of the order may fill, whatever the broker fills."""
+    """Asks the order gate of an order's strategy how much of what the broker would fill may fill."""
 
     def __init__(self, filler: Callable[[Any, float, int], float] | None) -> None:
         self.filler = filler

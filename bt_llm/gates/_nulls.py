@@ -349,7 +349,7 @@ class RuleGate(EntryGate):
     @property
     def warm_up_bars(self) -> int:
         """Bars until the features are known, that bar included."""
-        return warm_up_bars(self.indicator, advisor=self.advisor)  # type: ignore[arg-type]
+        return warm_up_bars(self.indicator, advisor=self.advisor)
 
     def allows(self, side: int, trend: float, rsi: float) -> bool:
         """Return whether the features let an entry to a side through; NaN does not."""

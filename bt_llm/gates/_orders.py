@@ -14,9 +14,9 @@ is a child's (``parent=``, brackets)                  follows its parent
 adds exposure                                         asks the data's gate, by its side
 ====================================================  =======================================================
 
-The gate answers by the close at which the order was sent, for orders that wait (stop, limit, trailing) too. One
-that was sent to take off exposure, and would add it since the position has gone in the meantime, asks right
-before it fills, by the close before that.
+The gate answers by the close at which the order was sent, for orders that wait (stop, limit, trailing) too.
+One that was sent to take off exposure, and would add it since the position has gone, asks right before it
+fills, by the close before that.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Wanted:
 
 
 class _HeldBack(NamedTuple):
-    """Exposure that was not let in at some time; its size has a sign."""
+    """Exposure that was not let in; its size has a sign, its time is that of the data's bar."""
 
     asset: Any
     time: float
@@ -140,8 +140,8 @@ class OrderGate:
     def __init__(self, strategy: bt.Strategy, gate: EntryGate) -> None:
         if not isinstance(strategy.broker, bt.brokers.BackBroker):
             raise ConfigError(
-                f"broker {type(strategy.broker).__name__}: orders are judged with Backtrader's simulated broker "
-                f"only; with another, ask the gate before each entry (attach_gate)"
+                f"broker {type(strategy.broker).__name__}: orders are judged with Backtrader's simulated "
+                f"broker only; with another, ask the gate before each entry (attach_gate)"
             )
         self.strategy = strategy
         self.log: list[JudgedOrder] = []
@@ -171,14 +171,16 @@ class OrderGate:
         off = min(size, max(0, -side * self.strategy.broker.getposition(asset).size))
         if size - off <= _DUST * size:
             return size
-        decision = self._gates[asset].ask(side)
+        gate = self._gates[asset]
+        decision = gate.ask(side)
+        share = gate.fraction if decision.allowed else 0.0
+        passed = size if share == 1 else off + share * (size - off)
         if decision.allowed:
             self._let_in.add(order.ref)
-        elif off:
-            order.executed.remsize = side * off
-        else:
+        if not passed:
             self._reject(order)
-        passed = size if decision.allowed else off
+        elif passed < size:
+            order.executed.remsize = side * passed
         self._note(order, _Wanted(side, order.data, size, {}), passed, decision)
         return passed
 
@@ -218,17 +220,13 @@ class OrderGate:
         off: float = max(0, -wanted.side * held)
         if wanted.waits:
             waiting = [o for o in sent if o.exectype not in _AT_MARKET and o.ref in self._let_in]
-            off += sum(
-                max(0, -wanted.side * o.executed.remsize) for o in waiting if not self._excludes(wanted, o)
-            )
+            awaited = [o.executed.remsize for o in waiting if not self._excludes(wanted, o)]
+            off += sum(max(0, -wanted.side * size) for size in awaited)
         return off
 
     def _takes_off_vetoed(self, wanted: _Wanted) -> float:
         """Return how much of the entries vetoed on this bar an order would take off."""
-        time = wanted.asset.datetime[0]
-        self._held_back = [
-            held for held in self._held_back if held.asset is not wanted.asset or held.time == time
-        ]
+        self._held_back = [held for held in self._held_back if held.asset.datetime[0] == held.time]
         held_back = [held for held in self._held_back if held.asset is wanted.asset]
         size = sum(held.size for held in held_back if not self._excludes(wanted, held.order))
         return max(0, -wanted.side * size)
@@ -239,7 +237,7 @@ class OrderGate:
         return oco is not None and groups.get(oco.ref) == groups.get(order.ref)
 
     def _ask(self, wanted: _Wanted, off: float, follows: float, adds: float) -> Any:
-        """Ask the gate about an order that adds exposure, and send what it lets in beside what it takes off."""
+        """Ask the gate about an order that adds exposure, and send what it lets in and what it takes off."""
         gate = self._gates[wanted.asset]
         decision = gate.ask(wanted.side)
         if not decision.allowed:

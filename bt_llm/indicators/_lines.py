@@ -131,7 +131,6 @@ class _Probe(bt.Strategy):
         self.found = self.p.indicator(self.data, **self.p.settings)
 
 
-@functools.lru_cache(maxsize=256)  # every attached gate asks for it
 def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
     """Return how many bars an indicator needs for its first value, without data and without a model.
 
@@ -140,16 +139,22 @@ def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
     indicator : type
         The indicator's class.
     **settings
-        Its parameters.
+        Its parameters; hashable.
 
     Examples
     --------
     >>> warm_up_bars(bt.ind.RSI, period=14)
     15
     """
+    probed: Any = indicator  # mypy takes no class for hashable
+    return _probed_bars(probed, tuple(sorted(settings.items())))
+
+
+@functools.lru_cache(maxsize=256)  # every gate that is attached wants to know
+def _probed_bars(indicator: Any, settings: tuple[tuple[str, Any], ...]) -> int:
     cerebro = bt.Cerebro(stdstats=False, runonce=False, preload=False)
     cerebro.adddata(_NoBars())
-    cerebro.addstrategy(_Probe, indicator=indicator, settings=settings)
+    cerebro.addstrategy(_Probe, indicator=indicator, settings=dict(settings))
     return int(cerebro.run()[0].found._minperiod)
 
 

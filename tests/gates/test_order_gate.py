@@ -283,7 +283,7 @@ def test_a_group_that_protects_a_vetoed_entry_goes_with_it():
         stop = strategy.sell(size=1, exectype=STOP, price=95)
         strategy.orders += [stop, strategy.sell(size=1, exectype=LIMIT, price=110, oco=stop)]
 
-    strategy, log = play({2: [buy(1), group]}, Sides(long=False))
+    _, log = play({2: [buy(1), group]}, Sides(long=False))
     assert [reason for *_, reason in log] == ["vetoed", "follows", "follows"]
 
 
@@ -322,6 +322,14 @@ def test_an_exit_whose_position_has_gone_asks_before_it_fills():
     strategy, log = play(plan, Sides(), frame)
     assert log[1:] == [(6, SHORT, 2, 2, "allowed")]
     assert strategy.position.size == -2
+
+
+def test_before_it_fills_a_gate_may_reduce_too():
+    plan = {2: [buy(4)], 3: [sell(2, exectype=STOP, price=95)], 4: [sell(1)]}
+    strategy, log = play(plan, Sides(fraction=0.5), bars(*[100] * 6, 90, 90, 90))
+    assert log == [(2, LONG, 4, 2, "allowed"), (6, SHORT, 2, 1.5, "allowed")]
+    assert strategy.orders[1].status == bt.Order.Completed
+    assert strategy.position.size == -0.5
 
 
 def test_an_exit_for_more_than_is_left_fills_what_is_left():
@@ -431,7 +439,7 @@ def test_before_the_warm_up_the_answer_is_no_and_no_entry():
 
 def test_each_data_asks_its_own_gate():
     plan = {3: [lambda s: s.buy(s.data0), lambda s: s.sell(s.data1, size=2)]}
-    strategy, log = play(plan, Sides(short=False), FLAT, FLAT)
+    strategy, _ = play(plan, Sides(short=False), FLAT, FLAT)
     assert strategy.ends() == ["Completed", "Rejected"]
     assert [j.data for j in order_gate_of(strategy).log] == ["data0", "data1"]
     assert [len(gate.log) for gate in attached_gates(strategy)] == [1, 1]
@@ -442,7 +450,7 @@ def test_a_resampled_copy_asks_the_gate_of_what_it_is_made_of():
         cerebro.resampledata(cerebro.datas[0], timeframe=bt.TimeFrame.Weeks, name="weekly")
 
     plan = {9: [lambda s: s.buy(s.data1)]}
-    strategy, log = play(plan, NeverOpen(), bars(*[100.0] * 30), prepare=prepare)
+    strategy, _ = play(plan, NeverOpen(), bars(*[100.0] * 30), prepare=prepare)
     assert len(attached_gates(strategy)) == 1
     assert [j.data for j in order_gate_of(strategy).log] == ["weekly"]
 
@@ -456,7 +464,7 @@ def test_a_data_that_compensates_another_changes_that_ones_position():
         4: [lambda s: s.sell(s.data1, 3)],
         6: [lambda s: s.sell(s.data1)],
     }
-    strategy, log = play(plan, Sides(short=False), FLAT, FLAT, prepare=prepare)
+    strategy, _ = play(plan, Sides(short=False), FLAT, FLAT, prepare=prepare)
     assert strategy.ends() == ["Completed", "Completed", "Rejected"]
     assert strategy.getposition(strategy.data0).size == 0
 
@@ -516,7 +524,7 @@ def test_a_parameter_alone_is_enough():
 
 @pytest.mark.parametrize("what", [None, "file.py:Name", AlwaysOpen, LongOnly.__init__])
 def test_what_is_no_strategy_is_named(what):
-    with pytest.raises(ConfigError, match="expected a class, a subclass of backtrader.Strategy"):
+    with pytest.raises(ConfigError, match="expected a class, a subclass of backtrader"):
         gated(what)
 
 

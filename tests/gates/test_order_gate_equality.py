@@ -8,11 +8,12 @@ from collections import Counter
 import backtrader as bt
 import numpy as np
 import pytest
+from bt_llm.gates._gates import Decision
 
+from bt_llm.backtest import load_strategy
 from bt_llm.data import load_bars
 from bt_llm.feeds import FrameFeed
 from bt_llm.gates import LONG, AlwaysOpen, AttachedGate, Gate, NeverOpen, gated, order_gate_of
-from bt_llm.gates._gates import Decision
 from tests.conftest import ROOT
 from tests.engines import TREND, QuickAdvice, walk
 from tests.strategies_of_others import CASES
@@ -141,11 +142,38 @@ def test_what_was_let_in_is_left_when_the_original_leaves_it(name):
     before, after = original(name).positions, watch(name, gate=OpenUntil(120)).positions
     assert after != before
     for theirs, ours in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True):
-        parted = next((i for i in range(len(ours)) if ours[i] != theirs[i]), len(ours))
-        side = np.sign(ours[parted - 1])
-        left = next((i for i in range(parted, len(ours)) if np.sign(theirs[i]) != side), len(ours))
-        assert set(np.sign(ours[parted:left])) <= {side, 0}
-        assert not any(ours[left:])
+        check_that_it_is_left(ours, theirs)
+
+
+def check_that_it_is_left(ours, theirs):
+    """Check that positions become no larger once they part from the original's, and 0 when it leaves."""
+    parted = next((i for i in range(len(ours)) if ours[i] != theirs[i]), len(ours))
+    side = np.sign(ours[parted - 1])
+    left = next((i for i in range(parted, len(ours)) if np.sign(theirs[i]) != side), len(ours))
+    assert set(np.sign(ours[parted:left])) <= {side, 0}
+    assert not any(ours[left:])
+
+
+@pytest.mark.parametrize(
+    "shipped", ["donchian:GatedDonchian", "rsi_reversion:GatedRsiReversion", "sma_cross:GatedSmaCross"]
+)
+def test_the_shipped_strategies_which_ask_by_themselves_hold_no_exit(shipped):
+    file, name = shipped.split(":")
+    strategy = load_strategy(f"{ROOT / 'strategies' / file}.py:{name}")
+
+    def positions(gate):
+        cerebro = bt.Cerebro(stdstats=False)
+        cerebro.adddata(FrameFeed(dataname=SP500[:600], timeframe=bt.TimeFrame.Days))
+        cerebro.addstrategy(gated(strategy), gate=gate)
+        cerebro.addanalyzer(Watch, _name="watch")
+        return [held for (held,) in cerebro.run()[0].analyzers.watch.positions]
+
+    parted = 0
+    for bar in range(40, 600, 40):
+        ours, theirs = positions(OpenUntil(bar)), positions(AlwaysOpen())
+        parted += ours != theirs
+        check_that_it_is_left(ours, theirs)
+    assert parted > 8
 
 
 @functools.cache

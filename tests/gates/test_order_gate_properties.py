@@ -29,7 +29,7 @@ KINDS = {
 
 
 class Step(NamedTuple):
-    """One thing that a strategy does; `away` is how far from the close, in percent, `link` what it is tied to."""
+    """One thing that a strategy does, at a price that many percent away from the close."""
 
     act: str
     side: int
@@ -112,19 +112,19 @@ class AttachedByBar(AttachedGate):
         return Decision(self.bar, side, bool(self.bits >> (2 * self.bar + (side > 0)) & 1))
 
 
-def sized(*acts):
+def sized(*acts, links=("", "", "oco")):
     return st.builds(
         Step,
         st.sampled_from(acts),
         st.sampled_from([LONG, SHORT]),
         st.integers(1, 5),
         st.floats(-2, 2).map(lambda number: round(number, 2)),
-        st.sampled_from(["", "", "oco"]),
+        st.sampled_from(links),
     )
 
 
-def plans(*acts):
-    return st.lists(st.lists(sized(*acts), max_size=3), min_size=6, max_size=20)
+def plans(*acts, **links):
+    return st.lists(st.lists(sized(*acts, **links), max_size=3), min_size=6, max_size=20)
 
 
 EVERY = (*KINDS, "flat", "target", "cancel", "bracket")
@@ -181,7 +181,7 @@ def test_a_gate_for_one_side_keeps_the_position_on_it(side, plan):
 
 
 @some
-@given(plan=plans("market"), gate=GATES)
+@given(plan=plans("market", links=[""]), gate=GATES)
 def test_every_exit_of_the_free_run_that_meets_a_position_happens(plan, gate):
     free, strategy = ran(plan), ran(plan, gate)
     done = defaultdict(float)
