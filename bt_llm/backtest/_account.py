@@ -262,8 +262,8 @@ def order_counts(account: Account, market: Market) -> dict[str, Any]:
     -------
     dict
         Counts: ``submitted`` to the broker, of these ``filled`` whole, ``cancelled``, ``expired``,
-        ``refused`` and still ``open``; and ``vetoed`` by a gate, which reached no broker. Of the first refused
-        order ``first_refused``, its time, and ``reason``; else None.
+        ``refused`` and still ``open``; and ``vetoed`` by a gate, which reached no broker. Of the first
+        refused order ``first_refused``, its time, and ``reason``; else None.
     """
     sent = [order for order in account.orders.values() if not order.vetoed]
     status = Counter(order.status for order in sent)

@@ -27,6 +27,7 @@ OneSource: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | bt.feed.DataBase
 """Bars of one data: the path of a file, a frame, or a feed of Backtrader's."""
 
 _DAY = 24 * 60.0
+_END_OF_DAY = pd.Timedelta("23:59:59.9")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -256,6 +257,8 @@ def bars_of(feed: bt.feed.DataBase) -> pd.DataFrame:
     names = feed.lines.getlinealiases()
     found = pd.DataFrame(list(ran.rows.values()), columns=list(names))
     times = pd.DatetimeIndex([bt.num2date(number) for number in found.pop("datetime")], name="time")
+    if feed._timeframe >= bt.TimeFrame.Days and (times - times.normalize() >= _END_OF_DAY).all():
+        times = times.normalize()  # Backtrader stamps days with the last moment of theirs
     further = [name for name in found if name not in COLUMNS and found[name].notna().any()]
     bars = load_bars(found[list(COLUMNS)].set_axis(times))
     return bars.join(found[further].set_axis(times)) if further else bars

@@ -18,7 +18,7 @@ from bt_llm.backtest._account import Account, AccountAnalyzer
 from bt_llm.backtest._market import Market, Window
 from bt_llm.backtest._setup import Setup
 from bt_llm.backtest._windowed import Stretch, windowed
-from bt_llm.exceptions import BtLlmError, StrategyError
+from bt_llm.exceptions import BtLlmError, ConfigError, StrategyError
 from bt_llm.gates import EntryGate
 from bt_llm.indicators import joins_late
 
@@ -96,11 +96,18 @@ def run_strategy(
 
     Raises
     ------
+    ConfigError
+        If ``exactbars=1`` is asked of datas of different times.
     StrategyError
         If the strategy fails, in one line that names its own, or skips itself.
     BtLlmError
         What its parts raise.
     """
+    if int(engine.get("exactbars", False)) > 0 and not market.aligned:
+        raise ConfigError(
+            f"exactbars={engine['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
+            f"{market.label}; expected exactbars=False, -1 or -2"
+        )
     chosen, settings = order_gated(strategy), dict(params)
     if window is not None:
         first = float(market.numbers[window.first])

@@ -195,6 +195,11 @@ class Market(Mapping[str, pd.DataFrame]):
         times = np.concatenate([bars.times for bars in self._bars.values()])[where]
         return pd.DatetimeIndex(times.view("datetime64[ns]"), name="time")
 
+    @property
+    def aligned(self) -> bool:
+        """Whether all datas have bars at the same times."""
+        return all(len(bars) == len(self.numbers) for bars in self._bars.values())
+
     def times(self, numbers: Sequence[float] | NDArray[np.float64]) -> pd.DatetimeIndex:
         """Return the times behind Backtrader's numbers: the market's own where it has them.
 
@@ -240,16 +245,21 @@ class Market(Mapping[str, pd.DataFrame]):
         return Market(made)
 
     def cut(self, window: Window) -> Market:
-        """Return what the indicators of a window see: of each data, its bars and those it warms up on.
+        """Return what the indicators of a window see: its bars, and those before it that they warm up on.
 
-        Of a data with fewer bars before the window than the warm-up there are all; it joins when it is warm.
+        All datas begin together, or with their last bar before that, so that each has a warm-up of its own
+        bars; one with fewer bars than that joins when it is warm.
         """
         first, last = self.numbers[window.first], self.numbers[window.stop - 1]
+        begins = []
+        for bars in self._bars.values():
+            place = int(np.searchsorted(bars.numbers, first)) - window.warm_up + 1
+            begins += bars.numbers[max(0, place) :][:1].tolist()
         made = {}
         for name, bars in self._bars.items():
-            begin = int(np.searchsorted(bars.numbers, first))
+            begin = int(np.searchsorted(bars.numbers, min(begins), side="right")) - 1
             end = int(np.searchsorted(bars.numbers, last, side="right"))
-            made[name] = bars.cut(max(0, begin - window.warm_up + 1), max(begin, end))
+            made[name] = bars.cut(max(0, begin), max(0, begin, end))
         return Market(made)
 
     def emptied(self) -> Market:

@@ -59,6 +59,16 @@ class ShareOfAccount(bt.Sizer):
         return float(position + sum(order.executed.remsize for order in coming if order.parent is None))
 
 
+class _Broker(bt.brokers.BackBroker):
+    """Backtrader's broker, of which a data without a bar can be asked for its position.
+
+    The original values such a position at the price of a bar that is not there.
+    """
+
+    def getposition(self, data: Any) -> Any:
+        return self.positions[data] if len(data) else bt.Position()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setup:
     """How an account is opened on a market.
@@ -178,6 +188,7 @@ class Setup:
             If the user's function adds a strategy.
         """
         cerebro = bt.Cerebro(**{"stdstats": False, **(self.cerebro or {}), **engine})
+        cerebro.broker = _Broker()
         if callable(self.function):
             self.function(cerebro, market)
             if cerebro.strats:

@@ -114,9 +114,8 @@ def _go_flat(strategy: bt.Strategy) -> None:
     """Cancel what is open and leave at the next open, the window's last; past any veto of the strategy's."""
     for order in strategy.broker.get_orders_open():
         strategy.broker.cancel(order)
-    for data in strategy.datas:
-        size = strategy.broker.getposition(data).size
-        if size > 0:
-            bt.Strategy.sell(strategy, data=data, size=size)
-        elif size < 0:
-            bt.Strategy.buy(strategy, data=data, size=-size)
+    for data, position in list(strategy.broker.positions.items()):
+        if position.size > 0:
+            bt.Strategy.sell(strategy, data=data, size=position.size)
+        elif position.size < 0:
+            bt.Strategy.buy(strategy, data=data, size=-position.size)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import DataError
-from bt_llm.feeds import data_name, feed_of
+from bt_llm.feeds import ArrayFeed, data_name, feed_of
 
 __all__ = [
     "TrailingMedian",
@@ -175,6 +175,7 @@ def require_bars(strategy: bt.Strategy, *, joins: bool | None = None) -> None:
     A strategy that trades each data when it is ready goes on without the others. Backtrader's vectorised
     mode fails with an IndexError on data shorter than an indicator's warm-up, and mixes bars of different
     times where a line has inputs of several datas: such a run goes bar by bar, as the other modes do.
+    In all modes a line whose input begins later than its clock reads a bar that is not there yet.
 
     Parameters
     ----------
@@ -186,12 +187,12 @@ def require_bars(strategy: bt.Strategy, *, joins: bool | None = None) -> None:
     Raises
     ------
     DataError
-        If no data has bars enough, or one of a strategy that waits for all of them.
+        If no data has bars enough, or one of a strategy that waits for all of them; or if a line has an input
+        of a data that begins later than its clock.
     """
-    if not strategy.cerebro._dopreload:
-        return
     needs = list(zip(strategy.datas, strategy._minperiods, strict=True))
-    short = [(data, needed) for data, needed in needs if data.buflen() < needed]
+    preloaded = strategy.cerebro._dopreload
+    short = [(data, needed) for data, needed in needs if preloaded and data.buflen() < needed]
     joins = joins_late(type(strategy)) if joins is None else joins
     if short and (len(short) == len(needs) or not joins):
         data, needed = short[0]
@@ -200,19 +201,39 @@ def require_bars(strategy: bt.Strategy, *, joins: bool | None = None) -> None:
             f"data {data_name(data)!r} has {data.buflen()} bars, but {type(strategy).__name__} needs "
             f"{needed} to warm up; give more bars or shorter periods{hint}"
         )
-    if short or (len(needs) > 1 and any(map(_mixes_times, strategy.getindicators()))):
+    mixed = [_feeds_of(line) for line in strategy.getindicators()] if len(needs) > 1 else []
+    for clock, *others in mixed:
+        for other in others:
+            _check_begin(clock, other)
+    differ = any(_times_of(other) != _times_of(clock) for clock, *others in mixed for other in others)
+    coupled = len(needs) > 1 and any(isinstance(line, _COUPLERS) for line in strategy.getindicators())
+    if short or differ or coupled:
         strategy.cerebro._disable_runonce()
 
 
-def _mixes_times(line: Any) -> bool:
-    """Return whether a line is computed from several datas whose bars have different times."""
-    if isinstance(line, _COUPLERS):
-        return True
+def _feeds_of(line: Any) -> list[Any]:
+    """Return the feeds that a line is computed from, its clock first."""
     inputs = [*getattr(line, "datas", ()), *getattr(line, "_datas", ())]
     inputs += [getattr(line, operand, None) for operand in ("a", "b")]
     found = [feed_of(one) for one in (line, *inputs) if isinstance(one, bt.lineroot.LineRoot)]
-    feeds = list({id(feed): feed for feed in found if feed is not None}.values())
-    return any(feed.lines.datetime.array != feeds[0].lines.datetime.array for feed in feeds[1:])
+    return list({id(feed): feed for feed in found if feed is not None}.values())
+
+
+def _times_of(feed: Any) -> list[float]:
+    """Return the times of a feed's bars, in Backtrader's numbers; none of one that is read bar by bar."""
+    if isinstance(feed, ArrayFeed):
+        return list(feed.p.dataname["datetime"])
+    return list(feed.lines.datetime.array)
+
+
+def _check_begin(clock: Any, other: Any) -> None:
+    first, begins = _times_of(clock)[:1], _times_of(other)[:1]
+    if first and (not begins or begins[0] > first[0]) and not other.islive():
+        when = f"at {bt.num2date(begins[0])}" if begins else "not at all"
+        raise DataError(
+            f"a line of data {data_name(clock)!r} is computed from data {data_name(other)!r} too, which "
+            f"begins {when}, not by {bt.num2date(first[0])}: give bars that begin together"
+        )
 
 
 _COUPLERS = (bt.lineiterator.SingleCoupler, bt.lineiterator.MultiCoupler)  # which have no vectorised form

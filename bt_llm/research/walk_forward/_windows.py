@@ -10,9 +10,9 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.backtest import Account, Market, Ran, Setup, Window, run_strategy
+from bt_llm.backtest import Account, Bars, Market, Ran, Setup, Window, run_strategy
 from bt_llm.gates import LONG, SHORT, EntryGate, attach_gate
-from bt_llm.indicators import LLMAdvice, copy_values
+from bt_llm.indicators import LLMAdvice, copy_values, warm_up_bars
 from bt_llm.research._ledger import TrialOutcome
 from bt_llm.verdicts import Verdict
 
@@ -88,7 +88,7 @@ class _Holder(bt.Strategy):  # type: ignore[misc]
     params = (("make", None), ("advisor", None))
 
     def __init__(self) -> None:
-        self.advice = [self.p.make(data, advisor=self.p.advisor) for data in self.datas]
+        self.advice = self.p.make(self.data, advisor=self.p.advisor)
 
 
 @functools.lru_cache(maxsize=8)
@@ -123,13 +123,22 @@ def window_cells(
     ndarray of int64
         -1 where a state is not finite, as on bars of a data that has not warmed up.
     """
-    seen = market.cut(window)
+    first = market.numbers[window.first]
+    needed = warm_up_bars(indicator, advisor=advisor) if len(market) > 1 else 0
+    return np.concatenate(
+        [
+            _cells(indicator, advisor, bars)[int(np.searchsorted(bars.numbers, first)) :]
+            if len(bars) >= needed
+            else np.full(len(bars), -1)
+            for bars in market.cut(window).bars.values()
+        ]
+    )
+
+
+def _cells(indicator: type[LLMAdvice], advisor: Any, bars: Bars) -> NDArray[np.int64]:
+    """Return the cell of each bar of one data."""
     cerebro = bt.Cerebro(stdstats=False)
-    seen.add_to(cerebro)
+    cerebro.adddata(bars.feed())
     cerebro.addstrategy(_Holder, make=_silent(indicator), advisor=advisor)  # type: ignore[arg-type]
-    space, found = advisor.state_space, []
-    for advice, bars in zip(cerebro.run()[0].advice, seen.bars.values(), strict=True):
-        begin = int(np.searchsorted(bars.numbers, market.numbers[window.first]))
-        columns = [copy_values(getattr(advice.lines, name))[begin:] for name in space.names]
-        found.append(np.asarray(space.cells(columns)))
-    return np.concatenate(found)
+    advice, space = cerebro.run()[0].advice, advisor.state_space
+    return np.asarray(space.cells([copy_values(getattr(advice.lines, name)) for name in space.names]))
