@@ -10,14 +10,15 @@ from typing import Any, Literal, get_args
 
 from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.models._base import ModelIdentity
-from bt_llm.models.openai._calls import Exchange, Reply
 from bt_llm.models.openai._replies import (
     NoLogprobsError,
+    Reply,
     ServerGoneError,
     chat_text,
     next_tokens,
     tokens_used,
 )
+from bt_llm.models.openai._servers import Server
 
 __all__ = [
     "Asking",
@@ -44,28 +45,23 @@ JSON_TOKENS = 60
 
 
 class Asking:
-    """The requests of one prompt: counts their tokens, and makes a refusal an error.
+    """The requests of one prompt to a server's model: counts their tokens, and makes a refusal an error.
 
-    Parameters
-    ----------
-    exchange : Exchange
-        Asks.
-    model : str
-        Which model of the server.
+    Unless `must` is False, anything but an answer is an error.
     """
 
-    def __init__(self, exchange: Exchange, model: str = "") -> None:
-        self._exchange = exchange
+    def __init__(self, server: Server, model: str = "") -> None:
+        self._server = server
         self.model = model
         self.tokens = 0
 
     async def get(self, path: str, *, must: bool = True) -> Reply:
-        """Get; unless `must` is False, anything but a 2xx is an error."""
-        return self._checked(path, await self._exchange(path), must)
+        """Get what the server has at a path or an address."""
+        return self._checked(path, await self._server.ask(path), must)
 
     async def post(self, path: str, payload: Mapping[str, Any], *, must: bool = True) -> Reply:
-        """Post JSON; unless `must` is False, anything but a 2xx is an error."""
-        reply = await self._exchange(path, {"model": self.model, "temperature": 0.0, **payload})
+        """Post JSON."""
+        reply = await self._server.ask(path, {"model": self.model, "temperature": 0.0, **payload})
         self.tokens += tokens_used(reply.document)
         return self._checked(path, reply, must)
 
@@ -76,11 +72,13 @@ class Asking:
 
     def refused(self, path: str, reply: Reply) -> ModelError:
         """Return the error for a refusal: what was asked, what the server says, and what to do."""
-        hint = {401: "set the API key", 403: "set the API key", 404: "is it an OpenAI-compatible API?"}
+        hint = {401: "; set the API key", 403: "; set the API key", 404: "; is it an OpenAI-compatible API?"}
         said = f": {reply.complaint}" if reply.complaint else ""
-        todo = f"; {hint[reply.status]}" if reply.status in hint else ""
         kind = ServerGoneError if reply.may_pass else ModelError
-        return kind(f"{self._exchange.host}: {path} refused with status {reply.status}{said}{todo}")
+        return kind(
+            f"{self._server.config.host}: {path} refused with status {reply.status}{said}"
+            f"{hint.get(reply.status, '')}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
