@@ -29,7 +29,6 @@ way they are read must be the same.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -152,10 +151,9 @@ class RemoteBackend:
         reader, model = self.reader, self._model
 
         async def work(server: Server, number: int) -> LabelScores:
-            started = time.monotonic()
             asking = Asking(server, model)
             logprobs = await reader.scores(asking, prompts[number].text, labels)
-            return LabelScores(logprobs, asking.tokens, 1e3 * (time.monotonic() - started))
+            return LabelScores(logprobs, asking.tokens, asking.milliseconds)
 
         yield from self._servers.spread(len(prompts), work)
 
@@ -178,12 +176,10 @@ class RemoteBackend:
         model, method = self._model, self._json_method
 
         async def work(server: Server, number: int) -> Answer:
-            started = time.monotonic()
             asking = Asking(server, model)
-            text = prompts[number].text
-            request = json_request(text, schema, method, max_tokens=max_tokens, seed=seed)
-            text, finished = chat_text((await asking.post(*request)).document)
-            return Answer(text, finished, asking.tokens, 1e3 * (time.monotonic() - started))
+            request = json_request(prompts[number].text, schema, method, max_tokens=max_tokens, seed=seed)
+            text, finished = chat_text(await asking.post(*request))
+            return Answer(text, finished, asking.tokens, asking.milliseconds)
 
         for batch in self._servers.spread(len(prompts), work):
             yield from batch

@@ -324,6 +324,12 @@ class ApiKey:
         """
         return len(self._value) >= _SHORTEST_PART and any(form in text for form in self._forms)
 
+    def kept_out_of(self, text: str) -> str:
+        """Return text of a server as it may be shown: short, printable, and without the key."""
+        if self.repeated_in(text):
+            return "(its message is withheld: it repeats the API key)"
+        return "".join(c if c.isprintable() else " " for c in text)[:300]
+
     @contextlib.contextmanager
     def kept_out_of_logs(self) -> Iterator[None]:
         """Keep a key that a server repeats in its headers out of the HTTP library's own debug log."""

@@ -12,7 +12,7 @@ from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
 from bt_llm.models._base import ModelIdentity, canonical_json
 from bt_llm.models.openai._config import RemoteConfig
 from bt_llm.models.openai._readers import Asking, RemoteReader, candidates, stored_reader
-from bt_llm.models.openai._replies import served_models
+from bt_llm.models.openai._replies import RefusedError, served_models
 from bt_llm.models.openai._servers import Server, Servers
 
 __all__ = ["identify_servers"]
@@ -108,18 +108,18 @@ async def _ask(
     known: Sequence[ModelIdentity],
 ) -> _Said:
     """Ask one server who it is and how it can be read."""
-    asking, host = Asking(server), server.config.host
-    models = served_models((await asking.get("/models")).document)
-    asking.model = next(iter(models)) if not config.model and len(models) == 1 else config.model
-    if asking.model not in models:
+    host = server.config.host
+    models = served_models(await server.ask("/models"))
+    model = next(iter(models)) if not config.model and len(models) == 1 else config.model
+    if model not in models:
         raise ModelNotFoundError(
             f"{host}: no model {config.model!r}; name one with model=, of {sorted(models)}"
         )
-    reported = models[asking.model]
+    asking, reported = Asking(server, model), models[model]
     # What a verdict depends on: the weights, or of unknown ones all that is known of them.
     unknown = {
         "server": server.config.base_url,
-        "model": asking.model,
+        "model": model,
         "reported": canonical_json(dict(reported)),
     }
     who = {"sha256": pin} if pin else unknown
@@ -127,12 +127,12 @@ async def _ask(
     # What one of several servers was read by may be more than another one can do.
     if reader is None or (config.replicas and not await reader.works(asking)):
         reader = await _settle(config.via, config.top, host, asking)
-    said = _Said(host=host, model=asking.model, reported=reported, who=who, reader=reader)
+    said = _Said(host=host, model=model, reported=reported, who=who, reader=reader)
     if reader.via != "completions":
         return said
     if local is not None:
         return replace(said, chat_template=local.chat_template, eos_token=local.eos_token)
-    template, eos = await _template(f"{server.config.root_url}/props", asking)
+    template, eos = await _template(server)
     return replace(said, chat_template=template, eos_token=eos)
 
 
@@ -170,10 +170,15 @@ async def _settle(via: str, top: int, host: str, asking: Asking) -> RemoteReader
     raise ModelError(f"{host}: via={via} finds neither log-probabilities nor JSON after a schema there")
 
 
-async def _template(address: str, asking: Asking) -> tuple[str, str]:
+async def _template(server: Server) -> tuple[str, str]:
     """Return the chat template and the end token that a llama.cpp server tells; else empty ones."""
-    reply = await asking.get(address, must=False)
-    facts = reply.document if isinstance(reply.document, dict) else {}
+    try:
+        told = await server.ask(f"{server.config.root_url}/props")
+    except RefusedError as error:
+        if not error.status:
+            raise
+        return "", ""
+    facts = told if isinstance(told, dict) else {}
     template, eos = facts.get("chat_template"), facts.get("eos_token")
     if isinstance(template, str) and isinstance(eos, str) and len(template) <= _LONGEST_TEMPLATE:
         return template, eos
@@ -197,9 +202,7 @@ def _check_same(one: _Said, other: _Said) -> None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, RemoteReader):
-        return f"via={value.via} ({value.method}, top={value.top})"
-    text = str(value)
-    if len(text) <= 80 and text.isprintable():
-        return repr(value)
-    return f"one with SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    text = repr(value) if isinstance(value, str) else str(value)
+    if len(text) <= 80:
+        return text
+    return f"one with SHA-256 {hashlib.sha256(str(value).encode()).hexdigest()[:12]}"

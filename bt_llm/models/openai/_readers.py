@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from bt_llm.exceptions import ConfigError, ModelError
+from bt_llm.exceptions import ConfigError
 from bt_llm.models._base import ModelIdentity
 from bt_llm.models.openai._replies import (
     NoLogprobsError,
-    Reply,
-    ServerGoneError,
+    RefusedError,
     chat_text,
     next_tokens,
     tokens_used,
@@ -45,40 +45,23 @@ JSON_TOKENS = 60
 
 
 class Asking:
-    """The requests of one prompt to a server's model: counts their tokens, and makes a refusal an error.
+    """The requests of one prompt to a server's model, and what they take."""
 
-    Unless `must` is False, anything but an answer is an error.
-    """
-
-    def __init__(self, server: Server, model: str = "") -> None:
-        self._server = server
-        self.model = model
+    def __init__(self, server: Server, model: str) -> None:
+        self._server, self._model = server, model
+        self._started = time.monotonic()
         self.tokens = 0
 
-    async def get(self, path: str, *, must: bool = True) -> Reply:
-        """Get what the server has at a path or an address."""
-        return self._checked(path, await self._server.ask(path), must)
+    async def post(self, path: str, payload: Mapping[str, Any]) -> Any:
+        """Ask, decoding greedily; return the answer's JSON."""
+        answer = await self._server.ask(path, {"model": self._model, "temperature": 0.0, **payload})
+        self.tokens += tokens_used(answer)
+        return answer
 
-    async def post(self, path: str, payload: Mapping[str, Any], *, must: bool = True) -> Reply:
-        """Post JSON."""
-        reply = await self._server.ask(path, {"model": self.model, "temperature": 0.0, **payload})
-        self.tokens += tokens_used(reply.document)
-        return self._checked(path, reply, must)
-
-    def _checked(self, path: str, reply: Reply, must: bool) -> Reply:
-        if must and not reply.ok:
-            raise self.refused(path, reply)
-        return reply
-
-    def refused(self, path: str, reply: Reply) -> ModelError:
-        """Return the error for a refusal: what was asked, what the server says, and what to do."""
-        hint = {401: "; set the API key", 403: "; set the API key", 404: "; is it an OpenAI-compatible API?"}
-        said = f": {reply.complaint}" if reply.complaint else ""
-        kind = ServerGoneError if reply.may_pass else ModelError
-        return kind(
-            f"{self._server.config.host}: {path} refused with status {reply.status}{said}"
-            f"{hint.get(reply.status, '')}"
-        )
+    @property
+    def milliseconds(self) -> float:
+        """Time since the first request."""
+        return 1e3 * (time.monotonic() - self._started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +82,9 @@ class RemoteReader:
     method: Literal["tokens", "first_token", "json_schema", "json_object"]
     top: int = 0
 
+    def __str__(self) -> str:
+        return f"via={self.via} ({self.method}, top={self.top})"
+
     async def works(self, asking: Asking) -> bool:
         """Whether a server can be read this way; asks it for one short answer.
 
@@ -112,16 +98,16 @@ class RemoteReader:
             path, payload = json_request(_PROBE, schema, self.method, max_tokens=JSON_TOKENS)
         else:
             path, payload = self._request(_PROBE)
-        reply = await asking.post(path, payload, must=False)
-        if not reply.ok:
-            # llama-cpp-python's server answers 500 to options that it does not know.
-            if reply.status in (401, 403, 429) or reply.status > 500:
-                raise asking.refused(path, reply)
-            return False
         try:
+            answer = await asking.post(path, payload)
             if self.via == "json":
-                return isinstance(json.loads(chat_text(reply.document)[0]), dict)
-            return bool(next_tokens(reply.document))
+                return isinstance(json.loads(chat_text(answer)[0]), dict)
+            return bool(next_tokens(answer))
+        except RefusedError as error:
+            # llama-cpp-python's server answers 500 to options that it does not know.
+            if error.status in (0, 401, 403, 429) or error.status > 500:
+                raise
+            return False
         except (NoLogprobsError, ValueError, RecursionError):
             return False
 
@@ -133,8 +119,7 @@ class RemoteReader:
         if self.method == "first_token":
             return _first_token_scores(await self._next(asking, text), words)
         path, payload = json_request(text, _confidence_schema(words), self.method, max_tokens=JSON_TOKENS)
-        reply = await asking.post(path, payload)
-        return _written_scores(chat_text(reply.document)[0], words)
+        return _written_scores(chat_text(await asking.post(path, payload))[0], words)
 
     def _request(self, text: str) -> tuple[str, dict[str, Any]]:
         if self.via == "completions":
@@ -148,8 +133,7 @@ class RemoteReader:
         }
 
     async def _next(self, asking: Asking, text: str) -> dict[str, float]:
-        reply = await asking.post(*self._request(text))
-        return next_tokens(reply.document)
+        return next_tokens(await asking.post(*self._request(text)))
 
     async def _followed(self, asking: Asking, text: str, labels: Sequence[str]) -> tuple[float, ...]:
         """Follow the labels token by token; of several tokens that begin a label, the longest is its own."""

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from bt_llm.exceptions import ModelError
-from bt_llm.models.openai._config import ApiKey
 
 __all__ = [
     "NoLogprobsError",
-    "Reply",
+    "RefusedError",
     "ReplyError",
     "ServerGoneError",
     "chat_text",
     "next_tokens",
     "read_json",
-    "read_reply",
+    "refusal",
     "served_models",
     "tokens_used",
 ]
@@ -36,7 +34,15 @@ class ReplyError(ModelError):
     """A reply that is not what the API says it is."""
 
 
-class ServerGoneError(ModelError):
+class RefusedError(ModelError):
+    """An error in the place of an answer; `status` is 0 where there was no reply at all."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerGoneError(RefusedError):
     """A server that is down, or too busy, after all retries; another one of the same model may answer."""
 
 
@@ -65,78 +71,27 @@ def read_json(body: bytes) -> Any:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A reply to keep: whether it is an answer and then its JSON, else its status and its complaint."""
-
-    ok: bool
-    status: int
-    document: Any = None
-    complaint: str = ""
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may be answered later, or elsewhere."""
-        return not self.ok and (self.status == 429 or self.status >= 500)
-
-
-def read_reply(status: int, body: bytes, key: ApiKey) -> Reply:
-    """Return what a server replied, without the key that it was sent.
-
-    Raises
-    ------
-    ReplyError
-        If a 2xx is no JSON, or its answer repeats the key.
-    """
-    try:
-        document = read_json(body)
-    except ReplyError as error:
-        if 200 <= status < 300:
-            raise ReplyError(_shown(str(error), key)) from None
-        return Reply(False, status)
-    error = _error(status, document)
-    if error is not None:
-        return Reply(False, _status(status, error), complaint=_shown(_message(error), key))
-    if key and key.repeated_in(json.dumps(document, ensure_ascii=False)):
-        raise ReplyError("the reply repeats the API key: refused")
-    return Reply(True, status, document)
-
-
-def _error(status: int, document: Any) -> Any:
-    """Return the error in a reply, which may also stand in one of status 200; None if there is none.
+def refusal(status: int, document: Any) -> tuple[int, str] | None:
+    """Return the status and the message of an error, also of one in a reply of status 200; None for an answer.
 
     Examples
     --------
-    >>> _error(200, {"error": {"message": "overloaded", "code": 503}})
-    {'message': 'overloaded', 'code': 503}
-    >>> _error(200, {"choices": [{"text": "a"}], "error": None}) is None
+    >>> refusal(200, {"error": {"message": "overloaded", "code": 503}})
+    (503, 'overloaded')
+    >>> refusal(200, {"choices": [{"text": "a"}], "error": None}) is None
     True
     """
     fields = document if isinstance(document, dict) else {}
     choice = _first(fields.get("choices"))
-    inner = choice.get("error") if isinstance(choice, dict) else None
-    if found := fields.get("error") or inner:
-        return found
-    return document if fields.get("object") == "error" or not 200 <= status < 300 else None
-
-
-def _message(error: Any) -> str:
-    parts = [error.get("message"), error.get("detail")] if isinstance(error, dict) else [error]
-    return next((part for part in parts if isinstance(part, str)), "")
-
-
-def _status(status: int, error: Any) -> int:
-    """Return the status that an error names where that of the reply is a 2xx."""
-    code = str(error.get("code")) if isinstance(error, dict) else ""
-    named = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else 0
-    return named if 200 <= status < 300 and named >= 400 else status
-
-
-def _shown(text: str, key: ApiKey) -> str:
-    """Return text of a server as it may be shown: short, printable, and without the key."""
-    if key.repeated_in(text):
-        return "(its message is withheld: it repeats the API key)"
-    return "".join(c if c.isprintable() else " " for c in text)[:300]
+    error = fields.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
+    succeeded = status // 100 == 2
+    if succeeded and not error and fields.get("object") != "error":
+        return None
+    told = error or document
+    parts = [told.get(key) for key in ("message", "detail", "code")] if isinstance(told, dict) else [told]
+    if succeeded and type(parts[-1]) is int and 400 <= parts[-1] < 600:
+        status = parts[-1]
+    return status, next((part for part in parts if isinstance(part, str)), "")
 
 
 def served_models(document: Any) -> dict[str, dict[str, Any]]:

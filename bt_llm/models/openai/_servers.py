@@ -1,4 +1,4 @@
-"""Servers of one model: work is spread over them, many requests at a time, each retried, all within a deadline."""
+"""Servers of one model: many requests at a time, each retried, spread over them, all within a deadline."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
 from bt_llm.models.openai._config import ApiKey, RemoteConfig
-from bt_llm.models.openai._replies import Reply, ReplyError, ServerGoneError, read_reply
+from bt_llm.models.openai._replies import RefusedError, ReplyError, ServerGoneError, read_json, refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -34,157 +34,17 @@ _log = logging.getLogger("bt_llm.remote")
 T = TypeVar("T")
 
 _LONGEST_BACKOFF_S = 30.0
-_RETRIES_WITH_OTHERS = 3
-"""Of a server that does not let anybody connect, while others can take its work."""
+_FEW_RETRIES = 3
+"""Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
 
-_FIRST_RETRIES = 3
+_HINTS = {
+    401: "; set the API key",
+    403: "; set the API key",
+    404: "; is it an OpenAI-compatible API?",
+}
 
 _LOOK_AHEAD = 16
 """Prompts for each connection that may be answered while an earlier one is still retried."""
-
-
-class Server:
-    """One server while a call lasts; ``await server.ask(path)`` gets, with a payload it posts JSON.
-
-    Retried are statuses of 429 and 5xx and broken connections, with pauses that double and are spread by the
-    request, so that a run can be repeated; where the server says ``Retry-After``, all requests wait so long.
-    Not retried are other 4xx, redirects (the key would go along), an untrusted certificate, and replies
-    that are no JSON or too long. Proxies of the environment are not used.
-
-    Parameters
-    ----------
-    config : RemoteConfig
-        Where and how.
-    key : ApiKey
-        What the server wants to see.
-    deadline : float
-        Time of the event loop at which the call is over.
-    has_others : bool
-        Whether another server can take its work, so that it is given up sooner.
-    """
-
-    def __init__(self, config: RemoteConfig, key: ApiKey, deadline: float, *, has_others: bool) -> None:
-        httpx = _import_httpx()
-        self.config, self.has_others = config, has_others
-        self.stopped = asyncio.Event()
-        """Set when nothing is to be asked here any more; who waits for a retry is told so."""
-        self._key, self._deadline = key, deadline
-        self._headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-            "User-Agent": "bt-llm",
-            **key.headers,
-        }
-        # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
-        secure = config.base_url.startswith("https:")
-        # A transport, not a client: that keeps cookies, logs each request, and takes half as long again.
-        self.transport: httpx.AsyncHTTPTransport = httpx.AsyncHTTPTransport(
-            verify=ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            limits=httpx.Limits(
-                max_connections=config.connections, max_keepalive_connections=config.connections
-            ),
-        )
-        self._not_before = 0.0  # time of the loop until which the server wants to be left alone
-
-    async def ask(self, path: str, payload: Any = None) -> Reply:
-        """Ask until there is a reply that no retry would change.
-
-        Raises
-        ------
-        ServerGoneError
-            If it stays broken.
-        ModelError
-            If it answers what is no answer.
-        TimeoutError
-            If the deadline would be over before the next attempt.
-        """
-        httpx = _import_httpx()
-        body = None if payload is None else json.dumps(payload).encode()
-        for attempt in itertools.count():
-            await self._pause_until(self._not_before)
-            reply, retries = None, self.config.retries
-            try:
-                reply = await self._once(path, body)
-            except httpx.TransportError as error:
-                problem = self._broken(error)
-                if isinstance(error, httpx.ConnectError) and self.has_others:
-                    retries = min(retries, _RETRIES_WITH_OTHERS)
-            else:
-                if not reply.may_pass:
-                    return reply
-                problem = f"status {reply.status} {reply.complaint}".strip()
-            if attempt >= retries or self.stopped.is_set():
-                if reply is not None:
-                    return reply
-                raise ServerGoneError(
-                    f"{self.config.host}: {problem}, {attempt + 1} times; is the server running there?"
-                )
-            pause = _backoff(self.config.backoff_s, attempt, body or path.encode())
-            _log.debug("%s: %s; asking again in %.2f s", self.config.host, problem, pause)
-            await self._pause_until(asyncio.get_running_loop().time() + pause)
-        raise AssertionError("unreachable")
-
-    async def _pause_until(self, when: float) -> None:
-        if when > self._deadline:
-            raise TimeoutError
-        if (left := when - asyncio.get_running_loop().time()) > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopped.wait(), left)
-
-    async def _once(self, path: str, body: bytes | None) -> Reply:
-        httpx, config = _import_httpx(), self.config
-        request = httpx.Request(
-            "GET" if body is None else "POST",
-            config.base_url + path if path.startswith("/") else path,
-            headers=self._headers,
-            content=body,
-            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), config.timeout_s)},
-        )
-        response = await self.transport.handle_async_request(request)
-        async with contextlib.aclosing(response):
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise ReplyError(f"{config.host}: the reply is compressed, which was not asked for: refused")
-            if 300 <= response.status_code < 400:
-                raise ModelError(
-                    f"{config.host}: {path} redirects elsewhere (status {response.status_code}): refused, "
-                    "since the API key would go along; give the final address"
-                )
-            content = bytearray()
-            async for piece in response.aiter_raw():
-                content += piece
-                if len(content) > config.max_bytes:
-                    raise ReplyError(
-                        f"{config.host}: the reply is longer than {config.max_bytes:,} bytes: refused"
-                    )
-        try:
-            reply = read_reply(response.status_code, bytes(content), self._key)
-        except ReplyError as error:
-            raise ReplyError(f"{config.host}: {error}") from None
-        if reply.may_pass:
-            wait_s = _retry_after(response.headers.get("retry-after", ""))
-            self._not_before = max(self._not_before, asyncio.get_running_loop().time() + wait_s)
-        return reply
-
-    def _broken(self, error: httpx.TransportError) -> str:
-        """Return what broke the connection; raises where asking again would change nothing."""
-        httpx = _import_httpx()
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLError):
-                reason = getattr(cause, "verify_message", "") or cause.reason or "handshake failed"
-                raise ModelError(
-                    f"{self.config.host}: no secure connection ({reason}); if the certificate is your own, "
-                    "set SSL_CERT_FILE to the file of its authority"
-                ) from None
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-            raise ModelError(
-                f"{self.config.host}: the request cannot be sent ({type(error).__name__})"
-            ) from None
-        if isinstance(error, httpx.TimeoutException):
-            return f"no answer for {self.config.timeout_s:g} s"
-        return "cannot connect" if isinstance(error, httpx.ConnectError) else "the connection broke"
 
 
 class Servers:
@@ -192,12 +52,7 @@ class Servers:
 
     The requests are made in a thread of their own, so that this also works inside a running event loop.
     Who went away is not asked again by later calls, since what comes back under an address may be another
-    model.
-
-    Parameters
-    ----------
-    configs : sequence of RemoteConfig
-        Each of one server; deadline and key are those of the first.
+    model. The deadline and the key are those of the first.
     """
 
     def __init__(self, configs: Sequence[RemoteConfig]) -> None:
@@ -215,8 +70,7 @@ class Servers:
         MissingExtraError
             If httpx is not installed.
         """
-        # A wrong address should not take a minute to be noticed.
-        hurried = [replace(one, retries=min(one.retries, _FIRST_RETRIES)) for one in self._configs]
+        hurried = [replace(one, retries=min(one.retries, _FEW_RETRIES)) for one in self._configs]
 
         async def ask() -> list[T | BaseException]:
             async with _connected(hurried) as servers:
@@ -244,23 +98,11 @@ class Servers:
         """Run work for each of the numbers below `count`; yield the results in order, as they come.
 
         All servers take from one queue, each as many at a time as its connections, so that a slow one gets
-        less to do. What a server had to do when it went away goes back into the queue. When one piece of
-        work fails, those under way are finished and no other is begun. Before the error is raised, what
-        was finished beyond the first piece that was not is yielded too, with None for those that were not,
-        so that nothing that was answered is lost.
-
-        Parameters
-        ----------
-        count : int
-            Pieces of work.
-        work : callable
-            Awaits what it asks of the `Server` that it is given, and returns a result, which does not
-            depend on the server. It is run again, with another one, if a server goes away.
-
-        Raises
-        ------
-        ModelError, GenerationTimeout, MissingExtraError
-            As `each` does.
+        less to do. What a server had to do when it went away goes back into the queue: no result may
+        depend on the server. When one piece of work fails, those under way are finished and no other is
+        begun. Before the error is raised, what was finished beyond the first piece that was not is yielded
+        too, with None for those that were not, so that nothing that was answered is lost. The errors are
+        those of `each`.
         """
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         call = _Call(self._configs, count, work, results.put)
@@ -274,7 +116,7 @@ class Servers:
                     batch.pop()
                 if batch:
                     yield batch
-            self._configs = call.left or self._configs
+            self._configs = [server.config for server in call.alive] or self._configs
             ending.result()
 
 
@@ -288,21 +130,20 @@ class _Call(Generic[T]):
         work: Callable[[Server, int], Awaitable[T]],
         deliver: Callable[[T | None], None],
     ) -> None:
-        self.left = list(configs)
+        self.alive: list[Server] = []
         self._configs, self._count, self._work, self._deliver = configs, count, work, deliver
         self._room = _LOOK_AHEAD * sum(config.connections for config in configs)
         self._waiting = list(range(count))  # a heap
         self._answers: dict[int, T] = {}  # those beyond the first that is missing
         self._told = 0
         self._moved = asyncio.Event()
-        self._servers: list[Server] = []
         self._error: Exception | None = None
 
     async def run(self) -> None:
         """Ask all, within the deadline; deliver what was answered, then raise what went wrong."""
         try:
-            async with _connected(self._configs) as self._servers, asyncio.TaskGroup() as group:
-                for server in self._servers:
+            async with _connected(self._configs) as self.alive, asyncio.TaskGroup() as group:
+                for server in self.alive:
                     for _ in range(min(server.config.connections, self._count)):
                         group.create_task(self._keep_asking(server))
         except TimeoutError as error:
@@ -346,11 +187,11 @@ class _Call(Generic[T]):
         if server.stopped.is_set():
             return
         server.stopped.set()
-        self.left.remove(server.config)
-        for other in self._servers:
-            other.has_others = len(self.left) > 1
-        if self.left:
-            _log.warning("%s: what it had to do goes to %s", error, _hosts(self.left))
+        self.alive.remove(server)
+        if self.alive:
+            _log.warning(
+                "%s: what it had to do goes to %s", error, _hosts([other.config for other in self.alive])
+            )
         elif len(self._configs) > 1:
             self._fail(ModelError(f"none of {len(self._configs)} servers is left; the last one: {error}"))
         else:
@@ -358,8 +199,140 @@ class _Call(Generic[T]):
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error  # what others run into because of it is no news
-        for server in self._servers:
+        for server in self.alive:
             server.stopped.set()
+
+
+class Server:
+    """One server while a call lasts; ``await server.ask(path)`` gets, with a payload it posts JSON.
+
+    Retried are statuses of 429 and 5xx and broken connections, with pauses that double and are spread by the
+    request, so that a run can be repeated; where the server says ``Retry-After``, all requests wait so long.
+    Not retried are other 4xx, redirects (the key would go along), an untrusted certificate, and replies
+    that are no JSON or too long. Proxies of the environment are not used. `alive` are those that can take
+    its work, itself included.
+    """
+
+    def __init__(self, config: RemoteConfig, key: ApiKey, deadline: float, alive: list[Server]) -> None:
+        httpx = _import_httpx()
+        self.config = config
+        self.stopped = asyncio.Event()
+        """Set when nothing is to be asked here any more; who waits for a retry is told so."""
+        self._key, self._deadline, self._alive = key, deadline, alive
+        self._not_before = 0.0  # time of the loop until which the server wants to be left alone
+        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **key.headers}
+        # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
+        secure = config.base_url.startswith("https:")
+        # A transport, not a client: that keeps cookies, logs each request, and takes half as long again.
+        self.transport: httpx.AsyncHTTPTransport = httpx.AsyncHTTPTransport(
+            verify=ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            limits=httpx.Limits(max_connections=config.connections),
+        )
+
+    async def ask(self, path: str, payload: Any = None) -> Any:
+        """Return the answer's JSON; asks until there is a reply that no retry would change.
+
+        Raises
+        ------
+        ServerGoneError
+            If it stays broken or busy.
+        RefusedError
+            If it answers an error.
+        ModelError
+            If it answers what is no answer.
+        TimeoutError
+            If the deadline would be over before the next attempt.
+        """
+        httpx, config = _import_httpx(), self.config
+        body = None if payload is None else json.dumps(payload).encode()
+        for attempt in itertools.count():
+            await self._pause_until(self._not_before)
+            retries = config.retries
+            try:
+                return await self._once(path, body)
+            except ServerGoneError as error:
+                failure = error
+            except httpx.TransportError as error:
+                problem = f"{self._broken(error)}, {attempt + 1} times; is the server running there?"
+                failure = ServerGoneError(f"{config.host}: {problem}")
+                if isinstance(error, httpx.ConnectError) and len(self._alive) > 1:
+                    retries = min(retries, _FEW_RETRIES)
+            if attempt >= retries or self.stopped.is_set():
+                raise failure
+            pause = _backoff(config.backoff_s, attempt, body or path.encode())
+            _log.debug("%s; asking again in %.2f s", failure, pause)
+            await self._pause_until(asyncio.get_running_loop().time() + pause)
+
+    async def _pause_until(self, when: float) -> None:
+        if when > self._deadline:
+            raise TimeoutError
+        if (left := when - asyncio.get_running_loop().time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopped.wait(), left)
+
+    async def _once(self, path: str, body: bytes | None) -> Any:
+        httpx, config = _import_httpx(), self.config
+        request = httpx.Request(
+            "GET" if body is None else "POST",
+            config.base_url + path if path.startswith("/") else path,
+            headers=self._headers,
+            content=body,
+            extensions={"timeout": httpx.Timeout(config.timeout_s).as_dict()},
+        )
+        response = await self.transport.handle_async_request(request)
+        content = bytearray()
+        async with contextlib.aclosing(response):
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise ReplyError(f"{config.host}: the reply is compressed, which was not asked for: refused")
+            if response.status_code // 100 == 3:
+                raise ModelError(
+                    f"{config.host}: {path} redirects elsewhere (status {response.status_code}): refused, "
+                    "since the API key would go along; give the final address"
+                )
+            async for piece in response.aiter_raw():
+                content += piece
+                if len(content) > config.max_bytes:
+                    raise ReplyError(
+                        f"{config.host}: the reply is longer than {config.max_bytes:,} bytes: refused"
+                    )
+        try:
+            return self._read(path, response.status_code, bytes(content))
+        except ServerGoneError:
+            wait_s = _retry_after(response.headers.get("retry-after", ""))
+            self._not_before = max(self._not_before, asyncio.get_running_loop().time() + wait_s)
+            raise
+
+    def _read(self, path: str, status: int, body: bytes) -> Any:
+        host, key, document = self.config.host, self._key, None
+        try:
+            document = read_json(body)
+        except ReplyError as error:
+            if status // 100 == 2:
+                raise ReplyError(f"{host}: {key.kept_out_of(str(error))}") from None
+        if (refused := refusal(status, document)) is not None:
+            status, complaint = refused
+            said = f": {key.kept_out_of(complaint)}" if complaint else ""
+            kind = ServerGoneError if status == 429 or status >= 500 else RefusedError
+            raise kind(f"{host}: {path} refused with status {status}{said}{_HINTS.get(status, '')}", status)
+        if key and key.repeated_in(json.dumps(document, ensure_ascii=False)):
+            raise ReplyError(f"{host}: the reply repeats the API key: refused")
+        return document
+
+    def _broken(self, error: httpx.TransportError) -> str:
+        """Return what broke the connection; raises if it is what no other attempt would change."""
+        httpx = _import_httpx()
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLError):
+                reason = getattr(cause, "verify_message", "") or cause.reason or "handshake failed"
+                raise ModelError(
+                    f"{self.config.host}: no secure connection ({reason}); if the certificate is your own, "
+                    "set SSL_CERT_FILE to the file of its authority"
+                ) from None
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, httpx.TimeoutException):
+            return f"no answer for {self.config.timeout_s:g} s"
+        return "cannot connect" if isinstance(error, httpx.ConnectError) else "the connection broke"
 
 
 @contextlib.asynccontextmanager
@@ -367,21 +340,30 @@ async def _connected(configs: Sequence[RemoteConfig]) -> AsyncIterator[list[Serv
     """Yield the servers, to be asked until the deadline, at which TimeoutError is raised."""
     key = ApiKey.from_environment(configs[0].key_env)
     deadline = asyncio.get_running_loop().time() + configs[0].deadline_s
-    servers = [Server(one, key, deadline, has_others=len(configs) > 1) for one in configs]
+    servers: list[Server] = []
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(key.kept_out_of_logs())
-        for server in servers:
-            await stack.enter_async_context(server.transport)
+        for config in configs:
+            servers.append(Server(config, key, deadline, alive=servers))
+            await stack.enter_async_context(servers[-1].transport)
         async with asyncio.timeout_at(deadline):
             yield servers
 
 
 def _portal() -> contextlib.AbstractContextManager[BlockingPortal]:
-    """Return an event loop in a thread."""
+    """Return an event loop in a thread, which is cancelled if it is left by an error."""
     _import_httpx()
     from anyio.from_thread import start_blocking_portal
 
     return start_blocking_portal(name="bt_llm remote")
+
+
+def _import_httpx() -> Any:
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtraError("remote models need httpx: pip install 'bt-llm[remote]'") from error
+    return httpx
 
 
 def _hosts(configs: Sequence[RemoteConfig]) -> str:
@@ -395,18 +377,10 @@ def _too_late(configs: Sequence[RemoteConfig], done: int, count: int) -> Generat
     )
 
 
-def _import_httpx() -> Any:
-    try:
-        import httpx
-    except ImportError as error:
-        raise MissingExtraError("remote models need httpx: pip install 'bt-llm[remote]'") from error
-    return httpx
-
-
 def _backoff(first_s: float, attempt: int, body: bytes) -> float:
     """Return the seconds before a retry: half to all of a pause that doubles; the same for a same request."""
     longest = min(_LONGEST_BACKOFF_S, first_s * 2.0 ** min(attempt, 30))
-    return longest * random.Random(body + bytes([attempt % 256])).uniform(0.5, 1.0)
+    return longest * random.Random(b"%d " % attempt + body).uniform(0.5, 1.0)
 
 
 def _retry_after(text: str) -> float:
@@ -424,7 +398,5 @@ def _retry_after(text: str) -> float:
             when = parsedate_to_datetime(text)
         except ValueError:
             return 0.0
-        seconds = (
-            when.replace(tzinfo=when.tzinfo or UTC) - datetime.fromtimestamp(time.time(), UTC)
-        ).total_seconds()
+        seconds = when.replace(tzinfo=when.tzinfo or UTC).timestamp() - time.time()
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
