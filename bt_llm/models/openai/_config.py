@@ -284,9 +284,9 @@ class ApiKey:
 
     def __init__(self, value: str = "") -> None:
         self._value = value
-        parts = [value[i : i + _SHORTEST_PART] for i in range(max(0, len(value) - _SHORTEST_PART) + 1)]
+        parts = [value[i : i + _SHORTEST_PART] for i in range(len(value) - _SHORTEST_PART + 1)]
         encoded = base64.b64encode(value.encode()).decode().rstrip("=")
-        self._forms = (*(part for part in parts if len(part) == _SHORTEST_PART), encoded, quote(value))
+        self._forms = (*parts, encoded, quote(value))
 
     @classmethod
     def from_environment(cls, name: str) -> ApiKey:

@@ -72,7 +72,7 @@ def read_json(body: bytes) -> Any:
 
 
 def refusal(status: int, document: Any) -> tuple[int, str] | None:
-    """Return the status and the message of an error, also of one in a reply of status 200; None for an answer.
+    """Return status and message of an error, which some servers send with a status of 200; None for an answer.
 
     Examples
     --------

@@ -37,11 +37,7 @@ _LONGEST_BACKOFF_S = 30.0
 _FEW_RETRIES = 3
 """Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
 
-_HINTS = {
-    401: "; set the API key",
-    403: "; set the API key",
-    404: "; is it an OpenAI-compatible API?",
-}
+_HINTS = {401: "; set the API key", 403: "; set the API key", 404: "; is it an OpenAI-compatible API?"}
 
 _LOOK_AHEAD = 16
 """Prompts for each connection that may be answered while an earlier one is still retried."""
@@ -224,7 +220,7 @@ class Server:
         # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
         secure = config.base_url.startswith("https:")
         # A transport, not a client: that keeps cookies, logs each request, and takes half as long again.
-        self.transport: httpx.AsyncHTTPTransport = httpx.AsyncHTTPTransport(
+        self.transport = httpx.AsyncHTTPTransport(
             verify=ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             limits=httpx.Limits(max_connections=config.connections),
         )
