@@ -41,7 +41,6 @@ from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
 from bt_llm.models.openai._identity import identify_servers
 from bt_llm.models.openai._readers import (
     Asking,
-    JsonMethod,
     RemoteReader,
     candidates,
     check_labels,
@@ -207,16 +206,16 @@ class RemoteBackend:
         return model
 
     @cached_property
-    def _json_method(self) -> JsonMethod:
+    def _json_method(self) -> str:
         """The form in which the servers are asked for JSON."""
         reader, model = self.reader, self._model
-        if reader.method in ("json_schema", "json_object"):
+        if reader.via == "json":
             return reader.method
 
-        async def find(server: Server) -> JsonMethod:
+        async def find(server: Server) -> str:
             asking = Asking(server, model)
             for candidate in candidates("json", 0):
-                if candidate.method in ("json_schema", "json_object") and await candidate.works(asking):
+                if await candidate.works(asking):
                     return candidate.method
             raise ModelError(
                 f"{server.config.host}: it writes no JSON after a schema; use the reader logprobs"

@@ -1,4 +1,4 @@
-"""Who answers: what each server serves and how it can be read, and whether that is the same everywhere."""
+"""Who answers: what each server serves, how it can be read, and whether that is the same everywhere."""
 
 from __future__ import annotations
 
@@ -41,21 +41,9 @@ class _Said:
 def identify_servers(
     config: RemoteConfig, servers: Servers, known: Sequence[ModelIdentity] = ()
 ) -> tuple[ModelIdentity, str]:
-    """Ask the servers what they serve and what they can do; nothing may differ.
+    """Ask the servers who they are; return that, and the model's name there.
 
-    Parameters
-    ----------
-    config : RemoteConfig
-        What is said of them.
-    servers : Servers
-        One or several.
-    known : sequence of ModelIdentity
-        Identities that this name had before: if it is still one of them, it is read as it was then.
-
-    Returns
-    -------
-    tuple of ModelIdentity and str
-        Who they are, and the model's name there.
+    If it is still one of the `known` identities that this name had before, it is read as it was then.
 
     Raises
     ------
@@ -73,6 +61,7 @@ def identify_servers(
         _check_same(first, other)
     reader = asdict(first.reader)
     parts = {"backend": "openai", "format": FORMAT, "who": first.who, "reader": reader}
+    local_details = local.details if local else {}
     weights = f"sha256 {pin}, as the user says" if pin else "unknown"
     identity = ModelIdentity(
         name=config.name,
@@ -80,12 +69,7 @@ def identify_servers(
         chat_template=first.chat_template,
         bos_token="",  # the server adds the one that the model wants
         eos_token=first.eos_token,
-        details={
-            **(local.details if local else {}),
-            "weights": weights,
-            "who": first.who,
-            "reader": reader,
-        },
+        details={**local_details, "weights": weights, "who": first.who, "reader": reader},
     )
     return identity, first.model
 
@@ -117,11 +101,7 @@ async def _ask(
         )
     asking, reported = Asking(server, model), models[model]
     # What a verdict depends on: the weights, or of unknown ones all that is known of them.
-    unknown = {
-        "server": server.config.base_url,
-        "model": model,
-        "reported": canonical_json(dict(reported)),
-    }
+    unknown = {"server": server.config.base_url, "model": model, "reported": canonical_json(reported)}
     who = {"sha256": pin} if pin else unknown
     reader = _remembered(config, who, known)
     # What one of several servers was read by may be more than another one can do.

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.models._base import ModelIdentity
@@ -22,7 +22,6 @@ from bt_llm.models.openai._servers import Server
 
 __all__ = [
     "Asking",
-    "JsonMethod",
     "RemoteReader",
     "candidates",
     "check_labels",
@@ -30,18 +29,16 @@ __all__ = [
     "stored_reader",
 ]
 
-JsonMethod = Literal["json_schema", "json_object"]
-
 _METHODS: Mapping[str, tuple[str, ...]] = {
     "completions": ("tokens",),
     "chat": ("first_token",),
-    "json": get_args(JsonMethod),
+    "json": ("json_schema", "json_object"),
 }
 _TOPS = {"completions": (100, 20, 5), "chat": (100, 20, 5), "json": (0,)}
 """How many tokens to ask for, the most first: llama.cpp gives any number, vLLM 20 and OpenAI 5 or 20."""
 
 _PROBE = "RSI: 55 to 70\nTrend: up\nVerdict:"
-JSON_TOKENS = 60
+_JSON_TOKENS = 60
 
 
 class Asking:
@@ -93,13 +90,8 @@ class RemoteReader:
         ModelError
             If the server refuses for another reason, such as a wrong API key.
         """
-        if self.method in ("json_schema", "json_object"):
-            schema = _confidence_schema(["up", "down"])
-            path, payload = json_request(_PROBE, schema, self.method, max_tokens=JSON_TOKENS)
-        else:
-            path, payload = self._request(_PROBE)
         try:
-            answer = await asking.post(path, payload)
+            answer = await asking.post(*self._request(_PROBE, ["up", "down"]))
             if self.via == "json":
                 return isinstance(json.loads(chat_text(answer)[0]), dict)
             return bool(next_tokens(answer))
@@ -116,24 +108,19 @@ class RemoteReader:
         if self.method == "tokens":
             return await self._followed(asking, text, labels)
         words = [label.strip() for label in labels]
+        answer = await asking.post(*self._request(text, words))
         if self.method == "first_token":
-            return _first_token_scores(await self._next(asking, text), words)
-        path, payload = json_request(text, _confidence_schema(words), self.method, max_tokens=JSON_TOKENS)
-        return _written_scores(chat_text(await asking.post(path, payload))[0], words)
+            return _first_token_scores(next_tokens(answer), words)
+        return _written_scores(chat_text(answer)[0], words)
 
-    def _request(self, text: str) -> tuple[str, dict[str, Any]]:
+    def _request(self, text: str, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
         if self.via == "completions":
             return "/completions", {"prompt": text, "max_tokens": 1, "logprobs": self.top}
+        if self.via == "json":
+            return json_request(text, _confidence_schema(words), self.method, max_tokens=_JSON_TOKENS)
         messages = [{"role": "user", "content": text}]
-        return "/chat/completions", {
-            "messages": messages,
-            "max_tokens": 1,
-            "logprobs": True,
-            "top_logprobs": self.top,
-        }
-
-    async def _next(self, asking: Asking, text: str) -> dict[str, float]:
-        return next_tokens(await asking.post(*self._request(text)))
+        logprobs = {"logprobs": True, "top_logprobs": self.top}
+        return "/chat/completions", {"messages": messages, "max_tokens": 1, **logprobs}
 
     async def _followed(self, asking: Asking, text: str, labels: Sequence[str]) -> tuple[float, ...]:
         """Follow the labels token by token; of several tokens that begin a label, the longest is its own."""
@@ -142,7 +129,7 @@ class RemoteReader:
         nodes = {"": (0.0, list(labels))}
         while nodes:
             begun, (before, going_on) = nodes.popitem()
-            tokens = await self._next(asking, text + begun)
+            tokens = next_tokens(await asking.post(*self._request(text + begun, labels)))
             for label in going_on:
                 rest = label[len(begun) :]
                 token = max((t for t in tokens if t and rest.startswith(t)), key=len, default="")
@@ -195,7 +182,7 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def json_request(
-    text: str, schema: Mapping[str, Any], method: JsonMethod, *, max_tokens: int, seed: int = 0
+    text: str, schema: Mapping[str, Any], method: str, *, max_tokens: int, seed: int = 0
 ) -> tuple[str, dict[str, Any]]:
     """Return path and payload that ask for JSON after a schema, in one of the two forms that servers know.
 

@@ -22,7 +22,6 @@ __all__ = [
     "tokens_used",
 ]
 
-_MOST_TOKENS = 100_000
 _SPACES = str.maketrans({"\u2581": " ", "\u0120": " "})
 """How some servers write the space that a token begins with."""
 
@@ -65,14 +64,11 @@ def read_json(body: bytes) -> Any:
     try:
         return json.loads(body.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError):
-        start = body[:60].decode("ascii", "replace")
-        raise ReplyError(
-            f"the reply is not JSON: {''.join(c if c.isprintable() else ' ' for c in start)!r}"
-        ) from None
+        raise ReplyError(f"the reply is not JSON: {body[:60].decode('ascii', 'replace')!r}") from None
 
 
 def refusal(status: int, document: Any) -> tuple[int, str] | None:
-    """Return status and message of an error, which some servers send with a status of 200; None for an answer.
+    """Return status and message of an error, which some send with a status of 200; None for an answer.
 
     Examples
     --------
@@ -142,7 +138,8 @@ def next_tokens(document: Any) -> dict[str, float]:
         raise ReplyError("the reply's logprobs are no object")
     first = _first(logprobs.get("content"))
     if isinstance(first, dict) and isinstance(first.get("top_logprobs"), list):
-        pairs = [_pair(entry) for entry in first["top_logprobs"]]
+        entries = [entry if isinstance(entry, dict) else {} for entry in first["top_logprobs"]]
+        pairs = [(entry.get("token"), entry.get("logprob")) for entry in entries]
     else:
         legacy = _first(logprobs.get("top_logprobs"))
         if not isinstance(legacy, dict):
@@ -162,16 +159,12 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else None
 
 
-def _pair(entry: Any) -> tuple[Any, Any]:
-    return (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
-
-
 def _checked(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
     """Return tokens and log-probabilities; of two tokens of one text, the more probable one."""
     if not pairs:
         raise NoLogprobsError("the reply's top_logprobs are empty")
     tokens: dict[str, float] = {}
-    for text, value in pairs[:_MOST_TOKENS]:
+    for text, value in pairs:
         number = type(value) in (int, float) and value <= 1e-4
         if not isinstance(text, str) or not number:
             raise ReplyError(f"the reply has a token of {text!r:.40} with a log-probability of {value!r:.40}")

@@ -351,7 +351,7 @@ def _portal() -> contextlib.AbstractContextManager[BlockingPortal]:
     _import_httpx()
     from anyio.from_thread import start_blocking_portal
 
-    return start_blocking_portal(name="bt_llm remote")
+    return start_blocking_portal()
 
 
 def _import_httpx() -> Any:
