@@ -26,7 +26,7 @@ from ._study import load_study as load_study
 from ._workers import PortableStrategy as PortableStrategy
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
-from ._workers import run_elsewhere as run_elsewhere
+from ._workers import run_each as run_each
 from .walk_forward._metrics import Metric as Metric
 from .walk_forward._models import AskedModel as AskedModel
 from .walk_forward._results import FoldResult as FoldResult

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -13,7 +12,7 @@ from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
 from bt_llm.backtest import Source as DataSource
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
-from bt_llm.research._workers import PortableStrategy, count_workers, leaves, run_elsewhere
+from bt_llm.research._workers import PortableStrategy, chunk_size, leaves, run_each
 
 __all__ = ["Source", "inspect_run", "run_many"]
 
@@ -91,8 +90,12 @@ def run_many(
         If runs leave this process and joblib is not installed.
     """
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    portable = PortableStrategy.of(chosen) if leaves(n_jobs) else PortableStrategy(made=chosen)
+    size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
+    market = Market.of(data)
+    chunks = [(portable, market, gates[start : start + size], settings) for start in range(0, len(gates), size)]
     metrics: list[dict[str, float]] = []
-    with contextlib.closing(_chunks_done(chosen, Market.of(data), gates, n_jobs, settings)) as done:
+    with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
             metrics += chunk
             if on_progress is not None:
@@ -100,34 +103,7 @@ def run_many(
     return metrics
 
 
-def _chunks_done(
-    strategy: type[bt.Strategy],
-    data: Market,
-    gates: Sequence[EntryGate],
-    n_jobs: int | None,
-    settings: dict[str, Any],
-) -> Generator[list[dict[str, float]], None, None]:
-    if not leaves(n_jobs):
-        yield from (_run_chunk(strategy, data, [gate], settings) for gate in gates)
-        return
-    size = max(1, math.ceil(len(gates) / (count_workers(n_jobs) * _CHUNKS_A_WORKER)))
-    chunks = (gates[start : start + size] for start in range(0, len(gates), size))
-    portable = PortableStrategy.of(strategy)
-    yield from run_elsewhere(
-        _run_sent, ((portable, data, chunk, settings) for chunk in chunks), n_jobs, ordered=True
-    )
-
-
-def _run_sent(
+def _run_chunk(
     strategy: PortableStrategy, data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
 ) -> list[dict[str, float]]:
-    return _run_chunk(strategy.load(), data, gates, settings)
-
-
-def _run_chunk(
-    strategy: type[bt.Strategy],
-    data: Market,
-    gates: Sequence[EntryGate],
-    settings: dict[str, Any],
-) -> list[dict[str, float]]:
-    return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]
+    return [run_backtest(strategy.load(), data, gate=gate, **settings).metrics for gate in gates]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.settings import python_scalar
 from bt_llm.sources import SourceFiles, files_of, source_sha256
 
-__all__ = ["PortableStrategy", "check_jobs", "count_workers", "leaves", "run_elsewhere"]
+__all__ = ["PortableStrategy", "check_jobs", "chunk_size", "leaves", "run_each"]
 
 R = TypeVar("R")
 
@@ -106,35 +107,55 @@ def leaves(n_jobs: int | None) -> bool:
     return bool((backend.default_n_jobs if configured is None else configured) != 1)
 
 
-def count_workers(n_jobs: int | None) -> int:
-    """Return how many workers there are for work that leaves this process."""
+def chunk_size(count: int, n_jobs: int | None, *, chunks: int) -> int:
+    """Return how many of `count` pieces go together, for so many chunks a worker; 1 if none are sent."""
+    if not leaves(n_jobs):
+        return 1
     joblib, _ = _joblib()
-    return max(1, int(joblib.effective_n_jobs(n_jobs)))
+    workers: int = joblib.effective_n_jobs(n_jobs)
+    return max(1, math.ceil(count / (workers * chunks)))
 
 
-def run_elsewhere(
-    work: Callable[..., R], arguments: Iterable[tuple[Any, ...]], n_jobs: int | None, *, ordered: bool
+def run_each(
+    work: Callable[..., R],
+    arguments: Sequence[tuple[Any, ...]],
+    n_jobs: int | None,
+    *,
+    ordered: bool,
+    supplies: Callable[[], Any] | None = None,
 ) -> Generator[R, None, None]:
-    """Yield what the work returns for each of the arguments, from joblib's workers.
+    """Yield what the work returns for each of the arguments: done here, or by joblib's workers.
 
     Parameters
     ----------
     work : callable
         A function of a module.
-    arguments : iterable of tuple
+    arguments : sequence of tuple
         What it is called with, one call after the other.
     n_jobs : int or None
         See `leaves`.
     ordered : bool
-        Whether results come in the order of the arguments, or as they are done.
+        Whether results of workers come in the order of the arguments, or as they are done.
+    supplies : callable, optional
+        Called once if the work leaves this process; what it returns is then the last argument of each call.
 
     Raises
     ------
     MissingExtraError
-        If joblib is not installed.
+        If work leaves this process and joblib is not installed.
     StrategyError
         If a worker does not have a module that it would need.
     """
+    if not leaves(n_jobs):
+        yield from (work(*given) for given in arguments)
+    elif arguments:
+        last = () if supplies is None else (supplies(),)
+        yield from _elsewhere(work, ((*given, *last) for given in arguments), n_jobs, ordered)
+
+
+def _elsewhere(
+    work: Callable[..., R], arguments: Iterable[tuple[Any, ...]], n_jobs: int | None, ordered: bool
+) -> Generator[R, None, None]:
     joblib, dumps = _joblib()
     how = "generator" if ordered else "generator_unordered"
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as=how)

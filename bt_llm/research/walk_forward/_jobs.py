@@ -8,7 +8,7 @@ from typing import Any
 
 from bt_llm.backtest import Market, Setup, Window
 from bt_llm.research._ledger import TrialOutcome
-from bt_llm.research._workers import PortableStrategy, leaves, run_elsewhere
+from bt_llm.research._workers import PortableStrategy, run_each
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import run_trial
 
@@ -67,13 +67,10 @@ def run_jobs(
     MissingExtraError
         If jobs leave this process and joblib is not installed.
     """
-    if not leaves(n_jobs):
-        yield from (job.run() for job in jobs)
-    elif jobs:
-        sent = supplies()
-        yield from run_elsewhere(_run, ((job, sent) for job in jobs), n_jobs, ordered=False)
+    yield from run_each(_run, [(job,) for job in jobs], n_jobs, ordered=False, supplies=supplies)
 
 
-def _run(job: Job, supplies: Supplies) -> tuple[str, TrialOutcome]:
-    supplies.settle(job.params)
+def _run(job: Job, supplies: Supplies | None = None) -> tuple[str, TrialOutcome]:
+    if supplies is not None:
+        supplies.settle(job.params)
     return job.run()
