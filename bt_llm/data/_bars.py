@@ -35,10 +35,10 @@ def load_bars(
     Parameters
     ----------
     source : path or DataFrame
-        A file as vendors give it: CSV with any delimiter, header or none; JSON; parquet or feather; packed with
-        gzip, zip, xz or bzip2; text in UTF-8, UTF-16 or what its bytes prove. Or a frame, which is not changed.
-        What the source proves is taken; what two readings leave open is refused, and the option named that
-        decides it. ``close`` is needed, and never taken from ``Adj Close`` unless that is stated.
+        A file as vendors give it: CSV of any delimiter, with a header or without; JSON; parquet or feather;
+        packed with gzip, zip, xz or bzip2; text in UTF-8, UTF-16 or what its bytes prove. Or a frame, which is
+        not changed. What the source proves is taken; what two readings leave open is refused, and the
+        option named that decides it. ``close`` is needed, and never taken from ``Adj Close`` unless that is stated.
     format : BarFormat, optional
         What is stated about the source.
     **stated
@@ -127,7 +127,8 @@ def load_many(
 
     Examples
     --------
-    >>> frame = pd.DataFrame({"ticker": ["A", "B"], "date": ["2024-01-02", "2024-01-02"], "close": [1.0, 2.0]})
+    >>> day = "2024-01-02"
+    >>> frame = pd.DataFrame({"ticker": ["A", "B"], "date": [day, day], "close": [1.0, 2.0]})
     >>> {name: bars["close"].to_list() for name, bars in load_many(frame).items()}
     {'A': [1.0], 'B': [2.0]}
     """
@@ -154,11 +155,14 @@ def _open(source: object, stated: BarFormat) -> tuple[Reading, TextTable | Frame
     """Return a source, recognised."""
     if isinstance(source, pd.DataFrame):
         reading = Reading(name="the DataFrame", format=stated)
+        if set(_KEPT) <= set(source.attrs):  # bars that were read before: what was said of them stays
+            reading.repairs, reading.warnings = list(source.attrs["repairs"]), list(source.attrs["warnings"])
         check_format(reading)
         return reading, FrameTable(reading=reading, frame=source)
     if not isinstance(source, str | os.PathLike):
         raise DataError(
-            f"source={type(source).__name__}: expected the path of a CSV or another file of bars, or a pandas DataFrame"
+            f"source={type(source).__name__}: expected the path of a CSV or another file of bars, "
+            "or a pandas DataFrame"
         )
     path = Path(os.fsdecode(source))
     reading = Reading(name=repr(str(path)), format=stated)
@@ -215,21 +219,31 @@ def _select(reading: Reading, columns: Columns, symbol: str | None = None) -> Co
     return Columns(
         times=columns.times[mine],
         values={role: values[mine] for role, values in columns.values.items()},
+        labels=columns.labels,
+        taken=columns.taken,
         left_out=columns.left_out,
     )
 
 
 def _finish(reading: Reading, columns: Columns, source: object) -> pd.DataFrame:
     """Return the bars of one instrument, checked."""
-    if columns.left_out:
-        reading.repaired(f"columns {listed(columns.left_out)}: left out")
     values = adjust(reading, columns)
     times = pd.DatetimeIndex(columns.times.view("datetime64[ns]"), name="time")
     if "close" not in values:
-        raise reading.error("no column 'close': expected open, high, low, close, volume; adjusted=True takes 'adj close'")
+        raise reading.error(
+            f"no column 'close' among {listed(columns.labels)}: expected open, high, low, close, volume; "
+            "give columns, such as columns={'close': 'Last'}"
+        )
     missing = [name for name in ("open", "high", "low") if name not in values]
     if 0 < len(missing) < 3:
-        raise reading.error(f"no column {listed(missing)}: expected open, high, low and close, or close alone")
+        raise reading.error(
+            f"no column {listed(missing)}: expected open, high, low and close, or close alone"
+        )
+    unused = columns.left_out + (
+        [] if reading.adjusted else [at for role, at in columns.taken.items() if role not in values]
+    )
+    if unused:
+        reading.repaired(f"columns {listed(columns.labels[at] for at in sorted(unused))}: left out")
     bars = make_bars(reading, times, values)
     warn_of(reading, bars)
     _describe_source(reading, bars, source)
@@ -237,15 +251,10 @@ def _finish(reading: Reading, columns: Columns, source: object) -> pd.DataFrame:
 
 
 def _describe_source(reading: Reading, bars: pd.DataFrame, source: object) -> None:
-    """Keep what was recognised, repaired and warned of; what a frame of bars already carries stays."""
-    before = source.attrs if isinstance(source, pd.DataFrame) else {}
-    known = before.get("source") if set(_KEPT) <= set(before) else None
+    """Keep what was recognised, repaired and warned of; a frame of bars keeps what it is known to be."""
     stated = reading.format
-    bars.attrs["repairs"] = _together(before.get("repairs", []) if known else [], reading.repairs)
-    bars.attrs["warnings"] = _together(before.get("warnings", []) if known else [], reading.warnings)
-    if known:
-        bars.attrs["source"] = {**copy.deepcopy(known), **({"zone": stated.zone} if stated.zone else {})}
-        return
+    known = source.attrs if isinstance(source, pd.DataFrame) and set(_KEPT) <= set(source.attrs) else None
+    bars.attrs["repairs"], bars.attrs["warnings"] = reading.repairs, reading.warnings
     bars.attrs["source"] = {
         "form": reading.form,
         "assumed": reading.assumed,
@@ -254,10 +263,12 @@ def _describe_source(reading: Reading, bars: pd.DataFrame, source: object) -> No
         "symbol": reading.symbol,
         "adjusted": reading.adjusted,
     }
-
-
-def _together(first: list[str], second: list[str]) -> list[str]:
-    return list(dict.fromkeys([*first, *second]))
+    if known is not None:
+        newly = {"zone": stated.zone, "stamp": stated.stamp}
+        bars.attrs["source"] = {
+            **copy.deepcopy(known["source"]),
+            **{k: v for k, v in newly.items() if v is not None},
+        }
 
 
 def _warn_of_disjoint(reading: Reading, found: dict[str, pd.DataFrame]) -> None:

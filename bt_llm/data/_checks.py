@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import pandas as pd
 
 from bt_llm.data._names import PRICES
 from bt_llm.data._reading import Floats, Mask, Reading, name_bars
+
+Values: TypeAlias = dict[str, Floats]
 
 __all__ = ["COLUMNS", "make_bars"]
 
@@ -17,7 +21,7 @@ _ROUNDING = 1e-9  # relative: far below a tick, far above what adjusting prices 
 _LISTED = 100  # repaired bars that are named
 
 
-def make_bars(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats]) -> pd.DataFrame:
+def make_bars(reading: Reading, times: pd.DatetimeIndex, values: Values) -> pd.DataFrame:
     """Return bars oldest first, each time once, whole and without contradictions; refuse what is not so."""
     values, whole = _completed(reading, times, values)
     keep = _without_numbers(reading, times, values, whole)
@@ -33,7 +37,7 @@ def make_bars(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Float
     return pd.DataFrame({name: values[name] for name in COLUMNS}, index=times, copy=False)
 
 
-def _completed(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats]) -> tuple[dict[str, Floats], bool]:
+def _completed(reading: Reading, times: pd.DatetimeIndex, values: Values) -> tuple[Values, bool]:
     """Return all five columns, and whether the four prices are the source's own."""
     for name in (*PRICES, "volume"):
         if name in values and np.isinf(values[name]).any():
@@ -52,13 +56,16 @@ def _completed(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floa
     return values, whole
 
 
-def _without_numbers(
-    reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats], whole: bool
-) -> Mask | None:
-    """Return which rows have a number at all; rows without one are no bars, where four prices are expected."""
+def _without_numbers(reading: Reading, times: pd.DatetimeIndex, values: Values, whole: bool) -> Mask | None:
+    """Return which rows have a price at all; those without are no bars, where four prices are expected."""
     if reading.format.repair == "fill" or not (whole or reading.form.startswith("FRED")):
         return None
-    empty = np.isnan(values["open"]) & np.isnan(values["high"]) & np.isnan(values["low"]) & np.isnan(values["close"])
+    empty = (
+        np.isnan(values["open"])
+        & np.isnan(values["high"])
+        & np.isnan(values["low"])
+        & np.isnan(values["close"])
+    )
     empty &= np.nan_to_num(values["volume"]) == 0
     if not empty.any() or empty.all():
         return None
@@ -66,10 +73,8 @@ def _without_numbers(
     return ~empty
 
 
-def _once(
-    reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats]
-) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
-    """Return bars without repeats of an equal one; refuse two different ones of one time, or drop the later."""
+def _once(reading: Reading, times: pd.DatetimeIndex, values: Values) -> tuple[pd.DatetimeIndex, Values]:
+    """Return bars without repeats; refuse two different ones of one time, or drop the later."""
     if times.is_unique:
         return times, values
     frame = pd.DataFrame(values, index=times).reset_index()
@@ -90,12 +95,12 @@ def _once(
 
 
 def _priced(
-    reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats], whole: bool
-) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
+    reading: Reading, times: pd.DatetimeIndex, values: Values, whole: bool
+) -> tuple[pd.DatetimeIndex, Values]:
     """Return bars whose prices are all there; a zero among prices above zero is none."""
     nulls = np.zeros(len(times), dtype=bool)
     zeros = nulls.copy()
-    positive = whole and all(np.nanmin(values[name], initial=0.0) >= 0 for name in PRICES)
+    positive = whole and all(np.nanmin(values[name], initial=0.0) == 0 for name in PRICES)
     for name in PRICES:
         nulls |= np.isnan(values[name])
         if positive:
@@ -106,7 +111,8 @@ def _priced(
             continue
         repair = reading.format.repair
         if repair not in ("drop", "fill"):
-            missing = next(name for name in PRICES if what == "a price of 0" or np.isnan(values[name]).any())
+            own = PRICES if whole else ("close",)
+            missing = next((name for name in own if np.isnan(values[name]).any()), "price")
             said = f"no {missing}" if what == "no price" else what
             raise reading.error(
                 f"{said} at {name_bars(times, bad)}, of {len(times):,}: expected a number; "
@@ -124,16 +130,18 @@ def _priced(
     return times, _with_volume(reading, times, values)
 
 
-def _filled(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats], bad: Mask) -> dict[str, Floats]:
+def _filled(reading: Reading, times: pd.DatetimeIndex, values: Values, bad: Mask) -> Values:
     """Return values in which bad bars stand at the close before them."""
     if bad[0]:
-        raise reading.error(f"no price at {times[0]}, the first bar: nothing to fill it from; use repair='drop'")
+        raise reading.error(
+            f"no price at {times[0]}, the first bar: nothing to fill it from; use repair='drop'"
+        )
     close = pd.Series(np.where(bad, np.nan, values["close"])).ffill().to_numpy()
     filled = {name: np.where(bad, close, values[name]) for name in PRICES}
     return {**filled, "volume": np.where(bad, 0.0, values["volume"])}
 
 
-def _with_volume(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats]) -> dict[str, Floats]:
+def _with_volume(reading: Reading, times: pd.DatetimeIndex, values: Values) -> Values:
     volume = values["volume"]
     missing = np.isnan(volume)
     if missing.any():
@@ -144,9 +152,7 @@ def _with_volume(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Fl
     return values
 
 
-def _contained(
-    reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats]
-) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
+def _contained(reading: Reading, times: pd.DatetimeIndex, values: Values) -> tuple[pd.DatetimeIndex, Values]:
     """Return bars whose high and low hold open and close; those that are off by rounding are widened."""
     opened, high, low, close = (values[name] for name in PRICES)
     top, bottom = np.maximum(opened, close), np.minimum(opened, close)
@@ -172,7 +178,7 @@ def _contained(
     return times, values
 
 
-def _contradiction(reading: Reading, times: pd.DatetimeIndex, values: dict[str, Floats], wrong: Mask) -> Exception:
+def _contradiction(reading: Reading, times: pd.DatetimeIndex, values: Values, wrong: Mask) -> Exception:
     row = int(wrong.argmax())
     first = ", ".join(f"{name} {values[name][row]:.12g}" for name in PRICES)
     return reading.error(

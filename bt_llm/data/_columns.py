@@ -27,14 +27,20 @@ class Columns:
         By role; NaN where a value is missing.
     symbols : ndarray, optional
         The instrument of each row.
-    left_out : list of str
-        Columns that were not taken.
+    labels : list of str
+        Names of all columns, as the source has them; empty where it has none.
+    taken : dict of str to int
+        Position of the column of each role.
+    left_out : list of int
+        Positions of the columns that were not read.
     """
 
     times: NDArray[np.int64]
     values: dict[str, Floats]
     symbols: NDArray[np.object_] | None = None
-    left_out: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    taken: dict[str, int] = field(default_factory=dict)
+    left_out: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,9 @@ class TimeColumns:
         return f"{row[self.date].strip()} {row[self.clock].strip()}{self.suffix}"
 
 
-def time_columns(reading: Reading, roles: Roles, rows: Sequence[Sequence[str]], labels: Sequence[object]) -> TimeColumns:
+def time_columns(
+    reading: Reading, roles: Roles, rows: Sequence[Sequence[str]], labels: Sequence[object]
+) -> TimeColumns:
     """Return which columns are the time, by their names and by what stands in some rows."""
     candidates = roles.times
     if not candidates:
@@ -89,7 +97,9 @@ def time_columns(reading: Reading, roles: Roles, rows: Sequence[Sequence[str]], 
         finest = [at for at in whole if any(_has_clock(row[at]) for row in rows)]
         return TimeColumns(date=(finest or whole)[0])
     names = listed(labels[at] for at in candidates)
-    raise reading.error(f"columns {names} may each be the time: join them into one, or give columns={{'time': ...}}")
+    raise reading.error(
+        f"columns {names} may each be the time: join them into one, or give columns={{'time': ...}}"
+    )
 
 
 def _with_hour(roles: Roles, rows: Sequence[Sequence[str]], date: int) -> TimeColumns:
@@ -129,15 +139,21 @@ def _agree(reading: Reading, rows: Sequence[Sequence[str]], columns: Sequence[in
 
 
 def headerless_roles(reading: Reading, rows: Sequence[Sequence[str]], at: int) -> tuple[Roles, TimeColumns]:
-    """Return what the columns of a file without a header are, proved by which of them are highest and lowest."""
+    """Return what the columns of a file without a header are; highs and lows prove their order."""
     width = len(rows[0])
-    clock = at + 1 if width - at > 5 and all(is_clock(row[at + 1]) for row in rows) and not _has_clock(rows[0][at]) else None
+    clock = (
+        at + 1
+        if width - at > 5 and all(is_clock(row[at + 1]) for row in rows) and not _has_clock(rows[0][at])
+        else None
+    )
     first = at + 1 if clock is None else clock + 1
     roles = Roles(times=[at], symbol=0 if at else None, period=1 if at > 1 else None)
     if width - first < 4:
         roles.at = {"close": first} if width - first == 1 else {}
         if not roles.at:
-            raise reading.error(f"{width} columns without names: expected time, open, high, low, close, volume; add a header")
+            raise reading.error(
+                f"{width} columns without names: expected time, open, high, low, close, volume; add a header"
+            )
         return roles, TimeColumns(date=at, clock=clock)
     roles.at = dict(zip(_price_order(reading, rows, first), range(first, first + 4), strict=True))
     if width > first + 4:
@@ -146,13 +162,15 @@ def headerless_roles(reading: Reading, rows: Sequence[Sequence[str]], at: int) -
     return roles, TimeColumns(date=at, clock=clock)
 
 
-_ORDERS = (PRICES, ("low", "high", "open", "close"), ("open", "close", "high", "low"), ("open", "close", "low", "high"))
+_ORDERS = (PRICES, ("low", "high", "open", "close"))  # the second is Coinbase's
 
 
 def _price_order(reading: Reading, rows: Sequence[Sequence[str]], first: int) -> Sequence[str]:
     """Return the order of four price columns: the only one in which highs and lows hold the others."""
     try:
-        prices = np.array([[float(row[at].replace(",", ".")) for at in range(first, first + 4)] for row in rows])
+        prices = np.array(
+            [[float(row[at].replace(",", ".")) for at in range(first, first + 4)] for row in rows]
+        )
     except (ValueError, IndexError):
         return PRICES  # what is not a number is refused where it is read
     fitting = []
@@ -161,12 +179,12 @@ def _price_order(reading: Reading, rows: Sequence[Sequence[str]], first: int) ->
         body = np.array([columns["open"], columns["close"]])
         if (columns["high"] >= body.max(axis=0)).all() and (columns["low"] <= body.min(axis=0)).all():
             fitting.append(order)
-    flat = bool((prices == prices[:, :1]).all())
-    if len(fitting) == 1 or flat or (not fitting and len(rows) > 1):
-        return fitting[0] if fitting else PRICES
-    if PRICES in fitting and len(rows) < 3:
-        return PRICES
-    raise reading.error("columns without names, whose order could be several: add a header such as time,open,high,low,close,volume")
+    if len(fitting) > 1 and not (prices == prices[:, :1]).all():
+        raise reading.error(
+            "columns without names whose order could be open, high, low, close or low, high, open, close: "
+            "add a header such as time,open,high,low,close,volume"
+        )
+    return fitting[0] if fitting else PRICES
 
 
 def _check_volume(reading: Reading, rows: Sequence[Sequence[str]], roles: Roles) -> None:

@@ -19,8 +19,8 @@ from bt_llm.data._reading import Reading, listed
 
 __all__ = ["BLOCK", "TextFile", "kind_of", "open_file", "read_all"]
 
-BLOCK = 1 << 22
-_SAMPLE = 1 << 16
+BLOCK = 1 << 21
+_SAMPLE = 1 << 15
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "zip"),
@@ -37,11 +37,7 @@ _MAGIC = (
     (b"\x80\x04", "a pickle"),
     (b"\x80\x05", "a pickle"),
 )
-_UNPACK: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    "gzip": lambda file: gzip.GzipFile(fileobj=file),
-    "xz": lambda file: lzma.LZMAFile(file),
-    "bzip2": lambda file: bz2.BZ2File(file),
-}
+_UNPACK: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {"gzip": gzip.open, "xz": lzma.open, "bzip2": bz2.open}  # type: ignore[dict-item]
 _ENCODINGS = ("gb18030", "cp932", "cp949", "cp1252", "cp1251", "cp1250", "latin-1")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -92,20 +88,33 @@ def open_file(reading: Reading, path: Path, kind: str) -> Iterator[IO[bytes]]:
                     yield unpacked
             else:
                 yield file
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         raise reading.error(f"cannot be unpacked ({error}): expected a whole {kind} file") from error
     except OSError as error:
-        raise reading.error(f"cannot be read ({error.strerror or error}): give the path of a whole file") from error
+        raise reading.error(
+            f"cannot be read ({error.strerror or error}): give the path of a whole file"
+        ) from error
 
 
 def _only_member(reading: Reading, archive: zipfile.ZipFile) -> str:
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+    names = [
+        name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")
+    ]
     if "[Content_Types].xml" in names:
         raise reading.error(
             "an Excel workbook: save it as CSV, or give load_bars the frame that pandas.read_excel returns"
         )
     if len(names) != 1:
-        raise reading.error(f"a zip of {len(names)} files, {listed(names)}: expected one; unpack the one to read")
+        raise reading.error(
+            f"a zip of {len(names)} files, {listed(names)}: expected one; unpack the one to read"
+        )
     return names[0]
 
 
@@ -143,45 +152,55 @@ class TextFile:
 
     def __init__(self, reading: Reading, path: Path, kind: str) -> None:
         self._reading, self._path, self._kind = reading, path, kind
-        self.encodings = self._find_encodings()
-        self.use(self.encodings[0])
+        self.encoding = "utf-8"
+        self._measure(self._checked())
+        self.encodings = self._possible
+        if self.encodings != ["utf-8"]:
+            self.use(self.encodings[0])
 
     def use(self, encoding: str) -> None:
         """Read the file in one of `encodings`."""
         self.encoding = encoding
-        self.size = self.lines = 0
-        self.head = self.tail = b""
-        for block in self._utf8():
+        self._measure(self._utf8())
+
+    def _measure(self, blocks: Iterator[bytes]) -> None:
+        """Keep the size of the text, and its first and last bytes."""
+        self.size, self.head, self.tail = 0, b"", b""
+        for block in blocks:
             if len(self.head) < _SAMPLE:
                 self.head += block[: _SAMPLE - len(self.head)]
-            self.tail = (self.tail + block[-_SAMPLE:])[-_SAMPLE:]
+            self.tail = block[-_SAMPLE:] if len(block) >= _SAMPLE else (self.tail + block)[-_SAMPLE:]
             self.size += len(block)
-            self.lines += max(block.count(b"\n"), block.count(b"\r")) if b"\r" in block else block.count(b"\n")
 
-    def _find_encodings(self) -> list[str]:
-        """Return the encodings that fit every byte: one that the bytes prove, or several without UTF-8."""
-        first = next(_raw(self._reading, self._path, self._kind), b"")
+    def _checked(self) -> Iterator[bytes]:
+        """Return the raw blocks, and find the encodings that fit every byte on the way."""
+        self._possible = ["utf-8"]
+        decoders: dict[str, Any] = {
+            name: codecs.getincrementaldecoder(name)() for name in ("utf-8", *_ENCODINGS)
+        }
+        plain, marked = True, False
+        for number, block in enumerate(_raw(self._reading, self._path, self._kind)):
+            if number == 0 and (encoding := self._marked(block)):
+                self._possible, marked = [encoding], True
+            if not marked and b"\0" in block:
+                raise self._binary()
+            if not marked and not (plain and block.isascii()):
+                plain = False
+                for name in list(decoders):
+                    try:
+                        decoders[name].decode(block)
+                    except UnicodeDecodeError:
+                        del decoders[name]
+            yield block
+        if not marked and "utf-8" not in decoders:
+            self._possible = list(decoders)
+
+    def _marked(self, first: bytes) -> str:
+        """Return the encoding that a file's first bytes prove; empty if they prove none."""
         for mark, encoding in _MARKS:
             if first.startswith(mark):
-                return [encoding]
-        if b"\0" in first[:_SAMPLE]:
-            return [self._wide(first[:_SAMPLE])]
-        decoders: dict[str, Any] = {name: codecs.getincrementaldecoder(name)() for name in ("utf-8", *_ENCODINGS)}
-        plain = True
-        for block in _raw(self._reading, self._path, self._kind):
-            if b"\0" in block:
-                raise self._binary()
-            if plain and block.isascii():
-                continue
-            plain = False
-            for name in list(decoders):
-                try:
-                    decoders[name].decode(block)
-                except UnicodeDecodeError:
-                    del decoders[name]
-        if plain or "utf-8" in decoders:
-            return ["utf-8"]
-        return list(decoders)
+                return encoding
+        return self._wide(first[:_SAMPLE]) if b"\0" in first[:_SAMPLE] else ""
 
     def _wide(self, sample: bytes) -> str:
         """Return the form of UTF-16 without a mark that a sample is in."""
@@ -191,7 +210,9 @@ class TextFile:
         return "utf-16-le" if odd > even else "utf-16-be"
 
     def _binary(self) -> Exception:
-        return self._reading.error("binary, it holds null bytes: expected text such as a CSV, or parquet or feather")
+        return self._reading.error(
+            "binary, it holds null bytes: expected text such as a CSV, or parquet or feather"
+        )
 
     def _utf8(self) -> Iterator[bytes]:
         """Return the text block by block as UTF-8."""
@@ -205,7 +226,9 @@ class TextFile:
                 yield decoder.decode(block).encode("utf-8", "replace")
             yield decoder.decode(b"", final=True).encode("utf-8", "replace")
         except UnicodeDecodeError as error:
-            raise self._reading.error(f"not text in {self.encoding} ({error.reason}): expected a CSV in UTF-8") from error
+            raise self._reading.error(
+                f"not text in {self.encoding} ({error.reason}): expected a CSV in UTF-8"
+            ) from error
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
         """Return the bytes from one offset to another in blocks that end where a line ends."""
@@ -218,7 +241,9 @@ class TextFile:
             rest += piece
             cut = _line_end(rest)
             if not cut and len(rest) > 4 * BLOCK:
-                raise self._reading.error("a quote opens and is not closed, or a line never ends: expected a CSV")
+                raise self._reading.error(
+                    "a quote opens and is not closed, or a line never ends: expected a CSV"
+                )
             if cut:
                 yield rest[:cut]
                 rest = rest[cut:]
@@ -226,12 +251,11 @@ class TextFile:
             yield rest
 
 
-
 def _line_end(data: bytes) -> int:
     """Return where the last whole line ends; a line may go on inside quotes."""
     cut = data.rfind(b"\n") + 1 or data.rfind(b"\r") + 1
     for _ in range(64):
-        if not cut or data.count(b'"', 0, cut) % 2 == 0:
+        if not cut or data.find(b'"', 0, cut) < 0 or data.count(b'"', 0, cut) % 2 == 0:
             return cut
         cut = data.rfind(b"\n", 0, cut - 1) + 1
     return 0

@@ -41,16 +41,23 @@ class FrameTable:
             tickers = [str(ticker) for ticker in columns.droplevel(level)]
             return list(dict.fromkeys(tickers))
         names = [str(label) for label in columns]
-        return [] if fields_of(names, self.reading.format.columns).keys() & {"close", "last"} else list(prefixed(names))
+        return (
+            []
+            if fields_of(names, self.reading.format.columns).keys() & {"close", "last"}
+            else list(prefixed(names))
+        )
 
     def _price_level(self, columns: pd.MultiIndex) -> int:
         levels = [
             level
             for level in range(columns.nlevels)
-            if fields_of([str(label) for label in columns.get_level_values(level).unique()]).keys() & {"close", "last"}
+            if fields_of([str(label) for label in columns.get_level_values(level).unique()]).keys()
+            & {"close", "last"}
         ]
         if len(levels) != 1:
-            raise self.reading.error(f"columns in {columns.nlevels} levels, {listed(columns)}: expected one level")
+            raise self.reading.error(
+                f"columns in {columns.nlevels} levels, {listed(columns)}: expected one level"
+            )
         return levels[0]
 
     def _of(self, symbol: str | None) -> pd.DataFrame:
@@ -62,10 +69,11 @@ class FrameTable:
         columns = self.frame.columns
         if isinstance(columns, pd.MultiIndex):
             level = self._price_level(columns)
-            mine = [str(ticker) == chosen for ticker in columns.droplevel(level)]
+            chosen_ones = [str(ticker) == chosen for ticker in columns.droplevel(level)]
             if symbol is None or len(symbols) == 1:
                 self.reading.repaired(f"columns in {columns.nlevels} levels: flattened, ticker {chosen!r}")
-            return self.frame.loc[:, mine].set_axis(columns.get_level_values(level)[mine], axis="columns")
+            names = columns.get_level_values(level)[chosen_ones]
+            return self.frame.loc[:, chosen_ones].set_axis(names, axis="columns")
         pairs = dict(prefixed([str(label) for label in columns])[chosen])
         mine = [at for at in range(len(columns)) if at in pairs or "time" in fields_of([str(columns[at])])]
         return self.frame.iloc[:, mine].set_axis([pairs.get(at, columns[at]) for at in mine], axis="columns")
@@ -75,13 +83,16 @@ class FrameTable:
         reading, frame = self.reading, self._of(symbol)
         if not len(frame):
             raise reading.error("no bars: expected at least one row below the header")
-        labels = list(frame.columns)
+        labels: list[object] = list(frame.columns)
         names = [str(label) for label in labels]
         rows = _Rows(frame)
-        if labels == list(range(len(labels))) and len(labels) >= 5 and _lists(frame):
+        if all(isinstance(label, int) for label in labels) and len(labels) >= 5 and _lists(frame):
             at = time_field(reading, rows[0])
             if at is None:
-                raise reading.error(f"no column 'close' among {listed(names)}: expected open, high, low, close, volume")
+                raise reading.error(
+                    f"no column 'close' among {listed(names)}: expected open, high, low, close, volume"
+                )
+            when: TimeColumns | None
             roles, when = headerless_roles(reading, rows, at)
             self._take_form(None, rows, at)
             times: tuple[np.ndarray[Any, Any], str | None] | None = None
@@ -95,22 +106,27 @@ class FrameTable:
         index = pd.DatetimeIndex(local)
         decimal = decimal_of(reading, _texts(frame, roles.at.values()))
         values = {
-            role: parse_numbers(reading, role, frame.iloc[:, at], index, decimal) for role, at in roles.at.items()
+            role: parse_numbers(reading, role, frame.iloc[:, at], index, decimal)
+            for role, at in roles.at.items()
         }
         used = {*roles.at.values(), roles.symbol, roles.period, *([when.date, when.clock] if when else [])}
-        symbols = None if roles.symbol is None else frame.iloc[:, roles.symbol].astype(str).to_numpy(dtype=object)
-        left = [str(label) for at, label in enumerate(labels) if at not in used and str(label)]
-        return Columns(times=np.asarray(local), values=values, symbols=symbols, left_out=left)
+        symbols = (
+            None if roles.symbol is None else frame.iloc[:, roles.symbol].astype(str).to_numpy(dtype=object)
+        )
+        return Columns(
+            times=np.asarray(local),
+            values=values,
+            symbols=symbols,
+            labels=names,
+            taken=roles.at,
+            left_out=[at for at, name in enumerate(names) if at not in used and name],
+        )
 
     def _take_form(self, names: list[str] | None, rows: _Rows, at: int) -> None:
-        reading = self.reading
         first = "" if names is not None else "0" * len(rows[0][at])
-        form = form_of(names, "", first, len(names) if names is not None else len(rows[0]))
-        reading.form = reading.form or "frame"
-        if form is not None:
-            reading.form = form.name
-            reading.order, reading.decimal = form.order, form.decimal
-            reading.zone, reading.stamp = form.zone, form.stamp
+        self.reading.form = self.reading.form or "frame"
+        delimiter = "{" if self.reading.form == "JSON" else ""
+        self.reading.take(form_of(names, delimiter, first, len(rows[0]) if names is None else len(names)))
 
     def _times(
         self, frame: pd.DataFrame, roles: Roles, rows: _Rows, labels: Sequence[object]
@@ -132,7 +148,9 @@ class FrameTable:
         when = time_columns(reading, roles, rows, labels)
         return typed_times(reading, frame.iloc[:, when.date]) if when.clock is None else None, when
 
-    def _text_times(self, frame: pd.DataFrame, when: TimeColumns | None) -> tuple[np.ndarray[Any, Any], str | None]:
+    def _text_times(
+        self, frame: pd.DataFrame, when: TimeColumns | None
+    ) -> tuple[np.ndarray[Any, Any], str | None]:
         assert when is not None
         _refuse_missing(self.reading, frame.iloc[:, when.date])
         texts = [_time_text(value) for value in frame.iloc[:, when.date]]
@@ -147,7 +165,7 @@ class FrameTable:
         codes = code_points(texts)
         times = TimeReader(reading=self.reading)
         if self.reading.format.time_format is None:
-            times.settle_order([codes])
+            times.settle_order(codes)
         return times.finish(times.read(codes, self.reading.place))
 
 
@@ -220,7 +238,8 @@ def frame_of_parquet(reading: Reading, path: Path, kind: str) -> pd.DataFrame:
                 _refuse_large(reading, path.stat().st_size, limit)
                 table = pyarrow.feather.read_table(file)
         _refuse_large(reading, table.nbytes, limit)
-        return table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
     except pyarrow.ArrowException as error:
         said = str(error).splitlines()[0][:200]
         raise reading.error(f"not a whole {kind} file ({said}): expected one as pandas writes it") from error
@@ -252,7 +271,9 @@ def _parsed(reading: Reading, text: str) -> Any:
                 return [json.loads(line) for line in lines]
             except (json.JSONDecodeError, RecursionError):
                 pass
-        raise reading.error(f"not JSON ({error.msg} at line {error.lineno}): expected a list of bars") from error
+        raise reading.error(
+            f"not JSON ({error.msg} at line {error.lineno}): expected a list of bars"
+        ) from error
     except (RecursionError, ValueError) as error:
         raise reading.error("JSON that cannot be read: expected a list of bars") from error
 
@@ -274,18 +295,28 @@ def _as_table(node: Any) -> pd.DataFrame | None:
         if all(isinstance(row, dict) for row in node):
             rows = [_flat(row) for row in node]
             return pd.DataFrame(rows, dtype=object) if _priced(rows[0]) else None
-        if all(isinstance(row, list) and len(row) == len(node[0]) >= 5 for row in node) and not _nested(node[0]):
+        if all(isinstance(row, list) and len(row) == len(node[0]) >= 5 for row in node) and not _nested(
+            node[0]
+        ):
             return pd.DataFrame(node, dtype=object)
         return None
     if not isinstance(node, dict) or not node:
         return None
     if "timestamp" in node and isinstance(node.get("indicators"), dict):  # Yahoo's chart
         quote = node["indicators"].get("quote")
-        return _as_table({"timestamp": node["timestamp"], **quote[0]}) if isinstance(quote, list) and quote else None
+        return (
+            _as_table({"timestamp": node["timestamp"], **quote[0]})
+            if isinstance(quote, list) and quote
+            else None
+        )
     if isinstance(node.get("columns"), list) and isinstance(node.get("data"), list):  # pandas, orient="split"
         index = node.get("index")
         frame = pd.DataFrame(node["data"], columns=node["columns"], dtype=object)
-        return frame.set_axis(list(map(str, index)), axis="index") if isinstance(index, list) and _no_time(frame) else frame
+        return (
+            frame.set_axis(list(map(str, index)), axis="index")
+            if isinstance(index, list) and _no_time(frame)
+            else frame
+        )
     if all(isinstance(row, dict) and _priced(row) for row in node.values()):  # rows by time
         return pd.DataFrame([{"time": time, **row} for time, row in node.items()], dtype=object)
     columns = {name: column for name, column in node.items() if isinstance(column, list | dict)}
@@ -322,11 +353,13 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     levels = [name for name, value in row.items() if isinstance(value, dict)]
     if len(levels) != 1:
         return dict(row)
-    return {**{name: value for name, value in row.items() if name not in levels}, levels[0]: None, **row[levels[0]]}
+    return {
+        **{name: value for name, value in row.items() if name not in levels},
+        levels[0]: None,
+        **row[levels[0]],
+    }
 
 
 def _priced(columns: Mapping[str, Any]) -> bool:
     found = fields_of([str(name) for name in columns]).keys()
     return bool(found & {"close", "last"}) and bool(found & {"time", *PRICES[:3]} or len(found) > 1)
-
-

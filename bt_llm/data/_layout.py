@@ -184,7 +184,9 @@ def _name_groups(layout: Layout, above: list[str], between: list[list[str]]) -> 
     if between and [cell for cell in between[-1] if cell] == between[-1][:1]:  # the name of the times, alone
         names[0] = between.pop()[0]
     for labels in (*between[:1], above):
-        priced = [label for label, name in zip(labels, names, strict=False) if fields_of([name]).keys() & {*PRICES}]
+        priced = [
+            label for label, name in zip(labels, names, strict=False) if fields_of([name]).keys() & {*PRICES}
+        ]
         if len(labels) == width and priced and all(priced):
             layout.groups = [label.strip() for label in labels]
             return
@@ -228,7 +230,7 @@ def _is_row(reading: Reading, row: Sequence[str]) -> bool:
 
 
 def time_field(reading: Reading, row: Sequence[str]) -> int | None:
-    """Return the first of the fields that is a time; names of an instrument and a period may stand before it."""
+    """Return the first field that is a time; an instrument and a period may stand before it."""
     reader = TimeReader(reading=reading)
     return next((at for at, cell in enumerate(row[:3]) if _is_time(reader, cell)), None)
 
@@ -251,12 +253,14 @@ def _not_bars(reading: Reading, lines: list[_Line]) -> Exception:
 def _trim_end(reading: Reading, layout: Layout, tail: bytes, size: int) -> None:
     """Set where the bars end: lines after them have no time and no prices."""
     lines = _lines(tail, offset=size - len(tail))
-    if size > len(tail) and len(lines) > 1:
-        lines = lines[1:]
+    if size > len(tail):
+        lines = lines[1:]  # it begins before the tail
     layout.stop = size
     last = [line for line in lines if line.offset >= layout.start]
     reader = TimeReader(reading=reading)
-    at = next((at for at, cell in enumerate(layout.rows[0] if layout.rows else ()) if _is_time(reader, cell)), 0)
+    at = next(
+        (at for at, cell in enumerate(layout.rows[0] if layout.rows else ()) if _is_time(reader, cell)), 0
+    )
     while last:
         text = last[-1].text.strip(" \r\n")
         row = _split(text, layout.delimiter)

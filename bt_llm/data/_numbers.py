@@ -22,7 +22,9 @@ _SIGNED = re.compile(rf"([+-]?)[{_CURRENCY}]?\s*([+-]?)(.*?)\s*([{_CURRENCY}]?)"
 _SUFFIX = {"k": "e3", "m": "e6", "b": "e9", "t": "e12"}
 _PLAIN = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _GROUPED = {
-    sign: re.compile(rf"\d{{1,3}}(?:{re.escape(group)}\d{{2,3}})*{re.escape(group)}\d{{3}}(?:{re.escape(sign)}\d*)?")
+    sign: re.compile(
+        rf"\d{{1,3}}(?:{re.escape(group)}\d{{2,3}})*{re.escape(group)}\d{{3}}(?:{re.escape(sign)}\d*)?"
+    )
     for sign, group in ((".", ","), (",", "."))
 }
 _SPACED = re.compile(rf"\d{{1,3}}(?:[{_SPACES}]\d{{3}})+(?:[.,]\d*)?")
@@ -70,7 +72,9 @@ def _without_groups(digits: str, decimal: str) -> str:
 
 def is_number(text: str) -> bool:
     """Return whether a cell holds a number in either way of writing it."""
-    return any((number := parse_number(text, sign, suffixes=True)) is not None and number == number for sign in ".,")
+    return any(
+        (number := parse_number(text, sign, suffixes=True)) is not None and number == number for sign in ".,"
+    )
 
 
 def decimal_of(reading: Reading, cells: Iterable[str]) -> str:
@@ -106,7 +110,7 @@ def decimal_of(reading: Reading, cells: Iterable[str]) -> str:
 
 
 def _proof(cell: str) -> str:
-    """Return the decimal sign that a cell proves, ``open`` if it has a sign that proves nothing, else empty."""
+    """Return the decimal sign that a cell proves, ``open`` if it has a sign that proves none, else empty."""
     text = cell.strip().strip("+-" + _CURRENCY + "\u2212 ")
     suffixed = text[-1:].lower() in _SUFFIX
     text = text[:-1].rstrip() if suffixed else text

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.data._format import BarFormat
+from bt_llm.data._forms import Form
 from bt_llm.exceptions import DataError
 
 __all__ = ["Floats", "Mask", "Reading", "listed", "name_bars"]
@@ -36,6 +37,7 @@ class Reading:
     decimal: str | None = None
     zone: str | None = None
     stamp: str | None = None
+    whole: str = ""  # what prices may be, where all are whole numbers
     symbol: str | None = None
     adjusted: bool = False
     assumed: list[str] = field(default_factory=list)
@@ -46,6 +48,16 @@ class Reading:
     def error(self, text: str) -> DataError:
         """Return the error to raise, which names the source first."""
         return DataError(f"{self.name}: {text}")
+
+    def take(self, form: Form | None) -> None:
+        """Take what a vendor's form says that the source does not."""
+        if form is None:
+            self.form = self.form or "CSV"
+            return
+        self.form, self.order, self.decimal = form.name, form.order, form.decimal
+        self.zone, self.stamp, self.whole = form.zone, form.stamp, form.whole
+        if form.note and self.format.zone is None:
+            self.assume(form.note)
 
     def assume(self, text: str) -> None:
         """Keep what was concluded about the source's form."""

@@ -116,7 +116,11 @@ def clock_shape(shape: str) -> bool:
 
 def _made(found: re.Match[str], shape: str, literals: tuple[tuple[int, str], ...] = ()) -> Shape:
     spans = {name: found.span(name) for name, text in found.groupdict().items() if text}
-    words = {name: shape[slice(*spans.pop(name))] for name in ("M", "p", "sign", "z", "name", "utc") if name in spans}
+    words = {
+        name: shape[slice(*spans.pop(name))]
+        for name in ("M", "p", "sign", "z", "name", "utc")
+        if name in spans
+    }
     spans.pop("s", None)
     zone = words.get("sign") or ("UTC" if "z" in words else words.get("name", ""))
     return Shape(
@@ -162,7 +166,8 @@ def compile_format(time_format: str) -> tuple[re.Pattern[str], tuple[tuple[str, 
     """
     for short, long in _COMPOUND.items():
         time_format = time_format.replace(short, long)
-    pattern, literals = "", []
+    pattern = ""
+    literals: list[tuple[str, str]] = []
     for directive, text in _pieces(time_format):
         if directive and text not in _DIRECTIVES:
             return f"%{text} is not supported"

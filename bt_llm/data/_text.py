@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 from bt_llm.data._columns import Columns, TimeColumns, headerless_roles, time_columns
 from bt_llm.data._files import TextFile
 from bt_llm.data._forms import form_of
-from bt_llm.data._layout import Layout, find_layout, is_clock, rows_of, time_field
-from bt_llm.data._names import Roles, find_roles, prefixed
+from bt_llm.data._layout import Layout, find_layout, rows_of, time_field
+from bt_llm.data._names import PRICES, Roles, fields_of, find_roles, prefixed
 from bt_llm.data._numbers import decimal_of, parse_numbers
 from bt_llm.data._reading import Floats, Reading, listed
 from bt_llm.data._times import TimeReader, code_points
@@ -59,7 +61,11 @@ class TextTable:
         names, groups = self.layout.names, self._groups()
         if names is None or not any(groups):
             return names
-        short = dict(pair for columns in prefixed(names).values() for pair in columns) if not self.layout.groups else {}
+        short = (
+            dict(pair for columns in prefixed(names).values() for pair in columns)
+            if not self.layout.groups
+            else {}
+        )
         taken = []
         for at, name in enumerate(names):
             mine = groups[at] in ("", symbol or self.symbols()[0])
@@ -68,30 +74,41 @@ class TextTable:
 
 
 def _has_close(reading: Reading, names: Sequence[str]) -> bool:
-    from bt_llm.data._names import fields_of
-
     return bool(fields_of(names, reading.format.columns).keys() & {"close", "last"})
 
 
 def open_text(reading: Reading, file: TextFile) -> TextTable:
-    """Find out how a text file is laid out, in the encoding that makes its header readable."""
+    """Find out how a text file is laid out, in the first encoding that makes all of its header readable."""
     failed: DataError | None = None
+    found: list[tuple[str, Layout]] = []
     for encoding in file.encodings:
         if encoding != file.encoding:
             file.use(encoding)
         try:
-            layout = find_layout(reading, file.head, file.tail, file.size)
-            if layout.names is not None and layout.names.count("") < len(layout.names) - 1 and not layout.groups:
-                if not prefixed(layout.names):
-                    find_roles(reading, layout.names, layout.names)
+            found.append((encoding, find_layout(reading, file.head, file.tail, file.size)))
         except DataError as error:
             failed = failed or error
             continue
-        if encoding not in ("utf-8", "utf-8-sig"):
-            reading.assume(f"text in {encoding}")
-        return TextTable(reading=reading, file=file, layout=layout)
-    assert failed is not None
-    raise failed
+        if _is_readable(reading, found[-1][1]):
+            found = found[-1:]
+            break
+    if not found:
+        assert failed is not None
+        raise failed
+    encoding, layout = found[0]
+    if encoding != file.encoding:
+        file.use(encoding)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        reading.assume(f"text in {encoding}")
+    return TextTable(reading=reading, file=file, layout=layout)
+
+
+def _is_readable(reading: Reading, layout: Layout) -> bool:
+    """Return whether a header names a close, and all four prices or no other."""
+    if layout.names is None or layout.groups or prefixed(layout.names):
+        return True
+    found = fields_of(layout.names, reading.format.columns).keys()
+    return bool(found & {"close", "last"}) and len(found & {*PRICES[:3]}) in (0, 3)
 
 
 @dataclass(kw_only=True)
@@ -130,41 +147,38 @@ class _Reader:
 
     def _with_header(self, rows: list[list[str]]) -> None:
         names, reading = self.taken or [], self.reading
-        self._take_form(form_of(self.layout.names, self.layout.delimiter, "", len(names)))
         self.roles = find_roles(reading, names, self.layout.names or [])
         _level_series(reading, self.roles, names)
         self.when = time_columns(reading, self.roles, rows, names)
+        known = ["Ticker", "Price"] if self.layout.groups else self.layout.names
+        self.reading.take(form_of(known, self.layout.delimiter, self._first(rows), len(names)))
 
     def _without_header(self, rows: list[list[str]]) -> None:
         at = time_field(self.reading, rows[0])
         if at is None:
             raise self.reading.error("no times: expected a time first in each row, or a header")
         self.roles, self.when = headerless_roles(self.reading, rows, at)
-        cells = [rows[0][at]] if self.when.clock is None else [rows[0][at], rows[0][self.when.clock]]
-        shape = ",".join("".join("0" if c.isdigit() else c for c in cell.strip()) for cell in cells)
-        self._take_form(form_of(None, self.layout.delimiter, shape, self.layout.width))
-        self.reading.assume("no header: columns taken as time, " + ", ".join(sorted(self.roles.at, key=self.roles.at.__getitem__)))
+        self.reading.take(form_of(None, self.layout.delimiter, self._first(rows), self.layout.width))
+        self.reading.assume(
+            "no header: columns taken as time, "
+            + ", ".join(sorted(self.roles.at, key=self.roles.at.__getitem__))
+        )
 
-    def _take_form(self, form: object) -> None:
-        from bt_llm.data._forms import Form
-
-        reading = self.reading
-        if any("CryptoDataDownload" in line for line in self.layout.before):
-            reading.form = "CryptoDataDownload"
-        if isinstance(form, Form):
-            reading.form = reading.form or form.name
-            reading.order, reading.decimal = form.order, form.decimal
-            reading.zone, reading.stamp = form.zone, form.stamp
-            if form.note and reading.format.zone is None:
-                reading.assume(form.note)
-        reading.form = reading.form or "CSV"
+    def _first(self, rows: list[list[str]]) -> str:
+        """Return the shape of the first row's time."""
+        cells = [self.when.date] if self.when.clock is None else [self.when.date, self.when.clock]
+        return ",".join(re.sub(r"[0-9]", "0", rows[0][at].strip()) for at in cells)
 
     def _say_layout(self) -> None:
         layout, reading = self.layout, self.reading
         spelled = {";": "semicolons", "\t": "tabs", "|": "bars"}
         if layout.delimiter in spelled:
             reading.assume(f"columns separated by {spelled[layout.delimiter]}")
-        for lines, where in ((layout.before, "above the header"), (layout.between, "below the header"), (layout.after, "at the end")):
+        for lines, where in (
+            (layout.before, "above the header"),
+            (layout.between, "below the header"),
+            (layout.after, "at the end"),
+        ):
             kept = [line.strip(layout.delimiter + " ") for line in lines]
             if any(kept):
                 reading.assume(f"lines {where} that are no bars: {listed([one for one in kept if one], 3)}")
@@ -172,6 +186,10 @@ class _Reader:
     def _settle(self, rows: list[list[str]]) -> None:
         """Find the decimal sign and the order of dates: in some rows, else in the whole file."""
         numbers = [at for role, at in self.roles.at.items() if role != "split"]
+        if self.reading.whole and self.reading.format.decimal is None:
+            prices = [row[self.roles.at[role]] for row in rows for role in PRICES if role in self.roles.at]
+            if not any(re.search("[.,]", cell) for cell in prices):
+                raise self.reading.error(f"prices without a decimal sign may be {self.reading.whole}")
         if self.reading.format.decimal is None and self.reading.decimal is None:
             sample = (row[at] for row in rows for at in numbers)
             try:
@@ -185,8 +203,7 @@ class _Reader:
         if self.reading.format.time_format is None:
             if self.roles.day_first and self.reading.order is None:
                 self.reading.order = "dmy"
-            sample_codes = code_points(text for row in rows if self.times.accepts(text := self.when.joined(row)))
-            self.times.settle_order(_first_and_rest(sample_codes, self._time_codes))
+            self.times.settle_order(code_points(map(self.when.joined, rows)), self._time_codes)
 
     def _cells(self, columns: Sequence[int]) -> Iterator[str]:
         for block in self.file.blocks(self.layout.start, self.layout.stop):
@@ -201,38 +218,46 @@ class _Reader:
 
     def read(self) -> Columns:
         """Return all columns."""
-        room = self.file.lines + 2
-        times = np.empty(room, dtype=np.int64)
-        values = {role: np.empty(room) for role in self.roles.at}
+        times: list[NDArray[np.int64]] = []
+        parts: dict[str, list[Floats]] = {role: [] for role in self.roles.at}
         symbols: list[NDArray[np.object_]] = []
-        count, line = 0, self.layout.line
+        line = self.layout.line
         for block in self.file.blocks(self.layout.start, self.layout.stop):
-            part_times, part, named = self._block(block, line)
-            end = count + len(part_times)
-            times[count:end] = part_times
-            for role, numbers in part.items():
-                values[role][count:end] = numbers
+            part_times, numbers, named = self._block(block, line)
+            times.append(part_times)
+            for role, part in numbers.items():
+                parts[role].append(part)
             if named is not None:
                 symbols.append(named)
-            count = end
-            line += block.count(b"\n") or block.count(b"\r")
-        if not count:
+            line += _count(block, "\n") or _count(block, "\r")
+        if not any(map(len, times)):
             raise self.reading.error("no bars: expected at least one row below the header")
-        final, zone = self.times.finish(times[:count])
-        self.reading.zone = zone
+        final, self.reading.zone = self.times.finish(np.concatenate(times))
         return Columns(
             times=final,
-            values={role: numbers[:count] for role, numbers in values.items()},
+            values={
+                role: np.concatenate(parts.pop(role)) for role in list(parts)
+            },  # one column twice in memory
             symbols=np.concatenate(symbols) if symbols else None,
+            labels=list(self.taken or []),
+            taken=self.roles.at,
             left_out=self._left_out(),
         )
 
-    def _left_out(self) -> list[str]:
-        used = {*self.roles.at.values(), self.when.date, self.when.clock, self.roles.symbol, self.roles.period}
+    def _left_out(self) -> list[int]:
+        used = {
+            *self.roles.at.values(),
+            self.when.date,
+            self.when.clock,
+            self.roles.symbol,
+            self.roles.period,
+        }
         names = self.taken or []
-        return [name for at, name in enumerate(names) if at not in used and name]
+        return [at for at, name in enumerate(names) if at not in used and name]
 
-    def _block(self, block: bytes, line: int) -> tuple[NDArray[np.int64], dict[str, Floats], NDArray[np.object_] | None]:
+    def _block(
+        self, block: bytes, line: int
+    ) -> tuple[NDArray[np.int64], dict[str, Floats], NDArray[np.object_] | None]:
         fast = self._numbers_alone(block)
         if fast is not None:
             codes, numbers = fast
@@ -247,7 +272,7 @@ class _Reader:
         if self.when != TimeColumns(date=0) or self.roles.symbol is not None or b'"' in block:
             return None
         codes = _first_field(block, ord(self.layout.delimiter))
-        if codes is None or block.count(self.layout.delimiter.encode()) != len(codes) * (self.layout.width - 1):
+        if codes is None or _count(block, self.layout.delimiter) != len(codes) * (self.layout.width - 1):
             return None
         try:
             frame = self._parse(block, sorted(self.roles.at.values()), np.float64)
@@ -260,25 +285,26 @@ class _Reader:
 
     def _parse(self, block: bytes, columns: Sequence[int], dtype: type) -> pd.DataFrame:
         """Read columns of a block, by position."""
-        text = {} if dtype is np.float64 else {"na_filter": False, "skipinitialspace": True}
-        return pd.read_csv(
+        options: dict[str, Any] = {**_EXACT, "dtype": dtype, "usecols": list(columns)}
+        if dtype is np.float64:
+            options["decimal"] = self.decimal
+        else:
+            options |= {"na_filter": False, "skipinitialspace": True}
+        frame: pd.DataFrame = pd.read_csv(
             io.BytesIO(block),
             sep=self.layout.delimiter,
             header=None,
             names=list(range(self.layout.width)),
-            usecols=list(columns),
-            dtype=dtype,
             index_col=False,
-            decimal=self.decimal if dtype is np.float64 else ".",
             engine="c",
             low_memory=False,
-            **text,  # type: ignore[arg-type]
-            **_EXACT,  # type: ignore[arg-type]
+            **options,
         )
+        return frame
 
     def _text_frame(self, block: bytes, columns: Sequence[int]) -> pd.DataFrame:
         try:
-            return self._parse(block, sorted(set(columns)), str)
+            return self._parse(block, sorted(set(columns)), object)
         except (pd.errors.ParserError, pd.errors.EmptyDataError):
             return pd.DataFrame({at: [] for at in columns}, dtype=object)
 
@@ -287,7 +313,10 @@ class _Reader:
         if self.when.clock is None:
             return dates
         clocks = frame[self.when.clock]
-        return [f"{date} {str(clock).strip()}{self.when.suffix}" for date, clock in zip(dates, clocks, strict=True)]
+        return [
+            f"{date} {str(clock).strip()}{self.when.suffix}"
+            for date, clock in zip(dates, clocks, strict=True)
+        ]
 
     def _any_block(
         self, block: bytes, line: int
@@ -297,17 +326,21 @@ class _Reader:
         extra = [at for at in (self.roles.symbol, self.roles.period, self.when.clock) if at is not None]
         frame = self._text_frame(block, [*self.roles.at.values(), self.when.date, *extra])
         filled = (frame.map(lambda cell: str(cell).strip()) != "").any(axis=1).to_numpy()
-        frame, lines = frame[filled].reset_index(drop=True), [n for n, some in zip(numbers, filled, strict=True) if some]
+        frame, lines = (
+            frame[filled].reset_index(drop=True),
+            [n for n, some in zip(numbers, filled, strict=True) if some],
+        )
         place: Callable[[int], str] = lambda row: f"line {lines[row]}"  # noqa: E731
         texts = self._time_texts(frame)
         times = self.times.read(code_points(texts), place)
         index = pd.DatetimeIndex(times)
         values = {
-            role: parse_numbers(self.reading, role, frame[at], index, self.decimal) for role, at in self.roles.at.items()
+            role: parse_numbers(self.reading, role, frame[at], index, self.decimal)
+            for role, at in self.roles.at.items()
         }
-        if self.roles.period is not None and len(set(frame[self.roles.period])) > 1:
+        if self.roles.period is not None and len(periods := set(frame[self.roles.period])) > 1:
             raise self.reading.error(
-                f"bars of several lengths, {listed(sorted(set(frame[self.roles.period])))}: expected one; select one first"
+                f"bars of several lengths, {listed(sorted(periods))}: expected one; select one first"
             )
         named = None if self.roles.symbol is None else frame[self.roles.symbol].to_numpy(dtype=object)
         return times, values, named
@@ -315,7 +348,9 @@ class _Reader:
     def _check_width(self, block: bytes, line: int) -> list[int]:
         """Return the line of each row; refuse a row of another number of fields."""
         numbers = []
-        for number, row in rows_of(self.reading, block.decode("utf-8", "replace"), self.layout.delimiter, line):
+        for number, row in rows_of(
+            self.reading, block.decode("utf-8", "replace"), self.layout.delimiter, line
+        ):
             if len(row) != self.layout.width:
                 extra = "" if self.layout.names is None else ", as in the header"
                 raise self.reading.error(
@@ -325,10 +360,9 @@ class _Reader:
         return numbers
 
 
-def _first_and_rest(sample: NDArray[np.uint32], rest: Callable[[], Iterator[NDArray[np.uint32]]]) -> Iterator[NDArray[np.uint32]]:
-    if len(sample):
-        yield sample
-    yield from rest()
+def _count(block: bytes, character: str) -> int:
+    """Return how often a character occurs, faster than `bytes.count` where it is in every line."""
+    return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord(character)))
 
 
 def _first_field(block: bytes, delimiter: int) -> NDArray[np.uint8] | None:
@@ -343,12 +377,10 @@ def _first_field(block: bytes, delimiter: int) -> NDArray[np.uint8] | None:
         return None
     if (data[starts + width] != delimiter).any():
         return None
-    codes = np.empty((width, len(starts)), dtype=np.uint8)
-    for column in range(width):
-        np.take(data, starts + column, out=codes[column])
-    if (codes == delimiter).any() or (codes == 10).any():
+    codes: NDArray[np.uint8] = np.lib.stride_tricks.sliding_window_view(data, width)[starts]
+    if (codes == delimiter).any() or (codes < 32).any() or (codes[:, [0, -1]] == 32).any():
         return None
-    return codes.T
+    return codes
 
 
 def _level_series(reading: Reading, roles: Roles, names: Sequence[str]) -> None:

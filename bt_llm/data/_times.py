@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ Ints: TypeAlias = NDArray[np.int64]
 Codes: TypeAlias = NDArray[Any]  # one row a time, one column a character, as unsigned numbers
 
 _MINUTE, _DAY = 60 * 10**9, 86_400 * 10**9
-_ABBREVIATIONS = {  # minutes east of UTC; those that name several zones, such as CST, IST and BST, are left out
+_ABBREVIATIONS = {  # minutes east of UTC; left out are those that name several zones, such as CST
     "UTC": 0, "GMT": 0, "Z": 0, "EST": -300, "EDT": -240, "MST": -420, "MDT": -360, "PST": -480, "PDT": -420,
     "WET": 0, "WEST": 60, "CET": 60, "CEST": 120, "EET": 120, "EEST": 180, "MSK": 180, "JST": 540, "KST": 540,
     "HKT": 480, "SGT": 480, "AEST": 600, "AEDT": 660,
@@ -32,7 +33,11 @@ def code_points(texts: Iterable[str]) -> Codes:
     """Return texts as rows of code points, padded with 0."""
     array = np.array([str(text).strip() for text in texts], dtype=np.str_)
     width = max(array.dtype.itemsize // 4, 1)
-    return array.view(np.uint32).reshape(len(array), width) if array.dtype.itemsize else np.zeros((len(array), 1), np.uint32)
+    return (
+        array.view(np.uint32).reshape(len(array), width)
+        if array.dtype.itemsize
+        else np.zeros((len(array), 1), np.uint32)
+    )
 
 
 def _text(row: Codes) -> str:
@@ -85,42 +90,48 @@ class TimeReader:
         codes = code_points([text])
         shape = self._shape(_text(_shapes_of(codes)[0]))
         return shape is not None and any(
-            not _civil(shape, codes, order)[1].any() for order in ((self.order,) if self.order else _open_orders(shape))
+            not _civil(shape, codes, order)[1].any()
+            for order in ((self.order,) if self.order else _open_orders(shape))
         )
 
     def orders(self, codes: Codes) -> set[str]:
         """Return the orders of day, month and year in which every row is a date; empty where none is open."""
         found: set[str] | None = None
+        first = self._shape(_text(_shapes_of(codes[:1])[0])) if len(codes) else None
+        if first is None or "a" not in first.parts:
+            return set()  # other times than the first are refused where they are read
         for rows, shape_text in _grouped(codes):
             shape = self._shape(shape_text)
-            if shape is None or "a" not in shape.parts:
+            if shape is None or shape.family != first.family:
                 continue
-            fitting = {order for order in _open_orders(shape) if not _civil(shape, codes[rows], order)[1].any()}
+            fitting = {
+                str(order) for order in _open_orders(shape) if not _civil(shape, codes[rows], order)[1].any()
+            }
             found = fitting if found is None else found & fitting
         return found or set()
 
-    def settle_order(self, blocks: Iterable[Codes]) -> None:
-        """Find the order of day, month and year: stated, the form's, or the only one that all times allow."""
-        possible: set[str] | None = None
-        example = ""
-        for codes in blocks:
-            fitting = self.orders(codes)
-            if not fitting:
-                continue
-            example = example or _text(codes[0])
-            possible = fitting if possible is None else possible & fitting
+    def settle_order(self, sample: Codes, rest: Callable[[], Iterable[Codes]] = tuple) -> None:
+        """Find the order of day, month and year: stated, the form's, or the only one that all times allow.
+
+        The rest of the times is looked through only where a sample leaves the order open.
+        """
+        possible = self.orders(sample)
+        self.order = self._stated_order(possible)
+        if not possible or self.order:
+            return
+        for codes in rest():
+            possible &= self.orders(codes)
             self.order = self._stated_order(possible)
-            if self.order:
+            if not possible or self.order:
                 return
-        if possible:
-            raise self.reading.error(
-                f"day and month may be in either order in every date, such as {example!r}: "
-                "give day_first=True or False, or a time_format such as '%d/%m/%Y'"
-            )
+        raise self.reading.error(
+            f"day and month may be in either order in every date, such as {_text(sample[0])!r}: "
+            "give day_first=True or False, or a time_format such as '%d/%m/%Y'"
+        )
 
     def _stated_order(self, possible: set[str]) -> str | None:
         day_first = self.reading.format.day_first
-        if day_first is not None:
+        if possible and day_first is not None:
             return "dmy" if day_first else "mdy"
         if len(possible) == 1:
             order = next(iter(possible))
@@ -161,13 +172,15 @@ class TimeReader:
             utc = pd.DatetimeIndex(local).tz_localize(zone).tz_convert("UTC").tz_localize(None)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise self.reading.error(
-                f"time {_text(codes[0])[:40]!r}: zone {name!r} is not known or leaves an hour open ({error}); "
-                "expected an offset, UTC or an IANA name; give zone, such as 'America/Chicago'"
+                f"time {_text(codes[0])[:40]!r}: zone {name!r} is not known or leaves an hour open "
+                f"({error}); expected an offset, UTC or an IANA name; give zone, such as 'America/Chicago'"
             ) from error
         self.zones.add(zone.key)
         return (local - utc.as_unit("ns").asi8) // _MINUTE
 
-    def _keep_offsets(self, codes: Codes, offsets: Ints, zoned: NDArray[np.bool_], place: Callable[[int], str]) -> None:
+    def _keep_offsets(
+        self, codes: Codes, offsets: Ints, zoned: NDArray[np.bool_], place: Callable[[int], str]
+    ) -> None:
         """Keep a block's offsets; all times have a zone, or none has."""
         for row, has in ((int(zoned.argmax()), zoned.any()), (int(zoned.argmin()), not zoned.all())):
             if has and not self.texts[int(not zoned[row])]:
@@ -206,10 +219,17 @@ class TimeReader:
                 f"{place}: time {text[:40]!r} does not fit time_format={time_format!r}: "
                 "expected a strptime format that fits every time"
             )
-        family = f", all {self.family} as the times before it" if self.family not in ("", "year first") else ""
+        if re.fullmatch(r"\d{5}(\.\d+)?", text):
+            return self.reading.error(
+                f"{place}: time {text!r} looks like Excel's count of days: save dates as dates, or give the "
+                "frame in which pandas.to_datetime(..., unit='D', origin='1899-12-30') has read them"
+            )
+        family = (
+            f", all {self.family} as the times before it" if self.family not in ("", "year first") else ""
+        )
         return self.reading.error(
-            f"{place}: time {text[:40]!r}: expected year first, as 2024-01-31 or 2024-01-31 09:30:00{family}; "
-            "for another form give time_format, such as '%m/%d/%Y' or '%d/%m/%Y'"
+            f"{place}: time {text[:40]!r}: expected year first, as 2024-01-31 or 2024-01-31 09:30:00"
+            f"{family}; for another form give time_format, such as '%m/%d/%Y' or '%d/%m/%Y'"
         )
 
 
@@ -229,23 +249,24 @@ def _shapes_of(codes: Codes) -> Codes:
 
 
 def _grouped(codes: Codes) -> list[tuple[Any, str]]:
-    """Return the rows of each shape, and the shape."""
+    """Return the rows of each shape, and the shape; in the order in which they first occur."""
     shapes = _shapes_of(codes)
     if not len(shapes):
         return []
     if (shapes == shapes[0]).all():
         return [(slice(None), _text(shapes[0]))]
     joined = np.ascontiguousarray(shapes.astype(np.uint32)).view(f"<U{shapes.shape[1]}").ravel()
-    unique, inverse = np.unique(joined, return_inverse=True)
-    return [(np.flatnonzero(inverse == number), str(text)) for number, text in enumerate(unique)]
+    unique, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
+    return [(np.flatnonzero(inverse == number), str(unique[number])) for number in np.argsort(first)]
 
 
 def _number(codes: Codes, span: tuple[int, int]) -> Ints:
     """Return the whole number that stands in some columns."""
-    total = np.zeros(len(codes), dtype=np.int64)
-    for column in range(*span):
+    start, stop = span
+    total = (codes[:, start] - 48).astype(np.int64)
+    for column in range(start + 1, stop):
         total *= 10
-        total += codes[:, column].astype(np.int64) - 48
+        total += codes[:, column] - 48
     return total
 
 
@@ -276,7 +297,9 @@ def _civil(shape: Shape, codes: Codes, order: str | None) -> tuple[Ints, NDArray
     return days.astype("datetime64[D]").astype(np.int64) * _DAY + clock, bad | wrong
 
 
-def _clock(value: dict[str, Ints], shape: Shape, parts: dict[str, tuple[int, int]]) -> tuple[Ints, NDArray[np.bool_]]:
+def _clock(
+    value: dict[str, Ints], shape: Shape, parts: dict[str, tuple[int, int]]
+) -> tuple[Ints, NDArray[np.bool_]]:
     """Return nanoseconds since midnight, and which rows are no time of day."""
     zero = np.zeros_like(next(iter(value.values())))
     hour, minute, second = (value.get(letter, zero) for letter in "HiS")
@@ -349,4 +372,6 @@ def check_format(reading: Reading) -> None:
     """Refuse a time format with a directive that is not known."""
     time_format = reading.format.time_format
     if time_format is not None and isinstance(wrong := compile_format(time_format), str):
-        raise reading.error(f"time_format={time_format!r}: {wrong}; expected a strptime format such as '%m/%d/%Y'")
+        raise reading.error(
+            f"time_format={time_format!r}: {wrong}; expected a strptime format such as '%m/%d/%Y'"
+        )
