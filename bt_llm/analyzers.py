@@ -11,11 +11,10 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advisor import Usage
+from bt_llm.advice import Usage
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AttachedGate, attached_gates
-from bt_llm.indicators import LLMAdvice, find_advice
-from bt_llm.lines import require_bars, value_now
+from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
 
 __all__ = ["LLMAnalyzer"]
 
@@ -74,7 +73,7 @@ class LLMAnalyzer(bt.Analyzer):
         with an earlier one, and those that were asked and have none, because it did not come in time or
         failed; of every `LLMAdvice`, added up.
     ``distinct``, ``cache_hits``, ``model_calls``, ``model_seconds``, ``tokens``
-        Distinct cells, and what answering cost; see `bt_llm.advisor.Usage`.
+        Distinct cells, and what answering cost; see `bt_llm.advice.Usage`.
     ``verdicts``
         Bars by what they show, an earlier answer included: ``bullish``, ``neutral``, ``bearish``,
         ``invalid``, and ``not_asked`` for those without an answer, the warm-up included; they sum to

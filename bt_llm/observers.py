@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import backtrader as bt
 
-from bt_llm.indicators import find_advice
-from bt_llm.lines import value_now
+from bt_llm.indicators import find_advice, value_now
 
 __all__ = ["LLMMarks"]
 

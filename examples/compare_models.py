@@ -7,7 +7,7 @@ With Llama 3.2 files in models/: python examples/compare_models.py Llama-3.2-1B 
 import sys
 from pathlib import Path
 
-from bt_llm.research.comparison import compare_models
+from bt_llm.research import compare_models
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ an answer to rely on use a few hundred, with n_jobs=-1.
 from pathlib import Path
 
 from bt_llm import AdvisorConfig, Gate
-from bt_llm.research.significance import gate_test
+from bt_llm.research import gate_test
 
 ROOT = Path(__file__).resolve().parent.parent
 

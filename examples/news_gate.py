@@ -6,9 +6,9 @@ Run: python examples/news_gate.py
 """
 
 from bt_llm import gate_study
-from bt_llm.analysts import AnalystConfig, Headlines, NewsAnalyst
-from bt_llm.data import load_bars, shipped
-from bt_llm.news_gate import NewsGate
+from bt_llm.advice import AnalystConfig, NewsAnalyst
+from bt_llm.data import Headlines, load_bars, shipped
+from bt_llm.gates import NewsGate
 
 
 def main(model: str = "smollm2", bars: int | None = None) -> None:

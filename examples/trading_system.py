@@ -6,7 +6,7 @@ Run: python examples/trading_system.py [model]
 import sys
 
 from bt_llm import ModelManager
-from bt_llm.analysts import MarketAnalysis, MarketAnalystAgent, Regime, RiskLevel
+from bt_llm.advice import MarketAnalysis, MarketAnalystAgent, Regime, RiskLevel
 
 SIZES = {RiskLevel.LOW: 1.0, RiskLevel.MEDIUM: 0.5, RiskLevel.HIGH: 0.25}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bt_llm import AdvisorConfig, Gate
 from bt_llm.data import shipped
-from bt_llm.research.walk_forward import WalkForward
+from bt_llm.research import WalkForward
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import backtrader as bt
 
 from bt_llm import attach_gate
 from bt_llm.data import shipped
-from bt_llm.regime import REGIMES, RISK_LEVELS, MarketRegime
+from bt_llm.indicators import MarketRegime
+from bt_llm.indicators._regime import REGIMES, RISK_LEVELS
 
 RANGING, TRENDING, VOLATILE = REGIMES.values()
 LOW, MEDIUM, HIGH = RISK_LEVELS.values()

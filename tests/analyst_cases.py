@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bt_llm.analysts import MarketAnalystAgent, NewsAnalyst, TradeAnalyst
-from bt_llm.backends.base import Answer, Prompt
-from bt_llm.backends.scripted import ScriptedBackend
+from bt_llm.advice import MarketAnalystAgent, NewsAnalyst, TradeAnalyst
 from bt_llm.cache import VerdictCache
+from bt_llm.models import Answer, Prompt, ScriptedBackend
 
 NEWS = {"sentiment": "Bullish", "confidence": 80, "impact": "High", "explanation": "Tighter policy."}
 MARKET = {"regime": "Trending", "risk_level": "Low", "recommendations": ["Trail stops.", "Add on dips."]}

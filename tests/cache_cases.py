@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bt_llm.backends.base import ModelIdentity
-from bt_llm.records import Question, Record
-from bt_llm.verdict import Verdict
+from bt_llm.cache import Record
+from bt_llm.cache._records import Question
+from bt_llm.models import ModelIdentity
+from bt_llm.verdicts import Verdict
 
 MODEL = "ab" * 32
 TEMPLATE = "cd" * 32

@@ -7,8 +7,9 @@ import signal
 from pathlib import Path
 
 import hypothesis
-import planted
 import pytest
+
+from tests import planted
 
 # Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
 hypothesis.settings.register_profile("bt_llm", deadline=None, derandomize=True)

@@ -11,7 +11,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from bt_llm.advisor import AdvisorConfig
+from bt_llm.advice import AdvisorConfig
 from bt_llm.indicators import LLMAdvice
 
 TREND = AdvisorConfig(model="scripted:trend", cache_mode="off")

@@ -7,14 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from research_cases import Alternate, gate_of, random_walk
-
-from bt_llm.advisor import Advisor
+from bt_llm.advice import Advisor
 from bt_llm.backtest import gate_study
 from bt_llm.report import write_report
-from bt_llm.research.comparison import compare_models
-from bt_llm.research.significance import gate_test
-from bt_llm.research.walk_forward import WalkForward
+from bt_llm.research import WalkForward, compare_models, gate_test
+from tests.research_cases import Alternate, gate_of, random_walk
 
 KINDS = ("run", "test", "compare", "walk-forward")
 EVIL = "<script>alert('x')</script>\"&{{ 7*7 }}"

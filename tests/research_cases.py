@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import backtrader as bt
 import numpy as np
 import pandas as pd
-from engines import QuickAdvice
 
 from bt_llm import statistics
-from bt_llm.advisor import AdvisorConfig
+from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import periods_per_year
-from bt_llm.gates import LONG, SHORT, Gate, attach_gate
-from bt_llm.nulls import Answers, RandomGate
+from bt_llm.gates import LONG, SHORT, Answers, Gate, RandomGate, attach_gate
+from tests.engines import QuickAdvice
 
 HOLD, SIZE, CASH = 3, 50, 10_000.0
 

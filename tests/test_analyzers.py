@@ -8,13 +8,13 @@ import pickle
 import backtrader as bt
 import numpy as np
 import pytest
-from engines import RANDOM, QuickAdvice, line, run, walk
 
-from bt_llm.advisor import AdvisorConfig
+from bt_llm.advice import AdvisorConfig
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import Gate, NeverOpen, attach_gate
-from bt_llm.verdict import Verdict
+from bt_llm.verdicts import Verdict
+from tests.engines import RANDOM, QuickAdvice, line, run, walk
 
 VERDICTS = {
     "up": Verdict(bullish=0.7, neutral=0.2, bearish=0.1),

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bt_llm.backends.base import Prompt
-from bt_llm.backends.llama import LlamaBackend
 from bt_llm.data import load_bars, shipped
-from bt_llm.model_gguf import read_facts
+from bt_llm.models import LlamaBackend, Prompt, read_facts
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
 OWN = ("bench_cold", "bench_floor", "bench_growth", "bench_import", "bench_memory", "bench_warm")

@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 
 from bt_llm import run_backtest
-from bt_llm.backtest import bars_feed
+from bt_llm.backtest import bars_feed, load_strategy
 from bt_llm.data import load_bars, shipped
 from bt_llm.feeds import ArrayFeed, FrameFeed
-from bt_llm.lines import copy_values
+from bt_llm.indicators import copy_values
 from bt_llm.research.walk_forward._windows import Bars
-from bt_llm.strategy_files import load_strategy
 from tests.engines import MODES, bits, walk
 
 FEEDS = {
@@ -172,7 +171,7 @@ def test_a_backtest_is_the_same_to_the_last_digit(
     frame = bars_feed(bars).p.timeframe, bars_feed(bars).p.compression
     assert frame == (bt.TimeFrame.Minutes, 60)
     monkeypatch.setattr(
-        "bt_llm.backtest.bars_feed",
+        "bt_llm.backtest._run.bars_feed",
         lambda bars: FEEDS["pandas"](bars, timeframe=frame[0], compression=frame[1]),
     )
     expected = run_backtest(strategy, bars, **mode)

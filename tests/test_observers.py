@@ -4,9 +4,9 @@ import math
 
 import backtrader as bt
 import pytest
-from engines import RANDOM, QuickAdvice, bits, line, run, walk
 
 from bt_llm.observers import LLMMarks
+from tests.engines import RANDOM, QuickAdvice, bits, line, run, walk
 
 
 class Advised(bt.Strategy):

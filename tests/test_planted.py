@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from planted import CORE, SECRET, files_with, forms
+
+from tests.planted import CORE, SECRET, files_with, forms
 
 HEAD = """\
 import base64, logging, os

@@ -3,14 +3,14 @@ from __future__ import annotations
 import backtrader as bt
 import numpy as np
 import pytest
-from engines import BULLISH, RANDOM, QuickAdvice, line, run, walk
 
-from bt_llm.advisor import AdvisorConfig
+from bt_llm.advice import AdvisorConfig
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.indicators import find_advice
 from bt_llm.sizers import LLMSizer
+from tests.engines import BULLISH, RANDOM, QuickAdvice, line, run, walk
 
 BEARISH = AdvisorConfig(model="scripted:contrarian", cache_mode="off", calibration="none")
 

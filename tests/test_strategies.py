@@ -9,10 +9,10 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
-from engines import BULLISH, MODES, RANDOM, TREND, QuickAdvice, bits, run, walk
 
+from bt_llm.backtest import load_strategy
 from bt_llm.gates import LONG, SHORT, Gate, NeverOpen
-from bt_llm.strategy_files import load_strategy
+from tests.engines import BULLISH, MODES, RANDOM, TREND, QuickAdvice, bits, run, walk
 
 NAMES = ["sma_cross.py:GatedSmaCross", "rsi_reversion.py:GatedRsiReversion", "donchian.py:GatedDonchian"]
 QUICK = {

@@ -27,7 +27,7 @@ def write_tiny_model(
     path: Path, *, add_bos: bool = True, file_type: int = LlamaFileType.MOSTLY_Q4_K_M
 ) -> Path:
     """Write the model, quantised by llama.cpp."""
-    from bt_llm.backends.native import library
+    from bt_llm.models.llama._native import library
 
     full = path.with_suffix(".f32.gguf")
     _write_full(full, add_bos)

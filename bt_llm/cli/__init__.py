@@ -7,19 +7,17 @@ import sys
 
 import typer
 
-from bt_llm.cli import (
-    ask,
-    backtests,
-    cache,
-    doctor,
-    models,
-    plan,
-    policy,
-    reproduce,
-    research,
-    walkforward,
-)
-from bt_llm.cli.output import complain
+from bt_llm.cli import _ask as ask
+from bt_llm.cli import _backtests as backtests
+from bt_llm.cli import _cache as cache
+from bt_llm.cli import _doctor as doctor
+from bt_llm.cli import _models as models
+from bt_llm.cli import _plan as plan
+from bt_llm.cli import _policy as policy
+from bt_llm.cli import _reproduce as reproduce
+from bt_llm.cli import _research as research
+from bt_llm.cli import _walkforward as walkforward
+from bt_llm.cli._output import complain
 from bt_llm.exceptions import BtLlmError
 
 __all__ = ["app", "main"]

@@ -36,9 +36,10 @@ def load_bars(
     ----------
     source : path or DataFrame
         A file as vendors give it: CSV of any delimiter, with a header or without; JSON; parquet or feather;
-        packed with gzip, zip, xz or bzip2; text in UTF-8, UTF-16 or what its bytes prove. Or a frame, which is
-        not changed. What the source proves is taken; what two readings leave open is refused, and the
-        option named that decides it. ``close`` is needed, and never taken from ``Adj Close`` unless that is stated.
+        packed with gzip, zip, xz or bzip2; text in UTF-8, UTF-16 or what its bytes prove. Or a frame, which
+        is not changed. What the source proves is taken; what two readings leave open is refused, and the
+        option named that decides it. ``close`` is needed, and taken from ``Adj Close`` only where that is
+        stated.
     format : BarFormat, optional
         What is stated about the source.
     **stated

@@ -221,8 +221,8 @@ FORMS = (
         name="QuantConnect Lean",
         first="00000000 00:00",
         width=6,
-        whole="ten-thousandths, as QuantConnect's Lean writes them: divide open, high, low and close by 10000 "
-        "in a frame, or give decimal='.' if they are whole",
+        whole="ten-thousandths, as QuantConnect's Lean writes them: divide the prices by 10000 in a "
+        "frame, or give decimal='.' if they are whole",
     ),
     Form(
         name="MetaTrader 4 or HistData",

@@ -6,14 +6,18 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import pandas as pd
+
+from bt_llm.data._files import TextFile, kind_of
 from bt_llm.data._names import PRICES, fields_of, prefixed
 from bt_llm.data._numbers import MISSING, is_number
 from bt_llm.data._reading import Reading, listed
 from bt_llm.data._shapes import clock_shape
 from bt_llm.data._times import TimeReader
 
-__all__ = ["Layout", "find_layout", "rows_of"]
+__all__ = ["Layout", "find_layout", "is_clock", "read_csv", "rows_of", "time_field"]
 
 _DELIMITERS = (",", ";", "\t", "|")
 _BEFORE = 40  # lines that may stand before the header
@@ -278,3 +282,20 @@ def _priced(row: Sequence[str], width: int) -> bool:
     """Return whether a row without a time has the numbers of a bar."""
     numbers = sum(is_number(cell) for cell in row if cell.strip().lower() not in MISSING)
     return len(row) == width and numbers > 0
+
+
+def read_csv(reading: Reading, path: Path) -> pd.DataFrame:
+    """Return the fields of a CSV with commas and a header as text, and keep the number of each line."""
+    file = TextFile(reading, path, kind_of(reading, path))
+    text = b"".join(file.blocks(0, file.size)).decode("utf-8", "replace")
+    numbered = list(rows_of(reading, text, ","))
+    if not numbered:
+        raise reading.error("the file is empty: expected a header and at least one row")
+    (_, header), body = numbered[0], numbered[1:]
+    for line, row in body:
+        if len(row) != len(header):
+            raise reading.error(
+                f"line {line} has {len(row)} fields: expected {len(header)}, as in the header"
+            )
+    reading.place = lambda row: f"line {body[row][0]}"
+    return pd.DataFrame([row for _, row in body], columns=pd.Index(header, dtype=object), dtype=object)

@@ -27,9 +27,9 @@ class Language:
 
 _LANGUAGES = (
     Language(  # English, and what vendors call columns in their interfaces
-        time="time|date|datetime|timestamp|date time|gmt time|local time|utc time|unix|unix timestamp|unixtime"
-        "|epoch|open time|start time|trade date|trading date|trade time|exchange date|observation date|begin"
-        "|candle begin time|kline open time|t|tradedate|day|caldt|datadate|date gmt|time utc|date utc|dt"
+        time="time|date|datetime|timestamp|date time|gmt time|local time|utc time|unix|unix timestamp"
+        "|unixtime|epoch|open time|start time|trade date|trading date|trade time|exchange date|observation date"
+        "|begin|candle begin time|kline open time|t|tradedate|day|caldt|datadate|date gmt|time utc|date utc|dt"
         "|window start",
         open="open|open price|opening price|px open|open prc|opening|trade open|openprice|first",
         high="high|high price|px high|high 1|max|maximum|trade high|highprice",

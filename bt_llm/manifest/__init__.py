@@ -1,29 +1,5 @@
-"""Run manifests: everything a backtest was made of and what came of it, so that it can be run again.
+"""A run written down, and run again."""
 
-`write_manifest` writes one after a run, `read_manifest` reads and checks it, and `reproduce` runs it again
-from stored verdicts, without a model, and names the first thing that is not the same.
-"""
+import lazy_loader
 
-from bt_llm.manifest._document import (
-    DataFacts,
-    ModelFacts,
-    RunFacts,
-    RunManifest,
-    StrategyFacts,
-    read_manifest,
-)
-from bt_llm.manifest._reproduce import Difference, Reproduction, reproduce
-from bt_llm.manifest._write import write_manifest
-
-__all__ = [
-    "DataFacts",
-    "Difference",
-    "ModelFacts",
-    "Reproduction",
-    "RunFacts",
-    "RunManifest",
-    "StrategyFacts",
-    "read_manifest",
-    "reproduce",
-    "write_manifest",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_llm.backends.base import canonical_json
+from bt_llm.cache import strict_json
 from bt_llm.exceptions import CacheCorruptError, ConfigError
-from bt_llm.store import strict_json
-from bt_llm.verdict import Verdict
+from bt_llm.models import canonical_json
+from bt_llm.verdicts import Verdict
 
 __all__ = [
     "TRADE_COLUMNS",

@@ -27,23 +27,22 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from bt_llm.advisor import AdvisorConfig
-from bt_llm.backends.base import canonical_json
+from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest._files import stored_path
+from bt_llm.models import canonical_json
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["ADVISOR", "Decoder", "Encoder", "checked_template", "model_name", "template_facts"]
 
-ADVISOR = "bt_llm.advisor:AdvisorConfig"
+ADVISOR = "bt_llm.advice:AdvisorConfig"
 """Type of an advisor's JSON form; the only one whose fields are not simply the dataclass's."""
 
-_OURS = re.compile(r"bt_llm(\.[a-z][a-z0-9_]*)+")
+_OURS = re.compile(r"bt_llm\.[a-z]+")
 _STRATEGY = "strategy"
 _MAX_LITERAL = 2**20
 
@@ -142,6 +141,8 @@ class Encoder:
         name, module = value.__qualname__, value.__module__
         if self._is_in_strategy(name, value):
             return f"{_STRATEGY}:{name}"
+        if module.startswith("bt_llm."):
+            module = ".".join(module.split(".")[:2])  # the room, whose public names stay when files move
         shipped = module.split(".")[0] in ("bt_llm", "backtrader")
         if shipped and getattr(sys.modules.get(module), name, None) is value:
             return f"{module}:{name}"
@@ -232,17 +233,17 @@ class Decoder:
 
     def _found(self, where: str, name: Any) -> Any:
         module_name, _, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
-        module: ModuleType | None = None
+        value = None
         if module_name == _STRATEGY:
-            module = self.module
+            value = vars(self.module).get(attribute)
         elif module_name.split(".")[0] == "backtrader":
-            module = sys.modules.get(module_name)
+            value = vars(sys.modules.get(module_name, object)).get(attribute)
         elif _OURS.fullmatch(module_name):
             try:
-                module = importlib.import_module(module_name)
-            except ImportError as error:
+                room = importlib.import_module(module_name)
+                value = getattr(room, attribute) if attribute in room.__all__ else None
+            except (ImportError, AttributeError) as error:
                 raise ConfigError(f"{where}: {name!r} is not in this bt_llm ({error})") from error
-        value = vars(module).get(attribute) if module else None
         if not (isinstance(value, type) or inspect.isfunction(value)):
             raise ConfigError(
                 f"{where}: {name!r:.80} is no class or function of the strategy's file, bt_llm or backtrader"

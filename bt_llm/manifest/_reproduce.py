@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bt_llm.backtest import gate_study, run_backtest
-from bt_llm.cache import VerdictCache
+from bt_llm.backtest import gate_study, load_strategy, run_backtest
+from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.gates import GateProtocol
 from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest
 from bt_llm.manifest._encoding import ADVISOR, Decoder, checked_template, template_facts
 from bt_llm.manifest._files import find_file, text_sha256
 from bt_llm.manifest._write import Source, data_facts, run_facts, versions
-from bt_llm.records import StoredAnswer
-from bt_llm.strategy_files import load_strategy
-from bt_llm.verdict import Verdict
+from bt_llm.verdicts import Verdict
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
 

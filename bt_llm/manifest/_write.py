@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 import bt_llm
-from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.backends.base import canonical_json
-from bt_llm.backtest import BacktestResult, GateStudy
+from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.backtest import BacktestResult, GateStudy, load_strategy
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest._document import (
@@ -32,8 +31,8 @@ from bt_llm.manifest._document import (
 )
 from bt_llm.manifest._encoding import Encoder, model_name
 from bt_llm.manifest._files import stored_path, text_sha256
-from bt_llm.strategy_files import load_strategy
-from bt_llm.verdict import Verdict
+from bt_llm.models import canonical_json
+from bt_llm.verdicts import Verdict
 
 __all__ = ["Source", "data_facts", "run_facts", "versions", "write_manifest"]
 

@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bt_llm.advisor import Advisor, AdvisorConfig
+from bt_llm.advice import Advisor, AdvisorConfig, Policy
 from bt_llm.backtest import BacktestResult, GateStudy
 from bt_llm.exceptions import BtLlmError, DataError, MissingExtraError
 from bt_llm.gates import Gate
-from bt_llm.policy import Policy
 from bt_llm.report._pictures import fold_strips, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.report._tables import count, metrics_table, number, percent, trades_table
-from bt_llm.research.comparison import ModelComparison
-from bt_llm.research.findings import Bootstrap, interval, is_shown
-from bt_llm.research.scoring import judge
-from bt_llm.research.significance import GateTest
-from bt_llm.research.walk_forward import AskedModel, WalkForwardResult
+from bt_llm.research import (
+    AskedModel,
+    Bootstrap,
+    GateTest,
+    ModelComparison,
+    WalkForwardResult,
+    interval,
+    is_shown,
+    judge,
+)
 
 __all__ = ["Section", "asked_alike", "configs_of", "folds_text", "gate_of", "sections", "verdicts_of"]
 

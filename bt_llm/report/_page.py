@@ -18,19 +18,16 @@ import markupsafe
 import pandas as pd
 
 import bt_llm
-from bt_llm.advisor import Advisor, AdvisorConfig
+from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
-from bt_llm.calibration import Prior
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.report._content import asked_alike, configs_of, folds_text, sections, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
-from bt_llm.research.comparison import ModelComparison
-from bt_llm.research.findings import plain
-from bt_llm.research.significance import GateTest
-from bt_llm.research.walk_forward import WalkForwardResult
+from bt_llm.research import GateTest, ModelComparison, WalkForwardResult, plain
+from bt_llm.verdicts import Prior
 
 __all__ = ["Reportable", "write_csv", "write_report"]
 
@@ -101,7 +98,7 @@ def write_report(
     kind, summary = _kind(result)
     bars = None if data is None else load_bars(data)
     parts = list(sections(result, bars))
-    script = resources.files("bt_llm").joinpath("templates/report.js").read_text(encoding="utf-8")
+    script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = (
         environment()

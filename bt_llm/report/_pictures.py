@@ -9,8 +9,7 @@ import numpy as np
 from bt_llm.report._tables import number, percent
 
 if TYPE_CHECKING:
-    from bt_llm.research.null_runs import NullRuns
-    from bt_llm.research.walk_forward import WalkForwardResult
+    from bt_llm.research import NullRuns, WalkForwardResult
 
 __all__ = ["fold_strips", "histogram", "stability"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jinja2
 
+from bt_llm.advice import Panel, signed
 from bt_llm.exceptions import ConfigError
-from bt_llm.policy import Panel, signed
 
 __all__ = ["environment", "ink", "shade", "write_page", "write_policy_html"]
 
@@ -46,7 +46,7 @@ def ink(value: float, scale: float = 1.0) -> str:
 def environment() -> jinja2.Environment:
     """Return the templates; every value is escaped, and a misspelt name is an error."""
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("bt_llm", "templates"),
+        loader=jinja2.PackageLoader("bt_llm.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

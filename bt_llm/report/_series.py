@@ -109,7 +109,7 @@ def price(
     bars : DataFrame
         Open, high, low and close by time.
     verdicts : DataFrame, optional
-        ``answer`` and ``confidence`` by time; see `bt_llm.research.scoring.Judged`.
+        ``answer`` and ``confidence`` by time; see `bt_llm.research.Judged`.
     trades : DataFrame
         With the columns of `BacktestResult.trades`.
     stretches : sequence of Stretch

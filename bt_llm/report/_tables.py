@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.csv_files import save_csv
+from bt_llm.data import save_csv
 from bt_llm.exceptions import ConfigError
 
 __all__ = ["METRICS", "Table", "count", "metrics_table", "number", "percent", "trades_table", "write_tables"]
@@ -106,7 +106,7 @@ def write_tables(
     trades : mapping of str to DataFrame
         By run; the column ``run`` has the name.
     verdicts : mapping of str to DataFrame, optional
-        By model; see `bt_llm.research.scoring.Judged`.
+        By model; see `bt_llm.research.Judged`.
 
     Returns
     -------

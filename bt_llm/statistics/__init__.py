@@ -14,47 +14,6 @@ refused with `DataError`, never dropped. Only `paired_bootstrap` needs more than
 ``arch``, from ``pip install 'bt-llm[research]'``.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from bt_llm.statistics.agreement import (
-    McNemarMethod,
-    agreement_matrix,
-    brier_score,
-    cohens_kappa,
-    mcnemar,
-    reliability_table,
-)
-from bt_llm.statistics.overfitting import OverfittingResult, Statistic, probability_of_backtest_overfitting
-from bt_llm.statistics.performance import calmar_ratio, max_drawdown, sharpe_ratio, sortino_ratio
-from bt_llm.statistics.resampling import BootstrapResult, paired_bootstrap, rank_p_value
-from bt_llm.statistics.selection import (
-    ReturnMoments,
-    deflated_sharpe_ratio,
-    expected_max_sharpe,
-    min_track_record_length,
-    probabilistic_sharpe_ratio,
-)
-
-__all__ = [
-    "BootstrapResult",
-    "McNemarMethod",
-    "OverfittingResult",
-    "ReturnMoments",
-    "Statistic",
-    "agreement_matrix",
-    "brier_score",
-    "calmar_ratio",
-    "cohens_kappa",
-    "deflated_sharpe_ratio",
-    "expected_max_sharpe",
-    "max_drawdown",
-    "mcnemar",
-    "min_track_record_length",
-    "paired_bootstrap",
-    "probabilistic_sharpe_ratio",
-    "probability_of_backtest_overfitting",
-    "rank_p_value",
-    "reliability_table",
-    "sharpe_ratio",
-    "sortino_ratio",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

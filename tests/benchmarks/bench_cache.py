@@ -24,12 +24,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         argv,
         add=lambda parser: parser.add_argument("--model", default="scripted:trend", help="who is asked"),
     )
-    from bt_llm.advisor import Advisor, AdvisorConfig
-    from bt_llm.backtest import run_backtest
+    from bt_llm.advice import Advisor, AdvisorConfig
+    from bt_llm.backtest import load_strategy, run_backtest
     from bt_llm.cache import VerdictCache
     from bt_llm.data import load_bars, shipped
     from bt_llm.gates import Gate
-    from bt_llm.strategy_files import load_strategy
 
     strategy = load_strategy(f"{shipped('sma_cross.py')}:GatedSmaCross")
     bars = load_bars(shipped("eurusd_hourly.csv"))

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def _cold_and_again(model: str) -> list[tuple[float, dict[str, Any]]]:
     """Return seconds and advice of a run from nothing, and of one that finds its cache."""
-    from bt_llm.advisor import Advisor, AdvisorConfig
+    from bt_llm.advice import Advisor, AdvisorConfig
     from bt_llm.backtest import run_backtest
     from bt_llm.data import shipped
     from bt_llm.gates import Gate
@@ -116,18 +116,16 @@ class _Naive:
     """The model asked bar by bar, in words."""
 
     def __init__(self, model: str) -> None:
-        from bt_llm.backends.llama import LlamaModel
-        from bt_llm.backends.native import cpu_threads
-        from bt_llm.config import ModelConfig
+        from bt_llm.models import LlamaModel, ModelConfig
+        from bt_llm.models.llama._native import cpu_threads
 
         self._llama = LlamaModel(ModelConfig(model_path=model, n_threads=cpu_threads()))
         self.written = 0
 
     def __enter__(self) -> _Naive:
-        from bt_llm.backends.llama import identify
-        from bt_llm.model_files import find_model
+        from bt_llm.models import find_model, identify
         from bt_llm.prompts import PromptTemplate
-        from bt_llm.state import StateSpace
+        from bt_llm.verdicts import StateSpace
 
         self._llama.load()
         self._space = StateSpace()

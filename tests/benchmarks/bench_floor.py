@@ -62,11 +62,9 @@ class Bench:
         numerics: str = "canonical",
         tree: bool = False,
     ) -> None:
-        from bt_llm.backends.base import ModelIdentity
-        from bt_llm.backends.llama import LlamaBackend
-        from bt_llm.model_gguf import read_facts
+        from bt_llm.models import LlamaBackend, ModelIdentity, read_facts
         from bt_llm.prompts import PromptTemplate
-        from bt_llm.state import StateSpace
+        from bt_llm.verdicts import StateSpace
 
         facts, template, space = read_facts(path), PromptTemplate.load("market"), StateSpace()
         identity = ModelIdentity(
@@ -115,7 +113,7 @@ class Bench:
         return self.tree and self.tokens < self.plain_tokens
 
     def _count_plain_tokens(self) -> int:
-        from bt_llm.backends.scorer import Scorer
+        from bt_llm.models.llama._scorer import Scorer
 
         session = self.backend.session
         tokenised = [session.tokenise(prompt, self.numerics) for prompt in self.prompts]

@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _run(bars: pd.DataFrame, model: str) -> dict[str, Any]:
-    from bt_llm.advisor import AdvisorConfig
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import run_backtest
     from bt_llm.gates import Gate
 
@@ -142,9 +142,9 @@ def _timed_classes() -> tuple[Any, Any, Any]:
     """Return a strategy, an advice indicator and an RSI that add up the time of their own lines."""
     import backtrader as bt
 
+    from bt_llm.backtest import load_strategy
     from bt_llm.data import shipped
     from bt_llm.indicators import LLMAdvice
-    from bt_llm.strategy_files import load_strategy
 
     class TimedAdvice(LLMAdvice):
         seconds = with_children = 0.0

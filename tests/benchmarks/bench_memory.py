@@ -91,10 +91,9 @@ def _peak_mb() -> float:
 
 
 def _use_scorer(path: Path) -> dict[str, Any]:
-    from bt_llm.backends.llama import LlamaBackend
-    from bt_llm.backends.memory import estimate_memory_mb
+    from bt_llm.models import LlamaBackend, estimate_memory_mb
     from bt_llm.prompts import PromptTemplate
-    from bt_llm.state import StateSpace
+    from bt_llm.verdicts import StateSpace
 
     backend = LlamaBackend(path)
     template, space = PromptTemplate.load("market"), StateSpace()
@@ -119,10 +118,7 @@ def _use_scorer(path: Path) -> dict[str, Any]:
 
 
 def _use_llama_model(path: Path) -> dict[str, Any]:
-    from bt_llm.backends.llama import LlamaModel
-    from bt_llm.backends.memory import estimate_memory_mb
-    from bt_llm.config import ModelConfig
-    from bt_llm.model_gguf import read_facts
+    from bt_llm.models import LlamaModel, ModelConfig, estimate_memory_mb, read_facts
 
     facts = read_facts(path)
     config = ModelConfig(model_path=path, n_ctx=2048)

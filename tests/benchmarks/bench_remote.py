@@ -48,8 +48,7 @@ def server(*, fail: float = 0.0) -> Iterator[tuple[str, dict[str, int]]]:
 
 def score(prompts: int, *, fail: float = 0.0, servers: int = 1) -> tuple[float, float, int]:
     """Return the seconds that the prompts take, those of this process's processor, and the requests."""
-    from bt_llm.backends.base import Prompt
-    from bt_llm.backends.openai import RemoteBackend
+    from bt_llm.models import Prompt, RemoteBackend
 
     asked = [Prompt((f"Bars: {i}\n", "Verdict:")) for i in range(prompts)]
     with contextlib.ExitStack() as stack:
@@ -94,9 +93,10 @@ def bare(prompts: int) -> float:
 
 def advise(prompts: int) -> float:
     """Return the seconds that an advisor takes over as many states, storing the verdicts."""
-    from bt_llm.advisor import Advisor, AdvisorConfig
-    from bt_llm.backends.openai import RemoteBackend
-    from bt_llm.state import RSI, TREND, Feature, StateSpace
+    from bt_llm.advice import Advisor, AdvisorConfig
+    from bt_llm.models import RemoteBackend
+    from bt_llm.verdicts import TREND, Feature, StateSpace
+    from bt_llm.verdicts._state import RSI
 
     cells = -(-prompts // (len(TREND.labels) * len(RSI.labels)))
     labels = tuple(f"step {i}" for i in range(cells))

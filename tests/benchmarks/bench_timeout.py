@@ -32,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         parser.add_argument("--threads", type=int, default=2, help="CPU threads")
 
     chosen = options(__doc__, argv, add=add)
-    from bt_llm.backends.llama import LlamaModel
-    from bt_llm.config import ModelConfig
+    from bt_llm.models import LlamaModel, ModelConfig
 
     rounds = 3 if chosen.quick else 20
     with LlamaModel(ModelConfig(model_path=chosen.model, n_ctx=8192, n_threads=chosen.threads)) as model:
@@ -99,8 +98,7 @@ def in_a_thread(work: Callable[[], float]) -> float:
 
 def scoring(model: str, rounds: int, threads: int) -> tuple[list[float], int]:
     """Return how long each stopped score took, and after how many the next one was right."""
-    from bt_llm.backends.base import Prompt
-    from bt_llm.backends.llama import LlamaBackend
+    from bt_llm.models import LlamaBackend, Prompt
 
     labels = (" up", " down")
     backend = LlamaBackend(model, n_threads=threads)

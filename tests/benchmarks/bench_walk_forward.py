@@ -24,9 +24,9 @@ import backtrader as bt
 import pandas as pd
 
 from bt_llm import AdvisorConfig, Gate
+from bt_llm.backtest import load_strategy
 from bt_llm.data import load_bars, shipped
-from bt_llm.research.walk_forward import WalkForward
-from bt_llm.strategy_files import load_strategy
+from bt_llm.research import WalkForward
 
 GRID = {
     "fast": [5, 8, 10, 15, 20],

@@ -150,7 +150,7 @@ def interleaved(
 @contextlib.contextmanager
 def fresh_cache() -> Iterator[Path]:
     """Have a new, empty verdict cache for the time of a block, and no advisor that remembers an older one."""
-    from bt_llm.advisor import Advisor
+    from bt_llm.advice import Advisor
 
     with tempfile.TemporaryDirectory(prefix="bt_llm-bench-") as folder:
         before = os.environ.get("BT_LLM_CACHE_DIR")
@@ -168,7 +168,7 @@ def fresh_cache() -> Iterator[Path]:
 
 def machine() -> dict[str, Any]:
     """Name the machine and the versions; the load says how much else it was doing."""
-    from bt_llm.backends.native import cpu_threads
+    from bt_llm.models.llama._native import cpu_threads
 
     found: dict[str, Any] = {
         "cpu": _cpu_model(),
@@ -181,8 +181,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
     }
     with contextlib.suppress(Exception):  # a benchmark that needs no model also runs without llama.cpp
-        from bt_llm.backends.llama import system_info
-        from bt_llm.backends.native import library
+        from bt_llm.models import system_info
+        from bt_llm.models.llama._native import library
 
         found["llama_cpp"] = library().llama_version().decode("ascii", "replace")
         found["cpu_features"] = system_info()

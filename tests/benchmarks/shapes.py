@@ -134,7 +134,8 @@ def benchmark_models(
 
     The shape's file is None if it is not there and not to be built.
     """
-    from bt_llm.model_files import SMOLLM2, find_model
+    from bt_llm.models import find_model
+    from bt_llm.models._files import SMOLLM2
 
     if chosen:
         return [(path.stem, path) for path in chosen]
@@ -163,7 +164,7 @@ def build(
     file_type : str
         One of `FILE_TYPES`.
     tokenizer : str or Path
-        GGUF whose tokenizer is copied, as `bt_llm.model_files.find_model` takes it.
+        GGUF whose tokenizer is copied, as `bt_llm.models.find_model` takes it.
     seed : int
         Of the weights.
     threads : int, optional
@@ -178,7 +179,7 @@ def build(
     ValueError
         If the tokenizer has more tokens than the shape.
     """
-    from bt_llm.model_files import find_model
+    from bt_llm.models import find_model
 
     donor = find_model(tokenizer)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +284,7 @@ def _rope_factors(head_dim: int) -> NDArray[np.float32]:
 
 
 def _quantise(source: Path, target: Path, file_type: str, threads: int | None, tell: Progress) -> None:
-    from bt_llm.backends.native import cpu_threads, library
+    from bt_llm.models.llama._native import cpu_threads, library
 
     lc = library()
     params = lc.llama_model_quantize_default_params()

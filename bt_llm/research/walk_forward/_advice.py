@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.backends.base import ModelIdentity, Progress
+from bt_llm.advice import Advisor, AdvisorConfig, Policy
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.calibration import Prior, mean_prior
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.indicators import LLMAdvice
-from bt_llm.policy import Policy
+from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
+from bt_llm.verdicts import Prior, mean_prior
 
 __all__ = ["Desk", "open_desk"]
 

@@ -16,12 +16,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.backends.base import canonical_json
-from bt_llm.calibration import Prior
+from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.backtest import source_sha256
 from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.gates import Gate, GateProtocol
-from bt_llm.strategy_files import source_sha256
+from bt_llm.models import canonical_json
+from bt_llm.verdicts import Prior
 
 __all__ = ["TRAIN", "Settings", "Space", "configure", "describe_gate", "describe_params"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bt_llm.research.ledger import TrialOutcome
+from bt_llm.research._ledger import TrialOutcome
+from bt_llm.research._workers import PortableStrategy, leaves, run_elsewhere
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import Account, Bars, run_window
-from bt_llm.research.workers import PortableStrategy, leaves, run_elsewhere
 
 __all__ = ["Job", "run_jobs"]
 
@@ -57,7 +57,7 @@ def run_jobs(
     jobs : sequence of Job
         The trials.
     n_jobs : int or None
-        See `bt_llm.research.workers.leaves`.
+        See `bt_llm.research.leaves`.
     supplies : callable
         Returns what goes with the jobs, if they leave this process.
 

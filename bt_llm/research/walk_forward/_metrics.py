@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.research.ledger import TrialOutcome
+from bt_llm.research._ledger import TrialOutcome
 
 __all__ = ["Metric", "best_of", "measure", "returns_of", "sharpe_per_bar"]
 

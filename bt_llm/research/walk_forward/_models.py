@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import backtrader as bt
 import pandas as pd
 
-from bt_llm.advisor import AdvisorConfig
-from bt_llm.calibration import Prior
+from bt_llm.advice import AdvisorConfig, Policy
 from bt_llm.gates import AttachedAdviceGate, Gate, attached_gates
 from bt_llm.indicators import LLMAdvice
-from bt_llm.policy import Policy
-from bt_llm.research.answers import answers_of
+from bt_llm.research._answers import answers_of
+from bt_llm.verdicts import Prior
 
 if TYPE_CHECKING:
     from bt_llm.research.walk_forward._advice import Desk
@@ -108,7 +107,7 @@ def gate_answers(strategy: bt.Strategy, times: pd.Index) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame or None
-        As from `bt_llm.research.answers.answers_of`.
+        As from `bt_llm.research.answers_of`.
     """
     for gate in attached_gates(strategy):
         if isinstance(gate, AttachedAdviceGate) and gate.data is strategy.data:

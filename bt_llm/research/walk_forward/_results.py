@@ -14,14 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.calibration import Prior
-from bt_llm.csv_files import save_csv
+from bt_llm.data import save_csv
 from bt_llm.gates import Gate, GateProtocol
-from bt_llm.research.answers import LABELS
+from bt_llm.research._answers import LABELS
+from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
-from bt_llm.splits import Fold, fold_diagram
 from bt_llm.statistics import OverfittingResult
+from bt_llm.verdicts import Prior
 
 __all__ = ["FoldResult", "ParameterStability", "WalkForwardResult"]
 
@@ -53,7 +53,7 @@ class FoldResult:
         The gate that it traded with out of sample, that prior included.
     verdicts : DataFrame or None
         What the model told that gate on each out-of-sample bar, by time; columns as from
-        `bt_llm.research.answers.answers_of`. None where no model gated the trades, or the account was ruined
+        `bt_llm.research.answers_of`. None where no model gated the trades, or the account was ruined
         before the stretch.
     """
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 import bt_llm
 from bt_llm import statistics
-from bt_llm.backends.base import Progress, canonical_json
-from bt_llm.backtest import periods_per_year
-from bt_llm.calibration import Prior
+from bt_llm.backtest import periods_per_year, source_sha256
 from bt_llm.data import bars_sha256
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import GateProtocol
-from bt_llm.research.ledger import TrialLedger, TrialOutcome, TrialRecord
+from bt_llm.models import Progress, canonical_json
+from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
+from bt_llm.research._splits import Fold, WalkForwardSplit
+from bt_llm.research._workers import PortableStrategy
 from bt_llm.research.walk_forward._advice import Desk, open_desk
 from bt_llm.research.walk_forward._grid import (
     Settings,
@@ -44,9 +45,7 @@ from bt_llm.research.walk_forward._windows import (
     strategy_warm_up,
     trades_frame,
 )
-from bt_llm.research.workers import PortableStrategy
-from bt_llm.splits import Fold, WalkForwardSplit
-from bt_llm.strategy_files import source_sha256
+from bt_llm.verdicts import Prior
 
 __all__ = ["Search"]
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import bt_llm
-from bt_llm.advisor import Advisor, AdvisorConfig
-from bt_llm.backends.base import ModelIdentity
-from bt_llm.cache import CacheMode, VerdictCache
+from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.cache import CacheMode, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
 from bt_llm.gates import Gate
-from bt_llm.pack_files import Pack, parse_pack
+from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
-from bt_llm.records import Record
 
 __all__ = ["Supplies"]
 
@@ -33,7 +31,7 @@ class Supplies:
     version : str
         Of bt_llm.
     pack : bytes
-        The verdicts, as a compressed pack; see `bt_llm.pack_files`.
+        The verdicts, as a compressed pack; see `bt_llm.cache`.
     advisors : tuple
         Of each configuration that was asked: itself, without a calibration; who answers; the prompt's words.
     """

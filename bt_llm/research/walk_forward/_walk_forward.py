@@ -10,20 +10,20 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backends.base import Progress
+from bt_llm.backtest import load_strategy
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import GateProtocol
-from bt_llm.research.ledger import TrialLedger
+from bt_llm.models import Progress
+from bt_llm.research._ledger import TrialLedger
+from bt_llm.research._splits import WalkForwardSplit
+from bt_llm.research._workers import check_jobs
 from bt_llm.research.walk_forward._grid import Space
 from bt_llm.research.walk_forward._metrics import Metric
 from bt_llm.research.walk_forward._results import WalkForwardResult
 from bt_llm.research.walk_forward._search import Search
 from bt_llm.research.walk_forward._windows import Account
-from bt_llm.research.workers import check_jobs
-from bt_llm.splits import WalkForwardSplit
-from bt_llm.statistics._inputs import choose
-from bt_llm.strategy_files import load_strategy
+from bt_llm.statistics import choose
 
 __all__ = ["LEDGER", "WalkForward"]
 
@@ -55,7 +55,7 @@ class WalkForward(WalkForwardSplit):
     Raises
     ------
     ConfigError
-        If a size is wrong; see `bt_llm.splits.WalkForwardSplit`, which also says what the purge and the
+        If a size is wrong; see `bt_llm.research.WalkForwardSplit`, which also says what the purge and the
         embargo assume about timing.
 
     Notes

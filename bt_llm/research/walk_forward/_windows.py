@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import bars_feed, in_range, ShareOfAccount
+from bt_llm.backtest import ShareOfAccount, bars_feed, in_range
 from bt_llm.exceptions import BtLlmError, StrategyError
 from bt_llm.feeds import ArrayFeed
-from bt_llm.indicators import LLMAdvice
-from bt_llm.lines import copy_values
-from bt_llm.research.ledger import TrialOutcome
-from bt_llm.verdict import Verdict
+from bt_llm.indicators import LLMAdvice, copy_values
+from bt_llm.research._ledger import TrialOutcome
+from bt_llm.verdicts import Verdict
 
 __all__ = [
     "Account",

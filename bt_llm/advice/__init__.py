@@ -1,0 +1,5 @@
+"""From states to verdicts: the advisor, the analysts, the readers and the policy."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,227 @@
+"""Policy: what a model believes over the whole state space, as a table that can be drawn and compared."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bt_llm.advice._advisor import Advisor, Usage
+from bt_llm.exceptions import ConfigError
+from bt_llm.statistics import cohens_kappa
+from bt_llm.verdicts import Feature, StateSpace, Verdict
+
+__all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One picture of a policy: two features as rows and columns, the others held.
+
+    Attributes
+    ----------
+    title : str
+        The labels of the features that are held, such as ``Volatility: low``; empty if there are none.
+    values : array of float, shape (rows, columns)
+        Rows from the feature's highest bucket down, as a chart's y-axis is read.
+    """
+
+    title: str
+    row_title: str
+    row_labels: tuple[str, ...]
+    column_title: str
+    column_labels: tuple[str, ...]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Policy:
+    """The verdicts of one model on every cell of a state space.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model.
+    space : StateSpace
+        What the cells mean.
+    raw, calibrated : array of float, shape (cells, 3)
+        Probabilities of bullish, neutral and bearish; NaN in the rows of invalid verdicts, and of cells that
+        were left out.
+    usage : Usage
+        What it cost to ask.
+
+    Examples
+    --------
+    >>> from bt_llm.advice import AdvisorConfig
+    >>> policy = Policy.of(Advisor(AdvisorConfig(model="scripted:trend", cache_mode="off")))
+    >>> policy.bias().shape
+    (3, 7, 5)
+    >>> [round(float(x), 2) for x in policy.bias(calibrated=False)[1, 3]]
+    [-0.56, -0.56, 0.0, 0.56, 0.56]
+    """
+
+    model: str
+    space: StateSpace
+    raw: NDArray[np.float64]
+    calibrated: NDArray[np.float64]
+    usage: Usage
+
+    @classmethod
+    def of(cls, advisor: Advisor, cells: Iterable[int] | None = None) -> Policy:
+        """Return the policy of an advisor's model; computed once and cached like any verdict.
+
+        Parameters
+        ----------
+        advisor : Advisor
+            Asked about what it does not know.
+        cells : iterable of int, optional
+            Leave out all others; calibration by the grid asks about them all the same.
+        """
+        usage, count = Usage(), len(advisor.space)
+        kept = range(count) if cells is None else sorted(set(cells))
+        calibrated = _table(count, kept, advisor.advise_cells(kept, usage))
+        return cls(
+            model=advisor.identity.name,
+            space=advisor.space,
+            raw=_table(count, kept, advisor.raw_cells(kept)),
+            calibrated=calibrated,
+            usage=usage,
+        )
+
+    def bias(self, *, calibrated: bool = True) -> NDArray[np.float64]:
+        """Return bullish minus bearish probability of each cell, in the space's shape."""
+        table = self.calibrated if calibrated else self.raw
+        bias: NDArray[np.float64] = (table[:, 0] - table[:, 2]).reshape(self.space.shape)
+        return bias
+
+    def actions(self, *, calibrated: bool = True) -> NDArray[np.int64]:
+        """Return the action of each cell (1, 0, -1; -9 is invalid), shape (cells,)."""
+        table = self.calibrated if calibrated else self.raw
+        verdicts = [
+            Verdict(bullish=b, neutral=n, bearish=s) if math.isfinite(b) else Verdict.invalid()
+            for b, n, s in table.tolist()
+        ]
+        return np.array([int(verdict.action) for verdict in verdicts])
+
+    def panels(self, *, calibrated: bool = True) -> list[Panel]:
+        """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
+        return panels(self.space, self.bias(calibrated=calibrated))
+
+    def compare(self, other: Policy) -> PolicyComparison:
+        """Return where two models differ over the same space.
+
+        Raises
+        ------
+        ConfigError
+            If the spaces differ.
+        """
+        if other.space != self.space:
+            raise ConfigError(
+                f"policies of {self.model} and {other.model} are over two state spaces; use one for both"
+            )
+        mine, theirs = self.actions(), other.actions()
+        return PolicyComparison(
+            models=(self.model, other.model),
+            space=self.space,
+            difference=self.bias() - other.bias(),
+            agreement=float(np.mean(mine == theirs)),
+            kappa=cohens_kappa(mine.tolist(), theirs.tolist()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table for JSON, one entry a cell."""
+        cells = [
+            {
+                "state": self.space.describe(cell),
+                "action": int(action),
+                "raw": [None if math.isnan(p) else p for p in self.raw[cell].tolist()],
+                "calibrated": [None if math.isnan(p) else p for p in self.calibrated[cell].tolist()],
+            }
+            for cell, action in enumerate(self.actions())
+        ]
+        return {"model": self.model, "probabilities": ["bullish", "neutral", "bearish"], "cells": cells}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PolicyComparison:
+    """Where two policies differ.
+
+    Attributes
+    ----------
+    models : (str, str)
+        Their names; `difference` is the first minus the second.
+    difference : array of float
+        Of the biases, in the space's shape.
+    agreement : float
+        Share of cells with the same action.
+    kappa : float
+        Cohen's kappa of the actions: agreement beyond that of two models which say the same labels as
+        often but at random; NaN when both say one label only.
+    """
+
+    models: tuple[str, str]
+    space: StateSpace
+    difference: NDArray[np.float64]
+    agreement: float
+    kappa: float
+
+    def panels(self) -> list[Panel]:
+        """Return the difference as pictures."""
+        return panels(self.space, self.difference)
+
+
+def _table(count: int, cells: Sequence[int], verdicts: list[Verdict]) -> NDArray[np.float64]:
+    table = np.full((count, 3), math.nan)
+    for cell, verdict in zip(cells, verdicts, strict=True):
+        table[cell] = verdict.probabilities
+    return table
+
+
+def panels(space: StateSpace, values: NDArray[np.float64]) -> list[Panel]:
+    """Cut values over a state space into pictures of two features, the others held.
+
+    Rows are RSI and columns the trend where the space has them, else the last two features.
+    """
+    preferred = [name for name in ("trend", "rsi") if name in space.names]
+    others = [name for name in reversed(space.names) if name not in preferred]
+    column, *more = (space.names.index(name) for name in [*preferred, *others])
+    row = more[0] if more else None
+    held = [i for i in range(len(space.features)) if i not in (row, column)]
+    ordered = np.transpose(values, [*held, column] if row is None else [*held, row, column])
+    rows = None if row is None else space.features[row]
+    drawn = []
+    for levels in itertools.product(*(range(space.shape[i]) for i in held)):
+        title = ", ".join(
+            f"{space.features[i].title}: {space.features[i].labels[level]}"
+            for i, level in zip(held, levels, strict=True)
+        )
+        drawn.append(_panel(title, rows, space.features[column], ordered[levels]))
+    return drawn
+
+
+def _panel(title: str, rows: Feature | None, columns: Feature, values: NDArray[np.float64]) -> Panel:
+    table = values if rows is not None else values.reshape(1, -1)
+    return Panel(
+        title=title,
+        row_title=rows.title if rows else "",
+        row_labels=tuple(reversed(rows.labels)) if rows else ("",),
+        column_title=columns.title,
+        column_labels=columns.labels,
+        values=table[::-1],
+    )
+
+
+def signed(value: float) -> str:
+    """Return a difference of probabilities in hundredths with its sign; a dash for NaN.
+
+    Examples
+    --------
+    >>> signed(0.184), signed(-0.001), signed(math.nan)
+    ('+18', '0', '-')
+    """
+    return "-" if math.isnan(value) else f"{hundredths:+d}" if (hundredths := round(100 * value)) else "0"

@@ -1,0 +1,131 @@
+"""Readers: how a verdict is taken from a model. By probabilities of the labels, or as JSON with a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from bt_llm.models import Backend, LabelScores, Numerics, Prompt, canonical_json
+from bt_llm.verdicts import Verdict
+
+__all__ = ["JSON_SAMPLING", "Reader", "parse_verdict", "read_json", "read_logprobs", "verdict_schema"]
+
+Reader = Literal["logprobs", "json"]
+
+Reading = tuple[Verdict, Mapping[str, Any]]
+"""A raw verdict, and what is worth writing beside it; None stands for a prompt that got no answer."""
+
+MAX_REASON = 400
+JSON_SAMPLING = {"max_tokens": 160, "seed": 0}
+"""The JSON reader decodes greedily; these belong to a verdict's key."""
+
+
+def read_logprobs(
+    backend: Backend, prompts: Sequence[Prompt], labels: Sequence[str], numerics: Numerics
+) -> Iterator[list[Reading | None]]:
+    """Yield verdicts read from the labels' log-probabilities, batch by batch.
+
+    Parameters
+    ----------
+    backend : Backend
+        Answers.
+    prompts : sequence of Prompt
+        Distinct prompts.
+    labels : sequence of str
+        Continuations for bullish, neutral and bearish.
+    numerics : {'canonical', 'fast'}
+        See the llama.cpp backend.
+    """
+    for batch in backend.score(prompts, labels, numerics=numerics):
+        yield [
+            None if s is None else (_from_scores(s), {"tokens": s.tokens, "milliseconds": s.milliseconds})
+            for s in batch
+        ]
+
+
+def _from_scores(scores: LabelScores) -> Verdict:
+    """Normalise over the three labels; scores that are not numbers make the verdict invalid."""
+    top = max(scores.logprobs)
+    if not math.isfinite(top) or any(math.isnan(value) for value in scores.logprobs):
+        return Verdict.invalid(f"log-probabilities {scores.logprobs} are not numbers")
+    weights = [math.exp(value - top) for value in scores.logprobs]
+    total = math.fsum(weights)
+    bullish, neutral, bearish = (weight / total for weight in weights)
+    mass = min(1.0, math.exp(top) * total)
+    return Verdict(bullish=bullish, neutral=neutral, bearish=bearish, label_mass=mass)
+
+
+def verdict_schema(words: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of a verdict in those words (bullish, neutral, bearish).
+
+    The range is an enum and the text a pattern, because llama-cpp-python's grammars ignore `minimum` and
+    `maximum` and let raw control characters into strings.
+    """
+    return {
+        "type": "object",
+        "properties": {
+            "verdict": {"type": "string", "enum": list(words)},
+            "confidence": {"enum": list(range(101))},
+            "reason": {"type": "string", "pattern": rf'^[^"\\\x00-\x1F\x7F]{{0,{MAX_REASON}}}$'},
+        },
+        "required": ["verdict", "confidence", "reason"],
+        "additionalProperties": False,
+    }
+
+
+def json_sampling(words: Sequence[str]) -> dict[str, Any]:
+    """Return what of the JSON reader belongs to a verdict's key."""
+    digest = hashlib.sha256(canonical_json(verdict_schema(words)).encode()).hexdigest()
+    return {**JSON_SAMPLING, "schema_sha256": digest}
+
+
+def read_json(
+    backend: Backend, prompts: Sequence[Prompt], words: Sequence[str]
+) -> Iterator[list[Reading | None]]:
+    """Yield verdicts with a reason, generated under a grammar, one by one."""
+    for answer in backend.generate_json(prompts, verdict_schema(words), **JSON_SAMPLING):
+        if answer is None:
+            yield [None]
+            continue
+        verdict = (
+            parse_verdict(answer.text, words) if answer.finished else Verdict.invalid("cut off by max_tokens")
+        )
+        yield [(verdict, {"tokens": answer.tokens, "milliseconds": answer.milliseconds})]
+
+
+def parse_verdict(text: str, words: Sequence[str]) -> Verdict:
+    """Return the verdict in a JSON answer, or an INVALID one that says what is wrong with it; never raises.
+
+    A confidence of c % on a label means a probability of ``1/3 + 2/3 * c/100`` for it and equal shares for
+    the others: 0 % is knowing nothing, 100 % is certainty.
+
+    Examples
+    --------
+    >>> words = ("Bullish", "Neutral", "Bearish")
+    >>> parse_verdict('{"verdict": "Bearish", "confidence": 70, "reason": "weak"}', words).bearish
+    0.8
+    >>> parse_verdict("don't buy", words).action.name
+    'INVALID'
+    """
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return Verdict.invalid("not JSON")
+    if not isinstance(answer, dict) or set(answer) != {"verdict", "confidence", "reason"}:
+        return Verdict.invalid("not an object of verdict, confidence and reason")
+    word, confidence, reason = answer["verdict"], answer["confidence"], answer["reason"]
+    if not isinstance(word, str) or word not in words:
+        return Verdict.invalid("verdict is none of the labels")
+    if type(confidence) is not int or not 0 <= confidence <= 100:
+        return Verdict.invalid("confidence is not a whole number from 0 to 100")
+    if not isinstance(reason, str) or len(reason) > MAX_REASON:
+        return Verdict.invalid("reason is not text, or too long")
+    share = (100 - confidence) / 300
+    triple = [share] * 3
+    triple[list(words).index(word)] = 1.0 - 2 * share
+    bullish, neutral, bearish = triple
+    printable = "".join(c if c.isprintable() else " " for c in reason)
+    return Verdict(bullish=bullish, neutral=neutral, bearish=bearish, reason=printable)

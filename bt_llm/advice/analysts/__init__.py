@@ -1,0 +1,1 @@
+"""Analysts: typed answers about headlines, markets and trades."""

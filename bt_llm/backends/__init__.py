@@ -1,1 +1,0 @@
-"""What answers prompts: llama.cpp on this machine, or a script."""

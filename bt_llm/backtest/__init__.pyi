@@ -1,0 +1,12 @@
+from ._run import BacktestResult as BacktestResult
+from ._run import GateStudy as GateStudy
+from ._run import ShareOfAccount as ShareOfAccount
+from ._run import bars_feed as bars_feed
+from ._run import gate_study as gate_study
+from ._run import in_range as in_range
+from ._run import periods_per_year as periods_per_year
+from ._run import run_backtest as run_backtest
+from ._strategy_files import FROM_FILE as FROM_FILE
+from ._strategy_files import load_strategy as load_strategy
+from ._strategy_files import source_sha256 as source_sha256
+from ._strategy_files import source_text as source_text

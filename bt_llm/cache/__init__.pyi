@@ -1,0 +1,12 @@
+from ._cache import CacheMode as CacheMode
+from ._cache import VerdictCache as VerdictCache
+from ._pack_files import Pack as Pack
+from ._pack_files import parse_pack as parse_pack
+from ._packs import export_pack as export_pack
+from ._packs import import_pack as import_pack
+from ._packs import merge_packs as merge_packs
+from ._records import GeneratedText as GeneratedText
+from ._records import Question as Question
+from ._records import Record as Record
+from ._records import StoredAnswer as StoredAnswer
+from ._store import strict_json as strict_json

@@ -1,0 +1,83 @@
+"""What a command may spend on servers without asking first: ``--budget``, or ``[budget]`` in a study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from bt_llm.advice import AdvisorConfig
+from bt_llm.cache import CacheMode, VerdictCache
+from bt_llm.cli._options import Spending
+from bt_llm.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from bt_llm.research import Plan, Study
+
+__all__ = ["approve", "budget_of", "check_budget"]
+
+
+def budget_of(study: Study | None, given: Spending) -> Spending:
+    """Return what may be spent: what is given, else the study's."""
+    section = None if study is None else study.budget
+    if section is None:
+        return given
+    return Spending(
+        budget=section.money if given.budget is None else given.budget,
+        price_per_mtok=section.price_per_mtok if given.price_per_mtok is None else given.price_per_mtok,
+        yes=given.yes,
+    )
+
+
+def check_budget(configs: Sequence[AdvisorConfig], data: str | Path, spending: Spending) -> None:
+    """Ask before more is spent than allowed on what the cache does not have; nothing is asked of a model.
+
+    Parameters
+    ----------
+    configs : sequence of AdvisorConfig
+        How the models will be asked. In replay none is.
+    data : path
+        The bars.
+    spending : Spending
+        Money, and the price of a million tokens; without money nothing is checked.
+
+    Raises
+    ------
+    ConfigError
+        If it may not be spent, or there is nobody to ask.
+    """
+    if spending.budget is None:
+        return
+    from bt_llm.data import load_bars
+    from bt_llm.research import _planning as planning
+
+    asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]
+    rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
+    approve(planning.plan(asking, bars=len(load_bars(data)), rates=rates), spending)
+
+
+def approve(made: Plan, spending: Spending) -> None:
+    """Ask before more is spent than a budget allows; returns if it may be.
+
+    Parameters
+    ----------
+    made : Plan
+        What will be asked.
+    spending : Spending
+        Money that may be spent without a question; None for any.
+
+    Raises
+    ------
+    ConfigError
+        If it may not be, or there is nobody to ask.
+    """
+    problem = "" if spending.budget is None else made.over(spending.budget)
+    if not problem or spending.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{problem}; nothing was asked: allow it with --yes, or a larger --budget")
+    if not typer.confirm(f"{problem}. Ask all the same?", err=True):
+        raise ConfigError(f"{problem}; nothing was asked")

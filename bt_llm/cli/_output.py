@@ -1,0 +1,141 @@
+"""How the command line speaks: tables and JSON on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from bt_llm.models import Progress as ProgressCallback
+
+if TYPE_CHECKING:
+    from bt_llm.report import Reportable
+
+__all__ = ["Format", "complain", "deliver", "fraction", "number", "print_json", "progress_bar", "say", "show"]
+
+Result = TypeVar("Result", bound="Reportable")
+
+
+class Format(enum.StrEnum):
+    """What a command prints: a table for people, or one JSON object for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def say(message: str) -> None:
+    """Print a line to standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def complain(error: object) -> None:
+    """Print an error as one line to standard error."""
+    text, _, rest = str(error).partition("\n")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escape(text)}")
+    if rest:  # such as the diff of a replay miss, below the line that says what happened
+        console.print(rest, markup=False)
+
+
+def show(renderable: Any) -> None:
+    """Print a table to standard output."""
+    Console().print(renderable)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object to standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=str))  # noqa: T201 - the output itself
+
+
+def deliver(
+    result: Result,
+    data: Path | str,
+    *,
+    report: Path | None,
+    csv: Path | None,
+    output: Format,
+    tables: Callable[[Result], None],
+) -> None:
+    """Write what ``--report`` and ``--csv`` ask for and say where, then print the result.
+
+    Parameters
+    ----------
+    result : GateStudy, GateTest, ModelComparison or WalkForwardResult
+        What a command found.
+    data : path or str
+        The bars it was found on.
+    report, csv : Path or None
+        A page, and a folder of tables.
+    output : Format
+        JSON, or tables.
+    tables : callable
+        Prints the result as tables.
+    """
+    if report is not None or csv is not None:
+        from bt_llm.report import write_csv, write_report
+
+        if report is not None:
+            write_report(report, result, data=data)
+            say(f"report: {report}")
+        if csv is not None:
+            names = " and ".join(path.name for path in write_csv(csv, result, data=data))
+            say(f"tables: {names} in {csv}")
+    if output is Format.JSON:
+        print_json(result.to_dict())
+    else:
+        tables(result)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number for a table, or a dash where it has no meaning."""
+    return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def fraction(value: float, digits: int = 2) -> str:
+    """Return a fraction as a percentage."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+
+
+class _Rate(ProgressColumn):
+    """Prompts a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate, once there is one."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[ProgressCallback]:
+    """Show a bar with rate and time left on standard error; yields what to call with (done, total)."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=None, visible=False)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield update

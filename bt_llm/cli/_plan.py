@@ -1,0 +1,211 @@
+"""``bt-llm plan``: what a study will take, before anything is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.cli._budget import approve, budget_of
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, Spending, ThreadsOption
+from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from bt_llm.research import ModelPlan, Plan, Study
+
+__all__ = ["plan", "study_configs"]
+
+
+@takes_groups
+def plan(
+    spending: Spending,
+    study: Annotated[
+        Path | None, typer.Argument(help="A study file (TOML); without one, give --bars.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="A model, instead of the study's; repeatable.")
+    ] = None,
+    symbols: Annotated[int, typer.Option(help="Symbols that the study is run on.")] = 1,
+    bars: Annotated[
+        int | None, typer.Option(help="Bars of each symbol; by default the study's data.")
+    ] = None,
+    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
+    request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
+    threads: ThreadsOption = None,
+    cache: CacheOption = None,
+    cache_mode: ModeOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Count what a study will ask: distinct prompts, tokens, seconds and money; cold, cached and left.
+
+    Example: bt-llm plan examples/walk_forward.toml
+
+    Example: bt-llm plan --symbols 50 --bars 175000 -m "openai:http://127.0.0.1:8000/v1?model=llama-8b"
+    """
+    from bt_llm.research import _planning as planning
+
+    places = {"n_threads": threads, "cache_dir": cache, "cache_mode": cache_mode, "template": template}
+    chosen = {name: value for name, value in places.items() if value is not None}
+    described = None
+    if study is not None:
+        from bt_llm.research import load_study
+
+        described = load_study(study)
+    spending = budget_of(described, spending)
+    configs = study_configs(described, model or [], chosen)
+    per_symbol = bars if bars is not None else _bars_of(described)
+    made = planning.plan(
+        configs,
+        symbols=symbols,
+        bars=per_symbol,
+        backtest_bars=_backtest_bars(described if bars is None else None, per_symbol),
+        rates=planning.Rates(price_per_mtok=spending.price_per_mtok, request_ms=request_ms),
+    )
+    if output is Format.JSON:
+        print_json(made.to_dict())
+    else:
+        show(_table(made))
+        for one in made.models:
+            say(f"{one.model}: from {one.source}")
+        say(_sentence(made))
+    if ask:
+        approve(made, spending)
+        _ask(configs)
+    elif spending.budget is not None and (problem := made.over(spending.budget)):
+        say(problem)
+
+
+def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]) -> list[AdvisorConfig]:
+    """Return how each model of a study is asked, every combination that asks differently.
+
+    Parameters
+    ----------
+    study : Study or None
+        The study; its ``[compare]`` counts too.
+    models : list of str
+        Models instead of the study's.
+    chosen : dict
+        Arguments of `AdvisorConfig` that override the study's.
+    """
+    if study is None:
+        return [AdvisorConfig(model=name, **chosen) for name in models or ["smollm2"]]
+    gate = study.make_gate(**chosen)
+    first = gate.advisor if gate is not None else AdvisorConfig(**chosen)
+    if gate is None and not models and study.compare is None:
+        return []
+    searched = {
+        name.rpartition(".")[2]: values
+        for name, values in {**{k: [v] for k, v in study.params.items()}, **study.grid}.items()
+        if name.startswith("gate.advisor.") and name != "gate.advisor.calibration"
+    }
+    if models:
+        searched["model"] = models
+    elif study.compare is not None:
+        compared = study.compare.models
+        names = list(compared.values()) if isinstance(compared, dict) else list(compared)
+        searched["model"] = [*searched.get("model", [first.model]), *names]
+    made = [
+        dataclasses.replace(first, **dict(zip(searched, values, strict=True)))
+        for values in itertools.product(*searched.values())
+    ]
+    return list(dict.fromkeys(made))
+
+
+def _bars_of(study: Study | None) -> int:
+    if study is None:
+        raise ConfigError("no study file and no --bars: give one of them")
+    from bt_llm.data import load_bars
+
+    return len(load_bars(study.data))
+
+
+def _backtest_bars(study: Study | None, bars: int) -> int:
+    """Return the bars of all backtests of a study, its constraints not counted."""
+    if study is None:
+        return bars
+    total = 0
+    if study.compare is not None:
+        total += bars * (len(study.compare.models) + 1)  # and ungated
+    if study.walk_forward is not None:
+        import pandas as pd
+
+        from bt_llm.data import load_bars
+        from bt_llm.research import WalkForward
+
+        searched = {"metric", "min_trades", "constraints"}
+        split = WalkForward(**study.walk_forward.model_dump(exclude=searched))
+        combinations = math.prod(len(values) for values in study.grid.values())
+        for fold in split.split(pd.DatetimeIndex(load_bars(study.data).index)):
+            train, test = (part.stop - part.start for part in (fold.train, fold.test))
+            total += combinations * train + test
+    return total or bars
+
+
+def _ask(configs: list[AdvisorConfig]) -> None:
+    for config in configs:
+        advisor = Advisor.shared(config)
+        with progress_bar(f"asking {config.model}") as advisor.on_progress:
+            advisor.raw_cells(range(len(advisor.space)))
+        advisor.on_progress = None
+        advisor.close()
+
+
+def _table(made: Plan) -> Table:
+    # Narrow: 80 columns are few for a model's address and eight numbers.
+    table = Table(title="Plan", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("model", overflow="fold")
+    for title in (
+        *("prompts\n", "cached\n", "left\n", "tokens\nleft"),
+        *("time\ncold", "time\nleft", "money\ncold", "money\nleft"),
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    for model in made.models:
+        table.add_row(*_row(model))
+    return table
+
+
+def _row(model: ModelPlan) -> list[str]:
+    return [
+        escape(model.model),
+        f"{model.prompts:,}",
+        f"{model.cached:,}",
+        f"{model.left:,}",
+        f"{model.tokens(model.left):,}",
+        _time(model.seconds(model.prompts)),
+        _time(model.seconds(model.left)),
+        _money(model.money(model.prompts)),
+        _money(model.money(model.left)),
+    ]
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _money(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.2f}"
+
+
+def _sentence(made: Plan) -> str:
+    asked = made.symbols * made.bars * len(made.models)
+    prompts = made.total("prompts", "cold")
+    return (
+        f"{made.symbols:,} symbols x {made.bars:,} bars x {len(made.models)} models = {asked:,} verdicts "
+        f"from {prompts:,} distinct prompts at most, {made.total('prompts'):,} of them to ask "
+        f"(time {_time(made.total('seconds'))}, money {_money(made.total('money'))}); backtests take about "
+        f"{_time(made.backtest_seconds)} of one process."
+    )

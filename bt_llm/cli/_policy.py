@@ -1,0 +1,142 @@
+"""``bt-llm policy``: what a model believes over the whole state space, as heat maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import Asking, FormatOption
+from bt_llm.cli._output import Format, fraction, number, print_json, progress_bar, say, show
+from bt_llm.exceptions import ConfigError
+from bt_llm.report import shade
+
+__all__ = ["policy"]
+
+
+@takes_groups
+def policy(
+    asking: Asking,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A model; give it twice to compare two. Default: smollm2."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write the heat maps to this file: PNG, SVG, PDF or HTML.")
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Draw the verdicts on every state: bullish minus bearish probability, in hundredths.
+
+    Example: bt-llm policy --model smollm2 --plot policy.png
+    """
+    models = model or ["smollm2"]
+    if len(models) > 2:
+        raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
+    found = [_policy(asking.config(model=name)) for name in models]
+    rows, summary = _rows(found)
+    if plot is not None:
+        _write(plot, rows, summary)
+        say(f"heat maps: {plot}")
+    if output is Format.JSON:
+        comparison = found[0].compare(found[1]) if len(found) == 2 else None
+        compared = (
+            {"agreement": comparison.agreement, "kappa": number_or_none(comparison.kappa)}
+            if comparison
+            else None
+        )
+        print_json({"policies": [p.to_dict() for p in found], "comparison": compared})
+        return
+    for name, panels in rows:
+        show(_heat_map(name, panels, _scale(panels)))
+    say(summary)
+
+
+def number_or_none(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN."""
+    return None if value != value else value
+
+
+def _policy(config: AdvisorConfig) -> Policy:
+    advisor = Advisor.shared(config)
+    with progress_bar(f"asking {config.model}") as advisor.on_progress:
+        policy = Policy.of(advisor)
+    advisor.close()
+    return policy
+
+
+def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
+    """Return the pictures and the sentence below them."""
+    rows = []
+    for one in found:
+        rows.append((f"{one.model}, raw", one.panels(calibrated=False)))
+        rows.append((f"{one.model}, calibrated", one.panels()))
+    if len(found) == 1:
+        counts = {action: int(np.sum(found[0].actions() == action)) for action in (1, 0, -1, -9)}
+        return rows, (
+            f"Calibrated verdicts over {len(found[0].space)} states: {counts[1]} bullish, {counts[0]} "
+            f"neutral, {counts[-1]} bearish, {counts[-9]} invalid."
+        )
+    comparison = found[0].compare(found[1])
+    rows.append((f"{found[0].model} minus {found[1].model}, calibrated", comparison.panels()))
+    return rows, (
+        f"The two models give the same verdict on {fraction(comparison.agreement, 0)} of the states "
+        f"(Cohen's kappa {number(comparison.kappa)})."
+    )
+
+
+def _scale(panels: list[Panel]) -> float:
+    """Return the value of the strongest colour: the largest there is, so that small leanings show."""
+    largest = max(
+        (float(np.nanmax(np.abs(p.values))) for p in panels if not np.isnan(p.values).all()), default=0.0
+    )
+    return largest or 1.0
+
+
+def _write(path: Path, rows: list[tuple[str, list[Panel]]], summary: str) -> None:
+    title = "Policy: bullish minus bearish probability, in hundredths"
+    scale = max(_scale(panels) for _, panels in rows)
+    if path.suffix.lower() in (".html", ".htm"):
+        from bt_llm.report import write_policy_html
+
+        write_policy_html(rows, path, title, summary, scale)
+    else:
+        from bt_llm.report import plot_panels
+
+        plot_panels(rows, path, title, scale)
+
+
+def _heat_map(name: str, panels: list[Panel], scale: float) -> Group:
+    """Return a policy's panels side by side as coloured cells, narrow enough for 80 columns."""
+    line = Table.grid(padding=(0, 2, 0, 0))
+    line.add_row(*(_grid(panel, scale, labelled=i == 0) for i, panel in enumerate(panels)))
+    first = panels[0]
+    legend = Text(f"{first.column_title}, left to right: {', '.join(first.column_labels)}", style="dim")
+    return Group(Text(name, style="bold"), line, legend, Text())
+
+
+def _grid(panel: Panel, scale: float, *, labelled: bool) -> Table:
+    grid = Table.grid(padding=0)
+    grid.title, grid.title_style = panel.title, "dim"
+    grid.title_justify = "right" if labelled else "left"
+    if labelled:
+        grid.add_column(no_wrap=True, style="dim")
+    for _ in panel.column_labels:
+        grid.add_column(no_wrap=True)
+    for label, values in zip(panel.row_labels, panel.values.tolist(), strict=True):
+        head = [f"{panel.row_title} {label} "] if labelled else []
+        grid.add_row(*head, *(_cell(value, scale) for value in values))
+    return grid
+
+
+def _cell(value: float, scale: float) -> Text:
+    red, green, blue = shade(value, scale)
+    ink = "white" if red + green + blue < 380 else "black"
+    return Text(f"{signed(value):>4}", style=f"{ink} on rgb({red},{green},{blue})")

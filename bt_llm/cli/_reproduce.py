@@ -1,0 +1,61 @@
+"""``bt-llm reproduce``: a run made again from its manifest, without a model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bt_llm.cache import VerdictCache, import_pack
+from bt_llm.cli._options import CacheOption, FormatOption
+from bt_llm.cli._output import Format, print_json, say
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="A manifest, as --manifest writes it.")],
+    pack: Annotated[
+        Path | None, typer.Option("--pack", help="Take the verdicts from this pack, not from the cache.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", "-d", help="Where the bars are now.")] = None,
+    strategy: Annotated[
+        Path | None, typer.Option("--strategy", "-s", help="Where the strategy's file is now.")
+    ] = None,
+    cache: CacheOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Run a manifest again in replay: say `identical`, or name the first difference.
+
+    Differences are looked for in the order version, data, code, verdict, trade; exit code 1 where there is
+    one. No model is loaded. The strategy's file is run, once its hash is the manifest's: reproduce only what
+    you trust.
+
+    Example: bt-llm reproduce run.json --pack verdicts.jsonl
+    """
+    from bt_llm import manifest as manifests
+
+    manifest = manifests.read_manifest(run)
+    with tempfile.TemporaryDirectory() as folder:
+        if pack is not None:
+            cache = Path(folder)
+            with VerdictCache(cache, "record") as imported:
+                import_pack(imported, pack)
+        found = manifests.reproduce(manifest, data=data, strategy=strategy, cache_dir=cache)
+    if output is Format.JSON:
+        differences = [{"what": one.what, "message": one.message} for one in found.differences]
+        versions = found.other_versions
+        print_json({"identical": found.identical, "differences": differences, "other_versions": versions})
+    elif found.identical:
+        trades = sum(len(one.trades) for one in manifest.runs.values())
+        say(f"{len(manifest.runs)} runs, {trades} trades, {len(manifest.verdicts)} verdicts")
+        if found.other_versions:
+            say(f"under other versions: {found.other_versions}")
+        typer.echo("identical")
+    else:
+        for difference in found.differences:
+            typer.echo(str(difference))
+    if not found.identical:
+        raise typer.Exit(1)

@@ -1,0 +1,179 @@
+"""Stored verdicts asked again: how far a model is today from what it said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bt_llm.advice import json_sampling, look_up_model, read_json, read_logprobs
+from bt_llm.cache import Question, Record, VerdictCache
+from bt_llm.exceptions import ModelNotFoundError
+from bt_llm.models import ANYWHERE, PREFIX, Backend, Progress, Prompt
+from bt_llm.verdicts import Verdict
+
+__all__ = ["Drift", "Flip", "ask_again"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """A verdict with another action than the stored one; actions by their names in lower case."""
+
+    key: str
+    stored: str
+    now: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far a model's answers are from the stored ones.
+
+    Attributes
+    ----------
+    model, sha256 : str
+        The model's name and hash.
+    asked, same : int
+        Verdicts asked again, and those that are the same to the last bit.
+    largest : float
+        Largest difference of a probability; 1 where an answer is readable on one side only.
+    flipped : tuple of Flip
+        Those with another action.
+    not_asked : int
+        Records that cannot be asked again: generated texts, and JSON of another schema.
+    """
+
+    model: str
+    sha256: str
+    asked: int
+    same: int
+    largest: float
+    flipped: tuple[Flip, ...]
+    not_asked: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return dataclasses.asdict(self)
+
+
+def ask_again(
+    records: Sequence[Record],
+    sha256: str,
+    names: Sequence[str],
+    n_threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Drift:
+    """Ask a model its stored questions again, past the cache, and compare.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        All of that model.
+    sha256 : str
+        The model's identity.
+    names : sequence of str
+        Names it is known by, to find its file.
+    n_threads : int, optional
+        CPU threads.
+    on_progress : callable, optional
+        Called with (asked, to ask).
+
+    Raises
+    ------
+    ModelNotFoundError
+        If none of the names leads to a model of that hash.
+    """
+    stored = {record.key: record.answer for record in records if _can_be_asked(record.question)}
+    groups: dict[tuple[Any, ...], list[Question]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.question.prompt):  # neighbours share a prefix
+        if record.key in stored:
+            asked = record.question
+            groups[asked.reader, asked.labels, asked.numerics].append(asked)
+    name, backend = _find_backend(sha256, _with_addresses(names, records), n_threads)
+    now: dict[str, Verdict] = {}
+    try:
+        for questions in groups.values():
+            for batch in _readings(backend, questions):
+                now.update(batch)
+                if on_progress is not None:
+                    on_progress(len(now), len(stored))
+    finally:
+        backend.close()
+    return _compared(name, sha256, stored, now, len(records) - len(stored))
+
+
+def _can_be_asked(question: Question) -> bool:
+    if question.reader == "json":
+        return dict(question.sampling) == json_sampling(question.labels)
+    return question.reader == "logprobs"
+
+
+def _readings(backend: Backend, questions: list[Question]) -> Any:
+    """Yield verdicts by key, batch by batch, on questions that differ in the prompt alone."""
+    first, prompts = questions[0], [Prompt(question.prompt) for question in questions]
+    batches = (
+        read_json(backend, prompts, first.labels)
+        if first.reader == "json"
+        else read_logprobs(backend, prompts, first.labels, first.numerics)  # type: ignore[arg-type]
+    )
+    done = 0
+    for batch in batches:
+        part = questions[done : done + len(batch)]
+        done += len(batch)
+        yield {q.key: reading[0] for q, reading in zip(part, batch, strict=True) if reading is not None}
+
+
+def _with_addresses(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Return the names; those of pinned weights, which have no address, with those that answered."""
+    servers = {str(record.provenance["server"]) for record in records if "server" in record.provenance}
+    found: list[str] = []
+    for name in names:
+        options = name.removeprefix(ANYWHERE)
+        known = [f"{PREFIX}{server}{options}" for server in sorted(servers)]
+        found += known if name.startswith(ANYWHERE) and known else [name]
+    return found
+
+
+def _find_backend(sha256: str, names: Sequence[str], n_threads: int | None) -> tuple[str, Backend]:
+    """Return a name and the backend behind it that has the very bytes of a hash."""
+    forgetful = VerdictCache(mode="off")  # hashes the file anew
+    for name in names:
+        try:
+            identity, backend = look_up_model(name, forgetful, n_threads=n_threads)
+        except ModelNotFoundError:
+            continue
+        if identity.sha256 == sha256 and backend is not None:
+            return name, backend
+    shown = " or ".join(repr(name) for name in names) or "a model without a name"
+    raise ModelNotFoundError(
+        f"no model file {shown} with SHA-256 {sha256[:12]}: put it into models/, or verify another one"
+    )
+
+
+def _compared(
+    name: str, sha256: str, stored: dict[str, Any], now: dict[str, Verdict], not_asked: int
+) -> Drift:
+    changes = {key: _change(stored[key], now[key]) for key in sorted(now)}
+    flipped = tuple(
+        Flip(key=key, stored=stored[key].action.name.lower(), now=now[key].action.name.lower())
+        for key in changes
+        if stored[key].action is not now[key].action
+    )
+    return Drift(
+        model=name,
+        sha256=sha256,
+        asked=len(now),
+        same=sum(change == 0 for change in changes.values()),
+        largest=max(changes.values(), default=0.0),
+        flipped=flipped,
+        not_asked=not_asked,
+    )
+
+
+def _change(stored: Verdict, now: Verdict) -> float:
+    if stored.valid != now.valid:
+        return 1.0
+    if not stored.valid:
+        return 0.0
+    return max(abs(a - b) for a, b in zip(stored.probabilities, now.probabilities, strict=True))

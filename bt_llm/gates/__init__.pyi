@@ -1,0 +1,17 @@
+from ._gates import LONG as LONG
+from ._gates import SHORT as SHORT
+from ._gates import AlwaysOpen as AlwaysOpen
+from ._gates import AttachedAdviceGate as AttachedAdviceGate
+from ._gates import AttachedGate as AttachedGate
+from ._gates import Gate as Gate
+from ._gates import GateProtocol as GateProtocol
+from ._gates import NeverOpen as NeverOpen
+from ._gates import attach_gate as attach_gate
+from ._gates import attached_gates as attached_gates
+from ._news import NewsGate as NewsGate
+from ._nulls import Answers as Answers
+from ._nulls import Per as Per
+from ._nulls import RandomGate as RandomGate
+from ._nulls import RuleGate as RuleGate
+from ._nulls import ShiftedGate as ShiftedGate
+from ._trade import TradeAdviceGate as TradeAdviceGate

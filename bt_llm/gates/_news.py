@@ -1,0 +1,94 @@
+"""NewsGate: entries by the sentiment of the news."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import backtrader as bt
+
+from bt_llm.advice import AnalystConfig
+from bt_llm.data import Headlines
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates._gates import AttachedGate, Decision, GateProtocol, Require
+from bt_llm.indicators import LLMNews, value_now
+
+__all__ = ["NewsGate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewsGate(GateProtocol):
+    """Let an entry through unless the news speaks against it, or only if it speaks for it.
+
+    Parameters
+    ----------
+    headlines : Headlines or path
+        What was published when.
+    min_score : float
+        How far from 0 the news line must be to speak.
+    require : {'not_against', 'agree'}
+        'not_against': only news for the other side blocks. 'agree': the news must be for the entry's side.
+    analyst, market, half_life, stamp, bar, time_zone, latency
+        As in `LLMNews`. The latency is 60 seconds here, since a gate is for trading.
+
+    Examples
+    --------
+    >>> gate = NewsGate(headlines=Headlines(()), min_score=0.2)
+    >>> gate.allows(1, -0.3), gate.allows(-1, -0.3), gate.allows(1, -0.1)
+    (False, True, True)
+    """
+
+    headlines: Headlines | str | os.PathLike[str]
+    min_score: float = 0.1
+    require: Require = "not_against"
+    analyst: AnalystConfig = field(default_factory=AnalystConfig)
+    market: str = "EUR/USD"
+    half_life: float = 24.0
+    stamp: str = "open"
+    bar: str | None = None
+    time_zone: str = "UTC"
+    latency: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Check the choices, once, and read the headlines."""
+        number = type(self.min_score) in (int, float) and math.isfinite(self.min_score)
+        if not number or self.min_score < 0:
+            raise ConfigError(f"min_score={self.min_score!r}: expected a number of at least 0")
+        if self.require not in get_args(Require):
+            raise ConfigError(f"require={self.require!r}: expected one of {list(get_args(Require))}")
+        if not isinstance(self.headlines, Headlines):
+            object.__setattr__(self, "headlines", Headlines.load(self.headlines))
+
+    @property
+    def warm_up_bars(self) -> int:
+        """One: the news line begins with the first bar."""
+        return 1
+
+    def allows(self, side: int, news: float) -> bool:
+        """Return whether a value of the news line lets an entry to a side through."""
+        speaks = abs(news) >= self.min_score and news != 0.0
+        if self.require == "agree":
+            return speaks and news * side > 0
+        return not (speaks and news * side < 0)
+
+    def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
+        """Attach the gate; in the strategy's ``__init__``."""
+        data = strategy.data if data is None else data
+        names = ("headlines", "analyst", "market", "half_life", "stamp", "bar", "time_zone", "latency")
+        news = LLMNews(data, **{name: getattr(self, name) for name in names})  # type: ignore[call-arg]
+        return _AttachedNewsGate(strategy, news, self)
+
+
+class _AttachedNewsGate(AttachedGate):
+    def __init__(self, strategy: bt.Strategy, news: LLMNews, gate: NewsGate) -> None:
+        super().__init__(strategy, news.data)
+        self.news = news
+        self.gate = gate
+
+    def decide(self, side: int) -> Decision:
+        news = value_now(self.news, "news")
+        speaks = abs(news) >= self.gate.min_score
+        verdict = math.copysign(1.0, news) if speaks and news else 0.0
+        return Decision(len(self.data), side, self.gate.allows(side, news), verdict, min(1.0, abs(news)))

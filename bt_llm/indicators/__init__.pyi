@@ -1,0 +1,10 @@
+from ._advice import LLMAdvice as LLMAdvice
+from ._advice import find_advice as find_advice
+from ._lines import WarmUp as WarmUp
+from ._lines import copy_values as copy_values
+from ._lines import require_bars as require_bars
+from ._lines import value_now as value_now
+from ._lines import warm_up_bars as warm_up_bars
+from ._news import LLMNews as LLMNews
+from ._regime import MarketRegime as MarketRegime
+from ._state_lines import MarketStateLines as MarketStateLines

@@ -1,0 +1,458 @@
+"""LLMAdvice: the market state and the model's verdict on it, as the lines of a Backtrader indicator."""
+
+from __future__ import annotations
+
+import logging
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.cache import CacheMode
+from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
+from bt_llm.feeds import data_name, feed_of, is_live
+from bt_llm.indicators._frequency import Frequency, milliseconds
+from bt_llm.indicators._lines import TrailingMedian, copy_values
+from bt_llm.indicators._live import LiveAsker
+from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
+from bt_llm.verdicts import Verdict
+
+__all__ = ["LLMAdvice", "find_advice"]
+
+_log = logging.getLogger("bt_llm.advice")
+
+_OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
+_BUILT_IN = ("trend", "rsi", "volatility")
+_PERIODS = ("ema", "slope", "rsi", "atr", "median")
+_LIVE = ("auto", "on", "off")
+
+
+class LLMAdvice(bt.Indicator):
+    """The verdict of a local model on each bar's market state, known at the close of that bar.
+
+    Give it a data feed, and optionally a trigger: a second line of the same feed's bars that says where
+    to ask (where it is finite and not zero). Settings are passed by keyword.
+
+    Parameters
+    ----------
+    advisor : AdvisorConfig, optional
+        Which model is asked, and how; by default ``AdvisorConfig()``.
+    ema : int
+        Bars of the EMA whose slope is the trend.
+    slope : int
+        Bars over which that slope is taken.
+    rsi, atr : int
+        Bars of Wilder's RSI and ATR.
+    median : int
+        Bars of the trailing median that ATR% is measured against.
+    every, min_minutes, max_age : int, float, int or None
+        On which bars the model is asked, in bars and in minutes of bar time, and for how many bars its
+        verdict is carried; see `bt_llm.indicators.Frequency`. By default each bar is asked.
+    live : {'auto', 'on', 'off'}
+        Whether the model is asked in a thread beside the bars: 'auto' does so in a live run, where a feed
+        says that it is live. A backtest waits for every answer.
+    timeout_s : float
+        Seconds for which a live bar waits for its answer.
+    min_seconds : float
+        Seconds of wall time from one question to the next in a live run; see `LLMThrottler`.
+
+    Attributes
+    ----------
+    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility, age
+        The verdict is 1, 0 or -1 and the confidence its probability. Both are NaN where there is none; an
+        answer that cannot be read is NaN with a confidence of 0. ``trend`` is
+        ``(EMA[t] - EMA[t-slope]) / (slope * ATR[t])`` (0 where ATR is 0), ``volatility`` is ATR as a
+        percentage of the close over its own trailing median (1 where both are 0, NaN where only the
+        median is). ``age`` is the number of bars since the one whose state the verdict is on: 0 on the bar
+        that was asked, NaN where there is no answer.
+    bars : int
+        Bars seen since the warm-up was complete.
+    asked, carried, unanswered : int
+        Of these, bars with an answer of their own, bars with an earlier one, and bars that were asked and
+        have none because it did not come in time or failed.
+    usage : Usage
+        What answering cost.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is passed by position or is out of range, `advisor` is not an AdvisorConfig, a
+        feature of the state space has no line or indicator, or the trigger has another clock.
+    DataError
+        If the first data is no OHLC feed, or has fewer bars than the warm-up needs.
+
+    Notes
+    -----
+    A state is a pure function of bars up to its own, and a verdict a pure function of the state's cell, so
+    lines do not depend on the engine mode, and each distinct cell is asked once. With preloaded data the
+    whole line is known before the first order, but bar t's value uses nothing after bar t.
+
+    trend, rsi and volatility are computed and part of the warm-up even if the state space leaves them out;
+    only the space's own features must be finite for the model to be asked. A feature of your own gives its
+    line by its `indicator`, and a subclass declares it::
+
+        def percent_b(data):
+            return bt.ind.BollingerBandsPct(data).pctb
+
+        class BandAdvice(LLMAdvice):
+            lines = ("percent_b",)
+
+    To change how cells get their verdicts, override `advise`: it serves every engine mode.
+
+    In a live run the loop is blocked for at most `timeout_s` a bar. A bar whose answer is not there by then
+    is missing and stays so; when the answer comes it counts from the next bar on, as an earlier verdict with
+    its age, unless that bar has one of its own. What the thread raises is logged, and the bar is missing.
+    A backend's GenerationTimeout leaves the bars of that state missing in a backtest too, where every other
+    error ends the run. What a missing verdict means for an entry is said by `Gate.on_missing`.
+
+    Examples
+    --------
+    >>> class Strategy(bt.Strategy):
+    ...     def __init__(self):
+    ...         self.advice = LLMAdvice(self.data, advisor=AdvisorConfig(model="scripted:trend"))
+    ...     def next(self):
+    ...         if self.advice.verdict[0] > 0 and not self.position:
+    ...             self.buy()
+    """
+
+    lines: Any = (*_OUTPUTS, *_BUILT_IN, "age")
+    params = (
+        ("advisor", None),
+        ("ema", 20),
+        ("slope", 3),
+        ("rsi", 14),
+        ("atr", 14),
+        ("median", 100),
+        ("every", 1),
+        ("min_minutes", 0.0),
+        ("max_age", None),
+        ("live", "auto"),
+        ("timeout_s", 5.0),
+        ("min_seconds", 0.0),
+    )
+    plotinfo: ClassVar[Any] = {
+        "plotname": "LLM advice",
+        "plotyhlines": [-1.0, 0.0, 1.0],
+        "plotyticks": [-1.0, 0.0, 1.0],
+        "plotymargin": 0.15,
+    }
+    plotlines: ClassVar[Any] = {
+        "verdict": {"drawstyle": "steps-post"},
+        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age")},
+    }
+    csv = True
+
+    def __init__(self, *misplaced: Any, **unknown: Any) -> None:
+        self._trigger = self.datas[1].lines[0] if len(self.datas) > 1 else None
+        self.config = self._check_arguments(misplaced, unknown)
+        self.frequency = self._check_frequency()
+        self.bars = self.asked = self.carried = self.unanswered = 0
+        self.usage = Usage()
+        self._names = self.config.state_space.names
+        self._rows: dict[int, Row] = {}
+        self._pace: Pace | None = None
+        self._before = self._seen = Seen()
+        self._last = (0, -1, "")  # length, cell and count of the last bar that next() saw
+        self._timed_out = False
+        self._bind_states()
+        super().__init__()
+        self._check_length()
+
+    def advise(self, cells: Sequence[int]) -> list[Verdict]:
+        """Return the verdict on each cell of the state space; the one hook a subclass overrides.
+
+        Parameters
+        ----------
+        cells : sequence of int
+            Distinct, and never the same cell twice in a run, unless it was without an answer. In a live run
+            this is called in a thread, with one cell at a time.
+
+        Raises
+        ------
+        GenerationTimeout
+            If there is no answer in time; a cell asked alone then has no verdict, several are asked alone.
+        """
+        return Advisor.shared(self.config).advise_cells(cells, usage=self.usage)
+
+    @property
+    def warm_up_bars(self) -> int:
+        """Bars of its data until the first advice, that bar included."""
+        return int(self._minperiod)
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct cells asked so far; in a live run, of those that were answered."""
+        asker = self._pace.asker if self._pace is not None else None
+        return len(self._rows) if asker is None else len(asker)
+
+    def _plotlabel(self) -> list[Any]:
+        periods = [getattr(self.p, name) for name in _PERIODS]
+        return [Path(str(self.config.model)).name, *periods]
+
+    # Checks
+
+    def _check_arguments(self, misplaced: tuple[Any, ...], unknown: dict[str, Any]) -> AdvisorConfig:
+        name = type(self).__name__
+        if unknown:
+            raise ConfigError(f"{name} has no parameters {list(unknown)}, only {list(self.p._getkeys())}")
+        if constants := [data for data in self.datas if _is_constant(data)]:
+            misplaced = (constants[0].lines[0].a.wrapped,)
+        if misplaced:
+            raise ConfigError(
+                f"{name} got {type(misplaced[0]).__name__} by position: expected data feeds only; "
+                f"pass settings by keyword, such as {name}(self.data, advisor=config)"
+            )
+        if not all(hasattr(self.data, line) for line in ("open", "high", "low", "close")):
+            raise DataError(
+                f"{name} got {type(self.data).__name__} without open, high, low and close: expected a data "
+                f"feed as its first argument, such as {name}(self.data, advisor=config)"
+            )
+        if len(self.datas) > 2:
+            raise ConfigError(
+                f"{name} got {len(self.datas)} datas: expected one data feed and at most one trigger line; "
+                f"make one {name} a data feed"
+            )
+        if self._trigger is not None and feed_of(self.datas[1]) is not feed_of(self.data):
+            raise ConfigError(
+                f"{name} has a trigger of another data feed: expected a line on the bars of its first data; "
+                f"combine timeframes in the strategy"
+            )
+        for period in _PERIODS:
+            value = getattr(self.p, period)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+                raise ConfigError(
+                    f"{name} got {period}={value!r}: expected a whole number of bars, at least 1"
+                )
+        config = self.p.advisor if self.p.advisor is not None else AdvisorConfig()
+        if not isinstance(config, AdvisorConfig):
+            raise ConfigError(
+                f"{name} got advisor={config!r}: expected an AdvisorConfig, such as "
+                f"AdvisorConfig(model='smollm2')"
+            )
+        return config
+
+    def _check_frequency(self) -> Frequency:
+        for name, least in (("timeout_s", "above 0"), ("min_seconds", "of at least 0")):
+            value = getattr(self.p, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or value < 0 or (name == "timeout_s" and value == 0):
+                raise ConfigError(f"{name}={value!r}: expected a number of seconds {least}")
+        if self.p.live not in _LIVE:
+            raise ConfigError(f"live={self.p.live!r}: expected one of {list(_LIVE)}")
+        return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
+
+    def _check_length(self) -> None:
+        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError."""
+        needed = max(line._minperiod for line in self.lines)
+        bars = self.data.buflen()  # 0 before a feed that is not preloaded has started
+        if 0 < bars < needed:
+            raise DataError(
+                f"data {data_name(self.data)!r} has {bars} bars, but {type(self).__name__} needs {needed} to "
+                f"warm up; give more bars or shorter periods (median={self.p.median})"
+            )
+
+    # States
+
+    def _bind_states(self) -> None:
+        """Bind every feature to an own line: children stand still in vectorised runs, own lines move."""
+        self._range = bt.ind.ATR(self.data, period=self.p.atr)
+        features = {feature.name: feature for feature in self.config.state_space.features}
+        for name in dict.fromkeys((*_BUILT_IN, *self._names)):
+            feature = features.get(name)
+            if feature is not None and feature.indicator is not None:
+                line = feature.indicator(self.data)
+            elif name in _BUILT_IN:
+                line = getattr(self, f"_make_{name}")()
+            else:
+                raise ConfigError(f"feature {name!r} has no indicator: expected Feature(..., indicator=...)")
+            self._bind(name, line)
+
+    def _bind(self, name: str, line: Any) -> None:
+        if name not in self.lines.getlinealiases():
+            raise ConfigError(
+                f"feature {name!r} has no line in {type(self).__name__}: declare it in a subclass, "
+                f"class MyAdvice({type(self).__name__}): lines = ({name!r},), and use that"
+            )
+        setattr(self.lines, name, line)
+        if not getattr(
+            self.plotlines, name
+        )._getkwargs():  # on a scale of its own, unless told how to plot it
+            setattr(self.plotlines, name, self.plotlines.trend)
+
+    def _make_trend(self) -> Any:
+        ema = bt.ind.EMA(self.data, period=self.p.ema)
+        return bt.DivByZero(ema - ema(-self.p.slope), self.p.slope * self._range)
+
+    def _make_rsi(self) -> Any:
+        return bt.ind.RSI(self.data, period=self.p.rsi, safediv=True)
+
+    def _make_volatility(self) -> Any:
+        percent = bt.DivByZero(100.0 * self._range, self.data.close, zero=math.nan)
+        median = TrailingMedian(percent, period=self.p.median)  # type: ignore[call-arg]
+        return bt.DivZeroByZero(percent, median, single=math.nan, dual=1.0)
+
+    # Verdicts
+
+    def next(self) -> None:
+        """Fill one bar; called again for a bar that a replay is still building, it fills it anew."""
+        if self._pace is None:
+            self._pace = self._make_pace()
+        length, last_cell, count = self._last
+        cell, again = self._cell(), len(self) == length
+        if again:
+            if self._pace.asker is not None and cell == last_cell and count in ("asked", "unanswered"):
+                return  # once was enough: this bar's answer counts from the next bar if it comes late
+            self._count(count, -1)
+        else:
+            self._before = self._seen
+            self.bars += 1
+        time = feed_of(self.data).datetime[0]
+        try:
+            self._seen, bar = self._pace.step(
+                self._before, bar=len(self), cell=cell, time_ms=milliseconds(time)
+            )
+        except ReplayMiss as miss:
+            raise self._with_bar(miss, {cell: time}) from None
+        self._count(bar.counts_as, 1)
+        self._last = (len(self), cell, bar.counts_as)
+        for name, value in zip((*_OUTPUTS, "age"), (*bar.row, bar.age), strict=True):
+            getattr(self.lines, name)[0] = value
+
+    def _make_pace(self) -> Pace:
+        asker = None
+        if self.p.live == "on" or (self.p.live == "auto" and is_live(self.data)):
+            asker = LiveAsker(
+                lambda cell: _row(*self._verdicts([cell])),
+                timeout_s=self.p.timeout_s,
+                min_seconds=self.p.min_seconds,
+            )
+        return Pace(self.frequency, lambda cell: self._answers([cell])[0], asker)
+
+    def _count(self, name: str, by: int) -> None:
+        if name:
+            setattr(self, name, getattr(self, name) + by)
+
+    def _cell(self) -> int:
+        """Return the current bar's cell, -1 where the model cannot be asked."""
+        if self._trigger is not None and not _fires(np.array([self._trigger[0]]))[0]:
+            return -1
+        values = [np.array([getattr(self.lines, name)[0]]) for name in self._names]
+        return int(self.config.state_space.cells(values)[0])
+
+    def oncestart(self, start: int, end: int) -> None:
+        """Do nothing: `once` covers the first bar too, so that the model is asked one batch."""
+
+    def once(self, start: int, end: int) -> None:
+        """Fill all bars: bucket the states, ask for the distinct cells at once, look the rest up."""
+        if self.p.live == "on":
+            raise ConfigError("live='on' in a vectorised run: expected cerebro.run(runonce=False)")
+        first = self._minperiod - 1
+        columns = [copy_values(getattr(self.lines, name))[first:end] for name in self._names]
+        cells = self.config.state_space.cells(columns)
+        if self._trigger is not None:
+            cells[~_fires(copy_values(self._trigger)[first:end])] = -1
+        bars = np.arange(len(cells))
+        times = copy_values(feed_of(self.data).lines.datetime)[first:end]
+        sources = self.frequency.sources(cells >= 0, times)
+        distinct, where = np.unique(np.where(sources >= 0, cells[sources], -1), return_inverse=True)
+        try:
+            rows = np.array(self._answers(distinct.tolist()))[where]
+        except ReplayMiss as miss:
+            own = np.flatnonzero(sources == bars)[::-1]  # backwards: of bars in one cell, the first stays
+            first_times = dict(zip(cells[own].tolist(), times[own].tolist(), strict=True))
+            raise self._with_bar(miss, first_times) from None
+        ages = np.where(np.isnan(rows[:, 1]), math.nan, bars - sources)
+        for name, column in zip((*_OUTPUTS, "age"), (*rows.T, ages), strict=True):
+            getattr(self.lines, name).array[first:end] = array("d", column.tobytes())
+        self.bars += len(cells)
+        self.asked += int(np.count_nonzero(ages == 0))
+        self.carried += int(np.count_nonzero(ages > 0))
+        self.unanswered += int(np.count_nonzero((sources == bars) & np.isnan(ages)))
+
+    def _answers(self, cells: Sequence[int]) -> list[Row]:
+        """Return the outputs of each cell, NaN for -1; ask for those that are not known yet."""
+        if new := [cell for cell in cells if cell >= 0 and cell not in self._rows]:
+            self._rows.update(zip(new, self._ask(new), strict=True))
+        return [self._rows[cell] if cell >= 0 else NO_ANSWER for cell in cells]
+
+    def _ask(self, cells: Sequence[int]) -> list[Row]:
+        """Ask; a cell whose time runs out when it is asked alone, as bar by bar, has no verdict."""
+        try:
+            return [_row(verdict) for verdict in self._verdicts(cells)]
+        except GenerationTimeout as error:
+            if len(cells) > 1:
+                return [row for cell in cells for row in self._ask([cell])]
+            if not self._timed_out:
+                _log.warning("no verdict: %s (later timeouts are counted, not logged)", error)
+            self._timed_out = True
+            return [NO_ANSWER]
+
+    def _with_bar(self, miss: ReplayMiss, times: Mapping[int, float]) -> ReplayMiss:
+        """Return the miss of the first bar without a stored verdict: the cache knows prompts, not bars.
+
+        `times` has for each asked cell the time of its first bar, as Backtrader's number.
+        """
+        advisor = Advisor.shared(self.config)
+        if advisor.cache.mode is not CacheMode.REPLAY:  # a subclass has its advice from elsewhere
+            return miss
+        for cell, time in sorted(times.items(), key=lambda item: item[1]):
+            try:
+                advisor.raw_cells([cell])
+            except ReplayMiss as own:
+                own.args = (f"bar {bt.num2date(time):%Y-%m-%d %H:%M:%S}: {own}",)
+                return own
+        miss.args = (
+            f"no bar so far lacks its own verdict, but the calibration needs the whole grid: {miss}",
+        )
+        return miss
+
+    def _verdicts(self, cells: Sequence[int]) -> list[Verdict]:
+        verdicts = self.advise(cells)
+        if len(verdicts) != len(cells):
+            raise ConfigError(
+                f"{type(self).__name__}.advise gave {len(verdicts)} verdicts for {len(cells)} cells: "
+                f"expected one each"
+            )
+        return verdicts
+
+
+def _row(verdict: Verdict) -> Row:
+    bullish, neutral, bearish = verdict.probabilities
+    return verdict.action.line, verdict.confidence, bullish, bearish, neutral
+
+
+def _fires(trigger: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return where a trigger asks: finite and not zero."""
+    fires: NDArray[np.bool_] = np.isfinite(trigger) & (trigger != 0.0)
+    return fires
+
+
+def _is_constant(data: Any) -> bool:
+    """Return whether Backtrader wrapped an argument that is no data into a line of one repeated value."""
+    return isinstance(getattr(data.lines[0], "a", None), bt.linebuffer.PseudoArray)
+
+
+def find_advice(strategy: bt.Strategy, data: Any = None) -> list[LLMAdvice]:
+    """Return the advice indicators of a strategy, those inside other indicators too, in order of creation.
+
+    Parameters
+    ----------
+    strategy : bt.Strategy
+        Where to look.
+    data : data feed, optional
+        Only those that judge its bars.
+    """
+    return [advice for advice in _walk(strategy) if data is None or feed_of(advice) is feed_of(data)]
+
+
+def _walk(owner: Any) -> Iterator[LLMAdvice]:
+    for indicator in owner.getindicators():
+        if isinstance(indicator, LLMAdvice):
+            yield indicator
+        yield from _walk(indicator)

@@ -1,0 +1,122 @@
+"""LiveAsker: questions to a model beside a live loop, which waits for an answer only so long."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from bt_llm.exceptions import BtLlmError
+from bt_llm.models import LLMThrottler
+
+__all__ = ["LiveAsker"]
+
+_log = logging.getLogger("bt_llm.live")
+
+Answer = TypeVar("Answer")
+
+
+class _Question(Generic[Answer]):
+    """One question on its way: `done` is set when it is answered or has failed."""
+
+    def __init__(self, cell: int) -> None:
+        self.cell = cell
+        self.done = threading.Event()
+        self.answer: Answer | None = None
+
+
+class LiveAsker(Generic[Answer]):
+    """Puts one question at a time in a thread, and gives up waiting, not asking, after a time limit.
+
+    An answer that comes late is kept (`known`). While a question is being answered one more waits, the
+    newest: the market of bars ago is of no interest. The thread lives only while there is something to ask,
+    so that nothing is left to stop when a run ends; the interpreter waits for a question under way at its
+    exit, because a model must not be torn down while it computes.
+
+    Parameters
+    ----------
+    ask : callable
+        From a cell to its answer; called in the thread. What it raises is logged, once for each type of
+        error, and leaves the question without an answer; it can be asked again.
+    timeout_s : float
+        Seconds for which `answer` waits at most.
+    min_seconds : float
+        Seconds of wall time from one question to the next; see `LLMThrottler`.
+
+    Examples
+    --------
+    >>> asker = LiveAsker(lambda cell: cell + 1, timeout_s=30.0)
+    >>> asker.answer(1), asker.known(1), asker.known(7)
+    (2, 2, None)
+    """
+
+    def __init__(self, ask: Callable[[int], Answer], *, timeout_s: float, min_seconds: float = 0.0) -> None:
+        self.timeout_s = timeout_s
+        self._ask = ask
+        self._throttler = LLMThrottler(min_interval=min_seconds)
+        self._answers: dict[int, Answer] = {}
+        self._logged: set[type[Exception]] = set()
+        self._lock = threading.Lock()
+        self._current: _Question[Answer] | None = None
+        self._waiting: _Question[Answer] | None = None
+        self._thread: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        """Return the number of cells that are known."""
+        return len(self._answers)
+
+    def known(self, cell: int) -> Answer | None:
+        """Return the answer for a cell if there is one yet; asks nothing."""
+        with self._lock:
+            return self._answers.get(cell)
+
+    def may_ask(self, cell: int) -> bool:
+        """Return whether a cell may be asked now: known ones always, others `min_seconds` after the last."""
+        return self.known(cell) is not None or self._throttler.can_call()
+
+    def answer(self, cell: int) -> Answer | None:
+        """Return the answer for a cell, or None if it is not there within the time limit or has failed."""
+        with self._lock:
+            if cell in self._answers:
+                return self._answers[cell]
+            question = self._put(cell)
+        question.done.wait(self.timeout_s)
+        return question.answer
+
+    def _put(self, cell: int) -> _Question[Answer]:
+        current = self._current
+        if current is not None and current.cell == cell and not current.done.is_set():
+            self._waiting = None  # the newest question is under way already
+            return current
+        self._waiting = question = _Question[Answer](cell)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._work, name="bt_llm live advice", daemon=False)
+            self._thread.start()
+        return question
+
+    def _work(self) -> None:
+        while (question := self._take()) is not None:
+            try:
+                answer = self._ask(question.cell)
+            except Exception as error:
+                self._log(error)
+            else:
+                with self._lock:
+                    self._answers[question.cell] = question.answer = answer
+            finally:
+                question.done.set()
+
+    def _take(self) -> _Question[Answer] | None:
+        with self._lock:
+            self._current, self._waiting = self._waiting, None
+            if self._current is None:
+                self._thread = None
+            return self._current
+
+    def _log(self, error: Exception) -> None:
+        if type(error) in self._logged:
+            return
+        self._logged.add(type(error))
+        trace = None if isinstance(error, BtLlmError) else error
+        _log.error("no verdict: %s (later %ss are not logged)", error, type(error).__name__, exc_info=trace)

@@ -1,0 +1,10 @@
+from ._document import DataFacts as DataFacts
+from ._document import ModelFacts as ModelFacts
+from ._document import RunFacts as RunFacts
+from ._document import RunManifest as RunManifest
+from ._document import StrategyFacts as StrategyFacts
+from ._document import read_manifest as read_manifest
+from ._reproduce import Difference as Difference
+from ._reproduce import Reproduction as Reproduction
+from ._reproduce import reproduce as reproduce
+from ._write import write_manifest as write_manifest

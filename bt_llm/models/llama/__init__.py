@@ -1,0 +1,1 @@
+"""Local GGUFs through llama.cpp: text, and exact scores."""

@@ -1,0 +1,342 @@
+"""Scorer: log-probabilities of labels after many prompts, the same to the last bit in any company."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from bt_llm.exceptions import ConfigError, GenerationTimeout
+from bt_llm.models._base import LabelScores, Numerics, Prompt
+from bt_llm.models.llama._forest import (
+    Forest,
+    Node,
+    TokenisedPrompt,
+    TokenPath,
+    decodes,
+    forests,
+    tokens_decoded,
+)
+from bt_llm.models.llama._native import Context, ContextShape
+from bt_llm.models.llama._session import Session, decode_block
+
+__all__ = ["LabelTrie", "Scorer", "Steps", "log_softmax_at"]
+
+_log = logging.getLogger("bt_llm.llama")
+
+Steps = dict[TokenPath, float]
+"""Log-probability of each step into a label: of its last token, after those before it."""
+
+_WORTH_SHARING = 0.8  # of the tokens; forks and smaller decodes cost a little
+_ENOUGH_TO_CHECK = 16  # prompts; for fewer, finding out whether it is exact costs more than it saves
+
+
+def log_softmax_at(logits: npt.NDArray[np.float32], tokens: Sequence[int]) -> list[float]:
+    """Return the log-probabilities of some tokens, over the whole vocabulary, summed in double precision.
+
+    Parameters
+    ----------
+    logits : float32 array (vocabulary,)
+        One row at a time: the result then depends on nothing but the row.
+    tokens : sequence of int
+        Token numbers.
+
+    Examples
+    --------
+    >>> [round(p, 4) for p in log_softmax_at(np.log(np.float32([1, 3, 4])), [0, 2])]
+    [-2.0794, -0.6931]
+    """
+    row = logits - logits.max()
+    normaliser = float(np.log(np.exp(row).sum(dtype=np.float64)))
+    return [float(row[token]) - normaliser for token in tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTrie:
+    """Labels as paths of tokens, and the branches that must be decoded to score them.
+
+    `branches` are the longest proper beginnings of labels: decoding one gives the logits after each
+    of its tokens, and with those after the prompt itself every token of every label is scored.
+
+    Examples
+    --------
+    >>> LabelTrie.of([(7, 8, 9), (7, 5), (3,)]).branches
+    ((7, 8),)
+    >>> LabelTrie.of([(7,), (7, 5)])
+    Traceback (most recent call last):
+    bt_llm.exceptions.ConfigError: label 0 is the beginning of label 1 in tokens: their ...
+    """
+
+    labels: tuple[TokenPath, ...]
+    branches: tuple[TokenPath, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[TokenPath]) -> LabelTrie:
+        """Build the trie.
+
+        Raises
+        ------
+        ConfigError
+            If a label has no tokens, or is the beginning of another one.
+        """
+        for i, first in enumerate(labels):
+            if not first:
+                raise ConfigError(f"label {i} has no tokens: expected a word")
+            for j, second in enumerate(labels):
+                if i != j and second[: len(first)] == first:
+                    raise ConfigError(
+                        f"label {i} is the beginning of label {j} in tokens: their probabilities "
+                        "overlap, so choose labels of which none begins another"
+                    )
+        inner = {label[:-1] for label in labels if len(label) > 1}
+        branches = [a for a in inner if not any(a != b and b[: len(a)] == a for b in inner)]
+        return cls(tuple(labels), tuple(sorted(branches)))
+
+    @property
+    def head(self) -> TokenPath:
+        """The branch that is decoded with a prompt, as its last tokens: that spares a decode."""
+        return max(self.branches, key=len, default=())
+
+    @property
+    def depth(self) -> int:
+        """Tokens of the longest branch."""
+        return max((len(branch) for branch in self.branches), default=0)
+
+    @property
+    def decoded(self) -> int:
+        """Tokens decoded for the labels after one prompt."""
+        return sum(len(branch) for branch in self.branches)
+
+    def following(self, node: TokenPath) -> list[int]:
+        """Tokens with which labels go on after a node, in order and without repetition."""
+        depth = len(node)
+        found = {label[depth] for label in self.labels if len(label) > depth and label[:depth] == node}
+        return sorted(found)
+
+    def totals(self, steps: Steps) -> tuple[float, ...]:
+        """Log-probabilities of the labels, from those of each step (a node and the token after it)."""
+        return tuple(sum(steps[label[:k]] for k in range(1, len(label) + 1)) for label in self.labels)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One call's questions, and the answers so far."""
+
+    prompts: Sequence[TokenisedPrompt]
+    trie: LabelTrie
+    numerics: Numerics
+    shape: ContextShape
+    n_seq: int
+    timeout_s: float | None
+    spent: float = 0.0
+    results: dict[int, LabelScores] = field(default_factory=dict)
+
+
+class Scorer:
+    """Scores prompts with a session's model. Thread-safe.
+
+    With canonical numerics a prompt's scores do not depend on what else is decoded with it, before
+    it or after it, nor on the number of threads.
+
+    Parameters
+    ----------
+    session : Session
+        The model.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def trie(self, labels: Sequence[str], numerics: Numerics = "canonical") -> LabelTrie:
+        """Tokenise the labels, each on its own and without reading control tokens in them."""
+        weights = self.session.weights(numerics)
+        if not labels:
+            raise ConfigError("no labels: expected at least one")
+        try:
+            return LabelTrie.of([tuple(weights.tokens(label, special=False)) for label in labels])
+        except ConfigError as error:
+            raise ConfigError(f"labels {list(labels)}: {error}") from None
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        labels: Sequence[str],
+        *,
+        numerics: Numerics = "canonical",
+        timeout_s: float | None = None,
+    ) -> Iterator[list[LabelScores]]:
+        """Yield the labels' log-probabilities in the prompts' order, batch by batch.
+
+        Prompts with one first chunk are decoded together, after one decode of that chunk.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompt
+            At least one token each.
+        labels : sequence of str
+            None of which begins another one, in tokens.
+        numerics : {"canonical", "fast"}
+            Going from one to the other loads the model again.
+        timeout_s : float, optional
+            Seconds that may be spent in here, over all batches; the caller's time between them does
+            not count.
+
+        Raises
+        ------
+        ConfigError
+            For labels or prompts that cannot be scored.
+        GenerationTimeout
+            When `timeout_s` is over, inside a decode too. The scorer can be used again.
+        """
+        with self.session.lock:
+            trie = self.trie(labels, numerics)
+            tokenised = [self.session.tokenise(prompt, numerics) for prompt in prompts]
+            if not tokenised:
+                return
+            shape = self.session.shape(tokenised, tail=trie.depth, outputs=1 + trie.depth)
+            shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
+        n_seq = self.session.side_by_side(shape)
+        asked = _Asked(tokenised, trie, numerics, shape, n_seq, timeout_s)
+        told = 0
+        for _ in self._batches(asked):
+            ready = []
+            while told in asked.results:
+                ready.append(asked.results[told])
+                told += 1
+            if ready:
+                yield ready
+
+    def _batches(self, asked: _Asked) -> Iterator[None]:
+        """Score prompts, forest by forest, by sharing lines where that pays and is exact.
+
+        Whether it is exact for this file on this machine is found out, not hoped for: of the first
+        forest, three prompts are scored alone as well.
+        """
+        prompts = asked.prompts
+        counts = [tokens_decoded(prompts, shared=shared, n_seq=asked.n_seq) for shared in (False, True)]
+        shared = asked.numerics == "canonical" and counts[1] <= _WORTH_SHARING * counts[0]
+        if shared and self.session.sharing_is_exact is None and len(prompts) >= _ENOUGH_TO_CHECK:
+            first = next(forests(prompts, shared=True, n_seq=asked.n_seq))
+            self._score_forest(asked, first)
+            self._check_sharing(asked, sorted(first.new_tokens))
+        shared = shared and self.session.sharing_is_exact is True
+        yield
+        for forest in forests(prompts, shared=shared, n_seq=asked.n_seq):
+            if not forest.new_tokens.keys() <= asked.results.keys():
+                self._score_forest(asked, forest)
+                yield
+
+    def _check_sharing(self, asked: _Asked, members: Sequence[int]) -> None:
+        """Compare prompts of a forest with the same ones alone; after a difference, forget the forest's."""
+        together = dict(asked.results)
+        for number in {members[0], members[len(members) // 2], members[-1]}:
+            alone = Forest(asked.prompts[number].prefix, shared=False, n_seq=asked.n_seq)
+            alone.add(number, asked.prompts[number])
+            self._score_forest(asked, alone)
+        exact = all(asked.results[number].logprobs == together[number].logprobs for number in members)
+        asked.results.clear()
+        if exact:
+            asked.results.update(together)
+        else:
+            _log.warning("%s: decoding shared lines once changes the scores; not done", self.session.path)
+        self.session.sharing_is_exact = exact
+
+    def _score_forest(self, asked: _Asked, forest: Forest) -> None:
+        """Score the prompts of a forest and note the results."""
+        start = time.monotonic()
+        deadline = None if asked.timeout_s is None else start + asked.timeout_s - asked.spent
+        try:
+            with self.session.lock:
+                context = self.session.prepare(asked.shape, asked.numerics)
+                rows = self._decode_forest(context, forest, asked.trie, deadline)
+        except GenerationTimeout:
+            raise GenerationTimeout(
+                f"timeout_s={asked.timeout_s:g}: over after {len(asked.results)} of {len(asked.prompts)} "
+                "prompts; allow more time, or ask for fewer prompts"
+            ) from None
+        took = time.monotonic() - start
+        asked.spent += took
+        for number, row in rows.items():
+            tokens = forest.new_tokens[number] + asked.trie.decoded
+            asked.results[number] = LabelScores(row, tokens=tokens, milliseconds=1e3 * took / len(rows))
+
+    def _decode_forest(
+        self, context: Context, forest: Forest, trie: LabelTrie, deadline: float | None
+    ) -> dict[int, tuple[float, ...]]:
+        levels = forest.levels()
+        leaves = sorted((n for level in levels for n in level if n.members), key=lambda n: n.sequence)
+        steps: list[Steps] = [{} for _ in leaves]
+        with self.session.holding(context, forest.prefix, len(levels[0]), deadline):
+            for level in levels:
+                self.session.grow(context, level)
+                for nodes in decodes(level, context.shape, head=trie.head, rows=1 + len(trie.head)):
+                    self._decode_nodes(context, nodes, trie, steps, deadline)
+            self._score_branches(context, leaves, trie, steps, deadline)
+        rows: dict[int, tuple[float, ...]] = {}
+        for leaf, found in zip(leaves, steps, strict=True):
+            rows.update(dict.fromkeys(leaf.members, trie.totals(found)))
+        return rows
+
+    def _decode_nodes(
+        self,
+        context: Context,
+        nodes: Sequence[Node],
+        trie: LabelTrie,
+        steps: Sequence[Steps],
+        deadline: float | None,
+    ) -> None:
+        """Decode nodes side by side, and with the prompts that end there the head of the labels."""
+        head = trie.head
+        decode_block(
+            context,
+            [node.then(head) for node in nodes],
+            np.array([node.start for node in nodes], dtype=np.int32),
+            first=nodes[0].sequence,
+            rows=1 + len(head) if any(node.members for node in nodes) else 0,
+            deadline=deadline,
+        )
+        for node in nodes:
+            if node.members:
+                for depth in range(len(head) + 1):
+                    column = len(node.path) - 1 + depth
+                    _read(context, node.sequence, column, head[:depth], trie, steps[node.sequence])
+            context.cut(node.sequence, node.end)
+
+    def _score_branches(
+        self,
+        context: Context,
+        leaves: Sequence[Node],
+        trie: LabelTrie,
+        steps: Sequence[Steps],
+        deadline: float | None,
+    ) -> None:
+        """Decode the other branches of the trie after all prompts, one token of each at a time."""
+        for branch in trie.branches:
+            if branch == trie.head:
+                continue
+            for depth, token in enumerate(branch):
+                starts = [leaf.end + depth for leaf in leaves]
+                self.session.step(context, [token] * len(leaves), starts, deadline=deadline)
+                for leaf, found in zip(leaves, steps, strict=True):
+                    _read(context, leaf.sequence, 0, branch[: depth + 1], trie, found)
+            for leaf in leaves:
+                context.cut(leaf.sequence, leaf.end)
+
+
+def _read(
+    context: Context,
+    sequence: int,
+    column: int,
+    node: TokenPath,
+    trie: LabelTrie,
+    steps: Steps,
+) -> None:
+    """Note the log-probability of each token with which a label goes on after this node."""
+    following = trie.following(node)
+    if any((*node, token) not in steps for token in following):
+        values = log_softmax_at(context.logits(sequence, column), following)
+        steps.update(((*node, token), value) for token, value in zip(following, values, strict=True))

@@ -1,0 +1,249 @@
+"""RemoteBackend: verdicts from any OpenAI-compatible server, such as llama.cpp's or vLLM.
+
+How a verdict is read depends on what the server gives. In the order in which they are tried:
+
+===========  ============  ===========================================================================
+via          method        the log-probability of a label is ...
+===========  ============  ===========================================================================
+completions  tokens        read from the most probable next tokens after the prompt; where a label has
+                           several tokens, asked for again after each of them and added up
+chat         first_token   that of the tokens which begin this label and no other one, as the first of
+                           the answer; the server's own chat template wraps the prompt
+json         json_schema   made of the confidence that the model writes, as JSON with a schema: the
+             json_object   last resort, and the one that has least to do with a probability; `label_mass`
+                           is 1 then
+===========  ============  ===========================================================================
+
+A label that is not among the tokens that the server gives gets the log-probability of the least of them,
+the most it can have; if none of the labels is there, the verdict is INVALID. ``echo`` is not used: llama.cpp
+refuses it, and llama-cpp-python shifts its log-probabilities by one token.
+
+The method is part of the identity's hash and so of every key, and stands in its details. So does who
+answers: the hash of the weights where the user pins it, else the server's address, the model's name there and
+what the server reports of it. A server's sums are rounded as it likes: ``numerics`` changes nothing here.
+
+Several servers of one model share the prompts, each taking the next one whenever it is free. Their weights
+must be pinned, and no key depends on which of them answered or how many there were; what they report and the
+way they are read must be the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from bt_llm.exceptions import ConfigError, ModelError
+from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
+from bt_llm.models.openai._calls import Exchange
+from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
+from bt_llm.models.openai._endpoints import Calls
+from bt_llm.models.openai._identity import FIRST_RETRIES, Found, identify_servers
+from bt_llm.models.openai._readers import (
+    Asking,
+    JsonMethod,
+    RemoteReader,
+    candidates,
+    check_labels,
+    json_request,
+    stored_reader,
+)
+from bt_llm.models.openai._replies import chat_text
+
+__all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
+
+
+class RemoteBackend:
+    """Asks an OpenAI-compatible server, or several of the same model, many prompts at a time.
+
+    Nothing is asked before it is needed, and no connection stays open between calls. The server sees the
+    prompt as text and tokenises it; with ``gguf`` or a llama.cpp server, which tells its chat template, it
+    is the text that the same model is given locally.
+
+    Parameters
+    ----------
+    config : RemoteConfig
+        Which servers, and how.
+    identity : ModelIdentity, optional
+        Who answers, if it is known, as in replay: then a server is not asked who it is; of several each
+        is, before the first prompt.
+    known : sequence of ModelIdentity
+        Identities that this name had before: if the server is still one of them, it is read as it was then.
+
+    Raises
+    ------
+    ConfigError
+        From `score` for labels that begin with each other; for servers that differ from each other.
+    ModelNotFoundError
+        If the server does not serve the model.
+    ModelError
+        If the server refuses, redirects, or stays broken; the message never holds the API key.
+    GenerationTimeout
+        If the deadline is over.
+    MissingExtraError
+        If httpx is not installed.
+
+    Examples
+    --------
+    >>> backend = RemoteBackend.named("openai:http://127.0.0.1:8000/v1?model=smollm2")
+    >>> backend.config.host
+    '127.0.0.1:8000'
+    """
+
+    def __init__(
+        self,
+        config: RemoteConfig,
+        *,
+        identity: ModelIdentity | None = None,
+        known: Sequence[ModelIdentity] = (),
+    ) -> None:
+        self.config = config
+        self._identity = identity
+        self._known = known
+        self._found: Found | None = None
+        self._calls: Calls | None = None
+        self._json_method: JsonMethod | None = None
+
+    @classmethod
+    def named(
+        cls, name: str, *, identity: ModelIdentity | None = None, known: Sequence[ModelIdentity] = ()
+    ) -> RemoteBackend:
+        """Return the backend of a name such as ``openai:http://127.0.0.1:8000/v1?model=NAME``."""
+        return cls(RemoteConfig.parse(name), identity=identity, known=known)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Who answers and how it is read; asks the servers when first used."""
+        if self._identity is None:
+            self._identity = self._find().identity
+        return self._identity
+
+    @property
+    def reader(self) -> RemoteReader:
+        """How verdicts are read."""
+        reader = stored_reader(self.identity)
+        if reader is None:
+            raise ModelError(
+                f"model {self.identity.name!r} was stored without the way it is read: record it again"
+            )
+        return reader
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The servers, the way they are read, and the HTTP library."""
+        try:
+            httpx = version("httpx")
+        except PackageNotFoundError:
+            httpx = ""
+        reader = asdict(self.reader)
+        return {"backend": "openai", "server": self.config.addresses, "httpx": httpx, **reader}
+
+    def score(
+        self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"
+    ) -> Iterator[list[LabelScores | None]]:
+        """Yield the labels' log-probabilities in the prompts' order, as the answers come.
+
+        Before an error is raised, answers beyond the first that is missing are yielded too, with None for
+        those that are missing.
+
+        `tokens` counts what the server says it took, prompts and answers, and `milliseconds` is the time
+        from the first request of a prompt to its last reply.
+        """
+        check_labels(labels)
+        if not prompts:
+            return
+        reader, calls = self.reader, self._servers()
+        model = self._model
+
+        async def work(exchange: Exchange, number: int) -> LabelScores:
+            started = time.monotonic()
+            asking = Asking(exchange, model)
+            logprobs = await reader.scores(asking, prompts[number].text, labels)
+            return LabelScores(logprobs, asking.tokens, 1e3 * (time.monotonic() - started))
+
+        yield from calls.many(len(prompts), work)
+
+    def generate_json(
+        self, prompts: Sequence[Prompt], schema: Mapping[str, Any], *, max_tokens: int, seed: int = 0
+    ) -> Iterator[Answer | None]:
+        """Yield one answer a prompt, in order; the server is told the schema and decodes greedily.
+
+        Raises
+        ------
+        ConfigError
+            If the prompts are wrapped in a chat template already, which the server would do again.
+        """
+        if self.identity.chat_template:
+            raise ConfigError(
+                f"model {self.identity.name!r}: JSON is asked for as a chat, which the server wraps in its "
+                "own template; add via=json to the model's name"
+            )
+
+        method, calls = self._how_to_write(), self._servers()
+        model = self._model
+
+        async def work(exchange: Exchange, number: int) -> Answer:
+            started = time.monotonic()
+            asking = Asking(exchange, model)
+            text = prompts[number].text
+            request = json_request(text, schema, method, max_tokens=max_tokens, seed=seed)
+            text, finished = chat_text((await asking.post(*request)).document)
+            return Answer(text, finished, asking.tokens, 1e3 * (time.monotonic() - started))
+
+        for batch in calls.many(len(prompts), work):
+            yield from batch
+
+    def close(self) -> None:
+        """Do nothing: no connection stays open."""
+
+    def _find(self) -> Found:
+        """Ask the servers who they are, once."""
+        if self._found is None:
+            self._found = identify_servers(self.config, self._known)
+        return self._found
+
+    def _servers(self) -> Calls:
+        """Return those to ask: of several, the ones that have said that they are who they should be."""
+        if self._calls is None:
+            if self._found is None and len(self.config.servers) == 1:
+                self._calls = Calls(self.config.servers)
+            else:
+                self._check(self._find())
+                self._calls = Calls(self._find().servers)
+        return self._calls
+
+    def _check(self, found: Found) -> None:
+        if found.identity.sha256 != self.identity.sha256:
+            raise ConfigError(
+                f"model {self.identity.name!r}: the servers are not what was stored under this name "
+                f"({found.identity.sha256[:12]}, not {self.identity.sha256[:12]}); record it again"
+            )
+
+    @property
+    def _model(self) -> str:
+        return self._found.model if self._found is not None else self.config.model
+
+    def _how_to_write(self) -> JsonMethod:
+        """Return the form in which the server is asked for JSON, found out once."""
+        reader = self.reader
+        if reader.method in ("json_schema", "json_object"):
+            return reader.method
+
+        model = self._model
+
+        async def find(exchange: Exchange) -> JsonMethod:
+            asking = Asking(exchange, model)
+            for candidate in candidates("json", 0):
+                if candidate.method in ("json_schema", "json_object") and await candidate.works(asking):
+                    return candidate.method
+            raise ModelError(f"{exchange.host}: it writes no JSON after a schema; use the reader logprobs")
+
+        if self._json_method is not None:
+            return self._json_method
+        servers = self._found.servers if self._found is not None else self.config.servers
+        hurried = [replace(one, retries=min(one.retries, FIRST_RETRIES)) for one in servers]
+        found = Calls(hurried).one(find)
+        self._json_method = found
+        return found

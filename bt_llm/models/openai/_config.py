@@ -1,0 +1,325 @@
+"""RemoteConfig: which servers are asked, for which model, how fast and how patiently; and their API key."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from bt_llm.exceptions import ConfigError
+
+__all__ = ["ANYWHERE", "PREFIX", "ApiKey", "RemoteConfig", "Via"]
+
+PREFIX = "openai:"
+"""What the name of a remote model begins with."""
+
+Via = Literal["auto", "completions", "chat", "json"]
+"""How verdicts are read: see `bt_llm.models`."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
+_FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
+_ANY = "*"
+"""In the place of an address: whichever server has those weights."""
+
+ANYWHERE = f"{PREFIX}{_ANY}"
+"""What the name of pinned weights begins with."""
+_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "model": "model",
+        "sha256": "sha256",
+        "gguf": "gguf",
+        "via": "via",
+        "top": "top",
+        "connections": "connections",
+        "timeout": "timeout_s",
+        "deadline": "deadline_s",
+        "retries": "retries",
+        "backoff": "backoff_s",
+        "key_env": "key_env",
+    }
+)
+"""Options of the name, and the fields they set."""
+
+_IN_NAME = ("model", "sha256", "gguf", "via", "top")
+"""Options that say who answers and how; the others only say how it is asked."""
+
+_SHORTEST_PART = 8
+"""Letters of a key that may stand in a text by chance, plus one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteConfig:
+    """An OpenAI-compatible server, or several with the same model, and how they are asked.
+
+    Parameters
+    ----------
+    base_url : str
+        Address of the API, such as ``http://127.0.0.1:8000/v1``; ``*`` for no server but whatever the
+        cache has of those weights.
+    replicas : tuple of str
+        Addresses of further servers of the same model; in a name, after commas. What is asked is spread
+        over all of them. They need `sha256` or `gguf`: verdicts of unknown weights belong to one server.
+    model : str
+        The model's name there; empty if the server has only one.
+    sha256 : str
+        Hash of the weights, if you know what is served: verdicts then belong to the weights and not to the
+        server. It is taken on trust, since no server proves what it runs.
+    gguf : str
+        The file that is served, or a name in `models/`: its hash, its chat template and its tokens are used.
+    via : {'auto', 'completions', 'chat', 'json'}
+        What is read; 'auto' tries them in this order.
+    top : int
+        Most probable tokens to ask for; 0 finds out how many the server gives.
+    connections : int
+        Requests at a time, of each server.
+    timeout_s : float
+        Seconds without a byte after which a connection counts as broken.
+    deadline_s : float
+        Seconds that one call may take in all, retries included.
+    retries : int
+        Further attempts after a broken connection, a status of 429 or of 5xx.
+    backoff_s : float
+        Longest pause before the first retry; it doubles with each, up to 30 s.
+    key_env : str
+        Name of the environment variable that holds the API key, if the server wants one; of several, each
+        is sent it.
+    max_bytes : int
+        Longest reply that is read.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> config = RemoteConfig.parse("openai:http://127.0.0.1:8000/v1?model=smollm2&connections=4")
+    >>> config.model, config.connections
+    ('smollm2', 4)
+    >>> config.name
+    'openai:http://127.0.0.1:8000/v1?model=smollm2'
+    >>> two = RemoteConfig.parse("openai:http://a:8000,http://b:8000?model=llama-8b&sha256=" + "ab" * 32)
+    >>> [server.base_url for server in two.servers]
+    ['http://a:8000/v1', 'http://b:8000/v1']
+    >>> two.name.partition("&")[0]
+    'openai:*?model=llama-8b'
+    """
+
+    base_url: str
+    replicas: tuple[str, ...] = ()
+    model: str = ""
+    sha256: str = ""
+    gguf: str = ""
+    via: Via = "auto"
+    top: int = 0
+    connections: int = 16
+    timeout_s: float = 120.0
+    deadline_s: float = 3600.0
+    retries: int = 8
+    backoff_s: float = 0.5
+    key_env: str = "BT_LLM_API_KEY"
+    max_bytes: int = 4 * 2**20
+
+    def __post_init__(self) -> None:
+        """Check every field, once."""
+        self._check_addresses()
+        if self.via not in get_args(Via):
+            raise ConfigError(f"via={self.via!r}: expected one of {', '.join(get_args(Via))}")
+        if self.sha256 and not _SHA256.fullmatch(self.sha256):
+            raise ConfigError(f"sha256={self.sha256!r}: expected 64 hex digits in lower case")
+        if self.sha256 and self.gguf:
+            raise ConfigError("sha256 and gguf both given: expected one of them, since a file has its hash")
+        for name, least in (("top", 0), ("connections", 1), ("retries", 0), ("max_bytes", 1024)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < 2**31:
+                raise ConfigError(f"{name}={value!r}: expected a whole number of at least {least}")
+        for name in ("timeout_s", "deadline_s", "backoff_s"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < 1e9:
+                raise ConfigError(f"{name}={value!r}: expected a number of seconds above 0")
+        if not _KEY_NAME.fullmatch(self.key_env):
+            # So that a name from somebody else's file cannot send any other secret of this machine away.
+            raise ConfigError("key_env: expected the name of a variable, in capitals, that ends in API_KEY")
+
+    def _check_addresses(self) -> None:
+        if self.base_url == _ANY and self.pinned and not self.replicas:
+            return
+        if isinstance(self.replicas, str):
+            raise ConfigError(f"replicas={self.replicas!r}: expected a tuple of addresses")
+        first, *further = urls = [_checked_url(url) for url in (self.base_url, *self.replicas)]
+        object.__setattr__(self, "base_url", first)
+        object.__setattr__(self, "replicas", tuple(further))
+        if twice := sorted({url for url in urls if urls.count(url) > 1}):
+            raise ConfigError(f"address {twice[0]} given twice: name each server once")
+        if further and not self.pinned:
+            raise ConfigError(
+                f"{len(urls)} servers of unknown weights: say with sha256=HEX or gguf=FILE that they serve "
+                "the same, or name one of them"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> RemoteConfig:
+        """Read a model's name such as ``openai:http://127.0.0.1:8000/v1?model=NAME&sha256=HEX``.
+
+        Raises
+        ------
+        ConfigError
+            If it is not one; the message never repeats the values of unknown options.
+        """
+        if not text.startswith(PREFIX):
+            raise ConfigError(f"a remote model's name begins with {PREFIX!r}: expected {_FORM}")
+        addresses, _, query = text.removeprefix(PREFIX).partition("?")
+        address, *replicas = addresses.split(",")
+        values: dict[str, Any] = {}
+        kinds = {field.name: field.type for field in fields(cls)}
+        for option, value in parse_qsl(query, keep_blank_values=True):
+            name = _OPTIONS.get(option)
+            if name is None or name in values:
+                problem = "unknown" if name is None else "given twice"
+                raise ConfigError(
+                    f"option {option[:40]!r} of a remote model is {problem}: use {list(_OPTIONS)}"
+                )
+            values[name] = _number(option, value) if kinds[name] in ("int", "float") else value
+            if kinds[name] == "int" and values[name].is_integer():
+                values[name] = int(values[name])
+        return cls(base_url=address, replicas=tuple(replicas), **values)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the user says which weights are served, so that it does not matter where."""
+        return bool(self.sha256 or self.gguf)
+
+    @property
+    def name(self) -> str:
+        """The model's name without what only says how it is asked; what a cache knows it by.
+
+        Where the weights are pinned it has no address: what one server said is found by the name of another.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        chosen = {
+            option: getattr(self, _OPTIONS[option])
+            for option in _IN_NAME
+            if getattr(self, _OPTIONS[option]) != defaults[_OPTIONS[option]]
+        }
+        where = _ANY if self.pinned else self.base_url
+        return f"{PREFIX}{where}" + (f"?{urlencode(chosen, safe='/:', quote_via=quote)}" if chosen else "")
+
+    @property
+    def addresses(self) -> str:
+        """All addresses, with commas between them, as in a name."""
+        return ",".join((self.base_url, *self.replicas))
+
+    @property
+    def servers(self) -> tuple[RemoteConfig, ...]:
+        """The same for each of the servers alone.
+
+        Raises
+        ------
+        ConfigError
+            If there is none.
+        """
+        if self.base_url == _ANY:
+            raise ConfigError(
+                f"model {self.name!r} names no server to ask: give the address in the place of the *, "
+                "or replay what is stored"
+            )
+        urls = (self.base_url, *self.replicas)
+        return tuple(replace(self, base_url=url, replicas=()) for url in urls)
+
+    @property
+    def host(self) -> str:
+        """Host and port of the first server, for messages."""
+        return urlsplit(self.base_url).netloc or self.base_url
+
+    @property
+    def root_url(self) -> str:
+        """Address without the version, where servers have what is not in the API."""
+        return self.base_url.removesuffix("/v1")
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"option {option}={text[:40]!r} of a remote model: expected a number") from None
+
+
+def _checked_url(text: str) -> str:
+    """Return the address without a slash at its end, and with ``/v1`` where it names no path."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"address of a remote model: expected {_FORM}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            "address of a remote model: it holds a password; put the key into an environment variable"
+        )
+    bad = any(not "!" <= character <= "~" for character in text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or bad:
+        raise ConfigError(f"address {text[:80]!r} of a remote model: expected {_FORM}")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/') or '/v1'}"
+
+
+class ApiKey:
+    """A secret that goes into one header and nowhere else.
+
+    Its text is in no representation, and `repeated_in` says whether a text repeats it.
+
+    Examples
+    --------
+    >>> key = ApiKey("sk-0123456789abcdef")
+    >>> key, key.repeated_in("Incorrect API key provided: sk-0123456***")
+    (ApiKey(set), True)
+    """
+
+    __slots__ = ("_forms", "_value")
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+        parts = [value[i : i + _SHORTEST_PART] for i in range(max(0, len(value) - _SHORTEST_PART) + 1)]
+        encoded = base64.b64encode(value.encode()).decode().rstrip("=")
+        self._forms = (*(part for part in parts if len(part) == _SHORTEST_PART), encoded, quote(value))
+
+    @classmethod
+    def from_environment(cls, name: str) -> ApiKey:
+        """Read a key from an environment variable; there may be none.
+
+        Raises
+        ------
+        ConfigError
+            If it is not printable ASCII without spaces, and so cannot be sent.
+        """
+        value = os.environ.get(name, "").strip()
+        if any(not "!" <= character <= "~" for character in value):
+            raise ConfigError(f"the API key in {name} holds a character that cannot be sent: set it again")
+        return cls(value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return f"ApiKey({'set' if self else 'empty'})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse: a key is read anew by whoever needs it."""
+        raise TypeError("an API key cannot be pickled")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that carries the key, or none."""
+        return {"Authorization": f"Bearer {self._value}"} if self else {}
+
+    def repeated_in(self, text: str) -> bool:
+        """Whether a text holds the key, or eight letters of it that follow each other.
+
+        A key of fewer letters, such as the ``EMPTY`` of a server that checks none, is no secret.
+        """
+        return len(self._value) >= _SHORTEST_PART and any(form in text for form in self._forms)

@@ -1,0 +1,216 @@
+"""A gate's answers, and its result among those of null gates."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bt_llm import statistics
+from bt_llm.data import load_bars
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.gates import (
+    LONG,
+    SHORT,
+    Answers,
+    GateProtocol,
+    RandomGate,
+    ShiftedGate,
+    attach_gate,
+    attached_gates,
+)
+from bt_llm.research._runs import Source, inspect_run
+
+__all__ = ["Evaluate", "NullRuns", "bar_answers", "entry_answers", "random_runs", "shifted_runs"]
+
+RANKED = ("return", "sharpe")
+"""The metrics that are ranked among the nulls'."""
+
+Evaluate: TypeAlias = Callable[[Sequence[GateProtocol]], Sequence[Mapping[str, float]]]
+"""From gates to the metrics of a backtest with each; at least those in `RANKED`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NullRuns:
+    """A gate's result, and those of many null gates in the same strategy on the same bars.
+
+    Parameters
+    ----------
+    kind : str
+        What the null gates are, in the plural, for sentences.
+    observed : mapping of str to float
+        Metrics of the gate under test.
+    nulls : DataFrame
+        One row a null gate, one column a metric.
+
+    Notes
+    -----
+    An account that never traded has no Sharpe ratio; here it counts as 0, that of cash.
+
+    Examples
+    --------
+    >>> runs = NullRuns(kind="random gates", observed={"return": 0.05, "sharpe": 1.0},
+    ...                 nulls=pd.DataFrame({"return": [0.01, 0.05, 0.02], "sharpe": [0.2, 1.1, 0.4]}))
+    >>> runs.p_value("return"), runs.share_below("return")
+    (0.5, 0.6666666666666666)
+    """
+
+    kind: str
+    observed: Mapping[str, float]
+    nulls: pd.DataFrame
+
+    @property
+    def n(self) -> int:
+        """Number of null gates."""
+        return len(self.nulls)
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """Return a metric of every null gate, in their order."""
+        return np.array([_ranked(value) for value in self.nulls[metric]])
+
+    def p_value(self, metric: str) -> float:
+        """Return ``(1 + #{null >= observed}) / (1 + n)``, one-sided.
+
+        It comes in steps of ``1 / (1 + n)``, the smallest of which is its least value; nulls that equal the
+        observed value count against it. See `bt_llm.statistics.rank_p_value`.
+        """
+        return statistics.rank_p_value(_ranked(self.observed[metric]), self.values(metric))
+
+    def share_below(self, metric: str) -> float:
+        """Return the share of null gates whose metric is below the observed one."""
+        return float(np.mean(self.values(metric) < _ranked(self.observed[metric])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the nulls and the ranks for JSON."""
+        return {
+            "n": self.n,
+            "p_value": {metric: self.p_value(metric) for metric in RANKED},
+            "share_below": {metric: self.share_below(metric) for metric in RANKED},
+            "distinct": {metric: len(np.unique(self.values(metric))) for metric in RANKED},
+            "nulls": {metric: self.values(metric).tolist() for metric in RANKED},
+        }
+
+
+def _ranked(value: float) -> float:
+    return 0.0 if math.isnan(value) else float(value)
+
+
+_RANDOM = {
+    "entry": "random gates with the same pass rate",
+    "bar": "random gates open on the same share of bars",
+}
+_SHIFTED = "gates with the same verdicts at other bars"
+
+
+def entry_answers(
+    strategy: Source, data: pd.DataFrame | str | os.PathLike[str], gate: GateProtocol, **settings: Any
+) -> Answers:
+    """Return what a gate answers to a strategy's entries, by running the strategy once.
+
+    Raises
+    ------
+    DataError
+        If the strategy asks for no entry.
+    ConfigError
+        If it attaches no gate, or several.
+    """
+    bars = load_bars(data)
+    _, ran = inspect_run(strategy, bars, gate=gate, **settings)
+    attached = attached_gates(ran)
+    if len(attached) != 1:
+        raise ConfigError(
+            f"{type(ran).__name__} attached {len(attached)} gates: expected one, by "
+            f"attach_gate(self.p.gate, self) in its __init__"
+        )
+    if not attached[0].log:
+        raise DataError(
+            f"{type(ran).__name__} asked its gate for no entry in {len(bars)} bars: there is nothing to test"
+        )
+    return Answers.of_log(attached[0].log, warm_up=gate.warm_up_bars)
+
+
+class _AskEveryBar(bt.Strategy):  # type: ignore[misc]
+    """Ask a gate for both sides at every bar, and trade nothing."""
+
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gate = attach_gate(self.p.gate, self)
+        self.long = bytearray()
+        self.short = bytearray()
+
+    def next(self) -> None:
+        self.long.append(self.gate.decide(LONG).allowed)
+        self.short.append(self.gate.decide(SHORT).allowed)
+
+
+def bar_answers(data: pd.DataFrame | str | os.PathLike[str], gate: GateProtocol) -> Answers:
+    """Return what a gate would answer to either side at every bar from the end of its warm-up on.
+
+    Parameters
+    ----------
+    data : DataFrame, path or str
+        Bars.
+    gate : gate
+        Asked at every bar; its answers must not depend on what a strategy does.
+    """
+    result, ran = inspect_run(_AskEveryBar, load_bars(data), gate=gate)
+    bars = len(ran.data)
+    return Answers(
+        long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=bars - len(result.equity) + 1
+    )
+
+
+def random_runs(
+    answers: Answers, observed: Mapping[str, float], evaluate: Evaluate, *, n: int, seed: int = 0
+) -> NullRuns:
+    """Return a result among those of random gates.
+
+    Parameters
+    ----------
+    answers : Answers
+        Of the gate under test; see `entry_answers` and `bar_answers`.
+    observed : mapping of str to float
+        Metrics of the gate under test.
+    evaluate : callable
+        Gives the metrics of each random gate.
+    n, seed : int
+        How many, and where chance comes from.
+    """
+    found = evaluate(_random_gates(answers, n, seed))
+    return NullRuns(kind=_RANDOM[answers.per], observed=observed, nulls=_frame(found))
+
+
+def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Evaluate, *, n: int) -> NullRuns:
+    """Return a result among those of the same answers shifted, evenly over the bars.
+
+    Parameters
+    ----------
+    answers : Answers
+        Of the gate under test, per bar; see `bar_answers`.
+    observed, evaluate, n
+        As in `random_runs`.
+    """
+    return NullRuns(kind=_SHIFTED, observed=observed, nulls=_frame(evaluate(_shifted_gates(answers, n))))
+
+
+def _random_gates(answers: Answers, n: int, seed: int) -> list[GateProtocol]:
+    return [RandomGate(answers=answers, seed=seed, draw=draw) for draw in range(n)]
+
+
+def _shifted_gates(answers: Answers, n: int) -> list[GateProtocol]:
+    length = len(answers.long)
+    if n >= length:
+        raise ConfigError(f"shifts={n!r}: {length} bars have only {length - 1} other places")
+    return [ShiftedGate(answers=answers, bars=round(length * (number + 1) / (n + 1))) for number in range(n)]
+
+
+def _frame(found: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame([dict(metrics) for metrics in found])

@@ -1,0 +1,133 @@
+"""Many backtests at once, and a look inside one."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator, Sequence
+from typing import Any, TypeAlias
+
+import backtrader as bt
+import pandas as pd
+
+from bt_llm.backtest import BacktestResult, load_strategy, run_backtest
+from bt_llm.gates import GateProtocol
+from bt_llm.models import Progress
+from bt_llm.research._workers import PortableStrategy, count_workers, leaves, run_elsewhere
+
+__all__ = ["Source", "inspect_run", "run_many"]
+
+Source: TypeAlias = type[bt.Strategy] | str
+"""A strategy, or ``path/to/file.py:ClassName``."""
+
+_CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
+
+
+def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
+    """Run a backtest, and return the strategy too, as it stood at the end.
+
+    Parameters
+    ----------
+    strategy : type or str
+        As in `run_backtest`.
+    data : DataFrame
+        Bars.
+    **settings
+        Other arguments of `run_backtest`.
+
+    Returns
+    -------
+    BacktestResult, bt.Strategy
+        The strategy's indicators, data and broker are as Backtrader left them.
+    """
+    kept: list[bt.Strategy] = []
+    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+
+    class Inspected(chosen):  # type: ignore[misc, valid-type]
+        __module__ = chosen.__module__
+
+        def stop(self) -> None:
+            kept.append(self)
+            super().stop()
+
+    Inspected.__name__ = chosen.__name__
+    result = run_backtest(Inspected, data, **settings)
+    return result, kept[0]
+
+
+def run_many(
+    strategy: Source,
+    data: pd.DataFrame,
+    gates: Sequence[GateProtocol],
+    *,
+    n_jobs: int | None = None,
+    on_progress: Progress | None = None,
+    **settings: Any,
+) -> list[dict[str, float]]:
+    """Run a strategy with one gate after the other, and return the metrics of each, in the gates' order.
+
+    Parameters
+    ----------
+    strategy : type or str
+        As in `run_backtest`. Workers get a strategy file as text; any other class must be at the top of a
+        module that they can import.
+    data : DataFrame
+        Bars.
+    gates : sequence of gate
+        Each is given to the strategy's parameter ``gate``.
+    n_jobs : int, optional
+        Processes; -1 is one for each CPU, 1 none but this one. Results do not depend on it. By default what
+        a surrounding `joblib.parallel_config` or `bt_llm.dask_cluster` says, else 1.
+    on_progress : callable, optional
+        Called with (runs done, runs in all).
+    **settings
+        Other arguments of `run_backtest`.
+
+    Raises
+    ------
+    ConfigError
+        If `n_jobs` is neither -1 nor a positive number.
+    MissingExtraError
+        If runs leave this process and joblib is not installed.
+    """
+    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    metrics: list[dict[str, float]] = []
+    with contextlib.closing(_chunks_done(chosen, data, gates, n_jobs, settings)) as done:
+        for chunk in done:
+            metrics += chunk
+            if on_progress is not None:
+                on_progress(len(metrics), len(gates))
+    return metrics
+
+
+def _chunks_done(
+    strategy: type[bt.Strategy],
+    data: pd.DataFrame,
+    gates: Sequence[GateProtocol],
+    n_jobs: int | None,
+    settings: dict[str, Any],
+) -> Generator[list[dict[str, float]], None, None]:
+    if not leaves(n_jobs):
+        yield from (_run_chunk(strategy, data, [gate], settings) for gate in gates)
+        return
+    size = max(1, math.ceil(len(gates) / (count_workers(n_jobs) * _CHUNKS_A_WORKER)))
+    chunks = (gates[start : start + size] for start in range(0, len(gates), size))
+    portable = PortableStrategy.of(strategy)
+    yield from run_elsewhere(
+        _run_sent, ((portable, data, chunk, settings) for chunk in chunks), n_jobs, ordered=True
+    )
+
+
+def _run_sent(
+    strategy: PortableStrategy, data: pd.DataFrame, gates: Sequence[GateProtocol], settings: dict[str, Any]
+) -> list[dict[str, float]]:
+    return _run_chunk(strategy.load(), data, gates, settings)
+
+
+def _run_chunk(
+    strategy: type[bt.Strategy],
+    data: pd.DataFrame,
+    gates: Sequence[GateProtocol],
+    settings: dict[str, Any],
+) -> list[dict[str, float]]:
+    return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]

@@ -1,0 +1,380 @@
+"""Study files: a whole piece of research in one TOML file, so that the same file gives the same result.
+
+::
+
+    format = 1
+    strategy = "../strategies/sma_cross.py:GatedSmaCross"   # paths are relative to this file
+    data = "../data/eurusd_hourly.csv"
+
+    [gate]
+    require = "agree"
+
+    [gate.advisor]
+    model = "smollm2"
+
+    [account]
+    commission = 0.00002
+
+    [walk_forward]
+    train_size = "3MS"
+    test_size = "1MS"
+
+    [grid]
+    fast = [5, 10]
+    gate.min_confidence = [0.0, 0.4]
+
+Sections: ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
+share), ``grid``, ``walk_forward`` and ``compare``. Keys are the arguments of `Gate`, `AdvisorConfig`,
+`run_backtest`, `WalkForward` and `compare_models`, and a key that is none of them is refused. In ``budget``
+stand ``money``, which the command line may spend on servers without asking, and ``price_per_mtok``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bt_llm.advice import AdvisorConfig
+from bt_llm.exceptions import ConfigError, MissingExtraError
+from bt_llm.gates import Gate
+
+if TYPE_CHECKING:
+    from bt_llm.research._comparison import ModelComparison
+    from bt_llm.research.walk_forward._results import WalkForwardResult
+
+try:
+    import pydantic
+except ImportError as error:
+    raise MissingExtraError("study files need pydantic: pip install 'bt-llm[research]'") from error
+
+__all__ = [
+    "AccountSection",
+    "AdvisorSection",
+    "BudgetSection",
+    "CompareSection",
+    "GateSection",
+    "Study",
+    "WalkForwardSection",
+    "load_study",
+]
+
+_NAMES_OF_FILES = {"gate.advisor.model": ".gguf", "gate.advisor.template": ".toml"}
+
+
+class _Section(pydantic.BaseModel):
+    """A table of a study file: nothing is converted, and nothing unknown is let through."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AdvisorSection(_Section):
+    """``[gate.advisor]``: the arguments of `AdvisorConfig`; those left out keep their defaults.
+
+    The calibration may also be ``"train"``, in a walk-forward; see `WalkForward.run`.
+    """
+
+    model: str | None = None
+    fallbacks: list[str] | None = None
+    template: str | None = None
+    reader: Literal["logprobs", "json"] | None = None
+    calibration: Literal["grid", "none", "train"] | None = None
+    numerics: Literal["canonical", "fast"] | None = None
+    cache_dir: str | None = None
+    cache_mode: Literal["record", "replay", "refresh", "off"] | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int | None = None
+    identify: str | None = None
+
+
+class GateSection(_Section):
+    """``[gate]``: the arguments of `Gate`; those left out keep their defaults."""
+
+    min_confidence: float = 0.0
+    require: Literal["agree", "not_against"] = "agree"
+    on_missing: Literal["block", "pass"] = "block"
+    advisor: AdvisorSection = AdvisorSection()
+
+
+class AccountSection(_Section):
+    """``[account]``: what a backtest starts with and pays; see `run_backtest`."""
+
+    cash: float = 10_000.0
+    commission: float = 0.0
+    slippage: float = 0.0
+    percent: float = 95.0
+
+
+class WalkForwardSection(_Section):
+    """``[walk_forward]``: how the bars are cut, and what the folds choose by; see `WalkForward`."""
+
+    train_size: int | str
+    test_size: int | str
+    expand_train: bool = False
+    purged_size: int | str = 0
+    embargo: int | str = 0
+    reduce_test: bool = False
+    warm_up: int | None = None
+    metric: Literal["sharpe", "sortino", "calmar", "return", "max_drawdown"] = "sharpe"
+    min_trades: int = 1
+    constraints: list[str] = []
+
+
+class CompareSection(_Section):
+    """``[compare]``: the models, and how differences are judged; see `compare_models`."""
+
+    models: list[str] | dict[str, str]
+    horizon: int = 5
+    flat: float = 0.25
+    resamples: int = 2000
+    seed: int = 0
+    block_length: int | None = None
+
+
+class BudgetSection(_Section):
+    """``[budget]``: what the command line may spend on servers without asking, and what they take."""
+
+    money: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    price_per_mtok: float | None = None
+
+
+class Study(_Section):
+    """A study file, checked; paths in it are absolute.
+
+    Parameters
+    ----------
+    format : int
+        Version of the file's format.
+    strategy : str
+        ``path/to/file.py:ClassName``.
+    data : str
+        A CSV of bars.
+    output : str
+        Folder of the ledger and the results; by default ``NAME-results`` beside the file.
+    gate, account, walk_forward, compare, budget
+        The sections of these names.
+    params, grid : dict
+        Names to values, and to lists of values, as in `WalkForward.run`.
+    """
+
+    format: Literal[1] = 1
+    strategy: str
+    data: str
+    output: str
+    gate: GateSection | None = None
+    account: AccountSection = AccountSection()
+    params: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
+    walk_forward: WalkForwardSection | None = None
+    compare: CompareSection | None = None
+    budget: BudgetSection | None = None
+
+    def make_gate(self, **advisor: Any) -> Gate | None:
+        """Return the gate; None for a study without one.
+
+        Parameters
+        ----------
+        **advisor
+            Arguments of `AdvisorConfig` that override the file's, those that are None excepted.
+        """
+        if self.gate is None:
+            return None
+        given = self.gate.advisor.model_dump(exclude_none=True)
+        if given.get("calibration") == "train":
+            del given["calibration"]
+        given |= {name: value for name, value in advisor.items() if value is not None}
+        rules = self.gate.model_dump(exclude={"advisor"})
+        return Gate(advisor=AdvisorConfig(**given), **rules)
+
+    def run_walk_forward(
+        self, *, n_jobs: int | None = None, advisor: Mapping[str, Any] | None = None, **options: Any
+    ) -> WalkForwardResult:
+        """Run the walk-forward study that the file describes.
+
+        Parameters
+        ----------
+        n_jobs : int, optional
+            Processes; results do not depend on it. See `WalkForward.run`.
+        advisor : mapping, optional
+            Arguments of `AdvisorConfig` that say where verdicts are kept: `cache_dir`, `cache_mode`,
+            `n_threads`.
+        **options
+            ``output``, ``on_progress`` and ``on_prompts``, as in `WalkForward.run`.
+
+        Raises
+        ------
+        ConfigError
+            If the file has no ``[walk_forward]``.
+        """
+        from bt_llm.research.walk_forward._walk_forward import WalkForward
+
+        if self.walk_forward is None:
+            raise ConfigError("no [walk_forward] in the study: add it, with train_size and test_size")
+        searched = {"metric", "min_trades", "constraints"}
+        params = dict(self.params)
+        calibration = "gate.advisor.calibration"
+        trained = self.gate is not None and self.gate.advisor.calibration == "train"
+        if trained and calibration not in self.grid:
+            params.setdefault(calibration, "train")
+        return WalkForward(**self.walk_forward.model_dump(exclude=searched)).run(
+            self.strategy,
+            self.data,
+            gate=self.make_gate(**(advisor or {})),
+            grid=self.grid,
+            params=params,
+            n_jobs=n_jobs,
+            **self.walk_forward.model_dump(include=searched),
+            **self.account.model_dump(),
+            **{"output": self.output, **options},
+        )
+
+    def run_compare(self, *, advisor: Mapping[str, Any] | None = None, **options: Any) -> ModelComparison:
+        """Run the comparison of models that the file describes.
+
+        Parameters
+        ----------
+        advisor : mapping, optional
+            As for `run_walk_forward`.
+        **options
+            Other arguments of `compare_models`.
+
+        Raises
+        ------
+        ConfigError
+            If the file has no ``[compare]``, or has a grid or a train prior, which only a walk-forward has.
+        """
+        from bt_llm.research._comparison import compare_models
+
+        if self.compare is None:
+            raise ConfigError("no [compare] in the study: add it, with models = [...]")
+        if self.gate is not None and self.gate.advisor.calibration == "train":
+            raise ConfigError("calibration 'train' in a comparison: expected 'grid' or 'none'")
+        if gated := [name for name in self.params if name.startswith("gate.")]:
+            raise ConfigError(f"params {gated} in a comparison: write them in [gate] and [gate.advisor]")
+        section = self.compare.model_dump()
+        return compare_models(
+            self.strategy,
+            self.data,
+            section.pop("models"),
+            gate=self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
+            params=self.params,
+            **section,
+            **self.account.model_dump(),
+            **options,
+        )
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Read a study file and check it.
+
+    Parameters
+    ----------
+    path : path
+        A TOML file; see `bt_llm.research`. Paths in it are relative to its folder, so that the
+        result depends neither on the working directory nor on who runs it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or a key is unknown, missing or has a wrong value; in one line.
+    """
+    file = Path(path).absolute()
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"study {str(path)!r} cannot be read ({error})") from error
+    for section in ("params", "grid"):
+        if isinstance(table.get(section), dict):
+            table[section] = dict(_flat(table[section]))
+    if isinstance(table.get("output", ""), str):
+        table.setdefault("output", f"{file.stem}-results")
+    try:
+        study = Study.model_validate(table)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"study {str(path)!r}: {_first_problem(error)}") from None
+    return _resolved(study, file.parent)
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names with dots: TOML reads ``gate.require = ...`` as a table in a table."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _first_problem(error: pydantic.ValidationError) -> str:
+    # A misspelt key is also a missing one: of the two, the name that is there says more.
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    names, model = [], Study
+    for part in problem["loc"]:
+        fields = model.model_fields if model is not None else {}
+        if not isinstance(part, str) or (part not in fields and problem["type"] != "extra_forbidden"):
+            continue  # the branch of a union, or a place in a list
+        names.append(part)
+        if part in fields:
+            model = _section_of(fields[part].annotation)  # type: ignore[assignment]
+    where = ".".join(names)
+    if problem["type"] == "extra_forbidden":
+        known = sorted(model.model_fields)
+        near = difflib.get_close_matches(names[-1], known, n=1)
+        return f"unknown key {where!r}, only {known}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if problem["type"] == "missing":
+        return f"{where!r} is missing: expected a value"
+    return f"{where} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _section_of(annotation: Any) -> type[_Section] | None:
+    """Return the section that a field holds."""
+    choices = [annotation, *getattr(annotation, "__args__", ())]
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, _Section)), None)
+
+
+def _resolved(study: Study, folder: Path) -> Study:
+    """Return the study with absolute paths."""
+
+    def absolute(text: str) -> str:
+        return str(folder / text)
+
+    def named(text: Any, suffix: str) -> Any:
+        """Return a path absolute; a name stays a name."""
+        if not isinstance(text, str) or text.startswith(("scripted", "openai:")):
+            return text
+        is_path = text.lower().endswith(suffix) or "/" in text or "\\" in text
+        return absolute(text) if is_path else text
+
+    changes: dict[str, Any] = {
+        name: absolute(getattr(study, name)) for name in ("strategy", "data", "output")
+    }
+    changes["grid"] = {
+        name: [named(value, _NAMES_OF_FILES[name]) for value in values]
+        if name in _NAMES_OF_FILES and isinstance(values, list)
+        else values
+        for name, values in study.grid.items()
+    }
+    changes["params"] = {
+        name: named(value, _NAMES_OF_FILES[name]) if name in _NAMES_OF_FILES else value
+        for name, value in study.params.items()
+    }
+    if study.gate is not None:
+        advisor = study.gate.advisor
+        files = {
+            "model": named(advisor.model, ".gguf"),
+            "fallbacks": advisor.fallbacks and [named(model, ".gguf") for model in advisor.fallbacks],
+            "template": named(advisor.template, ".toml"),
+            "cache_dir": absolute(advisor.cache_dir) if advisor.cache_dir is not None else None,
+        }
+        changes["gate"] = study.gate.model_copy(update={"advisor": advisor.model_copy(update=files)})
+    if study.compare is not None:
+        models = study.compare.models
+        found = (
+            {name: named(model, ".gguf") for name, model in models.items()}
+            if isinstance(models, dict)
+            else [named(model, ".gguf") for model in models]
+        )
+        changes["compare"] = study.compare.model_copy(update={"models": found})
+    return study.model_copy(update=changes)

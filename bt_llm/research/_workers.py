@@ -1,0 +1,177 @@
+"""Work in other processes and on other machines: what is sent there, and how its results come back."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bt_llm.backtest import FROM_FILE, load_strategy, source_sha256, source_text
+from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
+
+__all__ = ["PortableStrategy", "check_jobs", "count_workers", "leaves", "run_elsewhere"]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortableStrategy:
+    """A strategy as another process gets it: the class, or the text of the file that it comes from.
+
+    A worker runs the text that it was sent, wherever it is and whatever became of the file since. A class of
+    an installed module cannot be sent: the worker imports its own, and says so if that is another version.
+
+    Parameters
+    ----------
+    made : type or str
+        The class, or ``path/to/file.py:ClassName`` with an absolute path.
+    source : str or None
+        Of a class, the SHA-256 of its file; None for one that is sent whole, such as a notebook's.
+    text : str or None
+        Of a file, what is in it.
+    """
+
+    made: type[Any] | str
+    source: str | None = None
+    text: str | None = None
+
+    @classmethod
+    def of(cls, strategy: type[Any]) -> PortableStrategy:
+        """Return a strategy's portable form."""
+        if strategy.__module__.startswith(FROM_FILE):
+            spec = f"{Path(inspect.getfile(strategy)).resolve()}:{strategy.__name__}"
+            return cls(made=spec, text=source_text(strategy))
+        if strategy.__module__ == "__main__":
+            return cls(made=strategy)
+        try:
+            return cls(made=strategy, source=source_sha256(strategy))
+        except StrategyError:
+            return cls(made=strategy)
+
+    def load(self) -> type[Any]:
+        """Return the class.
+
+        Raises
+        ------
+        StrategyError
+            If this process has another version of its module.
+        """
+        if isinstance(self.made, str):
+            return _loaded(self.made, self.text)
+        if self.source is not None:
+            _check_version(self.made, self.source)  # type: ignore[arg-type]
+        return self.made
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded(spec: str, text: str | None) -> type[Any]:
+    """Load a strategy once in each process and version."""
+    return load_strategy(spec, text)
+
+
+@functools.lru_cache(maxsize=32)
+def _check_version(strategy: Any, source: str) -> None:
+    if (found := source_sha256(strategy)) != source:
+        raise StrategyError(
+            f"strategy {strategy.__module__}.{strategy.__name__} is another version on a worker (source "
+            f"{found[:12]}, expected {source[:12]}): install the same there, or name it by file.py:ClassName"
+        )
+
+
+def check_jobs(n_jobs: int | None) -> None:
+    """Raise a ConfigError if it is no number of processes."""
+    if n_jobs is not None and (type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1)):
+        raise ConfigError(
+            f"n_jobs={n_jobs!r}: expected a number of processes, -1 for one each CPU, or None for what "
+            f"joblib.parallel_config says"
+        )
+
+
+def leaves(n_jobs: int | None) -> bool:
+    """Return whether work of so many jobs is done outside of this process.
+
+    None is one job, unless a surrounding `joblib.parallel_config` says otherwise: its `n_jobs`, or a backend
+    that has workers of its own, as Dask's does.
+    """
+    check_jobs(n_jobs)
+    if n_jobs is not None:
+        return n_jobs != 1
+    joblib = sys.modules.get("joblib")  # one that was never imported was not configured either
+    if joblib is None:
+        return False
+    backend, configured = joblib.parallel.get_active_backend()
+    return bool((backend.default_n_jobs if configured is None else configured) != 1)
+
+
+def count_workers(n_jobs: int | None) -> int:
+    """Return how many workers there are for work that leaves this process."""
+    joblib, _ = _joblib()
+    return max(1, int(joblib.effective_n_jobs(n_jobs)))
+
+
+def run_elsewhere(
+    work: Callable[..., R], arguments: Iterable[tuple[Any, ...]], n_jobs: int | None, *, ordered: bool
+) -> Generator[R, None, None]:
+    """Yield what the work returns for each of the arguments, from joblib's workers.
+
+    Parameters
+    ----------
+    work : callable
+        A function of a module.
+    arguments : iterable of tuple
+        What it is called with, one call after the other.
+    n_jobs : int or None
+        See `leaves`.
+    ordered : bool
+        Whether results come in the order of the arguments, or as they are done.
+
+    Raises
+    ------
+    MissingExtraError
+        If joblib is not installed.
+    StrategyError
+        If a worker does not have a module that it would need.
+    """
+    joblib, dumps = _joblib()
+    how = "generator" if ordered else "generator_unordered"
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as=how)
+    results = parallel(joblib.delayed(_call)(dumps((work, given))) for given in arguments)
+    try:
+        for result in results:  # noqa: UP028 - `yield from` would close them itself, and warn
+            yield result
+    finally:
+        with warnings.catch_warnings(action="ignore"):  # joblib tells whoever stops early that work is lost
+            results.close()
+
+
+def _call(sent: bytes) -> Any:
+    """Do a piece of work that comes as bytes.
+
+    Anything else Dask would look into: its scheduler loads it and so needs every module, a worker that lacks
+    one never answers, and large arrays are moved to a single worker, with which they are lost.
+    """
+    try:
+        work, given = pickle.loads(sent)
+    except (ImportError, AttributeError) as error:
+        raise StrategyError(
+            f"a worker cannot load what it was sent ({error}): install that module there too, or name the "
+            f"strategy by file.py:ClassName"
+        ) from error
+    return work(*given)
+
+
+def _joblib() -> tuple[Any, Callable[[object], bytes]]:
+    try:
+        import cloudpickle  # type: ignore[import-untyped]  # which also takes classes of a notebook
+        import joblib  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingExtraError(
+            "several processes need joblib: pip install 'bt-llm[research]', or use n_jobs=1"
+        ) from error
+    return joblib, cloudpickle.dumps

@@ -1,0 +1,10 @@
+from ._calibration import Prior as Prior
+from ._calibration import calibrated as calibrated
+from ._calibration import mean_prior as mean_prior
+from ._state import TREND as TREND
+from ._state import Feature as Feature
+from ._state import MarketState as MarketState
+from ._state import StateSpace as StateSpace
+from ._verdict import ACTIONS as ACTIONS
+from ._verdict import Action as Action
+from ._verdict import Verdict as Verdict

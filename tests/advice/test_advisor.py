@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+
+from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.cache import CacheMode, VerdictCache
+from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError, ReplayMiss
+from bt_llm.models import ScriptedBackend
+from bt_llm.verdicts import Action, MarketState, Prior, StateSpace
+
+UP = MarketState(trend=0.2, rsi=60.0, volatility=1.0)
+FLAT = MarketState(trend=0.0, rsi=50.0, volatility=1.0)
+DOWN = MarketState(trend=-0.2, rsi=40.0, volatility=1.0)
+
+
+def scripted(tmp_path: Path, backend: ScriptedBackend | None = None, **settings: object) -> Advisor:
+    config = AdvisorConfig(**({"model": "scripted:trend", "cache_dir": tmp_path / "v"} | settings))  # type: ignore[arg-type]
+    return Advisor(config, backend=backend)
+
+
+def test_states_get_verdicts_in_their_order(tmp_path: Path) -> None:
+    verdicts = scripted(tmp_path).advise_many([UP, DOWN, FLAT, UP])
+    assert [v.action for v in verdicts] == [Action.BULLISH, Action.BEARISH, Action.NEUTRAL, Action.BULLISH]
+
+
+def test_grid_calibration_asks_the_grid_once_and_nothing_after(tmp_path: Path) -> None:
+    backend = ScriptedBackend.named("scripted:trend")
+    advisor, usage = scripted(tmp_path, backend), Usage()
+    advisor.advise_cells([3, 4, 3], usage)
+    assert (backend.calls, usage.model_calls, usage.distinct, usage.cache_hits) == (105, 105, 2, 0)
+    advisor.advise_cells([3, 5], usage)
+    assert (backend.calls, usage.distinct, usage.cache_hits) == (105, 4, 1)
+
+
+def test_another_process_finds_the_verdicts_on_disk(tmp_path: Path) -> None:
+    first = scripted(tmp_path).advise_many([UP, DOWN])
+    backend, usage = ScriptedBackend.named("scripted:trend"), Usage()
+    again = scripted(tmp_path, backend)
+    cells = [again.space.cell(UP), again.space.cell(DOWN)]
+    second = again.advise_cells(cells, usage)
+    assert second == first
+    assert (backend.calls, usage.model_calls, usage.cache_hits, usage.distinct) == (0, 0, 2, 2)
+    assert all(verdict.cached for verdict in second)
+    assert not any(verdict.cached for verdict in first)
+    assert all(verdict.model == "scripted:trend" for verdict in second)
+
+
+def test_grid_calibration_takes_out_the_constant(tmp_path: Path) -> None:
+    def biased(prompt: str) -> tuple[float, float, float]:
+        last = prompt.splitlines()[-2]
+        lift = 0.02 if "up" in last else -0.02 if "down" in last else 0.0
+        return 0.1 + lift, 0.8, 0.1 - lift
+
+    backend = ScriptedBackend(biased, name="biased")
+    raw = scripted(tmp_path, backend, calibration="none").advise_many([UP, FLAT, DOWN])
+    assert {v.action for v in raw} == {Action.NEUTRAL}
+    lifted = scripted(tmp_path, backend).advise_many([UP, FLAT, DOWN])
+    assert [v.action for v in lifted] == [Action.BULLISH, Action.NEUTRAL, Action.BEARISH]
+
+
+def test_changing_the_calibration_asks_nothing(tmp_path: Path) -> None:
+    scripted(tmp_path).advise(UP)
+    backend = ScriptedBackend.named("scripted:trend")
+    prior = Prior(bullish=0.8, neutral=0.1, bearish=0.1)
+    assert scripted(tmp_path, backend, calibration=prior).advise(UP).action is Action.NEUTRAL
+    assert scripted(tmp_path, backend, calibration="none").advise(UP).bullish == pytest.approx(0.6 / 0.9)
+    assert backend.calls == 0
+
+
+def test_without_calibration_only_what_is_needed_is_asked(tmp_path: Path) -> None:
+    backend = ScriptedBackend.named("scripted:trend")
+    scripted(tmp_path, backend, calibration="none").advise_many([UP, UP, DOWN])
+    assert backend.calls == 2
+
+
+def test_a_state_that_is_not_finite_is_invalid_and_not_asked(tmp_path: Path) -> None:
+    backend = ScriptedBackend.named("scripted:trend")
+    state = MarketState(trend=math.nan, rsi=50, volatility=1)
+    assert scripted(tmp_path, backend).advise(state).action is Action.INVALID
+    assert backend.calls == 0
+
+
+def test_json_reader_has_a_reason_and_no_calibration(tmp_path: Path) -> None:
+    config = AdvisorConfig(model="scripted:trend", reader="json", cache_dir=tmp_path)
+    assert (config.calibration, config.template_source) == ("none", "market_json")
+    verdict = Advisor(config).advise(UP)
+    assert (verdict.action, verdict.reason) == (Action.BULLISH, "scripted")
+
+
+def test_a_run_that_is_killed_keeps_the_batches_before(tmp_path: Path) -> None:
+    calls = 0
+
+    def dies(prompt: str) -> tuple[float, float, float]:
+        nonlocal calls
+        calls += 1
+        if calls > 70:
+            raise KeyboardInterrupt
+        return 0.5, 0.3, 0.2
+
+    with pytest.raises(KeyboardInterrupt):
+        scripted(tmp_path, ScriptedBackend(dies, name="mortal", batch=32)).advise(UP)
+    assert len(list(VerdictCache(tmp_path / "v").keys())) == 64
+    backend = ScriptedBackend(lambda _: (0.5, 0.3, 0.2), name="mortal")
+    scripted(tmp_path, backend).advise(UP)
+    assert backend.calls == 105 - 64
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    advisor = scripted(tmp_path)
+    advisor.on_progress = lambda done, total: seen.append((done, total))
+    advisor.advise(UP)
+    assert seen[-1] == (105, 105)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_replay_needs_no_model_and_a_miss_names_the_state(tmp_path: Path) -> None:
+    recorded = scripted(tmp_path, calibration="none").advise(UP)
+    backend = ScriptedBackend.named("scripted:trend")
+    replay = scripted(tmp_path, backend, calibration="none", cache_mode="replay")
+    assert replay.advise(UP) == recorded
+    with pytest.raises(ReplayMiss, match="strong down"):
+        replay.advise(DOWN)
+    assert backend.calls == 0
+
+
+def test_replay_of_a_file_that_is_gone_finds_its_identity_in_the_cache(tmp_path: Path) -> None:
+    cache = VerdictCache(tmp_path / "v")
+    backend = ScriptedBackend(lambda _: (0.5, 0.3, 0.2), name="tiny")
+    Advisor(AdvisorConfig(model="tiny", cache_dir=tmp_path / "v"), backend=backend, cache=cache).advise(UP)
+    replay = Advisor(AdvisorConfig(model="tiny", cache_dir=tmp_path / "v", cache_mode="replay"))
+    assert replay.advise(UP).cached
+    absent = Advisor(AdvisorConfig(model="other", cache_dir=tmp_path / "v", cache_mode="replay"))
+    with pytest.raises(ModelNotFoundError, match="import a pack"):
+        absent.advise(UP)
+    with pytest.raises(ModelError, match="cannot be asked"):
+        replay._asked_backend()
+
+
+def test_off_stores_nothing(tmp_path: Path) -> None:
+    scripted(tmp_path, cache_mode="off").advise(UP)
+    assert not (tmp_path / "v").exists()
+
+
+def test_shared_is_one_per_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = AdvisorConfig(model="scripted:trend")
+    assert Advisor.shared(config) is Advisor.shared(AdvisorConfig(model="scripted:trend"))
+    assert Advisor.shared(config) is not Advisor.shared(AdvisorConfig(model="scripted:bullish"))
+    before = Advisor.shared(config)
+    monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "elsewhere"))
+    assert Advisor.shared(config) is not before
+    Advisor.forget_shared()
+    assert Advisor.shared(config).config == config
+
+
+def test_config_is_small_hashable_and_picklable(tmp_path: Path) -> None:
+    config = AdvisorConfig(model=tmp_path / "m.gguf", cache_mode="replay")
+    assert config.model == str(tmp_path / "m.gguf")
+    assert config.cache_mode is CacheMode.REPLAY
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert hash(config) == hash(AdvisorConfig(model=str(tmp_path / "m.gguf"), cache_mode="replay"))
+    assert len(pickle.dumps(config)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reader": "logprob"}, r"reader='logprob': expected one of \['logprobs', 'json'\]"),
+        ({"numerics": "exact"}, "numerics='exact'"),
+        ({"calibration": "gird"}, "calibration='gird': expected 'grid', 'none' or a Prior"),
+        ({"cache_mode": "reply"}, "reply"),
+        ({"n_threads": 0}, "n_threads=0"),
+    ],
+)
+def test_misspelt_settings_list_the_choices(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AdvisorConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_custom_space_is_judged_whole(tmp_path: Path) -> None:
+    from bt_llm.verdicts import Feature
+
+    band = Feature(name="percent_b", edges=(0.0, 1.0), labels=("below", "inside", "above"))
+    backend = ScriptedBackend.named("scripted:trend")
+    advisor = scripted(tmp_path, backend, state_space=StateSpace().with_feature(band))
+    advisor.advise(MarketState(trend=0.2, rsi=60, volatility=1, percent_b=1.2))
+    assert backend.calls == 315

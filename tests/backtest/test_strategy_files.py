@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import backtrader as bt
+import pytest
+
+from bt_llm.backtest import load_strategy, source_sha256
+from bt_llm.exceptions import StrategyError
+
+GOOD = """
+import backtrader as bt
+from backtrader import Strategy
+
+class GatedCross(bt.Strategy):
+    pass
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_class_by_name_or_alone_in_its_file(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    named = load_strategy(f"{path}:GatedCross")
+    assert issubclass(named, bt.Strategy)
+    assert load_strategy(path).__name__ == "GatedCross"  # imported names do not count
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (
+            GOOD,
+            "GatedCros",
+            r"no strategy 'GatedCros' .* it has \['GatedCross'\]; did you mean 'GatedCross'\?",
+        ),
+        (GOOD, "Strategy", "not a backtrader.Strategy defined there"),
+        (GOOD + "\nclass Other(bt.Strategy):\n    pass\n", "", "no strategy ''"),
+        ("class A(:\n", "A", "line 1: invalid syntax"),
+        (
+            "x = 1\nimport no_such_module\n",
+            "A",
+            "line 2: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+        ("x = 1\ny = x / 0\n", "A", "line 2: ZeroDivisionError"),
+    ],
+)
+def test_a_fault_is_one_line(tmp_path: Path, text: str, name: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(StrategyError, match=message) as caught:
+        load_strategy(f"{path}:{name}" if name else path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["absent.py:A", "absent.py", ":A", "nothing"])
+def test_a_missing_file(spec: str) -> None:
+    with pytest.raises(StrategyError, match="no strategy file"):
+        load_strategy(spec)
+
+
+def test_a_file_that_is_not_python(tmp_path: Path) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text("time,close\n")
+    with pytest.raises(StrategyError, match="is not a Python file"):
+        load_strategy(f"{path}:A")
+
+
+def test_the_source_hash_follows_the_source(tmp_path: Path) -> None:
+    first = source_sha256(load_strategy(write(tmp_path, GOOD)))
+    assert source_sha256(load_strategy(write(tmp_path, GOOD))) == first
+    assert source_sha256(load_strategy(write(tmp_path, GOOD + "# changed\n"))) != first
+
+
+def test_a_file_edited_within_the_second_is_read_anew_and_leaves_no_bytecode(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "edited.py"
+    for fast in (3, 5):
+        file.write_text(
+            f"import backtrader as bt\nclass Edited(bt.Strategy):\n    params = (('fast', {fast}),)\n"
+        )
+        os.utime(file, (1e9, 1e9))
+        assert load_strategy(f"{file}:Edited").params.fast == fast
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.py"]

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from bt_llm import statistics
+from bt_llm.advice import AdvisorConfig
+from bt_llm.backtest import run_backtest
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates import Gate
+from bt_llm.research import ModelComparison, compare_models, gates_by_name
+from bt_llm.verdicts import TREND, Feature, StateSpace
+from tests.engines import QuickAdvice, walk
+from tests.research_cases import CASH, Alternate, gate_of
+
+BARS = walk(300, seed=1)
+MODELS = {"trend": "scripted:trend", "contrarian": "scripted:contrarian", "random": "scripted:random:4"}
+
+
+def small(models: Any = MODELS, **settings: Any) -> ModelComparison:
+    chosen = {"gate": gate_of("scripted:trend"), "resamples": 99, "block_length": 5} | settings
+    return compare_models(Alternate, BARS, models, **chosen)
+
+
+@pytest.fixture(scope="module")
+def found() -> ModelComparison:
+    return small(commission=0.001)
+
+
+# results
+
+
+def test_the_table_is_that_of_separate_backtests(found: ModelComparison) -> None:
+    table = found.table
+    assert list(table.index) == ["trend", "contrarian", "random", "ungated"]
+    for name, model in {**MODELS, "ungated": None}.items():
+        gate = gate_of(model) if model else gate_of("scripted:trend").baseline()
+        run = run_backtest(Alternate, BARS, gate=gate, commission=0.001)
+        row = table.loc[name]
+        assert row["pnl"] == run.final_value - CASH
+        for column in ("return", "sharpe", "sortino", "max_drawdown", "turnover", "trades", "exposure"):
+            assert row[column] == run.metrics[column]
+        assert row["hit_rate"] == run.metrics["win_rate"]
+        # Young's ratio from its parts; daily bars, 284 of them.
+        growth = (run.equity.iloc[-1] / run.equity.iloc[0]) ** (365.25 / 284) - 1.0
+        assert row["calmar"] == pytest.approx(growth / run.metrics["max_drawdown"])
+
+
+def test_every_two_models_are_compared_once(found: ModelComparison) -> None:
+    assert [pair.models for pair in found.pairs] == [
+        ("trend", "contrarian"),
+        ("trend", "random"),
+        ("contrarian", "random"),
+    ]
+
+
+def test_agreement_kappa_and_mcnemar_are_those_counted_by_hand(found: ModelComparison) -> None:
+    pair = found.pairs[1]
+    first, second = (found.judged[name].bars for name in pair.models)
+    assert pair.agreement.to_numpy().sum() == len(first) == 285
+    assert (
+        pair.agreement.loc["bullish", "bearish"]
+        == ((first["answer"] == "bullish") & (second["answer"] == "bearish")).sum()
+    )
+    assert pair.agreed == pytest.approx((first["answer"] == second["answer"]).mean())
+    assert pair.kappa == pytest.approx(cohen_kappa_score(first["answer"], second["answer"]))
+    # Every fifth of the 280 bars that have an outcome five bars later.
+    rows = range(0, 280, 5)
+    one, two = (frame["right"].to_numpy() for frame in (first, second))
+    assert pair.only_first_right == sum(one[i] == 1 and two[i] == 0 for i in rows)
+    assert pair.only_second_right == sum(one[i] == 0 and two[i] == 1 for i in rows)
+    assert pair.mcnemar_p == statistics.mcnemar(pair.only_first_right, pair.only_second_right)
+
+
+def test_opposite_models_agree_only_where_both_are_neutral(found: ModelComparison) -> None:
+    pair = found.pairs[0]
+    counts = pair.agreement
+    assert counts.loc["neutral", "neutral"] == np.trace(counts.to_numpy())
+    assert pair.shared_trades == 0
+
+
+def test_the_trades_that_differ_and_their_worth_add_up(found: ModelComparison) -> None:
+    for pair in found.pairs:
+        for name in pair.models:
+            alone = pair.trades[pair.trades["model"] == name]
+            assert len(alone) + pair.shared_trades == len(found.runs[name].trades)
+            assert pair.worth[name] == pytest.approx(alone["pnlcomm"].sum())
+            assert set(alone["opened"]) <= set(found.runs[name].trades["opened"])
+    first, second = (found.runs[name].trades for name in ("trend", "random"))
+    key = ["opened", "direction"]
+    both = first.merge(second, on=key)
+    assert found.pairs[1].shared_trades == len(both)
+    assert len(both) > 0
+
+
+def test_differences_are_the_first_less_the_second(found: ModelComparison) -> None:
+    for pair in found.pairs:
+        one, two = (found.table.loc[name, "sharpe"] for name in pair.models)
+        assert pair.difference["sharpe"].estimate == pytest.approx(one - two)
+    assert found.over_ungated["trend"]["sharpe"].estimate == pytest.approx(
+        found.table.loc["trend", "sharpe"] - found.table.loc["ungated", "sharpe"]
+    )
+
+
+def test_one_model_twice_is_the_same_model() -> None:
+    same = small({"one": "scripted:trend", "two": "scripted:trend"}).pairs[0]
+    assert (same.agreed, same.kappa, same.mcnemar_p) == (1.0, 1.0, 1.0)
+    assert (same.only_first_right, same.only_second_right) == (0, 0)
+    assert len(same.trades) == 0
+    assert same.worth == {"one": 0.0, "two": 0.0}
+    assert same.difference["sharpe"].p_value == 1.0
+
+
+def test_it_is_plain_json_with_a_sentence_for_everything(found: ModelComparison) -> None:
+    back = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert back["runs"]["trend"]["sharpe"] == found.table.loc["trend", "sharpe"]
+    assert back["costs"]["trend"]["memory_mb"] is None
+    assert back["pairs"][0]["agreement"]["neutral"]["neutral"] > 0
+    assert back["pairs"][0]["trades"][0]["opened"].startswith("2020-")
+    # One for each model against the ungated strategy, one for its verdicts, three for each pair.
+    assert len(found.sentences) == 3 + 3 + 9
+    assert any("McNemar p =" in sentence for sentence in found.sentences)
+
+
+def test_a_model_that_never_trades_is_compared_too() -> None:
+    gate = gate_of("scripted:trend", min_confidence=1.0)
+    found = small({"shy": "scripted:trend", "bold": "scripted:contrarian"}, gate=gate)
+    assert found.table.loc["shy", "trades"] == 0
+    back = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert back["runs"]["shy"]["sharpe"] is None
+    assert back["runs"]["shy"]["hit_rate"] is None
+
+
+# which models
+
+
+def test_names_come_from_files_or_from_a_mapping() -> None:
+    gate = gate_of("scripted:trend", min_confidence=0.4)
+    gates = gates_by_name(
+        ["smollm2", "some/where/A.Model.GGUF", AdvisorConfig(model="scripted:random")], gate
+    )
+    assert list(gates) == ["smollm2", "A.Model", "scripted:random"]
+    assert all(chosen.min_confidence == 0.4 for chosen in gates.values())
+    assert gates["smollm2"].advisor.cache_mode == "off"  # the gate's advisor but for the model
+    assert gates["scripted:random"].advisor == AdvisorConfig(model="scripted:random")
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (["smollm2"], r"models=\['smollm2'\]: expected two or more"),
+        ("smollm2", "expected two or more"),
+        (["a/one.gguf", "b/one.gguf"], "the name 'one' is taken; give a mapping"),
+        ({"ungated": "smollm2", "b": "smollm2"}, "the name 'ungated' is taken"),
+    ],
+)
+def test_models_are_checked(models: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        gates_by_name(models, Gate())
+
+
+def slow_average(data: bt.feed.AbstractDataBase) -> bt.Indicator:
+    return bt.ind.SMA(data, period=40)
+
+
+class SlowAdvice(QuickAdvice):
+    lines = ("slow",)
+
+
+def test_models_that_warm_up_differently_are_refused() -> None:
+    quick = AdvisorConfig(model="scripted:trend", cache_mode="off")
+    feature = Feature(name="slow", edges=(100.0,), labels=("low", "high"), indicator=slow_average)
+    slow = AdvisorConfig(
+        model="scripted:trend", cache_mode="off", state_space=StateSpace().with_feature(feature)
+    )
+    gate = Gate(advisor=quick, indicator=SlowAdvice)
+    with pytest.raises(ConfigError, match="'slow' warms up in 40 bars and 'quick' in 16"):
+        small({"quick": quick, "slow": slow}, gate=gate)
+
+
+def test_two_state_spaces_of_one_model_can_be_compared() -> None:
+    narrow = AdvisorConfig(
+        model="scripted:trend", cache_mode="off", state_space=StateSpace(features=(TREND,))
+    )
+    found = small({"all": "scripted:trend", "trend only": narrow})
+    assert found.costs["trend only"].prompts <= 5 < found.costs["all"].prompts
+
+
+@pytest.mark.model
+def test_a_real_model_against_a_script() -> None:
+    """The study that 1B against 3B is, with the model that comes with the package."""
+    narrow = StateSpace(features=(TREND,))
+    advisor = AdvisorConfig(model="smollm2", state_space=narrow, n_threads=2)
+    gate = Gate(advisor=advisor, indicator=QuickAdvice, require="not_against")
+    found = small(["smollm2", "scripted:trend"], gate=gate)
+    cost = found.costs["smollm2"]
+    assert cost.model_calls == 5
+    assert cost.stored_tokens > 0
+    assert cost.memory_mb > 90
+    assert 0.0 < found.scores["smollm2"].brier < 2.0
+    again = small(["smollm2", "scripted:trend"], gate=gate)
+    assert again.table.equals(found.table)
