@@ -297,8 +297,9 @@ def form_of(names: Sequence[str] | None, delimiter: str, first: str, width: int)
     return max(fitting, key=_says, default=None)
 
 
-def _says(form: Form) -> tuple[bool, bool, int, bool]:
-    return bool(form.delimiter), form.exact, form.header.count(","), bool(form.first)
+def _says(form: Form) -> tuple[int, bool, bool, bool]:
+    """Return how much a form says: the one that says most is taken."""
+    return form.header.count(","), form.exact, bool(form.delimiter), bool(form.first)
 
 
 def _begins(form: Form, first: str) -> bool:

@@ -28,9 +28,9 @@ class Language:
 _LANGUAGES = (
     Language(  # English, and what vendors call columns in their interfaces
         time="time|date|datetime|timestamp|date time|gmt time|local time|utc time|unix|unix timestamp"
-        "|unixtime|epoch|open time|start time|trade date|trading date|trade time|exchange date|observation date"
-        "|begin|candle begin time|kline open time|t|tradedate|day|caldt|datadate|date gmt|time utc|date utc|dt"
-        "|window start",
+        "|unixtime|epoch|open time|start time|trade date|trading date|trade time|exchange date|begin"
+        "|observation date|candle begin time|kline open time|t|tradedate|day|caldt|datadate|date gmt"
+        "|time utc|date utc|dt|window start",
         open="open|open price|opening price|px open|open prc|opening|trade open|openprice|first",
         high="high|high price|px high|high 1|max|maximum|trade high|highprice",
         low="low|low price|px low|low 1|min|minimum|trade low|lowprice",
