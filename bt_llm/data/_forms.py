@@ -127,6 +127,7 @@ FORMS = (
     ),
     Form(
         name="Alpha Vantage CSV (or dukascopy-node)",
+        decimal=None,
         header="timestamp,open,high,low,close,volume",
         exact=True,
     ),
@@ -207,9 +208,11 @@ FORMS = (
     Form(name="NSE India", header="Date,series,OPEN,HIGH,LOW,PREV. CLOSE,ltp,close", zone="Asia/Kolkata"),
     Form(name="Amibroker export", header="Ticker,Date/Time,Open,High,Low,Close"),
     Form(name="quantmod", header=".Open,.High,.Low,.Close"),
-    Form(name="FirstRate Data or another without volume", header="timestamp,open,high,low,close"),
-    Form(name="bars of bt_llm", header="time,open,high,low,close,volume", exact=True),
-    Form(name="a series of levels", header="time,close", exact=True),
+    Form(
+        name="FirstRate Data or another without volume", decimal=None, header="timestamp,open,high,low,close"
+    ),
+    Form(name="bars of bt_llm", decimal=None, header="time,open,high,low,close,volume", exact=True),
+    Form(name="a series of levels", decimal=None, header="time,close", exact=True),
     Form(name="CryptoDataDownload", header="Unix,Date,Symbol,Open,High,Low,Close", zone="UTC", stamp="open"),
     # JSON
     Form(name="Yahoo Finance chart JSON", header="timestamp,open,high,low,close,volume", delimiter="{"),
@@ -219,6 +222,7 @@ FORMS = (
     # Without a header
     Form(
         name="QuantConnect Lean",
+        decimal=None,
         first="00000000 00:00",
         width=6,
         whole="ten-thousandths, as QuantConnect's Lean writes them: divide the prices by 10000 in a "
@@ -233,19 +237,21 @@ FORMS = (
     ),
     Form(
         name="HistData or NinjaTrader",
+        decimal=None,
         first=r"00000000 000000",
         delimiter=";",
         width=6,
         note="HistData: EST without daylight saving, zone='Etc/GMT+5', stamped at the open; "
         "NinjaTrader: stamped at the close",
     ),
-    Form(name="NinjaTrader daily", first=r"00000000", delimiter=";", width=6, stamp="close"),
+    Form(name="NinjaTrader daily", decimal=None, first=r"00000000", delimiter=";", width=6, stamp="close"),
     Form(name="Binance klines", first=r"0{13}|0{16}", width=12, stamp="open"),
     Form(name="Kraken OHLCVT", first=r"0{10}", width=7, stamp="open"),
     Form(name="Kraken OHLC", first=r"0{10}", width=8, stamp="open"),
-    Form(name="ccxt list", first=r"0{13}", width=6, stamp="open"),
+    Form(name="ccxt list", decimal=None, first=r"0{13}", width=6, stamp="open"),
     Form(
         name="FirstRate Data",
+        decimal=None,
         first=r"0000-00-00( 00:00:00)?",
         width=6,
         stamp="open",
@@ -253,11 +259,12 @@ FORMS = (
     ),
     Form(
         name="Kibot intraday",
+        decimal=None,
         first=r"00/00/0000,00:00",
         width=7,
         note="Kibot's times are US Eastern, zone='America/New_York'",
     ),
-    Form(name="Kibot daily", first=r"00/00/0000", width=6),
+    Form(name="Kibot daily", decimal=None, first=r"00/00/0000", width=6),
 )
 
 
@@ -299,7 +306,7 @@ def form_of(names: Sequence[str] | None, delimiter: str, first: str, width: int)
 
 def _says(form: Form) -> tuple[int, bool, bool, bool]:
     """Return how much a form says: the one that says most is taken."""
-    return form.header.count(","), form.exact, bool(form.delimiter), bool(form.first)
+    return form.header.count(","), bool(form.delimiter), form.exact, bool(form.first)
 
 
 def _begins(form: Form, first: str) -> bool:

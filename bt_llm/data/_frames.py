@@ -104,7 +104,8 @@ class FrameTable:
             times = self._text_times(frame, when)
         local, reading.zone = times
         index = pd.DatetimeIndex(local)
-        decimal = decimal_of(reading, _texts(frame, roles.at.values()))
+        cells = [*_texts(frame, roles.at.values())]
+        decimal = decimal_of(reading, lambda: cells, tuple)
         values = {
             role: parse_numbers(reading, role, frame.iloc[:, at], index, decimal)
             for role, at in roles.at.items()

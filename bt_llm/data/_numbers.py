@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -77,36 +78,45 @@ def is_number(text: str) -> bool:
     )
 
 
-def decimal_of(reading: Reading, cells: Iterable[str]) -> str:
-    """Return the decimal sign that cells prove; refuse where they could be read either way.
+def proved_decimal(reading: Reading, cells: Iterable[str]) -> str | None:
+    """Return the decimal sign that cells prove; empty if they are whole numbers, None if they leave it open.
 
     ``23.477`` alone is about twenty-three or about twenty-three thousand; one cell with other than three
     digits after the sign decides for all of them.
     """
-    stated = reading.format.decimal or reading.decimal
-    if stated is not None:
-        return stated
     proofs: dict[str, str] = {}
-    open_cell = ""
+    undecided = False
     for cell in cells:
         sign = _proof(cell)
         if sign in (".", ","):
             proofs.setdefault(sign, cell)
-        elif sign == "open":
-            open_cell = open_cell or cell
+        undecided |= sign == "open"
     if len(proofs) > 1:
         raise reading.error(
             f"numbers such as {proofs['.']!r} and {proofs[',']!r} have different decimal signs: "
             "expected one; give decimal='.' or decimal=','"
         )
-    if proofs:
-        return next(iter(proofs))
-    if open_cell:
+    return next(iter(proofs), None if undecided else "")
+
+
+def decimal_of(
+    reading: Reading, sample: Callable[[], Iterable[str]], rest: Callable[[], Iterable[str]]
+) -> str:
+    """Return the decimal sign: stated, proved by a sample or by all cells, or the form's; else refuse."""
+    if reading.format.decimal is not None:
+        return reading.format.decimal
+    found = proved_decimal(reading, sample())
+    if found is None:
+        found = reading.decimal
+    found = found or proved_decimal(reading, rest())
+    if found is None:
+        cells = itertools.chain(sample(), rest())
+        example = next(cell for cell in cells if _proof(cell) == "open").strip()
         raise reading.error(
-            f"{open_cell.strip()[:40]!r} and all other numbers could have a decimal sign or one between "
+            f"{example[:40]!r} and all other numbers could have a decimal sign or one between "
             "thousands: give decimal='.' or decimal=','"
         )
-    return "."
+    return found or "."
 
 
 def _proof(cell: str) -> str:

@@ -190,19 +190,14 @@ class _Reader:
             prices = [row[self.roles.at[role]] for row in rows for role in PRICES if role in self.roles.at]
             if not any(re.search("[.,]", cell) for cell in prices):
                 raise self.reading.error(f"prices without a decimal sign may be {self.reading.whole}")
-        if self.reading.format.decimal is None and self.reading.decimal is None:
-            sample = (row[at] for row in rows for at in numbers)
-            try:
-                self.decimal = decimal_of(self.reading, sample)
-            except DataError:
-                self.decimal = decimal_of(self.reading, self._cells(numbers))
-        else:
-            self.decimal = decimal_of(self.reading, ())
+        self.decimal = decimal_of(
+            self.reading, lambda: (row[at] for row in rows for at in numbers), lambda: self._cells(numbers)
+        )
         if self.decimal == ",":
             self.reading.assume("decimal comma")
         if self.reading.format.time_format is None:
-            if self.roles.day_first and self.reading.order is None:
-                self.reading.order = "dmy"
+            if self.roles.day_first and re.match(r"\d\d?\.\d\d?\.", rows[0][self.when.date].strip()):
+                self.reading.order = self.reading.order or "dmy"
             self.times.settle_order(code_points(map(self.when.joined, rows)), self._time_codes)
 
     def _cells(self, columns: Sequence[int]) -> Iterator[str]:
