@@ -133,9 +133,7 @@ def _priced(
 def _filled(reading: Reading, times: pd.DatetimeIndex, values: Values, bad: Mask) -> Values:
     """Return values in which bad bars stand at the close before them."""
     if bad[0]:
-        raise reading.error(
-            f"no price at {times[0]}, the first bar: nothing to fill it from; use repair='drop'"
-        )
+        raise reading.error(f"no price at {times[0]}, the first bar, to fill from; use repair='drop'")
     close = pd.Series(np.where(bad, np.nan, values["close"])).ffill().to_numpy()
     filled = {name: np.where(bad, close, values[name]) for name in PRICES}
     return {**filled, "volume": np.where(bad, 0.0, values["volume"])}

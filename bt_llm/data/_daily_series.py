@@ -65,9 +65,9 @@ class DailySeries:
         period, unless all are the last days of months or ``stamp="close"`` was stated to `load_bars`.
         """
         bars = load_bars(source)
-        period = _period(bars)
-        days = _days(bars) + np.timedelta64(period - 1, "D")
-        return cls(days, bars["close"].to_numpy()[:, None], max_age_days=cls.max_age_days + period - 1)
+        later, length = _until_known(bars)
+        days = _days(bars) + np.timedelta64(later, "D")
+        return cls(days, bars["close"].to_numpy()[:, None], max_age_days=cls.max_age_days + length - 1)
 
     @classmethod
     def moves(cls, source: str | os.PathLike[str] | pd.DataFrame) -> DailySeries:
@@ -89,14 +89,15 @@ class DailySeries:
         return cls(_days(bars), np.column_stack([move.to_numpy(), unrest.to_numpy()]))
 
 
-def _period(bars: pd.DataFrame) -> int:
-    """Return the longest count of days from a bar's time to the end of its period, that day included."""
+def _until_known(bars: pd.DataFrame) -> tuple[int, int]:
+    """Return the days from a bar's time to the last of its period, at most, and how many the period has."""
     index = pd.DatetimeIndex(bars.index)
     length = bar_length(index)
+    if length is None or length.unit in _DAILY:
+        return 0, 1
+    days = length.count * _LONGEST[length.unit]
     ends = bars.attrs["source"]["stamp"] == "close" or bool(index.is_month_end.all())
-    if length is None or length.unit in _DAILY or ends:
-        return 1
-    return length.count * _LONGEST[length.unit]
+    return 0 if ends else days - 1, days
 
 
 def _days(bars: pd.DataFrame) -> NDArray[np.datetime64]:

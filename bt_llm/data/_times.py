@@ -66,6 +66,8 @@ class TimeReader:
     def read(self, codes: Codes, place: Callable[[int], str]) -> Ints:
         """Return local nanoseconds since 1970 of each row; keep the offsets from UTC."""
         local = np.empty(len(codes), dtype=np.int64)
+        if not len(codes):
+            return local
         offsets = np.zeros(len(codes), dtype=np.int64)
         zoned = np.zeros(len(codes), dtype=bool)
         for rows, shape_text in _grouped(codes):
