@@ -20,7 +20,7 @@ from bt_llm.data._reading import Reading, listed
 __all__ = ["BLOCK", "TextFile", "kind_of", "open_file", "read_all"]
 
 BLOCK = 1 << 21
-_SAMPLE = 1 << 15
+_SAMPLE = 1 << 14
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "zip"),

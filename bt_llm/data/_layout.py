@@ -21,7 +21,7 @@ __all__ = ["Layout", "find_layout", "is_clock", "read_csv", "rows_of", "time_fie
 
 _DELIMITERS = (",", ";", "\t", "|")
 _BEFORE = 40  # lines that may stand before the header
-_SAMPLED = 300  # lines at either end that decide
+_SAMPLED = 60  # lines at either end that decide
 
 
 @dataclass(kw_only=True)

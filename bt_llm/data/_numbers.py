@@ -78,25 +78,19 @@ def is_number(text: str) -> bool:
     )
 
 
-def proved_decimal(reading: Reading, cells: Iterable[str]) -> str | None:
+def proved_decimal(cells: Iterable[str]) -> str | None:
     """Return the decimal sign that cells prove; empty if they are whole numbers, None if they leave it open.
 
     ``23.477`` alone is about twenty-three or about twenty-three thousand; one cell with other than three
-    digits after the sign decides for all of them.
+    digits after the sign decides for all of them. A cell that contradicts it is refused where it is read.
     """
-    proofs: dict[str, str] = {}
     undecided = False
     for cell in cells:
         sign = _proof(cell)
         if sign in (".", ","):
-            proofs.setdefault(sign, cell)
+            return sign
         undecided |= sign == "open"
-    if len(proofs) > 1:
-        raise reading.error(
-            f"numbers such as {proofs['.']!r} and {proofs[',']!r} have different decimal signs: "
-            "expected one; give decimal='.' or decimal=','"
-        )
-    return next(iter(proofs), None if undecided else "")
+    return None if undecided else ""
 
 
 def decimal_of(
@@ -105,10 +99,10 @@ def decimal_of(
     """Return the decimal sign: stated, proved by a sample or by all cells, or the form's; else refuse."""
     if reading.format.decimal is not None:
         return reading.format.decimal
-    found = proved_decimal(reading, sample())
+    found = proved_decimal(sample())
     if found is None:
         found = reading.decimal
-    found = found or proved_decimal(reading, rest())
+    found = found or proved_decimal(rest())
     if found is None:
         cells = itertools.chain(sample(), rest())
         example = next(cell for cell in cells if _proof(cell) == "open").strip()

@@ -112,6 +112,36 @@ def _is_readable(reading: Reading, layout: Layout) -> bool:
 
 
 @dataclass(kw_only=True)
+class _Rows:
+    """Arrays of all rows, with room for as many as the first block promises: large files are held once."""
+
+    roles: list[str]
+    size: int
+    count: int = 0
+    times: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    values: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, times: NDArray[np.int64], numbers: dict[str, Floats], size: int) -> None:
+        """Add the rows of a block of so many bytes."""
+        end = self.count + len(times)
+        if end > len(self.times):
+            room = max(end, int(1.1 * len(times) * self.size / size)) + end // 4
+            self.times = _longer(self.times, self.count, room)
+            self.values = {role: _longer(self.values.get(role), self.count, room) for role in self.roles}
+        self.times[self.count : end] = times
+        for role, part in numbers.items():
+            self.values[role][self.count : end] = part
+        self.count = end
+
+
+def _longer(array: NDArray[Any] | None, count: int, room: int) -> NDArray[Any]:
+    longer = np.empty(room, dtype=np.float64 if array is None else array.dtype)
+    if array is not None:
+        longer[:count] = array[:count]
+    return longer
+
+
+@dataclass(kw_only=True)
 class _Reader:
     """One pass over a file's bars."""
 
@@ -213,26 +243,22 @@ class _Reader:
 
     def read(self) -> Columns:
         """Return all columns."""
-        times: list[NDArray[np.int64]] = []
-        parts: dict[str, list[Floats]] = {role: [] for role in self.roles.at}
+        layout = self.layout
+        rows = _Rows(roles=list(self.roles.at), size=layout.stop - layout.start)
         symbols: list[NDArray[np.object_]] = []
-        line = self.layout.line
-        for block in self.file.blocks(self.layout.start, self.layout.stop):
-            part_times, numbers, named = self._block(block, line)
-            times.append(part_times)
-            for role, part in numbers.items():
-                parts[role].append(part)
+        line = layout.line
+        for block in self.file.blocks(layout.start, layout.stop):
+            times, numbers, named = self._block(block, line)
+            rows.add(times, numbers, len(block))
             if named is not None:
                 symbols.append(named)
             line += _count(block, "\n") or _count(block, "\r")
-        if not any(map(len, times)):
+        if not rows.count:
             raise self.reading.error("no bars: expected at least one row below the header")
-        final, self.reading.zone = self.times.finish(np.concatenate(times))
+        final, self.reading.zone = self.times.finish(rows.times[: rows.count])
         return Columns(
             times=final,
-            values={
-                role: np.concatenate(parts.pop(role)) for role in list(parts)
-            },  # one column twice in memory
+            values={role: rows.values[role][: rows.count] for role in rows.roles},
             symbols=np.concatenate(symbols) if symbols else None,
             labels=list(self.taken or []),
             taken=self.roles.at,
@@ -271,7 +297,7 @@ class _Reader:
             return None
         try:
             frame = self._parse(block, sorted(self.roles.at.values()), np.float64)
-        except (ValueError, pd.errors.ParserError):
+        except (ValueError, IndexError, pd.errors.ParserError):
             return None
         numbers = {role: frame[at].to_numpy() for role, at in self.roles.at.items()}
         if len(frame) != len(codes) or any(np.isnan(one).any() for one in numbers.values()):
@@ -300,7 +326,7 @@ class _Reader:
     def _text_frame(self, block: bytes, columns: Sequence[int]) -> pd.DataFrame:
         try:
             return self._parse(block, sorted(set(columns)), object)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, IndexError):  # rows of too few fields
             return pd.DataFrame({at: [] for at in columns}, dtype=object)
 
     def _time_texts(self, frame: pd.DataFrame) -> list[str]:

@@ -67,9 +67,15 @@ def test_a_zip_holds_one_file(write: Writer) -> None:
 
 @pytest.mark.parametrize(
     ("magic", "kind"),
-    [(b"\x89HDF\r\n", "HDF5"), (b"\xd0\xcf\x11\xe0", "an old Excel workbook"), (b"\x80\x04\x95", "a pickle"),
-     (b"SQLite format 3\0", "an SQLite database"), (b"\x28\xb5\x2f\xfd", "zstandard"), (b"%PDF-1.7", "PDF")],
-)  # fmt: skip
+    [
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+        (b"\x80\x04\x95", "a pickle"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        (b"\x28\xb5\x2f\xfd", "zstandard"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
 def test_other_files_are_refused_by_name(write: Writer, magic: bytes, kind: str) -> None:
     assert f"{kind}: expected a CSV, JSON, parquet or feather file" in refused(write(magic + b"12345678"))
 

@@ -15,10 +15,25 @@ from tests.data.bar_cases import TWO_BARS, Writer
 
 @pytest.mark.parametrize(
     ("freq", "unit", "count"),
-    [("s", "second", 1), ("15s", "second", 15), ("min", "minute", 1), ("5min", "minute", 5), ("4h", "minute", 240),
-     ("D", "day", 1), ("B", "day", 1), ("2D", "day", 2), ("W-MON", "week", 1), ("W-FRI", "week", 1), ("2W", "week", 2),
-     ("MS", "month", 1), ("ME", "month", 1), ("BME", "month", 1), ("QS", "month", 3), ("YS", "year", 1)],
-)  # fmt: skip
+    [
+        ("s", "second", 1),
+        ("15s", "second", 15),
+        ("min", "minute", 1),
+        ("5min", "minute", 5),
+        ("4h", "minute", 240),
+        ("D", "day", 1),
+        ("B", "day", 1),
+        ("2D", "day", 2),
+        ("W-MON", "week", 1),
+        ("W-FRI", "week", 1),
+        ("2W", "week", 2),
+        ("MS", "month", 1),
+        ("ME", "month", 1),
+        ("BME", "month", 1),
+        ("QS", "month", 3),
+        ("YS", "year", 1),
+    ],
+)
 def test_the_length_is_the_usual_step(freq: str, unit: str, count: int) -> None:
     index = pd.date_range("2020-01-01", periods=60, freq=freq)
     assert bar_length(index) == BarLength(unit=unit, count=count)
