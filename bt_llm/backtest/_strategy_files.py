@@ -9,14 +9,14 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from bt_llm.exceptions import StrategyError
 
-__all__ = ["FROM_FILE", "load_strategy", "source_sha256", "source_text"]
+__all__ = ["FROM_FILE", "load_function", "load_strategy", "source_sha256", "source_text"]
 
 FROM_FILE = "bt_llm_strategy_"
 """How the modules are named that `load_strategy` makes; no other process can import them."""
@@ -137,3 +137,32 @@ def source_text(strategy: type[Any]) -> str:
         return Path(inspect.getfile(strategy)).read_text(encoding="utf-8")
     except (OSError, TypeError) as error:
         raise StrategyError(f"source of strategy {strategy.__name__} cannot be read ({error})") from error
+
+
+def load_function(spec: str, text: str | None = None) -> Callable[..., Any]:
+    """Return the function that ``file.py:function`` names, such as a set-up; the file is run.
+
+    Parameters
+    ----------
+    spec : str
+        A path to a Python file, a colon, and the name of a function in it.
+    text : str, optional
+        As in `load_strategy`.
+
+    Raises
+    ------
+    StrategyError
+        If the file or function is missing, or the file cannot be run; in one line.
+    """
+    path_text, colon, name = spec.rpartition(":")
+    path = Path(path_text)
+    if not colon or (text is None and not path.is_file()):
+        raise StrategyError(f"no file {path_text or spec!r}: expected path/to/file.py:function")
+    module = _run(path, text)
+    found = getattr(module, name, None)
+    if not callable(found):
+        there = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        near = difflib.get_close_matches(name, there, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise StrategyError(f"no function {name!r} in {path_text!r}: it has {sorted(there)}{hint}")
+    return cast("Callable[..., Any]", found)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cli._budget import budget_of, check_budget
@@ -26,11 +24,11 @@ from bt_llm.cli._options import (
     StrategyOnBars,
     parse_params,
 )
-from bt_llm.cli._output import deliver, fraction, number, progress_bar, show
+from bt_llm.cli._output import deliver, progress_bar
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.research import GateTest, ModelComparison
+    from bt_llm.research import ModelComparison
 
 __all__ = ["compare", "run_test"]
 
@@ -75,13 +73,7 @@ def run_test(
             **chance.settings(),
             **account.settings(),
         )
-    deliver(found, what.data, **out.settings(), tables=_print_test)
-
-
-def _print_test(found: GateTest) -> None:
-    show(_metrics({name: run.metrics for name, run in found.runs.items()}, _TEST_ROWS))
-    show(_ranks(found))
-    show(_sentences(found.sentences))
+    deliver(found, what.data, **out.settings())
 
 
 @takes_groups
@@ -123,7 +115,7 @@ def compare(
     if study is not None:
         _check_only_study(context)
         found, bars = _compare_study(study, asking.places(), spending)
-        deliver(found, bars, **out.settings(), tables=_print_comparison)
+        deliver(found, bars, **out.settings())
         return
     if strategy is None or data is None or not model:
         wanted = {"--strategy": strategy, "--data": data, "--model": model}
@@ -147,7 +139,7 @@ def compare(
             **chance.settings(),
             **account.settings(),
         )
-    deliver(found, data, **out.settings(), tables=_print_comparison)
+    deliver(found, data, **out.settings())
 
 
 _BESIDE_A_STUDY = {
@@ -188,14 +180,6 @@ def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tup
         return study.run_compare(advisor=where), bars
 
 
-def _print_comparison(found: ModelComparison) -> None:
-    show(_metrics(found.table.to_dict("index"), _COMPARE_ROWS))
-    show(_models(found))
-    for pair in found.pairs:
-        show(_agreement(pair.agreement, pair.models))
-    show(_sentences(found.sentences))
-
-
 @contextlib.contextmanager
 def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
     """Show how far the models are, as they are asked."""
@@ -208,98 +192,3 @@ def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
         finally:
             for advisor in advisors:
                 advisor.on_progress = None
-
-
-def _whole(value: float) -> str:
-    return f"{int(value):,}"
-
-
-def _percent(value: float) -> str:
-    return fraction(value, 0)
-
-
-_TEST_ROWS = {
-    "return": ("return", fraction),
-    "sharpe": ("Sharpe", number),
-    "max_drawdown": ("max drawdown", fraction),
-    "trades": ("trades", _whole),
-    "win_rate": ("hit rate", _percent),
-    "exposure": ("exposure", _percent),
-}
-_COMPARE_ROWS = {
-    "pnl": ("P&L", number),
-    "return": ("return", fraction),
-    "sharpe": ("Sharpe", number),
-    "sortino": ("Sortino", number),
-    "calmar": ("Calmar", number),
-    "max_drawdown": ("max drawdown", fraction),
-    "turnover": ("turnover", number),
-    "trades": ("trades", _whole),
-    "hit_rate": ("hit rate", _percent),
-    "exposure": ("exposure", _percent),
-}
-
-
-def _metrics(runs: Any, rows: dict[str, Any]) -> Table:
-    table = Table(title="Results", title_justify="left")
-    table.add_column("")
-    for name in runs:
-        table.add_column(escape(name.replace("_", " ")), justify="right", overflow="fold")
-    for key, (title, shown) in rows.items():
-        table.add_row(title, *(shown(metrics[key]) for metrics in runs.values()))
-    return table
-
-
-def _ranks(found: GateTest) -> Table:
-    table = Table(title="Rank of the gate", title_justify="left")
-    table.add_column("among")
-    for title in ("gates", "return: above", "p", "Sharpe: above", "p"):
-        table.add_column(title, justify="right")
-    for nulls in (found.random, found.shifted):
-        if nulls is not None:
-            ranks = [
-                cell
-                for metric in ("return", "sharpe")
-                for cell in (_percent(nulls.share_below(metric)), f"{nulls.p_value(metric):.3f}")
-            ]
-            table.add_row(nulls.kind, str(nulls.n), *ranks)
-    return table
-
-
-def _models(found: ModelComparison) -> Table:
-    table = Table(title="Models", title_justify="left")
-    table.add_column("")
-    for name in found.scores:
-        table.add_column(escape(name), justify="right", overflow="fold")
-    scores, costs = found.scores.values(), found.costs.values()
-    table.add_row("right", *(_percent(model.accuracy) for model in scores))
-    table.add_row("right by the commonest answer", *(_percent(model.base_rate) for model in scores))
-    table.add_row("Brier score", *(number(model.brier, 3) for model in scores))
-    table.add_row("market states", *(_whole(cost.prompts) for cost in costs))
-    table.add_row("model calls", *(_whole(cost.model_calls) for cost in costs))
-    table.add_row("seconds in the model", *(number(cost.model_seconds, 1) for cost in costs))
-    table.add_row("tokens", *(_whole(cost.tokens) for cost in costs))
-    table.add_row("ms a stored verdict", *(number(cost.stored_ms, 1) for cost in costs))
-    table.add_row("memory, MB (estimate)", *(number(cost.memory_mb, 0) for cost in costs))
-    return table
-
-
-def _agreement(counts: Any, models: tuple[str, str]) -> Table:
-    table = Table(
-        title=escape(f"Bars by answer: {models[0]} in rows, {models[1]} in columns"), title_justify="left"
-    )
-    table.add_column("")
-    for label in counts.columns:
-        table.add_column(label, justify="right")
-    for label, row in counts.iterrows():
-        table.add_row(label, *(_whole(count) for count in row))
-    return table
-
-
-def _sentences(sentences: list[str]) -> Table:
-    table = Table(title="Findings", title_justify="left", show_header=False, box=None)
-    table.add_column("")
-    table.add_column("")
-    for sentence in sentences:
-        table.add_row("-", escape(sentence))
-    return table

@@ -1,3 +1,6 @@
+from ._gated import gated as gated
+from ._gated import judge_orders as judge_orders
+from ._gated import order_gate_of as order_gate_of
 from ._gates import LONG as LONG
 from ._gates import SHORT as SHORT
 from ._gates import AlwaysOpen as AlwaysOpen
@@ -14,4 +17,6 @@ from ._nulls import Per as Per
 from ._nulls import RandomGate as RandomGate
 from ._nulls import RuleGate as RuleGate
 from ._nulls import ShiftedGate as ShiftedGate
+from ._orders import JudgedOrder as JudgedOrder
+from ._orders import OrderGate as OrderGate
 from ._trade import TradeAdviceGate as TradeAdviceGate

@@ -23,7 +23,7 @@ import backtrader as bt
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
-from bt_llm.indicators import LLMAdvice, WarmUp, value_now, warm_up_bars
+from bt_llm.indicators import LLMAdvice, WarmUp, closed_bars, value_now, warm_up_bars
 
 __all__ = [
     "LONG",
@@ -45,7 +45,10 @@ OnMissing = Literal["block", "pass"]
 
 
 class Decision(NamedTuple):
-    """One answer of a gate, known at the close of bar number `bar` of its data (the first bar is 1)."""
+    """One answer of a gate, known at the close of bar number `bar` of its data (the first bar is 1).
+
+    An `early` one is given before the gate's warm-up is over: always no, and no entry.
+    """
 
     bar: int
     side: int
@@ -53,6 +56,7 @@ class Decision(NamedTuple):
     verdict: float = math.nan
     confidence: float = math.nan
     missing: bool = False
+    early: bool = False
 
 
 class AttachedGate(abc.ABC):
@@ -68,12 +72,24 @@ class AttachedGate(abc.ABC):
     Attributes
     ----------
     log : list of Decision
-        Every answer, in order.
+        Every answer, in order; early ones are only counted.
+    early : int
+        Number of times it was asked before its warm-up was over. The answer is no, whatever the gate, so that
+        a strategy that trades from timers or ``prenext`` starts on the same bar with every gate.
+    warm_up_bars : int
+        Bars of its data until its first answer, that bar included.
+    fraction : float
+        Share of an entry's size that the last answer lets in, if it lets it in.
     """
 
+    warm_up_bars: int = 0
+    fraction: float = 1.0
+
     def __init__(self, strategy: bt.Strategy, data: Any = None) -> None:
+        self.strategy = strategy
         self.data = strategy.data if data is None else data
         self.log: list[Decision] = []
+        self.early = 0
         strategy.__dict__.setdefault("_bt_llm_gates", []).append(self)
 
     @abc.abstractmethod
@@ -82,15 +98,24 @@ class AttachedGate(abc.ABC):
 
     def allows_long(self) -> bool:
         """Return whether an entry to the long side may be made at the current bar, and log it."""
-        return self._ask(LONG)
+        return self.ask(LONG).allowed
 
     def allows_short(self) -> bool:
         """Return whether an entry to the short side may be made at the current bar, and log it."""
-        return self._ask(SHORT)
+        return self.ask(SHORT).allowed
 
-    def _ask(self, side: int) -> bool:
+    def ask(self, side: int) -> Decision:
+        """Return the decision on an entry to `side` at the current bar, and log it."""
+        if self.bar < self.warm_up_bars:
+            self.early += 1
+            return Decision(self.bar, side, False, early=True)
         self.log.append(self.decide(side))
-        return self.log[-1].allowed
+        return self.log[-1]
+
+    @property
+    def bar(self) -> int:
+        """Number of the data's last bar whose close is known to the strategy."""
+        return closed_bars(self.strategy, self.data)
 
     @property
     def allowed(self) -> int:
@@ -196,7 +221,7 @@ class _AttachedFixedGate(AttachedGate):
         self._allowed = allowed
 
     def decide(self, side: int) -> Decision:
-        return Decision(len(self.data), side, self._allowed)
+        return Decision(self.bar, side, self._allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +235,9 @@ class Gate(GateProtocol):
     min_confidence : float
         Confidence, 0 to 1, that a verdict needs to count.
     require : {'agree', 'not_against'}
-        'agree': the verdict must be the entry's side, with enough confidence. 'not_against': only the
-        opposite side, with enough confidence, blocks; neutral and doubtful verdicts pass.
+        'agree': the verdict must be on the entry's side, which its sign says, with enough confidence.
+        'not_against': only the opposite side, with enough confidence, blocks; neutral and doubtful verdicts
+        pass. How much a verdict is worth is for the strategy, which reads it from the indicator's lines.
     on_missing : {'block', 'pass'}
         What happens where there is no verdict: the bar was not asked, the answer could not be read or did
         not come in time, or the last one is older than the indicator's `max_age`.
@@ -267,8 +293,8 @@ class Gate(GateProtocol):
             return self.on_missing == "pass"
         counts = confidence >= self.min_confidence
         if self.require == "agree":
-            return verdict == side and counts
-        return not (verdict == -side and counts)
+            return verdict * side > 0 and counts
+        return not (verdict * side < 0 and counts)
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; in the strategy's ``__init__``.
@@ -323,7 +349,7 @@ class AttachedAdviceGate(AttachedGate):
         """Return the decision by the verdict on the current bar."""
         verdict, confidence = value_now(self.advice, "verdict"), value_now(self.advice, "confidence")
         allowed = self.gate.allows(side, verdict, confidence)
-        return Decision(len(self.data), side, allowed, verdict, confidence, math.isnan(verdict))
+        return Decision(self.bar, side, allowed, verdict, confidence, math.isnan(verdict))
 
 
 def attach_gate(gate: GateProtocol | None, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
@@ -354,7 +380,9 @@ def attach_gate(gate: GateProtocol | None, strategy: bt.Strategy, data: Any = No
     # By its type: isinstance would evaluate warm_up_bars, which builds the indicator once more.
     if not callable(getattr(type(gate), "attach", None)):
         raise ConfigError(f"gate={gate!r}: expected None or a gate, such as Gate(advisor=AdvisorConfig(...))")
-    return gate.attach(strategy, data)
+    attached = gate.attach(strategy, data)
+    attached.warm_up_bars = gate.warm_up_bars
+    return attached
 
 
 def attached_gates(strategy: bt.Strategy) -> list[AttachedGate]:

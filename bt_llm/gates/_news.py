@@ -91,4 +91,4 @@ class _AttachedNewsGate(AttachedGate):
         news = value_now(self.news, "news")
         speaks = abs(news) >= self.gate.min_score
         verdict = math.copysign(1.0, news) if speaks and news else 0.0
-        return Decision(len(self.data), side, self.gate.allows(side, news), verdict, min(1.0, abs(news)))
+        return Decision(self.bar, side, self.gate.allows(side, news), verdict, min(1.0, abs(news)))

@@ -285,11 +285,12 @@ class _AttachedAnswers(AttachedGate):
     def __init__(self, strategy: bt.Strategy, data: Any, answers: Answers) -> None:
         super().__init__(strategy, data)
         self._answers = answers
-        self._asked = {LONG: 0, SHORT: 0}
+        # One count for all datas of a strategy: their answers were in one order, and stay together.
+        self._asked = strategy.__dict__.setdefault("_bt_llm_given", {LONG: 0, SHORT: 0})
 
     def decide(self, side: int) -> Decision:
         """Return the decision on an entry; asking again at the same bar gives the same."""
-        answers, bar = self._answers.of_side(side), len(self.data)
+        answers, bar = self._answers.of_side(side), self.bar
         if self._answers.per == "entry":
             index = self._asked[side] % max(1, len(answers))
             return Decision(bar, side, bool(answers) and bool(answers[index]))
@@ -301,10 +302,10 @@ class _AttachedAnswers(AttachedGate):
             )
         return Decision(bar, side, bool(answers[index]))
 
-    def _ask(self, side: int) -> bool:
-        allowed = super()._ask(side)
-        self._asked[side] += 1
-        return allowed
+    def ask(self, side: int) -> Decision:
+        decision = super().ask(side)
+        self._asked[side] += not decision.early
+        return decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,4 +380,4 @@ class _AttachedRule(AttachedGate):
     def decide(self, side: int) -> Decision:
         """Return the decision by the features of the current bar."""
         trend, rsi = value_now(self.features, "trend"), value_now(self.features, "rsi")
-        return Decision(len(self.data), side, self.gate.allows(side, trend, rsi))
+        return Decision(self.bar, side, self.gate.allows(side, trend, rsi))

@@ -152,7 +152,7 @@ class AttachedTradeGate(AttachedGate):
         self.fraction = self.gate.fraction(self.advice)
         missing = self.advice is None or not self.advice.valid
         verdict = math.nan if missing else side * float(self.fraction > 0)
-        return Decision(len(self.data), side, self.fraction > 0, verdict, self.fraction, missing)
+        return Decision(self.bar, side, self.fraction > 0, verdict, self.fraction, missing)
 
     def _advice(self, signal: dict[str, Any]) -> TradeAdvice:
         key = (signal["direction"], signal["strength"], *signal["indicators"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from array import array
 from typing import Any, ClassVar
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 from bt_llm.exceptions import DataError
 from bt_llm.feeds import data_name, feed_of
 
-__all__ = ["TrailingMedian", "WarmUp", "copy_values", "require_bars", "value_now", "warm_up_bars"]
+__all__ = [
+    "TrailingMedian",
+    "WarmUp",
+    "closed_bars",
+    "copy_values",
+    "joins_late",
+    "require_bars",
+    "value_now",
+    "warm_up_bars",
+]
 
 
 class TrailingMedian(bt.Indicator):
@@ -82,9 +92,20 @@ def value_now(indicator: Any, line_name: str) -> float:
     strategy, feed = _strategy(indicator), feed_of(indicator)
     if feed is None or not len(feed) or not len(strategy):
         return math.nan
-    opening = feed.datetime[0] > strategy.datetime[0]
-    index = len(feed) - 1 - opening
+    index = closed_bars(strategy, feed) - 1
     return float(line.array[index]) if 0 <= index < len(line.array) else math.nan
+
+
+def closed_bars(strategy: bt.Strategy, data: Any) -> int:
+    """Return how many bars of a data have closed by the strategy's reckoning: those that its indicators know.
+
+    In ``next``, ``prenext`` and ``notify_order`` that is every bar of the data. Before the strategy has moved
+    on to a new bar (``next_open``, timers, and while the broker fills orders) the new one does not count.
+    """
+    if not len(data):
+        return 0
+    opening = not len(strategy) or data.datetime[0] > strategy.datetime[0]
+    return len(data) - opening
 
 
 def _strategy(indicator: Any) -> bt.Strategy:
@@ -110,6 +131,7 @@ class _Probe(bt.Strategy):
         self.found = self.p.indicator(self.data, **self.p.settings)
 
 
+@functools.lru_cache(maxsize=256)  # every attached gate asks for it
 def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
     """Return how many bars an indicator needs for its first value, without data and without a model.
 
@@ -131,17 +153,61 @@ def warm_up_bars(indicator: type[bt.Indicator], **settings: Any) -> int:
     return int(cerebro.run()[0].found._minperiod)
 
 
-def require_bars(strategy: bt.Strategy) -> None:
+def joins_late(strategy: type[bt.Strategy]) -> bool:
+    """Return whether a strategy acts before all its datas have warmed up, and so can trade those that have.
+
+    Backtrader calls ``next`` when all are ready; such a strategy has a ``prenext`` of its own, or timers.
+    """
+    return any(getattr(strategy, name) is not getattr(bt.Strategy, name) for name in _EARLY)
+
+
+_EARLY = ("prenext", "prenext_open", "notify_timer")
+
+
+def require_bars(strategy: bt.Strategy, *, joins: bool | None = None) -> None:
     """Check, once a strategy is made, that its preloaded datas outlast its indicators' warm-up.
+
+    A strategy that trades each data when it is ready goes on without the others. Backtrader's vectorised
+    mode fails with an IndexError on data shorter than an indicator's warm-up, and mixes bars of different
+    times where a line has inputs of several datas: such a run goes bar by bar, as the other modes do.
+
+    Parameters
+    ----------
+    strategy : bt.Strategy
+        At its start.
+    joins : bool, optional
+        Whether it trades datas before all have warmed up; by default as `joins_late` says.
 
     Raises
     ------
     DataError
-        If one has fewer bars, which Backtrader would answer with an IndexError.
+        If no data has bars enough, or one of a strategy that waits for all of them.
     """
-    for data, needed in zip(strategy.datas, strategy._minperiods, strict=True):
-        if 0 < data.buflen() < needed:
-            raise DataError(
-                f"data {data_name(data)!r} has {data.buflen()} bars, but {type(strategy).__name__} needs "
-                f"{needed} to warm up; give more bars or shorter periods"
-            )
+    if not strategy.cerebro._dopreload:
+        return
+    needs = list(zip(strategy.datas, strategy._minperiods, strict=True))
+    short = [(data, needed) for data, needed in needs if data.buflen() < needed]
+    joins = joins_late(type(strategy)) if joins is None else joins
+    if short and (len(short) == len(needs) or not joins):
+        data, needed = short[0]
+        hint = ", or trade those that are ready from prenext()" if len(needs) > 1 else ""
+        raise DataError(
+            f"data {data_name(data)!r} has {data.buflen()} bars, but {type(strategy).__name__} needs "
+            f"{needed} to warm up; give more bars or shorter periods{hint}"
+        )
+    if short or (len(needs) > 1 and any(map(_mixes_times, strategy.getindicators()))):
+        strategy.cerebro._disable_runonce()
+
+
+def _mixes_times(line: Any) -> bool:
+    """Return whether a line is computed from several datas whose bars have different times."""
+    if isinstance(line, _COUPLERS):
+        return True
+    inputs = [*getattr(line, "datas", ()), *getattr(line, "_datas", ())]
+    inputs += [getattr(line, operand, None) for operand in ("a", "b")]
+    found = [feed_of(one) for one in (line, *inputs) if isinstance(one, bt.lineroot.LineRoot)]
+    feeds = list({id(feed): feed for feed in found if feed is not None}.values())
+    return any(feed.lines.datetime.array != feeds[0].lines.datetime.array for feed in feeds[1:])
+
+
+_COUPLERS = (bt.lineiterator.SingleCoupler, bt.lineiterator.MultiCoupler)  # which have no vectorised form

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -11,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_llm.cache import strict_json
 from bt_llm.exceptions import CacheCorruptError, ConfigError
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -319,8 +317,3 @@ def _laid_out(value: Any, depth: int = 0) -> str:
         entries = [_laid_out(item, depth + 1) for item in value]
     opened, closed = "{}" if isinstance(value, dict) else "[]"
     return f"{opened}\n{pad}" + f",\n{pad}".join(entries) + f"\n{' ' * depth}{closed}"
-
-
-def finite(value: float) -> float | None:
-    """Return a number for JSON, which has no NaN and no infinity."""
-    return float(value) if math.isfinite(value) else None

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import hashlib
 import importlib
 import inspect
 import math
@@ -34,7 +33,6 @@ import numpy as np
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest._files import stored_path
-from bt_llm.models import canonical_json
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["ADVISOR", "Decoder", "Encoder", "checked_template", "model_name", "template_facts"]
@@ -50,11 +48,11 @@ _NO_RESULT_DEPENDS_ON = ("cache_dir", "cache_mode", "n_threads", "n_gpu_layers")
 """Settings of an advisor that are left out."""
 
 
-def template_facts(source: str, file: str | None = None) -> dict[str, Any]:
-    """Return what a manifest says of a prompt template: where it is, its name, version and hash."""
+def template_facts(source: str | PromptTemplate, file: str | None = None) -> dict[str, Any]:
+    """Return what a manifest says of a prompt template: where it is or its text, name, version and hash."""
     template = PromptTemplate.load(source)
-    digest = hashlib.sha256(canonical_json(dataclasses.asdict(template)).encode()).hexdigest()
-    return {"file": file or source, "name": template.name, "version": template.version, "sha256": digest}
+    place = {"text": template.text} if isinstance(source, PromptTemplate) else {"file": file or source}
+    return {**place, "name": template.name, "version": template.version, "sha256": template.sha256}
 
 
 def model_name(config: AdvisorConfig) -> str:
@@ -64,11 +62,11 @@ def model_name(config: AdvisorConfig) -> str:
 
 def checked_template(where: str, facts: Any) -> dict[str, Any]:
     """Return what `template_facts` gave; the input is untrusted."""
-    texts = ("file", "name", "sha256")
+    texts = ("text" if isinstance(facts, dict) and "text" in facts else "file", "name", "sha256")
     if not isinstance(facts, dict) or set(facts) != {"version", *texts}:
-        raise ConfigError(f"{where}: expected file, name, version and sha256")
+        raise ConfigError(f"{where}: expected file or text, name, version and sha256")
     if not all(isinstance(facts[text], str) for text in texts):
-        raise ConfigError(f"{where}: expected texts for file, name and sha256")
+        raise ConfigError(f"{where}: expected texts for {', '.join(texts)}")
     return facts
 
 
@@ -127,14 +125,16 @@ class Encoder:
         self.configs.append(config)
         left_out = (*_NO_RESULT_DEPENDS_ON, "template")
         names = [field.name for field in dataclasses.fields(config) if field.name not in left_out]
-        source = config.template_source
-        is_name = source.isidentifier() and not Path(source).is_file()
-        file = source if is_name else stored_path(Path(source), self.folder)
         return {
             **self._fields(where, config, names),
             "model": model_name(config),
-            "template": template_facts(source, file),
+            "template": self._template(config.template_source),
         }
+
+    def _template(self, source: str | PromptTemplate) -> dict[str, Any]:
+        if isinstance(source, PromptTemplate) or (source.isidentifier() and not Path(source).is_file()):
+            return template_facts(source)
+        return template_facts(source, stored_path(Path(source), self.folder))
 
     def _name(self, where: str, value: Any) -> str:
         """Return the name that `Decoder` finds a class or function by."""
@@ -219,17 +219,23 @@ class Decoder:
 
     def _advisor(self, where: str, given: dict[str, Any]) -> AdvisorConfig:
         given = {name: item for name, item in given.items() if name not in _NO_RESULT_DEPENDS_ON}
-        file = checked_template(f"{where}.template", given.pop("template", None))["file"]
+        facts = checked_template(f"{where}.template", given.pop("template", None))
         model = given.pop("model", None)
         if not isinstance(model, str):
             raise ConfigError(f"{where}.model: expected a text")
         return AdvisorConfig(
             model=model if model.startswith("scripted") else self.models.get(model, model),
-            template=file if file.isidentifier() else self.folder / file,
+            template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",
             **{name: self.decode(f"{where}.{name}", item) for name, item in given.items()},
         )
+
+    def _template(self, facts: dict[str, Any]) -> str | Path | PromptTemplate:
+        if "text" in facts:
+            return PromptTemplate.parse(facts["text"], facts["name"])
+        file: str = facts["file"]
+        return file if file.isidentifier() else self.folder / file
 
     def _found(self, where: str, name: Any) -> Any:
         module_name, _, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")

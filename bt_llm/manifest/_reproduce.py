@@ -139,6 +139,8 @@ def _in_data(manifest: RunManifest, bars: Source) -> Iterator[Difference]:
 
 def _in_templates(manifest: RunManifest) -> Iterator[Difference]:
     for recorded in _templates([manifest.gate, manifest.params]):
+        if "text" in recorded:  # then that very text is used
+            continue
         file = recorded["file"]
         now = template_facts(file if file.isidentifier() else str(manifest.folder / file))
         if now["sha256"] != recorded["sha256"]:
@@ -170,8 +172,7 @@ def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Differe
             f"{len(missing)} of {len(manifest.verdicts)} are not stored in {cache.directory}, first "
             f"{min(missing)[:12]}: import the run's pack, or give it with --pack",
         )
-    recorded_as = {key: verdict.to_dict() for key, verdict in manifest.verdicts.items()}
-    differ = sorted(key for key, record in stored.items() if record.answer.to_dict() != recorded_as[key])
+    differ = sorted(key for key, r in stored.items() if not _is(r.answer, manifest.verdicts[key]))
     if differ:
         now, recorded = stored[differ[0]].answer, manifest.verdicts[differ[0]]
         yield Difference(
@@ -181,10 +182,14 @@ def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Differe
         )
 
 
+def _is(answer: StoredAnswer, recorded: Verdict) -> bool:
+    return isinstance(answer, Verdict) and answer.same_answer(recorded)
+
+
 def _told(answer: StoredAnswer) -> str:
     if not isinstance(answer, Verdict):
         return "a generated text"
-    return f"{answer.action.name.lower()} {answer.to_dict()}"
+    return f"{answer.answer} {answer.to_dict()}"
 
 
 def _in_results(manifest: RunManifest, spec: str, bars: Source, cache_dir: Any) -> Iterator[Difference]:

@@ -27,11 +27,10 @@ from bt_llm.manifest._document import (
     RunFacts,
     RunManifest,
     StrategyFacts,
-    finite,
 )
 from bt_llm.manifest._encoding import Encoder, model_name
 from bt_llm.manifest._files import stored_path, text_sha256
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json, plain
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Source", "data_facts", "run_facts", "versions", "write_manifest"]
@@ -163,7 +162,7 @@ def run_facts(run: BacktestResult) -> RunFacts:
     digest.update(run.equity.index.to_numpy().astype("datetime64[ns]").astype("<i8").tobytes())
     digest.update(run.equity.to_numpy(dtype=np.float64).astype("<f8").tobytes())
     return RunFacts(
-        metrics=run.to_dict(),
+        metrics=run.figures,
         bars=len(run.equity),
         equity_sha256=digest.hexdigest(),
         trades=tuple(_trade_row(trade) for trade in run.trades.to_dict("records")),
@@ -172,7 +171,7 @@ def run_facts(run: BacktestResult) -> RunFacts:
 
 def _trade_row(trade: Mapping[Any, Any]) -> tuple[Any, ...]:
     opened, closed, direction, bars, *amounts = (trade[name] for name in TRADE_COLUMNS)
-    return opened.isoformat(), closed.isoformat(), int(direction), int(bars), *map(finite, amounts)
+    return opened.isoformat(), closed.isoformat(), int(direction), int(bars), *map(plain, amounts)
 
 
 def _used(

@@ -8,9 +8,9 @@ from collections.abc import Generator, Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
-import pandas as pd
 
-from bt_llm.backtest import BacktestResult, load_strategy, run_backtest
+from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
+from bt_llm.backtest import Source as DataSource
 from bt_llm.gates import GateProtocol
 from bt_llm.models import Progress
 from bt_llm.research._workers import PortableStrategy, count_workers, leaves, run_elsewhere
@@ -23,15 +23,15 @@ Source: TypeAlias = type[bt.Strategy] | str
 _CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
 
 
-def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
+def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
     """Run a backtest, and return the strategy too, as it stood at the end.
 
     Parameters
     ----------
     strategy : type or str
         As in `run_backtest`.
-    data : DataFrame
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        See `Market.of`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -57,7 +57,7 @@ def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[
 
 def run_many(
     strategy: Source,
-    data: pd.DataFrame,
+    data: DataSource,
     gates: Sequence[GateProtocol],
     *,
     n_jobs: int | None = None,
@@ -71,8 +71,8 @@ def run_many(
     strategy : type or str
         As in `run_backtest`. Workers get a strategy file as text; any other class must be at the top of a
         module that they can import.
-    data : DataFrame
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        See `Market.of`.
     gates : sequence of gate
         Each is given to the strategy's parameter ``gate``.
     n_jobs : int, optional
@@ -92,7 +92,7 @@ def run_many(
     """
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     metrics: list[dict[str, float]] = []
-    with contextlib.closing(_chunks_done(chosen, data, gates, n_jobs, settings)) as done:
+    with contextlib.closing(_chunks_done(chosen, Market.of(data), gates, n_jobs, settings)) as done:
         for chunk in done:
             metrics += chunk
             if on_progress is not None:
@@ -102,7 +102,7 @@ def run_many(
 
 def _chunks_done(
     strategy: type[bt.Strategy],
-    data: pd.DataFrame,
+    data: Market,
     gates: Sequence[GateProtocol],
     n_jobs: int | None,
     settings: dict[str, Any],
@@ -119,14 +119,14 @@ def _chunks_done(
 
 
 def _run_sent(
-    strategy: PortableStrategy, data: pd.DataFrame, gates: Sequence[GateProtocol], settings: dict[str, Any]
+    strategy: PortableStrategy, data: Market, gates: Sequence[GateProtocol], settings: dict[str, Any]
 ) -> list[dict[str, float]]:
     return _run_chunk(strategy.load(), data, gates, settings)
 
 
 def _run_chunk(
     strategy: type[bt.Strategy],
-    data: pd.DataFrame,
+    data: Market,
     gates: Sequence[GateProtocol],
     settings: dict[str, Any],
 ) -> list[dict[str, float]]:

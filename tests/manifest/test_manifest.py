@@ -139,7 +139,7 @@ def test_results_are_there_to_the_last_digit(place: Place) -> None:
     write_manifest(place.run, study, strategy=place.spec, data=place.folder / "bars.csv")
     runs = json.loads(place.run.read_text())["runs"]
     for name, result in study.runs.items():
-        assert runs[name]["metrics"] == result.to_dict()
+        assert runs[name]["metrics"] == result.figures
         assert [row[5] for row in runs[name]["trades"]] == result.trades["pnlcomm"].tolist()
         assert runs[name]["bars"] == len(result.equity)
 

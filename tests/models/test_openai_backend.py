@@ -35,7 +35,7 @@ from bt_llm.exceptions import (
 from bt_llm.models import LabelScores, LlamaBackend, Prompt, RemoteBackend, RemoteConfig
 from bt_llm.models.openai._config import ApiKey
 from bt_llm.prompts import PromptTemplate
-from bt_llm.verdicts import Action, StateSpace
+from bt_llm.verdicts import DEFAULT_LABELS, Action, StateSpace
 from tests.faulty_server import LABELS, Fault, FaultyServer, probabilities, random_faults
 from tests.planted import CORE, SECRET
 
@@ -212,7 +212,7 @@ def test_no_label_in_sight_makes_the_verdict_invalid() -> None:
     with FaultyServer(only_prompts("wrong labels")) as server:
         backend = remote(server)
         assert [scores.logprobs for scores in ask(backend, 2)] == [NAN, NAN]
-        [[(verdict, _)]] = readers.read_logprobs(backend, prompts(1), LABELS, "canonical")
+        [[(verdict, _)]] = readers.read_logprobs(backend, prompts(1), LABELS, DEFAULT_LABELS, "canonical")
     assert verdict.action is Action.INVALID
 
 
@@ -641,7 +641,7 @@ def test_llama_cpp_pythons_server_agrees_with_the_local_scorer(llama_server: str
     assert backend.reader.via == "completions"
 
     def verdicts(of: Any) -> list[Any]:
-        batches = readers.read_logprobs(of, asked, template.continuations, "canonical")
+        batches = readers.read_logprobs(of, asked, template.continuations, template.choices, "canonical")
         return [verdict for batch in batches for verdict, _ in batch]
 
     ours, theirs = verdicts(local), verdicts(backend)
@@ -659,7 +659,9 @@ def test_llama_cpp_pythons_server_can_be_read_in_the_other_ways(llama_server: st
     template, space = PromptTemplate.load("market"), StateSpace()
     backend = RemoteBackend.named(f"openai:{llama_server}?via={via}&backoff=0.01")
     asked = template.prompts(space, [50], backend.identity)
-    [[(verdict, _)]] = readers.read_logprobs(backend, asked, template.continuations, "canonical")
+    [[(verdict, _)]] = readers.read_logprobs(
+        backend, asked, template.continuations, template.choices, "canonical"
+    )
     assert verdict.valid
     assert backend.reader.method == {"chat": "first_token", "json": "json_object"}[via]
 
@@ -669,7 +671,7 @@ def test_llama_cpp_pythons_server_writes_json(llama_server: str) -> None:
     template, space = PromptTemplate.load("market_json"), StateSpace()
     backend = RemoteBackend.named(f"openai:{llama_server}?via=json&backoff=0.01")
     asked = template.prompts(space, [50], backend.identity)
-    [[(verdict, _)]] = readers.read_json(backend, asked, template.labels)
+    [[(verdict, _)]] = readers.read_json(backend, asked, template.choices)
     assert verdict.valid
     assert verdict.reason
 

@@ -18,8 +18,9 @@ from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
 from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, PromptError
-from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt, canonical_json
-from bt_llm.prompts import AnalystTemplate
+from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt
+from bt_llm.plain_json import canonical_json, plain
+from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
 
@@ -35,8 +36,8 @@ class AnalystConfig:
     ----------
     model : str or path
         A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
-    template : str or path, optional
-        A template's name or file; by default the analyst's own.
+    template : str, path or PromptTemplate, optional
+        A template, or its name or file; by default the analyst's own.
     max_tokens : int, optional
         Longest answer, in tokens; by default the analyst's own. One that is cut off is INVALID.
     cache_dir : str or path, optional
@@ -60,7 +61,7 @@ class AnalystConfig:
     """
 
     model: str | os.PathLike[str] = "smollm2"
-    template: str | os.PathLike[str] | None = None
+    template: str | os.PathLike[str] | PromptTemplate | None = None
     max_tokens: int | None = None
     cache_dir: str | os.PathLike[str] | None = None
     cache_mode: CacheMode | str | None = None
@@ -71,7 +72,7 @@ class AnalystConfig:
         """Check the choices, once, and make paths plain text."""
         for name in ("model", "template", "cache_dir"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not isinstance(value, PromptTemplate):
                 object.__setattr__(self, name, os.fspath(value))
         if self.cache_mode is not None:
             object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
@@ -141,15 +142,10 @@ class Analysis:
         """Return the fields as JSON values, with ``valid``."""
         own = [f.name for f in dataclasses.fields(self) if f.name not in _COMMON]
         values = {name: getattr(self, name) for name in own}
-        plain = {k: list(v) if isinstance(v, tuple) else _plain(v) for k, v in values.items()}
-        return plain | {"valid": self.valid} | {name: getattr(self, name) for name in _COMMON}
+        return dict(plain(values | {"valid": self.valid} | {name: getattr(self, name) for name in _COMMON}))
 
 
 _COMMON = ("problem", "cached", "model")
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value
 
 
 S = TypeVar("S")
@@ -197,7 +193,7 @@ class Analyst(abc.ABC, Generic[S, R]):
         self.cache = (
             cache if cache is not None else VerdictCache(self.config.cache_dir, self.config.cache_mode)
         )
-        self.template = AnalystTemplate.load(str(self.config.template or self.template_name))
+        self.template = PromptTemplate.load(self.config.template or self.template_name)
         self.usage = AnalystUsage()
         self._source = source
         self._lock = threading.RLock()

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
-from bt_llm.models._base import ModelIdentity, canonical_json
+from bt_llm.models._base import ModelIdentity
 from bt_llm.models.openai._calls import Exchange
 from bt_llm.models.openai._config import RemoteConfig
 from bt_llm.models.openai._endpoints import Calls
 from bt_llm.models.openai._readers import Asking, RemoteReader, candidates, stored_reader
 from bt_llm.models.openai._replies import ServerGoneError, served_models
+from bt_llm.plain_json import canonical_json
 
 __all__ = ["FIRST_RETRIES", "Found", "identify_servers"]
 

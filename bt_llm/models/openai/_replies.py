@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from bt_llm.exceptions import ModelError
+from bt_llm.plain_json import strict_json
 
 __all__ = [
     "NoLogprobsError",
@@ -48,13 +48,9 @@ def read_json(body: bytes) -> Any:
     ReplyError
         If it is none.
     """
-
-    def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError):
+        return strict_json(body.decode("utf-8"))
+    except ValueError:
         start = body[:60].decode("ascii", "replace")
         raise ReplyError(
             f"the reply is not JSON: {''.join(c if c.isprintable() else ' ' for c in start)!r}"

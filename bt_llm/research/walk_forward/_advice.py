@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advice import Advisor, AdvisorConfig, Policy
+from bt_llm.backtest import Market, Window
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.gates import Gate, GateProtocol
 from bt_llm.indicators import LLMAdvice
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
-from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
+from bt_llm.research.walk_forward._windows import window_cells
 from bt_llm.verdicts import Prior, mean_prior
 
 __all__ = ["Desk", "open_desk"]
@@ -25,14 +26,16 @@ Asked = tuple[AdvisorConfig, type[LLMAdvice]]
 
 
 @contextlib.contextmanager
-def open_desk(bars: Bars, windows: Sequence[Window], on_prompts: Progress | None = None) -> Iterator[Desk]:
+def open_desk(
+    market: Market, windows: Sequence[Window], on_prompts: Progress | None = None
+) -> Iterator[Desk]:
     """Yield a desk for as long as its trials run.
 
     Where a configuration stores nothing (cache mode 'off'), its verdicts are kept in a temporary folder for
     that long, since the workers have to read them from somewhere.
     """
     with tempfile.TemporaryDirectory(prefix="bt_llm_", ignore_cleanup_errors=True) as folder:
-        yield Desk(bars, windows, folder, on_prompts)
+        yield Desk(market, windows, folder, on_prompts)
 
 
 class Desk:
@@ -40,8 +43,8 @@ class Desk:
 
     Parameters
     ----------
-    bars : Bars
-        All of them.
+    market : Market
+        All of it.
     windows : sequence of Window
         All train and test windows.
     folder : str
@@ -52,12 +55,12 @@ class Desk:
 
     def __init__(
         self,
-        bars: Bars,
+        market: Market,
         windows: Sequence[Window],
         folder: str,
         on_prompts: Progress | None = None,
     ) -> None:
-        self._bars = bars
+        self._market = market
         self._windows = windows
         self._folder = folder
         self._on_prompts = on_prompts
@@ -144,8 +147,7 @@ class Desk:
         """Return the states of a window, from its own bars alone."""
         if (asked, window) not in self._cells:
             config, indicator = asked
-            cut = self._bars.cut(window)
-            self._cells[asked, window] = window_cells(indicator, config, cut, window.warm_up)
+            self._cells[asked, window] = window_cells(indicator, config, self._market, window)
         return self._cells[asked, window]
 
 

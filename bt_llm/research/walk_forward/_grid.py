@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import source_sha256
+from bt_llm.backtest import source_sha256, takes_gate
 from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.gates import Gate, GateProtocol
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Prior
 
 __all__ = ["TRAIN", "Settings", "Space", "configure", "describe_gate", "describe_params"]
@@ -108,7 +108,7 @@ class Space:
         return made
 
     def _has_gate(self) -> bool:
-        return "gate" in self.strategy.params._getkeys()
+        return takes_gate(self.strategy)
 
     def _known(self) -> list[str]:
         known = [name for name in self.strategy.params._getkeys() if name != "gate"]
@@ -272,7 +272,7 @@ def _plain_advisor(config: AdvisorConfig) -> dict[str, Any]:
     return {
         "model": advisor.identity.sha256,
         "chat_template": advisor.identity.chat_template_sha256,
-        "template": _plain(advisor.template),
+        "template": advisor.template.sha256,
         "state_space": _plain(config.state_space),
         "reader": config.reader,
         "calibration": _plain(config.calibration),

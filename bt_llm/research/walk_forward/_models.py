@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,15 +50,15 @@ class AskedModel:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without where verdicts are kept: they do not depend on it."""
         advisor = self.advisor
-        calibration = advisor.calibration
+        calibration, source = advisor.calibration, advisor.template_source
         return {
             "model": self.name,
             "sha256": self.sha256,
             "folds": list(self.folds),
-            "template": advisor.template_source,
+            "template": source if isinstance(source, str) else source.name,
             "reader": advisor.reader,
             "numerics": advisor.numerics,
-            "calibration": dataclasses.asdict(calibration) if isinstance(calibration, Prior) else calibration,
+            "calibration": calibration.to_dict() if isinstance(calibration, Prior) else calibration,
         }
 
 
