@@ -71,7 +71,7 @@ def _picture(closes: np.ndarray[tuple[int], np.dtype[np.float64]], width: int, h
     """Return lines of blocks, the last close of each part of the bars as a column."""
     ends = np.unique(np.linspace(0, len(closes) - 1, min(width, len(closes))).round().astype(int))
     low, high = float(closes.min()), float(closes.max())
-    levels = (closes[ends] - low) / ((high - low) or 1.0) * height * 8
+    levels = 1 + (closes[ends] - low) / ((high - low) or 1.0) * (height * 8 - 1)  # the lowest is seen too
     lines = []
     for row in reversed(range(height)):
         eighths = np.clip(levels - 8 * row, 0, 8).round().astype(int)

@@ -414,7 +414,7 @@ JSON: dict[str, tuple[object, str]] = {
         "Yahoo Finance chart JSON",
     ),
     "finnhub": (
-        {"s": "ok", "t": [1615507200, 1615766400]} | dict(zip("ohlcv", zip(FIRST, LAST, strict=True), strict=True)),
+        {"s": "ok", "t": [1615507200, 1615766400], **{"ohlcv"[at]: [FIRST[at], LAST[at]] for at in range(5)}},
         "Finnhub or TradingView (UDF) JSON",
     ),
     "oanda": (

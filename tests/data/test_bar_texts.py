@@ -192,8 +192,10 @@ def test_a_time_format_that_says_nothing_is_refused(write: Writer, time_format: 
 def test_a_zone_by_name_does_not_depend_on_the_machine(machine: str) -> None:
     code = (
         "import pandas as pd; from bt_llm.data import load_bars\n"
-        "frame = pd.DataFrame({'time': ['2020-07-01 09:30:00 EDT', '2020-11-02 09:30:00 EST'], 'close': [1.0, 2.0]})\n"
-        "bars = load_bars(frame, time_format='%Y-%m-%d %H:%M:%S %Z'); print(*bars.index, bars.attrs['repairs'][0])"
+        "times = ['2020-07-01 09:30:00 EDT', '2020-11-02 09:30:00 EST']\n"
+        "frame = pd.DataFrame({'time': times, 'close': [1.0, 2.0]})\n"
+        "bars = load_bars(frame, time_format='%Y-%m-%d %H:%M:%S %Z')\n"
+        "print(*bars.index, bars.attrs['repairs'][0])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -245,7 +247,8 @@ def test_times_that_a_zone_does_not_have_are_warned_of() -> None:
     index = pd.date_range("2024-03-10 01:30", periods=3, freq="30min")
     warned = load_bars(frame_of(index), zone="America/New_York").attrs["warnings"]
     assert warned == [
-        "no such time in America/New_York at 2 bars (2024-03-10 02:00:00, 2024-03-10 02:30:00): is the zone right?"
+        "no such time in America/New_York at 2 bars (2024-03-10 02:00:00, 2024-03-10 02:30:00): "
+        "is the zone right?"
     ]
 
 

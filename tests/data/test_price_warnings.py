@@ -104,7 +104,8 @@ def test_dividends_beside_the_price_are_warned_of() -> None:
     bars = load_bars(whole)
     assert bars["close"].to_list() == close.tolist()
     assert bars.attrs["warnings"] == [
-        "prices are as they were paid; the adjusted close beside them differs by up to 5.3%: adjusted=True takes it"
+        "prices are as they were paid; the adjusted close beside them differs by up to 5.3%: "
+        "adjusted=True takes it"
     ]
     assert "columns 'Adj Close': left out" in bars.attrs["repairs"]
     taken = load_bars(whole, adjusted=True)
