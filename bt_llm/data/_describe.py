@@ -39,8 +39,8 @@ def describe_bars(bars: pd.DataFrame, *, width: int = 60, height: int = 4) -> st
     close     676.53 to 2930.75, last 2506.85
     gaps      none
     jumps     none
-                               ▁▂▃▄▄▄▄▅▆▇▆
-     ▇████▆▅▅▅▆▆▇▇▇█▆▃▄▅▆▆▇▇███████████████
+                                  ▁▂▃▂▃▄▅▆▇▅
+    ▅▆▆▇▅▄▄▃▂▃▄▄▅▅▅▅▆▇▅▄▂▄▅▄▅▅▆▆▇███████████
     """
     index = pd.DatetimeIndex(bars.index)
     source = bars.attrs.get("source", {})

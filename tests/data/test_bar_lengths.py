@@ -108,7 +108,7 @@ def test_a_description_says_all_there_is(write: Writer) -> None:
         "repaired  no volume: set to 0",
         "warning   prices jump from one bar to the next at 1 bar (2024-01-15 00:00:00): to 0.495 times the "
         "close before, as at a split of 2:1; adjusted prices?",
-        "██   ▁",
+        "██▁▁▁▂",
     ]
 
 

@@ -134,10 +134,31 @@ def test_bars_come_back_from_the_form_of_every_vendor(
     )
 
 
-WORDS = (
-    "time|close|open|high|low|2024-01-02|2024-01-03 10:00Z|1.5|nan|13/01/2024|09:30|1704153600|1,234|1.234|$5|0|2M"
-    "|Adj Close|ticker|A.Close|Volume BTC"
-).split("|")
+WORDS = [
+    "time",
+    "close",
+    "open",
+    "high",
+    "low",
+    "2024-01-02",
+    "2024-01-03 10:00Z",
+    "1.5",
+    "nan",
+    "13/01/2024",
+]
+WORDS += [
+    "09:30",
+    "1704153600",
+    "1,234",
+    "1.234",
+    "$5",
+    "0",
+    "2M",
+    "Adj Close",
+    "ticker",
+    "A.Close",
+    "Volume BTC",
+]
 cells = st.one_of(st.text(string.printable, max_size=8), st.sampled_from(WORDS))
 
 
