@@ -13,7 +13,7 @@ import pandas as pd
 from bt_llm.advice import Advisor, AdvisorConfig, Policy
 from bt_llm.backtest import BacktestResult, GateStudy
 from bt_llm.exceptions import BtLlmError, DataError, MissingExtraError
-from bt_llm.gates import Gate
+from bt_llm.gates import AskingGate, Gate
 from bt_llm.report._pictures import fold_strips, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.report._tables import count, metrics_table, number, percent, trades_table
@@ -28,7 +28,16 @@ from bt_llm.research import (
     judge,
 )
 
-__all__ = ["Section", "asked_alike", "configs_of", "folds_text", "gate_of", "sections", "verdicts_of"]
+__all__ = [
+    "Section",
+    "analyst_gates",
+    "asked_alike",
+    "configs_of",
+    "folds_text",
+    "gate_of",
+    "sections",
+    "verdicts_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,16 @@ def gate_of(result: Any) -> Gate | None:
     """Return the gate that asked a model, if that is what gated the run."""
     gate = result.gated.settings.get("params", {}).get("gate") if hasattr(result, "gated") else None
     return gate if isinstance(gate, Gate) else None
+
+
+def analyst_gates(result: Any) -> list[AskingGate]:
+    """Return the gates of a result that asked an analyst, each once."""
+    if isinstance(result, WalkForwardResult):
+        gates = [fold.gate for fold in result.folds]
+    else:
+        gates = [run.settings.get("params", {}).get("gate") for run in result.runs.values()]
+    asking = [gate for gate in gates if isinstance(gate, AskingGate) and not isinstance(gate, Gate)]
+    return list(dict.fromkeys(asking))
 
 
 def configs_of(result: Any) -> list[AdvisorConfig]:
@@ -110,8 +129,7 @@ def _run(study: GateStudy) -> Iterator[Section]:
     yield Section(kind="sentences", title="Findings", content=_study_sentences(study))
     yield _metrics({name: run.metrics for name, run in study.runs.items()})
     yield _equity(study.runs)
-    if study.gated.advice is not None:
-        yield _advice(study.gated.advice)
+    yield from _asked(study.gated.advice)
 
 
 def _test(test: GateTest) -> Iterator[Section]:
@@ -127,8 +145,7 @@ def _test(test: GateTest) -> Iterator[Section]:
                 content=[histogram(runs, metric) for metric in ("sharpe", "return")],
             )
     yield _equity(test.runs)
-    if test.gated.advice is not None:
-        yield _advice(test.gated.advice)
+    yield from _asked(test.gated.advice)
 
 
 def _compare(found: ModelComparison) -> Iterator[Section]:
@@ -212,6 +229,23 @@ def _equity(runs: Mapping[str, BacktestResult | WalkForwardResult], text: str = 
 
 def _table(title: str, head: list[str], rows: list[list[str]], text: str = "") -> Section:
     return Section(kind="table", title=title, text=text, content={"head": head, "rows": rows, "note": ""})
+
+
+def _asked(advice: Mapping[str, Any] | None) -> Iterator[Section]:
+    """Yield what models were asked in a run, by state and by question."""
+    if advice is not None and advice["bars"]:
+        yield _advice(advice)
+    if advice is not None and advice["questions"]:
+        yield _questions(advice["questions"], advice["gate"])
+
+
+def _questions(asked: Mapping[str, Any], gate: Mapping[str, int]) -> Section:
+    rows = [
+        [name.replace("_", " "), count(asked[name])]
+        for name in ("asked", "answers", "invalid", "missing", "cache_hits", "model_calls")
+    ]
+    text = f"{gate['allowed']} entries were allowed and {gate['blocked']} blocked."
+    return _table("Questions of the gate", ["", "questions"], rows, text)
 
 
 def _advice(advice: Mapping[str, Any]) -> Section:

@@ -25,10 +25,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
 from bt_llm.data import load_bars
 from bt_llm.exceptions import ConfigError, DataError, ModelError
-from bt_llm.gates import Gate
+from bt_llm.gates import LONG, SHORT, AskingGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
 from bt_llm.models import estimate_memory_mb, find_model, read_facts
 from bt_llm.research._answers import LABELS, answers_of
@@ -38,6 +38,8 @@ from bt_llm.settings import number, whole
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
+_OF_ANALYSTS = {"reader": "text", "numerics": "canonical"}
+_ATR = 14  # bars, as LLMAdvice has it by default
 _CONTEXT_TOKENS = 512  # holds the prompts of the templates that come with bt_llm
 
 
@@ -67,26 +69,58 @@ class Judged:
 
 
 class _Watch(bt.Strategy):  # type: ignore[misc]
-    """Has a model judge every bar, and trades nothing."""
+    """Has a gate judge every bar, for both sides, and trades nothing."""
 
     params = (("gate", None),)
 
     def __init__(self) -> None:
-        self.advice = self.p.gate.attach(self).advice
-        self.range = bt.ind.ATR(self.data, period=self.advice.p.atr)
+        self.gate = self.p.gate.attach(self)
+        period = self.gate.advice.p.atr if isinstance(self.p.gate, Gate) else _ATR
+        self.range = bt.ind.ATR(self.data, period=period)
+        self.told: dict[int, tuple[Decision, Decision]] = {}
+
+    def next(self) -> None:
+        if not isinstance(self.p.gate, Gate):  # whose verdicts stand on lines
+            self.told[len(self.data)] = self.gate.decide(LONG), self.gate.decide(SHORT)
+
+
+def _answers(ran: _Watch, times: pd.Index) -> tuple[pd.DataFrame, Usage]:
+    """Return what a gate's model said of each bar, as `answers_of` does, and what that cost."""
+    if isinstance(ran.p.gate, Gate):
+        return answers_of(ran.gate.advice, times), ran.gate.advice.usage
+    frame = pd.DataFrame(np.nan, index=times, columns=["confidence", *LABELS[:3]])
+    frame.insert(0, "answer", "")
+    for bar, (long, short) in ran.told.items():
+        side = long.verdict + short.verdict  # each is its side, the other one, 0 or unknown
+        answer = LABELS[3] if math.isnan(side) else LABELS[1 - int(np.sign(side))]
+        confidence = 0.0 if math.isnan(side) else max(long.confidence, short.confidence)
+        frame.iloc[bar - 1, :2] = answer, confidence
+    asked = ran.gate.questions() or Questions()
+    usage = Usage(
+        distinct=asked.asked,
+        cache_hits=asked.cache_hits,
+        model_calls=asked.model_calls,
+        model_seconds=asked.model_seconds,
+        tokens=asked.tokens,
+    )
+    return frame, usage
 
 
 def judge(
-    data: pd.DataFrame | str | os.PathLike[str], gate: Gate, *, horizon: int = 5, flat: float = 0.25
+    data: pd.DataFrame | str | os.PathLike[str], gate: AskingGate, *, horizon: int = 5, flat: float = 0.25
 ) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
+
+    Of a gate without a verdict for each bar, such as one of news or of trades, an answer is what it lets in:
+    bullish if that is longs and not shorts, bearish if it is the reverse, else neutral. It has no
+    probabilities.
 
     Parameters
     ----------
     data : DataFrame, path or str
         Bars.
-    gate : Gate
-        Names the model, and the indicator that makes the states.
+    gate : AskingGate
+        Names the model, and what it is asked about.
     horizon : int
         Bars from the verdict to the outcome.
     flat : float
@@ -107,12 +141,12 @@ def judge(
     >>> len(judged.bars), int(judged.bars["outcome"].count())
     (87, 82)
     """
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be asked")
+    if not isinstance(gate, AskingGate):
+        raise ConfigError(f"gate={gate!r:.60}: expected a gate whose model can be asked, such as a Gate")
     horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
     bars = load_bars(data)
     _, ran = inspect_run(_Watch, bars, gate=gate)
-    frame = answers_of(ran.advice, bars.index)
+    frame, usage = _answers(ran, bars.index)
     outcome = outcomes(bars["close"].to_numpy(), copy_values(ran.range.lines.atr), horizon, flat)
     happened = np.array([*LABELS])[np.nan_to_num(outcome).astype(int)]
     right = np.where(np.isnan(outcome), np.nan, frame["answer"].to_numpy() == happened)
@@ -120,7 +154,7 @@ def judge(
     asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
         raise DataError(f"{len(bars)} bars: no verdict has an outcome {horizon} bars later; give more bars")
-    return Judged(bars=asked, horizon=horizon, flat=flat, usage=ran.advice.usage)
+    return Judged(bars=asked, horizon=horizon, flat=flat, usage=usage)
 
 
 def outcomes(
@@ -164,7 +198,7 @@ class ModelScore:
         Share of the commonest outcome: what always giving that one answer would score.
     brier : float
         Brier score of the three probabilities, 0 (perfect) to 2, over the valid answers; equal
-        probabilities score 2/3. NaN if there is no valid answer.
+        probabilities score 2/3. NaN if there is no valid answer, or answers have no probabilities.
     brier_constant : float
         That of a forecast which always gives the outcomes' own frequencies, known only afterwards.
     reliability : DataFrame
@@ -199,14 +233,16 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
     valid = known[known["answer"] != LABELS[3]]
     outcome = valid["outcome"].to_numpy()
     shares = np.bincount(known["outcome"].astype(int), minlength=3) / len(known)
+    forecast = valid[list(LABELS[:3])].to_numpy()
+    has_forecast = len(valid) > 0 and bool(np.isfinite(forecast).all())
     of_valid = np.bincount(outcome.astype(int), minlength=3) / max(1, len(valid))
     return ModelScore(
         bars=len(known),
         answers={label: int((known["answer"] == label).sum()) for label in LABELS},
         accuracy=float(known["right"].mean()),
         base_rate=float(shares.max()),
-        brier=statistics.brier_score(valid[list(LABELS[:3])].to_numpy(), outcome) if len(valid) else math.nan,
-        brier_constant=1.0 - float(np.sum(of_valid**2)) if len(valid) else math.nan,
+        brier=statistics.brier_score(forecast, outcome) if has_forecast else math.nan,
+        brier_constant=1.0 - float(np.sum(of_valid**2)) if has_forecast else math.nan,
         reliability=statistics.reliability_table(known["confidence"], known["right"], bins=bins),
     )
 
@@ -241,17 +277,17 @@ class ModelCost:
     memory_mb: float
 
 
-def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
+def model_cost(gate: AskingGate, usage: Usage) -> ModelCost:
     """Return what a model took to give its verdicts.
 
     Parameters
     ----------
-    config : AdvisorConfig
+    gate : AskingGate
         Names the model.
     usage : Usage
         Of this time.
     """
-    stored = _stored(config)
+    stored = _stored(gate)
     return ModelCost(
         prompts=usage.distinct,
         cache_hits=usage.cache_hits,
@@ -260,15 +296,16 @@ def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
         model_seconds=usage.model_seconds,
         stored_ms=_mean([found.get("milliseconds") for found in stored]),
         stored_tokens=_mean([found.get("tokens") for found in stored]),
-        memory_mb=_memory_mb(config),
+        memory_mb=_memory_mb(gate.config),
     )
 
 
-def _stored(config: AdvisorConfig) -> list[Any]:
-    """Return what is stored beside the verdicts of a model, as it is asked by a configuration."""
-    advisor = Advisor.shared(config)
-    wanted = (advisor.identity.sha256, config.reader, config.numerics)
-    records = advisor.cache.records()
+def _stored(gate: AskingGate) -> list[Any]:
+    """Return what is stored beside the answers of a model, as it is asked by a gate."""
+    asker = gate.asker()
+    reader, numerics = (getattr(gate.config, name, usual) for name, usual in _OF_ANALYSTS.items())
+    wanted = (asker.identity.sha256, reader, numerics)
+    records = asker.cache.records()
     return [
         record.provenance
         for record in records
@@ -281,7 +318,7 @@ def _mean(values: list[Any]) -> float:
     return float(np.mean(numbers)) if numbers else math.nan
 
 
-def _memory_mb(config: AdvisorConfig) -> float:
+def _memory_mb(config: AdvisorConfig | AnalystConfig) -> float:
     if str(config.model).startswith("scripted"):
         return math.nan
     try:
