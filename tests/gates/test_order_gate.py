@@ -23,7 +23,7 @@ from bt_llm.gates import (
     judge_orders,
     order_gate_of,
 )
-from tests.engines import run
+from tests.engines import feed, run
 from tests.strategies_of_others import LongOnly, Signals
 
 STOP, LIMIT, MARKET = bt.Order.Stop, bt.Order.Limit, bt.Order.Market
@@ -374,6 +374,32 @@ def test_a_brokers_own_filler_still_says_how_much_fills():
 
     strategy, _ = play({2: [buy(5)], 7: [close]}, AlwaysOpen(), prepare=prepare)
     assert [strategy.sizes[bar] for bar in (3, 4, 5, 8, 9, 10)] == [2, 4, 5, 3, 1, 0]
+
+
+def test_a_strategy_whose_own_buy_sends_nothing_sends_nothing():
+    class Hesitates(Script):
+        def buy(self, size, **given):
+            return super().buy(size=size, **given) if size > 3 else None
+
+    plan = {2: [buy(5)], 4: [buy(2)]}
+    strategy = run(gated(Hesitates), FLAT, gate=AlwaysOpen(), plan=plan)
+    assert strategy.ends() == ["Completed", None]
+    assert [judged.size for judged in order_gate_of(strategy).log] == [5]
+
+
+def test_one_broker_may_run_judged_and_other_strategies_in_turn():
+    cerebro = bt.Cerebro(stdstats=False, maxcpus=1)
+    cerebro.adddata(feed(FLAT))
+    cerebro.optstrategy(
+        gated(Script), plan=[{2: [buy()]}], gate=[NeverOpen(), None, AlwaysOpen(), NeverOpen()]
+    )
+    cerebro.p.optreturn = False
+    assert [strategy.ends() for (strategy,) in cerebro.run()] == [
+        ["Rejected"],
+        ["Completed"],
+        ["Completed"],
+        ["Rejected"],
+    ]
 
 
 # What was decided when

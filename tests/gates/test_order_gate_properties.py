@@ -129,7 +129,7 @@ def plans(*acts, **links):
 
 EVERY = (*KINDS, "flat", "target", "cancel", "bracket")
 GATES = st.integers(0, 2**50 - 1).map(ByBar)
-some = settings(max_examples=60)
+some = settings(max_examples=40)
 
 
 def ran(plan, gate=None, mode=None):

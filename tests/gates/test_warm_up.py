@@ -141,7 +141,7 @@ def test_a_gate_that_blocks_nothing_has_no_skill(strategy):
     opening = np.concatenate([[100.0], close[:-1]])
     columns = {"open": opening, "high": np.maximum(opening, close), "low": np.minimum(opening, close)}
     bars = pd.DataFrame({**columns, "close": close, "volume": 1.0}, index=BARS.index)
-    tested = gate_test(strategy, bars, GATE, n=19, shifts=0, resamples=50)
+    tested = gate_test(strategy, bars, GATE, n=9, shifts=0, resamples=20)
     assert set(tested.random.values("return")) == {tested.gated.metrics["return"]}
     assert tested.random.p_value("return") == 1.0
     assert not tested.beats_random
