@@ -175,6 +175,8 @@ class WalkForwardResult:
         The models that the folds traded with, and each way in which one was asked.
     settings : dict
         Everything else that was asked for.
+    problems : tuple of str
+        What speaks against any conclusion from the record, one line each, with its fold; usually none.
     """
 
     name: str
@@ -192,6 +194,7 @@ class WalkForwardResult:
     trials_run: int
     models: tuple[AskedModel, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
     @property
     def in_sample(self) -> Metrics:
@@ -304,6 +307,7 @@ class WalkForwardResult:
             "models": [one.to_dict() for one in self.models],
             "warm_up": self.warm_up,
             "settings": {name: _json(value) for name, value in self.settings.items()},
+            "problems": list(self.problems),
         }
 
 
