@@ -166,14 +166,15 @@ class RunManifest:
     ----------
     study : bool
         True for a `GateStudy` (gated, ungated, buy and hold), False for one backtest.
-    data : DataFacts
-        The bars.
+    data : mapping of str to DataFacts
+        The bars of each data by its name, in order.
     strategy : StrategyFacts
         The strategy's code.
     params : mapping
         Its parameters but the gate, as JSON.
     broker : mapping
-        ``cash``, ``commission``, ``slippage`` and ``percent``, as `run_backtest` takes them.
+        ``cash``, ``commission``, ``slippage`` and ``percent``, as `run_backtest` takes them; empty with a
+        set-up of the user's.
     gate : mapping or None
         The gate with its advisor, prompt template and state space, as JSON.
     models : tuple of ModelFacts
@@ -184,6 +185,8 @@ class RunManifest:
         The raw answers that the run depends on, by key: with grid calibration the verdicts on the whole grid.
     runs : mapping of str to RunFacts
         Results by the name of the run.
+    setup : StrategyFacts or None
+        The user's set-up: its file, the function in it, and the hash of its text. None for the default.
     folder : Path
         Where the file is; paths in it start there. Not part of equality.
 
@@ -194,7 +197,7 @@ class RunManifest:
     """
 
     study: bool
-    data: DataFacts
+    data: Mapping[str, DataFacts]
     strategy: StrategyFacts
     params: Mapping[str, Any]
     broker: Mapping[str, float]
@@ -203,13 +206,17 @@ class RunManifest:
     versions: Mapping[str, str]
     verdicts: Mapping[str, StoredAnswer]
     runs: Mapping[str, RunFacts]
+    setup: StrategyFacts | None = None
     folder: Path = dataclasses.field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
         """Check the values, once."""
         _check(self, study=(bool,), params=(dict,), broker=(dict,), gate=(dict, type(None)), versions=(dict,))
         _check(self, verdicts=(dict,), runs=(dict,))
-        if set(self.broker) != {"cash", "commission", "slippage", "percent"} or not all(
+        if not self.data:
+            raise ConfigError("data: expected at least one")
+        names = {"cash", "commission", "slippage", "percent"} if self.setup is None else set()
+        if set(self.broker) != names or not all(
             type(value) in (int, float) for value in self.broker.values()
         ):
             raise ConfigError("broker: expected the numbers cash, commission, slippage and percent")
@@ -224,8 +231,13 @@ class RunManifest:
         """The file's text: sorted and with every digit, so that the same run gives the same bytes."""
         document = dataclasses.asdict(dataclasses.replace(self, verdicts={}))
         del document["folder"]
-        if not self.strategy.neighbours:
-            del document["strategy"]["neighbours"]
+        for name in ("strategy", "setup"):
+            if document[name] is not None and not document[name]["neighbours"]:
+                del document[name]["neighbours"]
+        if self.setup is None:
+            del document["setup"]
+        named = [{"name": name, **facts} for name, facts in document["data"].items()]
+        document["data"] = named if len(named) > 1 else next(iter(document["data"].values()))
         document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
         return _laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
 
@@ -285,12 +297,28 @@ def _manifest(document: Any, folder: Path) -> RunManifest:
     models, runs, verdicts = fields.get("models"), fields.get("runs"), fields.get("verdicts")
     if not (isinstance(models, list) and isinstance(runs, dict) and isinstance(verdicts, dict)):
         raise ConfigError("expected a list of models, and objects of runs and verdicts")
-    fields["data"] = _made(DataFacts, "data", fields.get("data"))
+    fields["data"] = _datas(fields.get("data"))
+    setup = fields.get("setup")
+    fields["setup"] = None if setup is None else _made(StrategyFacts, "setup", setup)
     fields["strategy"] = _made(StrategyFacts, "strategy", fields.get("strategy"))
     fields["models"] = tuple(_made(ModelFacts, f"model {at}", one) for at, one in enumerate(models, 1))
     fields["runs"] = {name: _made(RunFacts, f"run {name!r}", one) for name, one in runs.items()}
     fields["verdicts"] = {key: _verdict(key, stored) for key, stored in verdicts.items()}
     return dataclasses.replace(_made(RunManifest, "manifest", fields, {"folder"}), folder=folder)
+
+
+def _datas(stored: Any) -> dict[str, DataFacts]:
+    """Return the facts of each data by name; a single one has that of its file."""
+    if not isinstance(stored, list):
+        facts = _made(DataFacts, "data", stored)
+        return {"data" if facts.file is None else Path(facts.file).stem: facts}
+    found: dict[str, DataFacts] = {}
+    for at, one in enumerate(stored, 1):
+        name = one.pop("name", None) if isinstance(one, dict) else None
+        if not isinstance(name, str) or not name or name in found:
+            raise ConfigError(f"data {at}: expected a name of its own")
+        found[name] = _made(DataFacts, f"data {name!r}", one)
+    return found
 
 
 def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = None) -> T:

@@ -16,7 +16,7 @@ from bt_llm.exceptions import StrategyError
 from bt_llm.gates import attached_gates
 from bt_llm.research import WalkForward, compare_models, gate_test, perturbation_check
 from tests.engines import TREND, QuickAdvice, walk
-from tests.market_cases import ENGINES, ExitsBySell, Pair, Rotates
+from tests.market_cases import ENGINES, ExitsBySell, Pair, Rotates, write_strategies
 
 QUICK = Gate(advisor=TREND, indicator=QuickAdvice, require="not_against")
 OLD, YOUNG = walk(120, seed=1), walk(60, seed=2, start="2020-03-01")
@@ -134,8 +134,6 @@ class TestSeveralDatasInResearch:
 
     @pytest.mark.parametrize("n_jobs", [1, 2])
     def test_walk_forward_cuts_all_datas(self, n_jobs: int, tmp_path: Path) -> None:
-        from tests.market_cases import write_strategies
-
         spec = write_strategies(tmp_path)
         split = WalkForward(train_size=40, test_size=20)
         grid = {"period": [3, 6]}
@@ -160,3 +158,45 @@ class TestSeveralDatasInResearch:
         both = {"a": OLD, "b": walk(120, seed=9)}
         leaky = perturbation_check(Peeks, both, 100)
         assert not leaky.clean
+
+
+class TestProblemsOfAStudy:
+    split = WalkForward(train_size=40, test_size=20)
+
+    def test_refused_orders_are_named_with_their_fold(self, tmp_path: Path) -> None:
+        spec = f"{write_strategies(tmp_path)}:ExitsBySell"
+        problems = self.split.run(spec, OLD, percent=100, commission=0.001).problems
+        assert any(problem.startswith("fold 1: the broker refused") for problem in problems)
+        assert self.split.run(spec, OLD, percent=90).problems == ()
+
+    def test_a_gate_that_is_asked_in_no_fold_is_named_once(self, tmp_path: Path) -> None:
+        path = write_strategies(tmp_path)
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("self.gate.allows_long()", "self.gate.allows_long"),
+            encoding="utf-8",
+        )
+        result = self.split.run(f"{path}:ExitsBySell", OLD, gate=QUICK, percent=50)
+        assert result.problems == (
+            "the gate was never asked: ExitsBySell made no entry, or does not call allows_long()",
+        )
+        assert result.to_dict()["problems"] == list(result.problems)
+
+    def test_a_study_in_a_set_up_of_ones_own_goes_to_workers(self, tmp_path: Path) -> None:
+        path = write_strategies(tmp_path)
+        path.write_text(path.read_text(encoding="utf-8") + FUTURES, encoding="utf-8")
+        market = {"a": OLD, "b": walk(120, seed=4)}
+        settings = {"setup": f"{path}:futures", "gate": QUICK, "grid": {"period": [5, 8]}}
+        one, two = (self.split.run(f"{path}:Pair", market, n_jobs=n_jobs, **settings) for n_jobs in (1, 2))
+        np.testing.assert_array_equal(one.equity, two.equity)
+        assert one.equity.iloc[0] == 50_000
+        assert len(one.trades) > 0
+        assert one.settings["setup"] == "futures"
+
+
+FUTURES = """
+
+def futures(cerebro, market):
+    market.add_to(cerebro)
+    cerebro.broker.setcash(50_000)
+    cerebro.broker.setcommission(commission=2.0, margin=1_000.0, mult=10.0)
+"""

@@ -16,7 +16,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm import AdvisorConfig, Feature, Gate, LLMAdvice, StateSpace, gate_study, run_backtest
+from bt_llm import (
+    AdvisorConfig,
+    Feature,
+    Gate,
+    GateStudy,
+    LLMAdvice,
+    Market,
+    StateSpace,
+    gate_study,
+    run_backtest,
+)
 from bt_llm.advice import Advisor
 from bt_llm.backtest import load_strategy
 from bt_llm.cache import CacheMode, VerdictCache, export_pack, import_pack
@@ -26,6 +36,8 @@ from bt_llm.gates import AlwaysOpen, EntryGate, NeverOpen
 from bt_llm.manifest import RunManifest, read_manifest, reproduce, write_manifest
 from bt_llm.manifest._encoding import Decoder, Encoder
 from bt_llm.verdicts import Prior, Verdict
+from tests.engines import walk
+from tests.market_cases import write_strategies
 
 STRATEGY = """
 import backtrader as bt
@@ -125,7 +137,7 @@ def test_what_is_written_is_read_back_and_reproduced(place: Place) -> None:
     assert manifest == written
     assert manifest.text == place.run.read_text()
     assert reproduce(manifest, cache_dir=place.cache).identical
-    assert manifest.data.file == "bars.csv"
+    assert manifest.data["bars"].file == "bars.csv"
     assert (manifest.strategy.file, manifest.strategy.name) == ("mine.py", "Crosser")
     assert manifest.params == {"periods": [4, 15]}
     assert manifest.broker == {"cash": 5000.0, "commission": 2e-5, "slippage": 0.0, "percent": 95.0}
@@ -181,7 +193,7 @@ def test_one_backtest_without_a_gate_from_a_frame(place: Place, bars: pd.DataFra
     write_manifest(place.run, result, strategy=load_strategy(place.spec), data=bars)
     manifest = read_manifest(place.run)
     assert (manifest.study, manifest.gate, dict(manifest.verdicts), manifest.models) == (False, None, {}, ())
-    assert manifest.data.file is None
+    assert manifest.data["data"].file is None
     with pytest.raises(ConfigError, match="names no file of the data: give it with --data"):
         reproduce(manifest)
     assert reproduce(manifest, data=bars).identical
@@ -561,6 +573,69 @@ def test_without_calibration_only_states_that_occurred_are_listed(place: Place) 
     manifest = place.record(place.gate(calibration="none"))
     assert 10 < len(manifest.verdicts) < 105
     assert reproduce(manifest, cache_dir=place.cache).identical
+
+
+# Several datas, and a set-up of the user's
+
+FUTURES = """
+
+def futures(cerebro, market):
+    market.add_to(cerebro)
+    cerebro.broker.setcash(50_000)
+    cerebro.broker.setcommission(commission=2.0, margin=1_000.0, mult=10.0)
+"""
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, GateStudy, dict[str, Path]]:
+    """A file with a strategy on two datas and its set-up, a study, and where its bars are."""
+    code = write_strategies(tmp_path)
+    code.write_text(code.read_text(encoding="utf-8") + FUTURES, encoding="utf-8")
+    data = {name: tmp_path / f"{name}.csv" for name in ("first", "second")}
+    for seed, path in enumerate(data.values()):
+        walk(150, seed=seed).to_csv(path, index_label="time")
+    gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_dir=tmp_path / "verdicts"))
+    return code, gate_study(f"{code}:Pair", data, gate, setup=f"{code}:futures"), data
+
+
+def test_a_run_of_several_datas_in_a_set_up_is_made_again(
+    pair: tuple[Path, GateStudy, dict[str, Path]], tmp_path: Path
+) -> None:
+    code, study, data = pair
+    assert len(study.ungated.trades) > 0
+    run = tmp_path / "run.json"
+    written = write_manifest(run, study, strategy=f"{code}:Pair", data=data)
+    assert read_manifest(run) == written
+    assert list(written.data) == ["first", "second"]
+    assert (written.broker, written.setup and written.setup.name) == ({}, "futures")
+    assert reproduce(written, cache_dir=tmp_path / "verdicts").identical
+    assert reproduce(written, data=list(data.values()), cache_dir=tmp_path / "verdicts").identical
+    turned = dict(reversed(data.items()))
+    (found,) = reproduce(written, data=turned, cache_dir=tmp_path / "verdicts").differences
+    assert str(found).startswith("data: first: 150 bars")
+    with pytest.raises(ConfigError, match=r"expected those of the manifest, \['first', 'second'\]"):
+        reproduce(written, data=data["first"], cache_dir=tmp_path / "verdicts")
+
+
+def test_a_set_up_that_was_changed_is_not_run(
+    pair: tuple[Path, GateStudy, dict[str, Path]], tmp_path: Path
+) -> None:
+    code, study, data = pair
+    written = write_manifest(tmp_path / "run.json", study, strategy=f"{code}:Pair", data=data)
+    other = tmp_path / "other.py"
+    other.write_text("raise SystemExit\n", encoding="utf-8")
+    (found,) = reproduce(written, setup=other, cache_dir=tmp_path / "verdicts").differences
+    assert str(found).startswith("code: other.py is not the set-up's file of the manifest")
+
+
+def test_an_account_that_no_manifest_holds_is_refused(place: Place, bars: pd.DataFrame) -> None:
+    result = run_backtest(place.spec, bars, sizer=bt.sizers.FixedSize)
+    with pytest.raises(ConfigError, match=r"put them into a function setup\(cerebro, market\)"):
+        write_manifest(place.run, result, strategy=place.spec, data=bars)
+    market = Market.of(bars.assign(pe=1.0), lines=("pe",))
+    result = run_backtest(place.spec, market)
+    with pytest.raises(ConfigError, match=r"data with the lines \['pe'\]"):
+        write_manifest(place.run, result, strategy=place.spec, data=market)
 
 
 # The demo

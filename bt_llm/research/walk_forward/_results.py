@@ -177,6 +177,8 @@ class WalkForwardResult:
         The models that the folds traded with, and each way in which one was asked.
     settings : dict
         Everything else that was asked for.
+    problems : tuple of str
+        What speaks against any conclusion from the record, one line each, with its fold; usually none.
     """
 
     name: str
@@ -194,6 +196,7 @@ class WalkForwardResult:
     trials_run: int
     models: tuple[AskedModel, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
     @property
     def in_sample(self) -> Metrics:
@@ -310,6 +313,7 @@ class WalkForwardResult:
             "models": [one.to_dict() for one in self.models],
             "warm_up": self.warm_up,
             "settings": {name: plain(value) for name, value in self.settings.items()},
+            "problems": list(self.problems),
         }
 
 

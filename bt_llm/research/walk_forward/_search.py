@@ -22,6 +22,7 @@ from bt_llm.backtest import (
     Window,
     frame_of,
     periods_per_year,
+    problems_of,
     warm_up_of,
     with_gate,
 )
@@ -74,6 +75,8 @@ class _Stretches:
 
     value: float
     trades: list[Trade] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+    gate_problems: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
     outcomes: list[TrialOutcome] = dataclasses.field(default_factory=list)
 
     def joined(self) -> TrialOutcome:
@@ -292,7 +295,7 @@ class Search:
             returns = [self._scored(outcome, train, fold) for outcome in found]
             metrics = [measure(o, r, self.yearly) for o, r in zip(found, returns, strict=True)]
             chosen = best_of(metrics, self.metric, self.min_trades)
-            outcome, verdicts = self._trade(tried[chosen], test, record)
+            outcome, verdicts = self._trade(tried[chosen], fold.number, test, record)
             results.append(
                 FoldResult(
                     fold=fold,
@@ -317,7 +320,7 @@ class Search:
         return returns[np.isin(np.arange(window.first + 1, window.stop), fold.scored)]
 
     def _trade(
-        self, trial: _Trial, window: Window, record: _Stretches
+        self, trial: _Trial, number: int, window: Window, record: _Stretches
     ) -> tuple[TrialOutcome, pd.DataFrame | None]:
         """Trade a test stretch with the value that the one before left, by the verdicts that come back."""
         seen: pd.DataFrame | None = None
@@ -329,6 +332,9 @@ class Search:
                 self.strategy, self.market, window, trial.params, self.setup, cash=record.value
             )
             record.trades += ran.account.trades
+            of_account = problems_of(ran, self.market, None)
+            record.problems += [f"fold {number}: {problem}" for problem in of_account]
+            record.gate_problems.append(problems_of(ran, self.market, trial.gate)[len(of_account) :])
             seen = gate_answers(ran.strategy, self.market.cut(window).first.index)
         record.outcomes.append(outcome)
         record.value = float(outcome.equity[-1])
@@ -366,6 +372,7 @@ class Search:
             trials_run=trials_run,
             models=models,
             settings=self._settings(),
+            problems=(*record.problems, *_in_all(record.gate_problems)),
         )
 
     def _overfitting(
@@ -401,6 +408,13 @@ def _within(market: Market, window: Window, cut: Market) -> Window:
     """Return a window's place in what was cut for it."""
     first = int(np.searchsorted(cut.numbers, market.numbers[window.first]))
     return Window(start=first - window.warm_up + 1, first=first, stop=len(cut.numbers))
+
+
+def _in_all(found: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the problems that all folds have: one in which a gate is not asked is none yet."""
+    kinds = [{problem.partition(":")[0] for problem in problems} for problems in found]
+    first = found[0] if found else ()
+    return tuple(problem for problem in first if all(problem.partition(":")[0] in one for one in kinds))
 
 
 def _deflated(returns: Floats, ratios: list[float]) -> float:
