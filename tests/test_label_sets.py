@@ -21,8 +21,8 @@ from bt_llm.manifest import read_manifest, reproduce, write_manifest
 from bt_llm.models import ScriptedBackend
 from bt_llm.report import write_policy_html
 from bt_llm.research import compare_models, gate_test, judge
-from bt_llm.verdicts import TREND
-from tests.engines import QuickAdvice, walk
+from bt_llm.verdicts import TREND, Verdict
+from tests.engines import QuickAdvice, build, walk
 
 QUESTION = '''
 format = 1
@@ -224,6 +224,26 @@ def test_a_manifest_reproduces_a_run_by_a_template_without_a_file(tmp_path: Path
     again = reproduce(read_manifest(tmp_path / "run.json"))
     assert [str(difference) for difference in again.differences] == []
     assert again.identical
+
+
+def test_one_run_has_one_label_set_in_whatever_words() -> None:
+    class Own(QuickAdvice):
+        other: Verdict
+
+        def advise(self, cells: Any) -> list[Verdict]:
+            return [*super().advise(cells)[:-1], self.other]
+
+    def judged(other: Verdict) -> Any:
+        kind = type("OwnNow", (Own,), {"other": other})
+        words = 'name = "x"\nlabels = { bullish = "Up", neutral = "Flat", bearish = "Down" }'
+        template = PromptTemplate.parse(QUESTION + words)
+        told = AdvisorConfig(model="scripted:trend", cache_mode="off", template=template)
+        return build(lambda s: kind(s.data, advisor=told), BARS)
+
+    assert judged(Verdict(bullish=0.6, neutral=0.2, bearish=0.2)).labels.is_default
+    sizes = PromptTemplate.parse(SIZES).choices
+    with pytest.raises(ConfigError, match="expected one label set in a run"):
+        judged(Verdict(labels=sizes, full=1.0, half=0.0, zero=0.0))
 
 
 # The policy, and its page.

@@ -139,7 +139,7 @@ class Policy:
             raise ConfigError(
                 f"policies of {self.model} and {other.model} are over two state spaces; use one for both"
             )
-        if (other.labels.names, other.labels.worths) != (self.labels.names, self.labels.worths):
+        if other.labels.meaning != self.labels.meaning:
             raise ConfigError(
                 f"policies of {self.model} and {other.model} are on two label sets, {self.labels.names} of "
                 f"{self.labels.worths} and {other.labels.names} of {other.labels.worths}; use one for both"

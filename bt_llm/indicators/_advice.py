@@ -433,7 +433,7 @@ class LLMAdvice(bt.Indicator):
             )
         for verdict in verdicts:
             self._labels = self._labels or verdict.labels
-            if verdict.labels != self._labels:
+            if verdict.labels.meaning != self._labels.meaning:
                 raise ConfigError(
                     f"{type(self).__name__}.advise gave verdicts on {self._labels.names} and on "
                     f"{verdict.labels.names}: expected one label set in a run"

@@ -127,9 +127,14 @@ class LabelSet:
         return min(self.labels, key=lambda label: abs(label.worth))
 
     @property
+    def meaning(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Names and worths: what the labels are, in whatever words a model is asked for them."""
+        return self.names, self.worths
+
+    @property
     def is_default(self) -> bool:
-        """Whether names and worths are those of `DEFAULT_LABELS`; the words may be others."""
-        return (self.names, self.worths) == (DEFAULT_LABELS.names, DEFAULT_LABELS.worths)
+        """Whether they mean what `DEFAULT_LABELS` do; the words may be others."""
+        return self.meaning == DEFAULT_LABELS.meaning
 
     def with_words(self, words: Sequence[str]) -> LabelSet:
         """Return the same labels with other words.

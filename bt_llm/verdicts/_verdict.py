@@ -146,19 +146,15 @@ class Verdict:
         """Compare what was answered, on which labels."""
         if not isinstance(other, Verdict):
             return NotImplemented
-        return self._meaning == other._meaning and self.same_answer(other)
+        return self.labels.meaning == other.labels.meaning and self.same_answer(other)
 
     def __hash__(self) -> int:
         """Hash what `==` compares."""
-        return hash((self._meaning, self._said))
+        return hash((self.labels.meaning, self._said))
 
     def same_answer(self, other: object) -> bool:
         """Return whether a model said the same, whatever its words are called and worth."""
         return isinstance(other, Verdict) and self._said == other._said
-
-    @property
-    def _meaning(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
-        return self.labels.names, self.labels.worths
 
     @property
     def _said(self) -> tuple[Any, ...]:

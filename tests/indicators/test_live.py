@@ -73,7 +73,7 @@ class Watcher(bt.Strategy):
         self.shown = {}
 
     def next(self):
-        self.shown[len(self) - 1] = tuple(self.advice.lines[number][0] for number in range(9))
+        self.shown[len(self) - 1] = tuple(line[0] for line in self.advice.lines)
 
 
 def live(frame, kind, *, arriving=None, **params):

@@ -88,12 +88,10 @@ def test_chart_data_by_hand(results: dict[str, Any], tmp_path: Path) -> None:
     assert min(equity["falls"][0]) == pytest.approx(-run.metrics["max_drawdown"], abs=1e-5)
     assert equity["times"][0] == run.equity.index[0].round("s").timestamp()
     np.testing.assert_allclose(drawn["ohlc"][3], BARS["close"], rtol=1e-6)
-    codes = sorted({*drawn["verdicts"]} - {"."})
-    said = {
-        name: drawn["verdicts"].count(code) for (name, _), code in zip(drawn["answers"], codes, strict=False)
-    }
-    told = {name: bars for name, bars in run.advice["verdicts"].items() if name != "not_asked" and bars}
-    assert said == told
+    assert drawn["answers"] == [["bullish", 1.0], ["neutral", 0.0], ["bearish", -1.0]]
+    said = {n: drawn["verdicts"].count(code) for code, (n, _) in zip("abc", drawn["answers"], strict=True)}
+    assert said == {name: run.advice["verdicts"][name] for name in said}
+    assert drawn["verdicts"].count(".") == run.advice["verdicts"]["not_asked"]
     assert drawn["confidence"][0] is None
     assert len(drawn["trades"]) == len(run.trades)
     place, _, entry, *_ = drawn["trades"][0]
