@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._options import (
     CacheOption,
@@ -145,10 +145,8 @@ def _study(
     from bt_llm.backtest import GateStudy, gate_study
     from bt_llm.gates import Gate
 
-    advisor = Advisor.shared(config)
-    with progress_bar(f"asking {config.model}") as advisor.on_progress:
+    with progress_bar(f"asking {config.model}") as update, telling(update):
         study = gate_study(strategy, data, Gate(advisor=config, min_confidence=min_confidence), **settings)
-    advisor.on_progress = None
     if manifest is not None:
         from bt_llm.manifest import write_manifest
 

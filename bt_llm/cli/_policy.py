@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed
+from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
 from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, ThreadsOption
 from bt_llm.cli._output import Format, fraction, number, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
@@ -69,11 +69,8 @@ def _policy(
     name: str, template: str | None, threads: int | None, cache: Path | None, mode: str | None
 ) -> Policy:
     config = AdvisorConfig(model=name, template=template, n_threads=threads, cache_dir=cache, cache_mode=mode)
-    advisor = Advisor.shared(config)
-    with progress_bar(f"asking {name}") as advisor.on_progress:
-        policy = Policy.of(advisor)
-    advisor.close()
-    return policy
+    with Advisor(config) as advisor, progress_bar(f"asking {name}") as update, telling(update):
+        return Policy.of(advisor)
 
 
 def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:

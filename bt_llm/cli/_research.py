@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cli._budget import BudgetOption, PriceOption, YesOption, budget_of, check_budget
 from bt_llm.cli._options import (
     CacheOption,
@@ -251,15 +251,9 @@ def _print_comparison(found: ModelComparison) -> None:
 @contextlib.contextmanager
 def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
     """Show how far the models are, as they are asked."""
-    advisors = [Advisor.shared(config) for config in configs]
-    with progress_bar(f"asking {', '.join(str(config.model) for config in configs)}") as update:
-        for advisor in advisors:
-            advisor.on_progress = update
-        try:
-            yield
-        finally:
-            for advisor in advisors:
-                advisor.on_progress = None
+    models = ", ".join(str(config.model) for config in configs)
+    with progress_bar(f"asking {models}") as update, telling(update):
+        yield
 
 
 def _whole(value: float) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import abc
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import backtrader as bt
@@ -24,6 +24,7 @@ import backtrader as bt
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.indicators import LLMAdvice, WarmUp, value_now, warm_up_bars
+from bt_llm.models import ModelManager
 
 __all__ = [
     "LONG",
@@ -207,6 +208,8 @@ class Gate(GateProtocol):
     ----------
     advisor : AdvisorConfig
         Which model is asked, and how.
+    manager : ModelManager, optional
+        Whose model is asked instead; it is kept in `advisor`.
     min_confidence : float
         Confidence, 0 to 1, that a verdict needs to count.
     require : {'agree', 'not_against'}
@@ -233,13 +236,15 @@ class Gate(GateProtocol):
     require: Require = "agree"
     on_missing: OnMissing = "block"
     indicator: type[LLMAdvice] = LLMAdvice
+    manager: InitVar[ModelManager | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, manager: ModelManager | None) -> None:
         """Check the choices, once."""
         if not isinstance(self.advisor, AdvisorConfig):
             raise ConfigError(
                 f"advisor={self.advisor!r}: expected an AdvisorConfig, such as AdvisorConfig(model='smollm2')"
             )
+        object.__setattr__(self, "advisor", self.advisor.asked_through(manager))
         if type(self.min_confidence) not in (int, float) or not 0.0 <= self.min_confidence <= 1.0:
             raise ConfigError(f"min_confidence={self.min_confidence!r}: expected a number from 0 to 1")
         for name, choices in (("require", get_args(Require)), ("on_missing", get_args(OnMissing))):

@@ -139,6 +139,14 @@ class AttachedTradeGate(AttachedGate):
         self.fraction = 0.0
         self._states = MarketStateLines(data)  # type: ignore[call-arg]
         self._known: dict[tuple[Any, ...], TradeAdvice] = {}
+        self._analyst: TradeAnalyst | None = None
+
+    @property
+    def analyst(self) -> TradeAnalyst:
+        """Who is asked; made when first needed."""
+        if self._analyst is None:
+            self._analyst = TradeAnalyst(self.gate.analyst)
+        return self._analyst
 
     def decide(self, side: int) -> Decision:
         """Return the decision on an entry at the current bar, asking if this trade is a new one.
@@ -157,5 +165,5 @@ class AttachedTradeGate(AttachedGate):
     def _advice(self, signal: dict[str, Any]) -> TradeAdvice:
         key = (signal["direction"], signal["strength"], *signal["indicators"].values())
         if key not in self._known:
-            self._known[key] = TradeAnalyst.shared(self.gate.analyst).analyze(signal)
+            self._known[key] = self.analyst.analyze(signal)
         return self._known[key]

@@ -46,7 +46,7 @@ _OURS = re.compile(r"bt_llm\.[a-z]+")
 _STRATEGY = "strategy"
 _MAX_LITERAL = 2**20
 
-_NO_RESULT_DEPENDS_ON = ("cache_dir", "cache_mode", "n_threads", "n_gpu_layers")
+_NO_RESULT_DEPENDS_ON = ("cache_dir", "cache_mode", "n_threads", "n_gpu_layers", "manager", "supplied")
 """Settings of an advisor that are left out."""
 
 
@@ -114,7 +114,7 @@ class Encoder:
         if isinstance(value, AdvisorConfig):
             return self._advisor(where, value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._fields(where, value, [field.name for field in dataclasses.fields(value)])
+            return self._fields(where, value, [f.name for f in dataclasses.fields(value) if f.compare])
         if isinstance(value, type) or inspect.isfunction(value):
             return {"name": self._name(where, value)}
         return {"python": _literal(where, value)}
@@ -224,7 +224,7 @@ class Decoder:
         if not isinstance(model, str):
             raise ConfigError(f"{where}.model: expected a text")
         return AdvisorConfig(
-            model=model if model.startswith("scripted") else self.models.get(model, model),
+            model=self.models.get(model, model),
             template=file if file.isidentifier() else self.folder / file,
             cache_dir=self.cache_dir,
             cache_mode="replay",

@@ -184,7 +184,7 @@ def _used(
     models: dict[str, ModelFacts] = {}
     verdicts: dict[str, Verdict] = {}
     for config in dict.fromkeys(configs):
-        advisor = Advisor.shared(config)
+        advisor = Advisor(config)
         found = advisor.used()
         verdicts |= found
         if found:

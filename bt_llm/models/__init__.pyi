@@ -13,6 +13,8 @@ from ._catalogue import known_file as known_file
 from ._chat import check_messages as check_messages
 from ._chat import render_chat as render_chat
 from ._config import ModelConfig as ModelConfig
+from ._cost import Cost as Cost
+from ._cost import Rates as Rates
 from ._fetch import fetch as fetch
 from ._files import file_sha256 as file_sha256
 from ._files import find_model as find_model
@@ -20,11 +22,18 @@ from ._files import list_models as list_models
 from ._files import models_folders as models_folders
 from ._gguf import ModelFacts as ModelFacts
 from ._gguf import read_facts as read_facts
+from ._manager import Answerer as Answerer
+from ._manager import ManagerUsage as ManagerUsage
 from ._manager import ModelManager as ModelManager
 from ._manager import batch_analyze as batch_analyze
+from ._manager import forget_managers as forget_managers
+from ._registry import KnownModels as KnownModels
+from ._registry import ModelKind as ModelKind
+from ._registry import kind_of as kind_of
+from ._registry import model_kinds as model_kinds
+from ._registry import register_model_kind as register_model_kind
 from ._scripted import ScriptedBackend as ScriptedBackend
 from ._throttle import LLMThrottler as LLMThrottler
-from .llama._llama import LlamaBackend as LlamaBackend
 from .llama._llama import LlamaModel as LlamaModel
 from .llama._llama import identify as identify
 from .llama._llama import system_info as system_info
@@ -32,6 +41,4 @@ from .llama._memory import available_memory_mb as available_memory_mb
 from .llama._memory import estimate_memory_mb as estimate_memory_mb
 from .llama._memory import total_memory_mb as total_memory_mb
 from .openai._backend import RemoteBackend as RemoteBackend
-from .openai._config import ANYWHERE as ANYWHERE
-from .openai._config import PREFIX as PREFIX
 from .openai._config import RemoteConfig as RemoteConfig

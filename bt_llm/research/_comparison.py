@@ -254,7 +254,7 @@ def compare_models(
         judged[name] = judge(bars, chosen, horizon=horizon, flat=flat)
         costs[name] = model_cost(chosen.advisor, judged[name].usage)
         runs[name] = run_backtest(strategy, bars, gate=chosen, name=name, **settings)
-        Advisor.shared(chosen.advisor).close()
+        Advisor(chosen.advisor).close()
     baseline = next(iter(gates.values())).baseline()
     runs[UNGATED] = run_backtest(strategy, bars, gate=baseline, name=UNGATED, **settings)
     return ModelComparison(
@@ -290,7 +290,9 @@ def gates_by_name(models: Models, gate: Gate) -> dict[str, Gate]:
                 f"models: the name {name!r} is taken; give a mapping from names of your own to models"
             )
         advisor = (
-            model if isinstance(model, AdvisorConfig) else dataclasses.replace(gate.advisor, model=model)
+            model
+            if isinstance(model, AdvisorConfig)
+            else dataclasses.replace(gate.advisor, model=model, manager=None)
         )
         gates[name] = dataclasses.replace(gate, advisor=advisor)
     return gates

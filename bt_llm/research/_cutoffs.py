@@ -211,7 +211,7 @@ def _cutoff_day(gate: GateProtocol, cutoff: datetime.date | str | None) -> datet
             return pd.Timestamp(cutoff).date()
         except (TypeError, ValueError):
             raise ConfigError(f"cutoff={cutoff!r}: expected a date, such as '2023-12-31'") from None
-    known = training_cutoff(gate.advisor.model) if isinstance(gate, Gate) else None
+    known = training_cutoff(str(gate.advisor.model)) if isinstance(gate, Gate) else None
     if known is None:
         name = repr(gate.advisor.model) if isinstance(gate, Gate) else type(gate).__name__
         families = [entry.family for entry in CUTOFFS]

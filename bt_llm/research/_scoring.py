@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig, Usage
 from bt_llm.data import load_bars
-from bt_llm.exceptions import ConfigError, DataError, ModelError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import Gate
 from bt_llm.indicators import copy_values
-from bt_llm.models import estimate_memory_mb, find_model, read_facts
+from bt_llm.models import kind_of
 from bt_llm.research._answers import LABELS, answers_of
 from bt_llm.research._findings import plain
 from bt_llm.research._runs import inspect_run
@@ -268,8 +268,8 @@ def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
 
 def _stored(config: AdvisorConfig) -> list[Any]:
     """Return what is stored beside the verdicts of a model, as it is asked by a configuration."""
-    advisor = Advisor.shared(config)
-    wanted = (advisor.identity.sha256, config.reader, config.numerics)
+    advisor = Advisor(config)
+    wanted = (advisor.identity.sha256, config.reader, advisor.numerics)
     records = advisor.cache.records()
     return [
         record.provenance
@@ -284,9 +284,5 @@ def _mean(values: list[Any]) -> float:
 
 
 def _memory_mb(config: AdvisorConfig) -> float:
-    if str(config.model).startswith("scripted"):
-        return math.nan
-    try:
-        return estimate_memory_mb(read_facts(find_model(config.model)), n_ctx=_CONTEXT_TOKENS)
-    except ModelError:  # a replay needs no file
-        return math.nan
+    memory_mb = kind_of(str(config.model)).memory_mb(_CONTEXT_TOKENS)
+    return math.nan if memory_mb is None else memory_mb

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.advice import Advisor, AdvisorConfig, Usage, forget_answers
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError, ReplayMiss
 from bt_llm.models import ScriptedBackend
@@ -148,13 +148,13 @@ def test_off_stores_nothing(tmp_path: Path) -> None:
 
 def test_shared_is_one_per_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = AdvisorConfig(model="scripted:trend")
-    assert Advisor.shared(config) is Advisor.shared(AdvisorConfig(model="scripted:trend"))
-    assert Advisor.shared(config) is not Advisor.shared(AdvisorConfig(model="scripted:bullish"))
-    before = Advisor.shared(config)
+    assert Advisor(config) is Advisor(AdvisorConfig(model="scripted:trend"))
+    assert Advisor(config) is not Advisor(AdvisorConfig(model="scripted:bullish"))
+    before = Advisor(config)
     monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "elsewhere"))
-    assert Advisor.shared(config) is not before
-    Advisor.forget_shared()
-    assert Advisor.shared(config).config == config
+    assert Advisor(config) is not before
+    forget_answers()
+    assert Advisor(config).config == config
 
 
 def test_config_is_small_hashable_and_picklable(tmp_path: Path) -> None:

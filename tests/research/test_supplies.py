@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bt_llm import AdvisorConfig, Gate
-from bt_llm.advice import Advisor
+from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache._misses import VerdictMiss
 from bt_llm.exceptions import PackError
 from bt_llm.gates import AlwaysOpen
@@ -24,24 +24,22 @@ REPLAYED = dataclasses.replace(ASKED, cache_mode="replay", cache_dir="/a/folder/
 @pytest.fixture
 def supplies(tmp_path: Path) -> Supplies:
     """What a worker gets: twelve cells, of a cache folder that it does not see."""
-    Advisor.forget_shared()
+    forget_answers()
     config = dataclasses.replace(ASKED, cache_dir=REPLAYED.cache_dir)
     Advisor.share(
         Advisor(config, cache=Advisor(dataclasses.replace(ASKED, cache_dir=tmp_path / "here")).cache)
     )
-    Advisor.shared(config).raw_cells(range(12))
+    Advisor(config).raw_cells(range(12))
     made = pickle.loads(pickle.dumps(Supplies.of([config])))
-    Advisor.forget_shared()
+    forget_answers()
     return made
 
 
 def test_a_worker_answers_from_the_pack_alone(supplies: Supplies) -> None:
     supplies.settle({"gate": Gate(advisor=REPLAYED)})
     expected = Advisor(dataclasses.replace(ASKED, cache_mode="off")).raw_cells(range(12))
-    assert Advisor.shared(REPLAYED).raw_cells(range(12)) == expected
-    assert all(
-        verdict.model == "scripted:random" for verdict in Advisor.shared(REPLAYED).raw_cells(range(12))
-    )
+    assert Advisor(REPLAYED).raw_cells(range(12)) == expected
+    assert all(verdict.model == "scripted:random" for verdict in Advisor(REPLAYED).raw_cells(range(12)))
 
 
 def test_every_calibration_is_served_from_the_same_raw_verdicts(supplies: Supplies) -> None:
@@ -49,7 +47,7 @@ def test_every_calibration_is_served_from_the_same_raw_verdicts(supplies: Suppli
     prior = mean_prior(raw)
     trained = dataclasses.replace(REPLAYED, calibration=prior)
     supplies.settle({"gate": Gate(advisor=trained)})
-    assert Advisor.shared(trained).advise_cells([3]) == [calibrated(raw[3], prior)]
+    assert Advisor(trained).advise_cells([3]) == [calibrated(raw[3], prior)]
 
 
 def test_what_is_not_in_the_pack_is_a_miss_that_says_so(supplies: Supplies) -> None:
@@ -57,19 +55,19 @@ def test_what_is_not_in_the_pack_is_a_miss_that_says_so(supplies: Supplies) -> N
     with pytest.raises(
         VerdictMiss, match=r"not stored in the pack that was sent(.|\n)*The nearest stored one"
     ):
-        Advisor.shared(REPLAYED).raw_cells([50])
+        Advisor(REPLAYED).raw_cells([50])
 
 
 def test_another_search_on_the_same_worker_brings_its_own(supplies: Supplies) -> None:
     gate = {"gate": Gate(advisor=REPLAYED)}
     supplies.settle(gate)
-    first = Advisor.shared(REPLAYED)
+    first = Advisor(REPLAYED)
     supplies.settle(gate)
-    assert Advisor.shared(REPLAYED) is first
+    assert Advisor(REPLAYED) is first
     _, identity, template = supplies.advisors[0]
     renamed = (supplies.advisors[0][0], dataclasses.replace(identity, name="other"), template)
     dataclasses.replace(supplies, advisors=(renamed,)).settle(gate)
-    assert Advisor.shared(REPLAYED).identity.name == "other"
+    assert Advisor(REPLAYED).identity.name == "other"
 
 
 def test_a_pack_that_was_altered_is_refused(supplies: Supplies) -> None:

@@ -81,12 +81,10 @@ class Desk:
                 wanted[asked] = wanted.get(asked, False) or grid
         for asked, grid in wanted.items():
             config, _ = asked
-            advisor = Advisor.shared(config)
-            advisor.on_progress = self._on_prompts
+            advisor = Advisor(config)
             cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
-            advisor.raw_cells(cells)
+            advisor.raw_cells(cells, on_progress=self._on_prompts)
             self._known[asked] = cells
-            advisor.on_progress = None
             advisor.close()
 
     def supplies(self) -> Supplies:
@@ -100,7 +98,7 @@ class Desk:
         asked = self._asked(gate)
         if (asked, window) not in self._priors:
             cells = self._window_cells(asked, window)
-            verdicts = Advisor.shared(asked[0]).raw_cells(cells[cells >= 0].tolist())
+            verdicts = Advisor(asked[0]).raw_cells(cells[cells >= 0].tolist())
             self._priors[asked, window] = mean_prior(verdicts)
         return self._priors[asked, window]
 
@@ -121,7 +119,7 @@ class Desk:
         """
         if not isinstance(gate, Gate) or (cells := self._known.get(self._asked(gate))) is None:
             return None
-        advisor = Advisor.shared(self._replaying(gate.advisor))
+        advisor = Advisor(self._replaying(gate.advisor))
         return advisor.identity, Policy.of(advisor, cells)
 
     def _asked(self, gate: Gate) -> Asked:

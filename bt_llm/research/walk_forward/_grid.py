@@ -251,7 +251,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, AdvisorConfig):
         return _plain_advisor(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
         return {"type": _name(type(value)), "fields": fields}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
@@ -268,7 +268,7 @@ def _plain(value: Any) -> Any:
 
 
 def _plain_advisor(config: AdvisorConfig) -> dict[str, Any]:
-    advisor = Advisor.shared(config)
+    advisor = Advisor(config)
     return {
         "model": advisor.identity.sha256,
         "chat_template": advisor.identity.chat_template_sha256,
@@ -276,7 +276,7 @@ def _plain_advisor(config: AdvisorConfig) -> dict[str, Any]:
         "state_space": _plain(config.state_space),
         "reader": config.reader,
         "calibration": _plain(config.calibration),
-        "numerics": config.numerics,
+        "numerics": advisor.numerics,
         **({"identify": config.identify} if config.identify else {}),  # without it, as in older ledgers
     }
 

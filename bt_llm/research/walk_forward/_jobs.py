@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,5 +75,4 @@ def run_jobs(
 
 
 def _run(job: Job, supplies: Supplies) -> tuple[str, TrialOutcome]:
-    supplies.settle(job.params)
-    return job.run()
+    return dataclasses.replace(job, params=supplies.settled(job.params)).run()

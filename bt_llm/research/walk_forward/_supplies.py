@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bt_llm
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import Advisor, AdvisorConfig, Supplied
 from bt_llm.cache import CacheMode, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
 from bt_llm.gates import Gate
@@ -33,12 +32,13 @@ class Supplies:
     pack : bytes
         The verdicts, as a compressed pack; see `bt_llm.cache`.
     advisors : tuple
-        Of each configuration that was asked: itself, without a calibration; who answers; the prompt's words.
+        Of each configuration that was asked: itself, without a calibration; who answers; the prompt's words;
+        what computed the answers beside a processor.
     """
 
     version: str
     pack: bytes
-    advisors: tuple[tuple[AdvisorConfig, ModelIdentity, PromptTemplate], ...]
+    advisors: tuple[tuple[AdvisorConfig, ModelIdentity, PromptTemplate, str], ...]
 
     @classmethod
     def of(cls, configs: Iterable[AdvisorConfig]) -> Supplies:
@@ -47,21 +47,21 @@ class Supplies:
         Parameters
         ----------
         configs : iterable of AdvisorConfig
-            Of `Advisor.shared`.
+            Those that were asked.
         """
         records: dict[str, Record] = {}
         advisors = []
         for config in configs:
-            advisor = Advisor.shared(config)
+            advisor = Advisor(config)
             records |= {record.key: record for record in advisor.records()}
-            advisors.append((_asked(config), advisor.identity, advisor.template))
+            advisors.append((_asked(config), advisor.identity, advisor.template, advisor.device))
         pack = Pack(records=tuple(records.values()))
         return cls(
             version=bt_llm.__version__, pack=zlib.compress(pack.text.encode()), advisors=tuple(advisors)
         )
 
-    def settle(self, params: Mapping[str, Any]) -> None:
-        """Have the gate of a strategy's parameters answered from here, in this process.
+    def settled(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a strategy's parameters with a gate that is answered from here.
 
         Raises
         ------
@@ -76,29 +76,20 @@ class Supplies:
                 f"version on both"
             )
         gate = params.get("gate")
-        if isinstance(gate, Gate):
-            self._settle(gate.advisor)
-
-    def _settle(self, config: AdvisorConfig) -> None:
-        with _settling:
-            before = _settled.get(config)
-            if before is not None and before[0] == self:
-                Advisor.share(before[1])
-                return
-            for asked, identity, template in self.advisors:
-                if asked == _asked(config):
-                    cache = _unpacked(self.pack)
-                    advisor = Advisor(config, cache=cache, identity=identity, template=template)
-                    Advisor.share(advisor)
-                    _settled[config] = self, advisor
-
-
-_settled: dict[AdvisorConfig, tuple[Supplies, Advisor]] = {}
-_settling = threading.Lock()  # a Dask worker may have several threads
+        if not isinstance(gate, Gate):
+            return dict(params)
+        for asked, identity, template, device in self.advisors:
+            if asked == _asked(gate.advisor):
+                supplied = Supplied(
+                    identity=identity, template=template, cache=_unpacked(self.pack), device=device
+                )
+                advisor = dataclasses.replace(gate.advisor, supplied=supplied)
+                return {**params, "gate": dataclasses.replace(gate, advisor=advisor)}
+        return dict(params)
 
 
 def _asked(config: AdvisorConfig) -> AdvisorConfig:
-    return dataclasses.replace(config, calibration="none", cache_mode=CacheMode.REPLAY)
+    return dataclasses.replace(config, calibration="none", cache_mode=CacheMode.REPLAY, manager=None)
 
 
 @functools.lru_cache(maxsize=4)
