@@ -131,6 +131,8 @@ class Advisor(Asker[Verdict]):
     'BULLISH'
     """
 
+    config: AdvisorConfig
+
     def __init__(
         self,
         config: AdvisorConfig,
@@ -140,7 +142,6 @@ class Advisor(Asker[Verdict]):
         template: PromptTemplate | None = None,
     ) -> None:
         super().__init__(config, backend=backend, cache=cache)
-        self.config = config
         self.space = config.state_space
         if template is None:
             supplied = config.supplied
@@ -149,10 +150,6 @@ class Advisor(Asker[Verdict]):
         self._own: dict[int, Verdict] = {}  # raw, of a backend that nobody else has
         self._verdicts: dict[int, Verdict] = {}
         self._fresh: set[int] = set()  # cells that this advisor has asked the model about
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the configuration: what is loaded and remembered stays in its process."""
-        return Advisor, (self.config,)
 
     @property
     def numerics(self) -> str:

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import os
 import threading
 import time
@@ -135,10 +136,8 @@ class AskerConfig:
             return self
         return dataclasses.replace(self, model=None, manager=manager)
 
-    def find_manager(self) -> ModelManager:
-        """Return the manager: its own, or the one of this process for what it describes."""
-        if self.manager is not None:
-            return self.manager
+    def described_manager(self) -> ModelManager:
+        """Return the one manager of this process for what the configuration describes."""
         config = ModelConfig(n_threads=self.n_threads, n_gpu_layers=self.n_gpu_layers)
         return ModelManager.described(
             str(self.model),
@@ -245,6 +244,8 @@ class Asker(abc.ABC, Generic[A]):
         Instead of the one that `config` names.
     """
 
+    config: AskerConfig
+
     def __init__(
         self,
         config: AskerConfig,
@@ -253,13 +254,22 @@ class Asker(abc.ABC, Generic[A]):
         cache: VerdictCache | None = None,
     ) -> None:
         self.cache = self._chosen_cache(config, cache)
-        self._asked_config = config
+        self.config = config
         self._brought_cache = cache is not None or config.supplied is not None
-        self._manager = backend if isinstance(backend, ModelManager) else None
+        self._manager = backend if isinstance(backend, ModelManager) else config.manager
+        self._is_managed = self._manager is not None  # by somebody who decides when a run ends
         self._backend = None if isinstance(backend, ModelManager) else backend
         self._who: Answerer | None = None
         self._has_answered = False
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the configuration: what is loaded and remembered stays in its process."""
+        return functools.partial(type(self), **self._settings()), (self.config,)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the keyword arguments of this class that its configuration does not have."""
+        return {}
 
     @staticmethod
     def _chosen_cache(config: AskerConfig, cache: VerdictCache | None) -> VerdictCache:
@@ -289,16 +299,16 @@ class Asker(abc.ABC, Generic[A]):
     @property
     def manager(self) -> ModelManager | None:
         """Whose model is asked; None where a backend was given."""
-        if self._manager is None and self._backend is None and self._asked_config.supplied is None:
-            self._manager = self._asked_config.find_manager()
+        if self._manager is None and self._backend is None and self.config.supplied is None:
+            self._manager = self.config.described_manager()
         return self._manager
 
     @property
     def identity(self) -> ModelIdentity:
         """Who answers; in replay, without a model file, as the cache knows it."""
         with self._lock:
-            if self._asked_config.supplied is not None:
-                return self._asked_config.supplied.identity
+            if self.config.supplied is not None:
+                return self.config.supplied.identity
             if self._backend is not None:
                 return self._backend.identity
             return self._current().identity
@@ -306,8 +316,8 @@ class Asker(abc.ABC, Generic[A]):
     @property
     def device(self) -> str:
         """What computes beside the processor; see `ModelKind.device`."""
-        if self._asked_config.supplied is not None:
-            return self._asked_config.supplied.device
+        if self.config.supplied is not None:
+            return self.config.supplied.device
         if self._backend is not None:
             return ""
         return self._current().model.device(self._found_manager().config.n_gpu_layers)
@@ -318,29 +328,29 @@ class Asker(abc.ABC, Generic[A]):
         return manager
 
     def _current(self) -> Answerer:
-        """Return who answers: in a run, whoever has answered before."""
+        """Return who answers; not another one than has answered before, unless its manager was unloaded."""
         manager = self._found_manager()
-        if self._who is None or not manager.stands(self._who):
-            before, self._who = self._who, manager.look_up(self.cache, replay=self._replays)
-            if before is not None and before.identity != self._who.identity:
-                if self._has_answered and before.run == self._who.run:
-                    new, self._who = self._who, before
-                    raise ModelError(
-                        f"{before.identity.name} has answered earlier in this run, and {new.identity.name} "
-                        "has taken over from it since: answers of two models are never mixed; run again"
-                    )
-                self._forget()
-            self._has_answered = self._has_answered and before == self._who
-        return self._who
-
-    @property
-    def _replays(self) -> bool:
-        return self.cache.mode is CacheMode.REPLAY
+        before = self._who
+        if before is not None and manager.stands(before):
+            return before
+        if before is None and not self._is_managed:
+            manager.begin_run()
+        new = manager.look_up(self.cache, replay=self.cache.mode is CacheMode.REPLAY)
+        if before is not None and before.identity != new.identity:
+            if self._has_answered and (before.run == new.run or not self._is_managed):
+                raise ModelError(
+                    f"{before.identity.name} has answered earlier in this run, and {new.identity.name} "
+                    "has taken over from it since: answers of two models are never mixed; run again"
+                )
+            self._has_answered = False
+            self._forget()
+        self._who = new
+        return new
 
     def _answering(self, work: Callable[[], T]) -> T:
         """Return what work comes to, with one model from its first question to its last."""
         with self._lock:
-            if self._backend is not None or self._asked_config.supplied is not None:
+            if self._backend is not None or self.config.supplied is not None:
                 return work()
             manager = self._found_manager()
             while True:
@@ -348,6 +358,8 @@ class Asker(abc.ABC, Generic[A]):
                 try:
                     result = work()
                 except _REPLACEABLE as error:
+                    if self._has_answered:
+                        manager.settle(who)
                     manager.fall_back(who.place, error)  # which raises it where there is nobody else
                     continue
                 manager.settle(who)

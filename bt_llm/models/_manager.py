@@ -85,7 +85,7 @@ class Answerer:
     place : int
         0 for the manager's model, 1 for its first fallback, and so on.
     run : int
-        The manager's run in which it was found; `ModelManager.unload_model` begins another one.
+        The manager's run in which it was found; see `ModelManager.begin_run`.
     """
 
     model: ModelKind
@@ -244,7 +244,7 @@ class ModelManager:
         self._config = dataclasses.replace(config or ModelConfig(), model_path=model_path)
         self._models: dict[int, ModelKind] = {}
         self._backend: Backend | None = None
-        self._opened = ""  # the SHA-256 of what it was opened as, empty if that was not asked
+        self._opened: ModelKind | None = None
         self._place, self._errors = 0, list[ModelError]()
         self._run, self._settled = 0, False
         self._watch = _Watch(self)
@@ -416,6 +416,12 @@ class ModelManager:
                 except (ModelNotFoundError, ModelFileError) as error:
                     self.fall_back(place, error)
 
+    def begin_run(self) -> None:
+        """Decide anew who answers; what is in memory stays there."""
+        with self._lock:
+            self._place, self._errors = 0, []
+            self._run, self._settled = self._run + 1, False
+
     def stands(self, who: Answerer) -> bool:
         """Return whether a model still is the one that answers."""
         return (self._place, self._run) == (who.place, who.run)
@@ -433,9 +439,21 @@ class ModelManager:
             usage.answered = (*usage.answered, name)
 
     def backend(self, who: Answerer) -> Backend:
-        """Return what can be asked, not loaded until it is."""
+        """Return what can be asked, not loaded until it is.
+
+        Raises
+        ------
+        ModelFileError
+            If what has the name now is not who was found.
+        """
         with self._lock:
-            return self._open(who.model, who.identity.sha256)
+            backend = self._open(who.model)
+            if backend.identity.sha256 != who.identity.sha256:
+                raise ModelFileError(
+                    f"{who.model.name} was replaced in the middle of a run: it is "
+                    f"{backend.identity.sha256[:12]} now and was {who.identity.sha256[:12]}; run again"
+                )
+            return backend
 
     def _model(self, place: int) -> ModelKind:
         if place not in self._models:
@@ -443,16 +461,20 @@ class ModelManager:
             self._models[place] = kind_of(os.fspath(names[place]))
         return self._models[place]
 
-    def _open(self, model: ModelKind, sha256: str = "") -> Backend:
+    def _open(self, model: ModelKind) -> Backend:
         """Return the backend of a model, another one if its file has changed since it was opened."""
-        if self._backend is not None and sha256 and self._opened not in ("", sha256):
+        if self._opened is not model:
             self._drop()
+        if self._backend is not None:
+            try:
+                model.recognise(self._backend)
+            except ModelFileError:
+                self._drop()
         if self._backend is None:
             self._backend = model.open(dataclasses.replace(self._config, model_path=model.name))
-        if sha256 and not self._opened:
-            self._opened = self._backend.identity.sha256
-        if isinstance(self._backend, LlamaModel):
-            self._backend.keeper = self._keeper
+            self._opened = model
+            if isinstance(self._backend, LlamaModel):
+                self._backend.keeper = self._keeper
         return self._backend
 
     def fall_back(self, place: int, error: ModelError) -> None:
@@ -499,15 +521,14 @@ class ModelManager:
         with self._lock:
             self._watch.stop()
             self._drop()
-            self._place, self._errors = 0, []
-            self._run, self._settled = self._run + 1, False
+            self.begin_run()
 
     def _drop(self) -> None:
         if isinstance(self._backend, LlamaModel):
             self._backend.unload_model()
         elif self._backend is not None:
             self._backend.close()
-        self._backend, self._opened = None, ""
+        self._backend = self._opened = None
 
     def _tend(self) -> float | None:
         """Take an idle model out of memory if it is time; return the seconds until the next look, if any."""

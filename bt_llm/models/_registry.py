@@ -153,6 +153,16 @@ class ModelKind(abc.ABC):
         """
         return self.open(ModelConfig()).identity
 
+    def recognise(self, backend: Backend) -> None:
+        """Have a backend that was opened before know what `identify` has found out since.
+
+        Raises
+        ------
+        ModelFileError
+            If what it has loaded is another thing: it is opened again then.
+        """
+        return
+
     def recall(self, known: KnownModels) -> ModelIdentity | None:
         """Return who answers, as far as that is known without asking anybody."""
         try:
@@ -216,8 +226,9 @@ def _offered() -> dict[str, EntryPoint]:
     """Return the kinds that this package and others come with, by name; none is loaded."""
     found = {point.name: point for point in _BUILT_IN}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        if found.setdefault(point.name, point).value != point.value:
-            _log.warning("kind %r of models: %s is left out, %s has it", point.name, point.value, found)
+        first = found.setdefault(point.name, point)
+        if first.value != point.value:
+            _log.warning("kind %r of models is %s; %s is left out", point.name, first.value, point.value)
     return found
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import weakref
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -145,11 +146,19 @@ def test_the_documented_use(smollm2_path):
 # The life of a model, with one that takes no memory
 
 
-class Weights:
-    """What stands for llama.cpp's object."""
+class Writer:
+    """What stands for a model in memory."""
 
-    def __init__(self, path):
-        self.path, self.closed = path, False
+    def __init__(self, fleet, path):
+        self.fleet, self.path, self.closed = fleet, path, False
+        self.weights = SimpleNamespace(repack=False, stamp=None)
+
+    def write(self, text, sampling, stop, deadline):
+        self.fleet.began.set()
+        assert self.fleet.door.wait(60)
+        assert not self.closed, "unloaded while it answers"
+        self.fleet.during()
+        return f"{self.path}: {text}"
 
     def close(self):
         assert not self.closed
@@ -164,27 +173,21 @@ class Fleet:
         self.door = threading.Event()
         self.door.set()
         self.began = threading.Event()
-        monkeypatch.setattr(LlamaModel, "_open", lambda model: self.open(model))
-        monkeypatch.setattr(LlamaModel, "_complete", lambda model, text, overrides: self.answer(model, text))
+        self.during = lambda: None
+        monkeypatch.setattr(LlamaModel, "_make_writer", lambda model: self.open(model))
         monkeypatch.setattr(memory, "total_memory_mb", lambda: 10_000.0)
         monkeypatch.setattr(memory, "available_memory_mb", lambda: self.free_mb)
         self.free_mb = 6_000.0
 
     def open(self, model):
         path = str(model.config.model_path)
+        model.keeper.before_load()
         self.loaded.append(path)
         if path in self.errors:
             raise self.errors[path]
-        self.opened.append(Weights(path))
-        model._facts = object()
+        self.opened.append(Writer(self, path))
+        model.keeper.after_load(0.5)
         return self.opened[-1]
-
-    def answer(self, model, text):
-        weights, _ = model._loaded()
-        self.began.set()
-        assert self.door.wait(60)
-        assert not weights.closed, "unloaded while it answers"
-        return f"{weights.path}: {text}"
 
 
 class Clock:
@@ -326,17 +329,17 @@ def test_a_model_that_answers_is_not_idle_and_unloading_it_waits(fleet, clock):
     assert fleet.opened[0].closed
 
 
-def test_the_end_of_an_answer_begins_the_idle_time_an_error_too(fleet, clock, monkeypatch):
+def test_the_end_of_an_answer_begins_the_idle_time_an_error_too(fleet, clock):
     manager = managed(clock, idle_seconds=300, max_memory_percent=None)
     model = manager.get_model()
 
-    def late(model, text, overrides):
+    def late():
         clock.now += 500
         raise GenerationTimeout("over")
 
-    monkeypatch.setattr(LlamaModel, "_complete", late)
+    fleet.during = late
     with pytest.raises(GenerationTimeout):
-        model.generate("a")
+        model.generate("a", timeout_s=1)
     assert manager._tend() == 300
 
 
@@ -402,7 +405,8 @@ def test_the_next_model_is_taken_logged_and_named(fleet, clock, caplog):
     assert (manager.loaded_path, model.config.model_path, model.config.n_ctx) == ("small", "small", 2048)
     assert model.generate("a") == "small: a"
     assert [record.message for record in caplog.records] == [
-        "3b needs 9,000 MB; no model '1b'; using the fallback small"
+        "3b needs 9,000 MB; using the fallback 1b",
+        "no model '1b'; using the fallback small",
     ]
     assert manager.get_model() is model, "the first one is not tried at every call"
     assert fleet.loaded == ["3b", "1b", "small"]
@@ -428,7 +432,7 @@ def test_if_no_fallback_loads_every_reason_is_given(fleet, clock, caplog):
         "1b": ModelNotFoundError("no model '1b'"),
     }
     manager = managed(clock, fallback_paths=["1b"])
-    message = "none of 2 models loads: 3b needs 9,000 MB; no model '1b'"
+    message = "none of 2 models can be used: 3b needs 9,000 MB; no model '1b'"
     with pytest.raises(InsufficientMemoryError, match=message):
         manager.get_model()
     assert manager.load_model() is False

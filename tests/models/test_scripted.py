@@ -37,7 +37,17 @@ def test_two_scripts_are_two_models() -> None:
     assert len(hashes) == len(SCRIPTS) + 1
 
 
-@pytest.mark.parametrize("name", ["scripted:trand", "scripted:trend:3", "scripted:random:x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scripted",
+        "scripted_trend",
+        "scriptedfoo:trend",
+        "scripted:trand",
+        "scripted:trend:3",
+        "scripted:random:x",
+    ],
+)
 def test_unknown_scripts_list_the_known(name: str) -> None:
     with pytest.raises(ConfigError, match=r"\['bullish', 'contrarian', 'random', 'trend'\]"):
         ScriptedBackend.named(name)

@@ -145,6 +145,7 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
         If the template cannot be used.
     """
 
+    config: AnalystConfig
     result: ClassVar[type[Any]]
     fields: ClassVar[Mapping[str, Field]]
     template_name: ClassVar[str]
@@ -161,7 +162,6 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
                 "a ModelManager or a Backend"
             )
         super().__init__(config, backend=backend, cache=cache)
-        self.config = config
         supplied = config.supplied
         self.template: AnalystTemplate = (
             supplied.template

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bt_llm.exceptions import ModelError, ModelNotFoundError
-from bt_llm.models._base import ModelIdentity, Prompt
+from bt_llm.models._base import Backend, ModelIdentity, Prompt
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._cost import Cost, Rates
 from bt_llm.models._files import FileStamp, file_stamp, find_model
@@ -56,6 +56,11 @@ class FileModel(ModelKind):
     def open(self, config: ModelConfig) -> LlamaModel:
         """Return the model, not loaded; the file must then be the one that was identified, if one was."""
         return LlamaModel(config, file=self._file)
+
+    def recognise(self, backend: Backend) -> None:
+        """Have a model know the file that was identified; a ModelFileError if it has loaded another one."""
+        if self._file is not None and isinstance(backend, LlamaModel):
+            backend.recognise(self._file)
 
     def identify(self, known: KnownModels, *, replay: bool = False) -> ModelIdentity:
         """Return the identity of the file; its hash is remembered with its stamp, and taken once."""

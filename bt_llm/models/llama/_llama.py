@@ -409,11 +409,16 @@ class LlamaModel:
         """Who answers. Hashes the file, unless that was done before."""
         with self.lock:
             if self._file is None:
-                file = IdentifiedFile.of(self.path)
-                if (weights := self._in_use()) is not None:
-                    file.check(weights.stamp)
-                self._file = file
+                self.recognise(IdentifiedFile.of(self.path))
+            assert self._file is not None
             return self._file.identity
+
+    def recognise(self, file: IdentifiedFile) -> None:
+        """Take a file that was hashed for the model's; a ModelFileError if another one is loaded."""
+        with self.lock:
+            if (weights := self._in_use()) is not None:
+                file.check(weights.stamp)
+            self._file = file
 
     @property
     def provenance(self) -> Mapping[str, Any]:

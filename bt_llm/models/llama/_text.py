@@ -107,7 +107,7 @@ class TextWriter:
     def _prepared(self) -> Context:
         if self._context is None:
             shape = ContextShape(n_seq=1, n_ctx_seq=self.n_ctx, n_batch=_N_BATCH, n_outputs=1)
-            self._context = Context(self.weights, shape, numerics="fast", n_threads=self._n_threads)
+            self._context = Context(self.weights, shape, numerics="canonical", n_threads=self._n_threads)
         return self._context
 
     def _decode(self, context: Context, tokens: Sequence[int], start: int, deadline: float | None) -> None:
