@@ -15,6 +15,7 @@ from bt_llm.advice import Usage
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AttachedGate, attached_gates
 from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
+from bt_llm.models import ModelManager
 
 __all__ = ["LLMAnalyzer"]
 
@@ -74,6 +75,10 @@ class LLMAnalyzer(bt.Analyzer):
         failed; of every `LLMAdvice`, added up.
     ``distinct``, ``cache_hits``, ``model_calls``, ``model_seconds``, ``tokens``
         Distinct cells, and what answering cost; see `bt_llm.advice.Usage`.
+    ``answered_by``, ``loads``, ``unloads``, ``load_seconds``, ``peak_memory_mb``
+        Names of the models that gave the verdicts, a fallback's if it came to that; how often in the run the
+        managers of these models loaded and unloaded weights, for whoever asked; the wall time of the loads;
+        and the most memory that this process has had with a model in it, 0 where no local one was needed.
     ``verdicts``
         Bars by what they show, an earlier answer included: ``bullish``, ``neutral``, ``bearish``,
         ``invalid``, and ``not_asked`` for those without an answer, the warm-up included; they sum to
@@ -106,6 +111,7 @@ class LLMAnalyzer(bt.Analyzer):
             raise ConfigError(f"horizon={self.p.horizon!r}: expected a whole number of bars, at least 1")
         require_bars(self.strategy)
         self._histories = [_History(advice) for advice in find_advice(self.strategy)]
+        self._before = {manager: manager.usage for manager in _managers(self._histories)}
 
     def next(self) -> None:
         """Record the bar; Backtrader calls this during the warm-up too."""
@@ -123,7 +129,7 @@ class LLMAnalyzer(bt.Analyzer):
                 [history for history in self._histories if history.advice.data is data],
                 [gate for gate in gates if gate.data is data],
             )
-        self._histories = []
+        self._histories, self._before = [], {}
 
     def _name(self, data: Any) -> str:
         """Return the data's name, made unique by its place among the strategy's datas."""
@@ -133,6 +139,18 @@ class LLMAnalyzer(bt.Analyzer):
             return str(name)
         place = next((i for i, other in enumerate(datas) if other is data), len(self.rets["datas"]))
         return f"{name or 'data'}{place}"
+
+    def _models(self, histories: Sequence[_History]) -> dict[str, Any]:
+        """Return who answered, and what their managers did in the run."""
+        names = {history.advice.advisor.answered_by for history in histories}
+        done = [manager.usage.since(self._before[manager]) for manager in _managers(histories)]
+        return {
+            "answered_by": sorted(names - {""}),
+            "loads": sum(usage.loads for usage in done),
+            "unloads": sum(usage.unloads for usage in done),
+            "load_seconds": sum(usage.load_seconds for usage in done),
+            "peak_memory_mb": max((usage.peak_memory_mb for usage in done), default=0.0),
+        }
 
     def _analysis(self, histories: Sequence[_History], gates: Sequence[AttachedGate]) -> dict[str, Any]:
         advices = [history.advice for history in histories]
@@ -150,6 +168,7 @@ class LLMAnalyzer(bt.Analyzer):
             "model_calls": usage.model_calls,
             "model_seconds": usage.model_seconds,
             "tokens": usage.tokens,
+            **self._models(histories),
             "verdicts": _counts(series),
             "horizon": self.p.horizon,
             "forward": _forward(series),
@@ -159,6 +178,11 @@ class LLMAnalyzer(bt.Analyzer):
                 "missing": sum(gate.missing for gate in gates),
             },
         }
+
+
+def _managers(histories: Sequence[_History]) -> list[ModelManager]:
+    found = [history.advice.advisor.manager for history in histories]
+    return list(dict.fromkeys(manager for manager in found if manager is not None))
 
 
 _EMPTY = _Series(np.empty(0), np.empty(0), np.empty(0))

@@ -314,6 +314,11 @@ class Asker(abc.ABC, Generic[A]):
             return self._current().identity
 
     @property
+    def answered_by(self) -> str:
+        """Name of the model that has answered, stored answers included; empty before."""
+        return self.identity.name if self._has_answered else ""
+
+    @property
     def device(self) -> str:
         """What computes beside the processor; see `ModelKind.device`."""
         if self.config.supplied is not None:
@@ -351,7 +356,8 @@ class Asker(abc.ABC, Generic[A]):
         """Return what work comes to, with one model from its first question to its last."""
         with self._lock:
             if self._backend is not None or self.config.supplied is not None:
-                return work()
+                result, self._has_answered = work(), True
+                return result
             manager = self._found_manager()
             while True:
                 who = self._current()
@@ -398,7 +404,7 @@ class Asker(abc.ABC, Generic[A]):
             usage.model_seconds += time.perf_counter() - started
             asked = questions[done : done + len(batch)]
             done += len(batch)
-            answered = [
+            answered: list[tuple[Question, A, Mapping[str, Any]]] = [
                 (question, reading[0], {**common, **reading[1]})
                 for question, reading in zip(asked, batch, strict=True)
                 if reading is not None

@@ -199,7 +199,8 @@ def _results(runs: dict[str, Any]) -> Table:
 
 def _advice(advice: dict[str, Any], model: str) -> Table:
     verdicts, gate = advice["verdicts"], advice["gate"]
-    table = Table(title=f"Advice of {model}", title_justify="left", show_header=False)
+    who = ", ".join(advice["answered_by"]) or model
+    table = Table(title=f"Advice of {who}", title_justify="left", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
     counts = ", ".join(f"{verdicts[name]} {name}" for name in ("bullish", "neutral", "bearish", "invalid"))
@@ -208,4 +209,7 @@ def _advice(advice: dict[str, Any], model: str) -> Table:
     table.add_row("entries", f"{gate['allowed']} allowed, {gate['blocked']} blocked")
     table.add_row("distinct prompts", f"{advice['distinct']} ({advice['cache_hits']} from the cache)")
     table.add_row("model calls", f"{advice['model_calls']} in {advice['model_seconds']:.1f} s")
+    if advice["loads"]:
+        memory = f"{advice['peak_memory_mb']:,.0f} MB at most"
+        table.add_row("model loads", f"{advice['loads']} in {advice['load_seconds']:.1f} s, {memory}")
     return table

@@ -6,6 +6,7 @@ from ._base import Numerics as Numerics
 from ._base import Progress as Progress
 from ._base import Prompt as Prompt
 from ._base import canonical_json as canonical_json
+from ._batches import batch_analyze as batch_analyze
 from ._catalogue import CATALOGUE as CATALOGUE
 from ._catalogue import DEFAULT_QUANTIZATION as DEFAULT_QUANTIZATION
 from ._catalogue import KnownFile as KnownFile
@@ -22,10 +23,9 @@ from ._files import list_models as list_models
 from ._files import models_folders as models_folders
 from ._gguf import ModelFacts as ModelFacts
 from ._gguf import read_facts as read_facts
+from ._keeping import ManagerUsage as ManagerUsage
 from ._manager import Answerer as Answerer
-from ._manager import ManagerUsage as ManagerUsage
 from ._manager import ModelManager as ModelManager
-from ._manager import batch_analyze as batch_analyze
 from ._manager import forget_managers as forget_managers
 from ._registry import KnownModels as KnownModels
 from ._registry import ModelKind as ModelKind
@@ -34,8 +34,8 @@ from ._registry import model_kinds as model_kinds
 from ._registry import register_model_kind as register_model_kind
 from ._scripted import ScriptedBackend as ScriptedBackend
 from ._throttle import LLMThrottler as LLMThrottler
+from .llama._files import identify as identify
 from .llama._llama import LlamaModel as LlamaModel
-from .llama._llama import identify as identify
 from .llama._llama import system_info as system_info
 from .llama._memory import available_memory_mb as available_memory_mb
 from .llama._memory import estimate_memory_mb as estimate_memory_mb

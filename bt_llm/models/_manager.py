@@ -1,4 +1,4 @@
-"""ModelManager: one model in memory for all who ask it. batch_analyze: many prompts."""
+"""ModelManager: one model in memory for all who ask it."""
 
 from __future__ import annotations
 
@@ -9,67 +9,31 @@ import math
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
-
-import psutil
+from typing import Any, Self
 
 from bt_llm.exceptions import (
     ConfigError,
-    InsufficientMemoryError,
     ModelError,
     ModelFileError,
     ModelNotFoundError,
 )
 from bt_llm.models._base import Backend, ModelIdentity
 from bt_llm.models._config import ModelConfig
+from bt_llm.models._keeping import ManagerUsage, ModelKeeper, ModelWatch, process_mb
 from bt_llm.models._registry import KnownModels, ModelKind, kind_of, model_kinds
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama._llama import LlamaModel
 from bt_llm.settings import is_number, plain
 
-__all__ = ["Answerer", "ManagerUsage", "ModelManager", "TextModel", "batch_analyze", "forget_managers"]
+__all__ = ["Answerer", "ModelManager", "forget_managers"]
 
 _log = logging.getLogger("bt_llm.manager")
 
 _LOOK_SECONDS = 5.0
 """Pause between two looks at the memory, and how long a model must have been idle to be taken out of it."""
-
-
-class TextModel(Protocol):
-    """Something that writes text after a prompt, as `LlamaModel` does."""
-
-    def generate(self, prompt: str, **overrides: Any) -> str:
-        """Return what the model writes."""
-        ...
-
-
-def batch_analyze(model: TextModel, prompts: Sequence[str], **overrides: Any) -> list[str]:
-    """Return the model's text after each prompt, in their order.
-
-    Parameters
-    ----------
-    model : TextModel
-        Such as a loaded `LlamaModel`.
-    prompts : sequence of str
-        Each is answered on its own: no answer depends on the others.
-    **overrides
-        As in `LlamaModel.generate`, for every prompt.
-
-    Examples
-    --------
-    >>> class Echo:
-    ...     def generate(self, prompt, **overrides):
-    ...         return prompt.upper()
-    >>> batch_analyze(Echo(), ["gold up", "oil down"])
-    ['GOLD UP', 'OIL DOWN']
-    """
-    if isinstance(prompts, str):
-        raise ConfigError("prompts: expected a list of texts, not one text")
-    return [model.generate(prompt, **overrides) for prompt in prompts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,77 +56,6 @@ class Answerer:
     identity: ModelIdentity
     place: int
     run: int
-
-
-@dataclass(slots=True)
-class ManagerUsage:
-    """What a manager has done so far.
-
-    Attributes
-    ----------
-    loads, unloads : int
-        How often weights came into memory, and were taken out.
-    load_seconds : float
-        Wall time of the loads.
-    peak_memory_mb : float
-        Most memory in MB that this process had after a load or an answer of a model in it; 0 before.
-    answered : tuple of str
-        Names of the models that answered, in order; stored answers count.
-    """
-
-    loads: int = 0
-    unloads: int = 0
-    load_seconds: float = 0.0
-    peak_memory_mb: float = 0.0
-    answered: tuple[str, ...] = ()
-
-    def since(self, before: ManagerUsage) -> ManagerUsage:
-        """Return what came after an earlier copy; the peak and the names stay."""
-        return dataclasses.replace(
-            self,
-            loads=self.loads - before.loads,
-            unloads=self.unloads - before.unloads,
-            load_seconds=self.load_seconds - before.load_seconds,
-        )
-
-
-class _Keeper:
-    """What a manager is told of its model; knows the manager's rules, and not the manager."""
-
-    def __init__(self, manager: ModelManager, watch: _Watch) -> None:
-        self.usage = ManagerUsage()
-        self.clock, self.last_used = manager._clock, manager._clock()
-        self._threshold_mb = manager.memory_threshold_mb
-        self._watch = watch
-
-    def before_load(self) -> None:
-        available = memory.available_memory_mb()
-        if available < self._threshold_mb:
-            raise InsufficientMemoryError(
-                f"{available:,.0f} MB of memory are available, and "
-                f"memory_threshold_mb={self._threshold_mb:g} must be: close other programs, "
-                "lower the threshold, or use a smaller model"
-            )
-
-    def after_load(self, seconds: float) -> None:
-        self.usage.loads += 1
-        self.usage.load_seconds += seconds
-        self.after_use()
-        self._watch.notice()
-
-    def after_use(self) -> None:
-        self.last_used = self.clock()
-        self.usage.peak_memory_mb = max(self.usage.peak_memory_mb, _process_mb())
-
-    def after_unload(self) -> None:
-        self.usage.unloads += 1
-
-    def idle_seconds(self) -> float:
-        return self.clock() - self.last_used
-
-
-def _process_mb() -> float:
-    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 class ModelManager:
@@ -247,8 +140,8 @@ class ModelManager:
         self._opened: ModelKind | None = None
         self._place, self._errors = 0, list[ModelError]()
         self._run, self._settled = 0, False
-        self._watch = _Watch(self)
-        self._keeper = _Keeper(self, self._watch)
+        self._watch = ModelWatch(self)
+        self._keeper = ModelKeeper(clock, self.memory_threshold_mb, self._watch)
 
     def __repr__(self) -> str:
         return f"ModelManager({os.fspath(self.model_path)!r})"
@@ -591,7 +484,7 @@ class ModelManager:
             "available_mb": available,
             "used_mb": used,
             "percent": 100.0 * used / total,
-            "process_mb": _process_mb(),
+            "process_mb": process_mb(),
         }
 
     def __enter__(self) -> Self:
@@ -632,50 +525,3 @@ def forget_managers() -> None:
         _managers.by_description.clear()
     for manager in managers:
         manager.unload_model()
-
-
-class _Watch:
-    """Looks after a manager's model from a thread that sleeps in between, and ends when there is none."""
-
-    def __init__(self, manager: ModelManager) -> None:
-        self._manager = weakref.ref(manager)
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._noticed = False
-        weakref.finalize(manager, self.stop).atexit = False
-
-    def notice(self) -> None:
-        """Begin to look after a model that has been loaded."""
-        manager = self._manager()
-        if manager is None or manager.idle_seconds is manager.max_memory_percent is None:
-            return
-        with self._lock:
-            self._noticed = True
-            if self._thread is None or not self._thread.is_alive():
-                self._ended = threading.Event()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._ended,), name="bt_llm model watch", daemon=True
-                )
-                self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread, without waiting for it."""
-        with self._lock:
-            self._thread = None
-            self._ended.set()
-
-    def _run(self, ended: threading.Event) -> None:
-        pause: float | None = 0.0
-        while not ended.wait(pause):
-            with self._lock:
-                self._noticed = False
-            manager = self._manager()
-            pause = manager._tend() if manager is not None else None
-            del manager  # or it would live as long as the pause lasts
-            if pause is None:
-                with self._lock:
-                    if not self._noticed:  # a model loaded since then is to be looked after
-                        self._thread = None if self._ended is ended else self._thread
-                        return
-                pause = 0.0

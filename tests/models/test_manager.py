@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import weakref
 from types import SimpleNamespace
 
+import backtrader as bt
+import numpy as np
 import psutil
 import pytest
 
+from bt_llm import LLMAdvice, LLMAnalyzer
+from bt_llm.advice import AdvisorConfig, MarketAnalystAgent
+from bt_llm.cache import VerdictCache
+from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -19,7 +29,8 @@ from bt_llm.exceptions import (
     ModelNotFoundError,
     ModelNotLoadedError,
 )
-from bt_llm.models import LlamaModel, ModelConfig, ModelManager, batch_analyze
+from bt_llm.feeds import FrameFeed
+from bt_llm.models import LlamaModel, ManagerUsage, ModelConfig, ModelManager, batch_analyze, forget_managers
 from bt_llm.models.llama import _memory as memory
 
 
@@ -441,6 +452,65 @@ def test_if_no_fallback_loads_every_reason_is_given(fleet, clock, caplog):
         managed(clock).get_model()
 
 
+def test_a_model_that_is_in_use_is_not_replaced(fleet, clock):
+    manager = managed(clock, fallback_paths=["1b"], idle_seconds=10)
+    model = manager.get_model()
+    clock.now += 10
+    manager._tend()
+    fleet.errors = {"3b": InsufficientMemoryError("3b needs 9,000 MB")}
+    with pytest.raises(InsufficientMemoryError, match="3b needs 9,000 MB"):
+        model.generate("a")
+    with pytest.raises(InsufficientMemoryError, match=r"9,000 MB\. 3b has answered earlier in this run"):
+        manager.get_model()
+    manager.unload_model()
+    assert manager.get_model().generate("a") == "1b: a", "another run"
+
+
+# What it has done, and its description
+
+
+def test_what_was_done_is_counted(fleet, clock):
+    manager = managed(clock, idle_seconds=10, max_memory_percent=None)
+    assert manager.usage == ManagerUsage()
+    manager.get_model().generate("a")
+    before = manager.usage
+    assert (before.loads, before.unloads, before.load_seconds, before.answered) == (1, 0, 0.5, ("3b",))
+    assert before.peak_memory_mb == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.2)
+    clock.now += 10
+    manager._tend()
+    manager.get_model()
+    manager.unload_model()
+    assert (manager.usage.loads, manager.usage.unloads) == (2, 2)
+    done = manager.usage.since(before)
+    assert (done.loads, done.unloads, done.load_seconds, done.answered) == (1, 2, 0.5, ("3b",))
+
+
+def test_numbers_of_numpy_are_numbers():
+    manager = ModelManager("3b", np.int64(512), max_memory_percent=np.float64(70), idle_seconds=np.float32(5))
+    assert (manager.memory_threshold_mb, manager.max_memory_percent, manager.idle_seconds) == (512, 70.0, 5.0)
+
+
+def test_a_manager_is_pickled_as_its_description_and_copied_as_itself(clock):
+    manager = managed(clock, fallback_paths=["1b"], idle_seconds=7, config=ModelConfig(n_ctx=512))
+    sent = pickle.dumps(manager)
+    assert len(sent) < 1000
+    one, two = pickle.loads(sent), pickle.loads(sent)
+    assert one is two, "one in a process"
+    assert (one.model_path, one.fallback_paths, one.idle_seconds, one.config.n_ctx) == ("3b", ("1b",), 7, 512)
+    assert copy.copy(manager) is copy.deepcopy(manager) is manager
+
+
+def test_two_names_of_one_file_are_one_description(smollm2_path):
+    one = ModelManager.described("smollm2", memory_threshold_mb=10)
+    assert ModelManager.described(smollm2_path, memory_threshold_mb=10) is one
+    assert ModelManager.described("smollm2", memory_threshold_mb=20) is not one
+    assert (
+        ModelManager.described("smollm2", memory_threshold_mb=10, config=ModelConfig(n_threads=1)) is not one
+    )
+    forget_managers()
+    assert ModelManager.described("smollm2", memory_threshold_mb=10) is not one
+
+
 # The thread that looks after it
 
 
@@ -530,3 +600,85 @@ def test_loading_and_unloading_leaks_no_memory(smollm2_path):
     span = f"{min(grown):+.1f} to {max(grown):+.1f}, at last {grown[-1]:+.1f}"
     logging.getLogger("test").info("RSS in MB over %d rounds: %.0f, then %s", rounds, warm, span)
     assert grown[-1] < 20, f"a model takes over 100 MB: {grown}"
+
+
+class Asking(bt.Strategy):
+    """Asks one manager in each way: an indicator, an analyst, and text of its own."""
+
+    params = (("manager", None), ("cache", None))
+
+    def __init__(self):
+        config = AdvisorConfig(manager=self.p.manager, cache_dir=self.p.cache, calibration="none")
+        self.advice = LLMAdvice(self.data, advisor=config)
+        self.analyst = MarketAnalystAgent(self.p.manager, cache=VerdictCache(self.p.cache))
+        self.said = []
+
+    def next(self):
+        if len(self) == 120:
+            self.said.append(self.p.manager.get_model().generate("The euro", max_tokens=2))
+            self.said.append(self.analyst.analyze({"vix": 14.0}).model)
+
+
+def asked(manager, cache, bars):
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(FrameFeed(dataname=bars))
+    cerebro.addstrategy(Asking, manager=manager, cache=cache)
+    cerebro.addanalyzer(LLMAnalyzer, _name="advice")
+    (strategy,) = cerebro.run()
+    return strategy, strategy.analyzers.advice.get_analysis()
+
+
+@pytest.mark.model
+def test_an_indicator_an_analyst_and_text_load_one_model_once(smollm2_path, clock, tmp_path):
+    bars = load_bars(shipped("eurusd_hourly.csv"))[:125]
+    settings = ModelConfig(n_threads=1, n_ctx=512)
+    manager = managed(
+        clock, tmp_path / "none.gguf", fallback_paths=[smollm2_path], idle_seconds=60, config=settings
+    )
+    strategy, found = asked(manager, tmp_path / "first", bars)
+    name = smollm2_path.stem
+    assert strategy.said[1] == name
+    assert (found["answered_by"], found["loads"], found["unloads"]) == ([name], 1, 0), "all by the fallback"
+    assert 0 < found["load_seconds"] < 60
+    assert 100 < found["peak_memory_mb"] < 4000
+    assert manager.usage.answered == (name, str(smollm2_path))
+
+    clock.now += 60
+    assert manager._tend() is None
+    assert not manager.is_loaded, "between two runs"
+    again, found = asked(manager, tmp_path / "second", bars)
+    assert (again.said, found["loads"], manager.usage.loads) == (strategy.said, 1, 2)
+    manager.unload_model()
+
+
+MEMORY = """
+import sys, tempfile
+from importlib import resources
+from pathlib import Path
+import psutil
+from bt_llm import AdvisorConfig, Gate, run_backtest
+from bt_llm.data import load_bars, shipped
+folder = Path(tempfile.mkdtemp(dir=sys.argv[1]))
+words = (resources.files("bt_llm.prompts") / "templates" / "market.toml").read_text("utf-8")
+bars = load_bars(shipped("eurusd_hourly.csv"))[:130]
+strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
+for number in range(3):
+    file = folder / f"{number}.toml"
+    file.write_text(words.replace("trading analyst", f"trading analyst number {number}"), "utf-8")
+    config = AdvisorConfig(model="smollm2", template=file, calibration="none", n_threads=1, cache_dir=folder)
+    found = run_backtest(strategy, bars, gate=Gate(advisor=config)).advice
+    print(found["model_calls"], found["loads"], psutil.Process().memory_info().rss / 2**20)
+"""
+
+
+@pytest.mark.model
+def test_three_templates_of_one_model_take_the_memory_of_one(tmp_path):
+    script = tmp_path / "three.py"
+    script.write_text(MEMORY)
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [int(row[1]) for row in rows] == [1, 0, 0]
+    assert all(int(row[0]) > 0 for row in rows)
+    first, *_, last = (float(row[2]) for row in rows)
+    assert last < 1.1 * first

@@ -119,7 +119,7 @@ def test_the_hash_of_a_file_is_remembered(
 ) -> None:
     first = kind_of(str(smollm2_path)).identify(VerdictCache(tmp_path))
     assert first.name == smollm2_path.stem
-    monkeypatch.setattr("bt_llm.models.llama._llama.hashed_file", None)
+    monkeypatch.setattr("bt_llm.models.llama._files.hashed_file", None)
     assert kind_of(str(smollm2_path)).identify(VerdictCache(tmp_path)) == first
 
 

@@ -15,7 +15,8 @@ from bt_llm.models._files import FileStamp, file_stamp, find_model
 from bt_llm.models._gguf import read_facts
 from bt_llm.models._registry import Capability, KnownModels, ModelKind, kinds_hint, stored_identity
 from bt_llm.models.llama._device import compute_device
-from bt_llm.models.llama._llama import IdentifiedFile, LlamaModel
+from bt_llm.models.llama._files import IdentifiedFile
+from bt_llm.models.llama._llama import LlamaModel
 from bt_llm.models.llama._memory import estimate_memory_mb
 
 __all__ = ["FileModel"]

@@ -18,16 +18,16 @@ from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
     ModelError,
-    ModelFileError,
     ModelNotLoadedError,
     PromptError,
 )
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
-from bt_llm.models._files import FileStamp, find_model, hashed_file
+from bt_llm.models._files import find_model
 from bt_llm.models._gguf import ModelFacts, read_facts
 from bt_llm.models.llama._device import compute_device
+from bt_llm.models.llama._files import IdentifiedFile
 from bt_llm.models.llama._generation import GrammarWriter, json_grammar
 from bt_llm.models.llama._memory import check_fits
 from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads, library
@@ -36,7 +36,7 @@ from bt_llm.models.llama._session import Session
 from bt_llm.models.llama._text import TextWriter
 from bt_llm.settings import is_number, plain
 
-__all__ = ["IdentifiedFile", "Keeper", "LlamaModel", "identify", "system_info"]
+__all__ = ["Keeper", "LlamaModel", "system_info"]
 
 _log = logging.getLogger("bt_llm.llama")
 
@@ -44,50 +44,6 @@ _SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "repeat_penalty", "s
 _OVERRIDES = (*_SAMPLING, "stop", "timeout_s")
 _KEEP_FREE_MB = 256.0
 """Left free by contexts for many prompts: these take fewer at a time where memory is short."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class IdentifiedFile:
-    """A GGUF whose bytes were hashed, and by what it will be known again."""
-
-    path: Path
-    stamp: FileStamp
-    identity: ModelIdentity
-
-    @classmethod
-    def of(cls, path: Path) -> IdentifiedFile:
-        """Read and hash a file; the identity is named after it."""
-        facts = read_facts(path)
-        sha256, stamp = hashed_file(path)
-        identity = ModelIdentity(
-            name=path.stem,
-            sha256=sha256,
-            chat_template=facts.chat_template,
-            bos_token=facts.bos_token,
-            eos_token=facts.eos_token,
-            details={
-                "title": facts.name,
-                "architecture": facts.architecture,
-                "parameters": facts.parameters,
-                "quantization": facts.quantization,
-                "n_ctx_train": facts.n_ctx_train,
-                "file_bytes": facts.file_bytes,
-            },
-        )
-        return cls(path, stamp, identity)
-
-    def check(self, stamp: FileStamp) -> None:
-        """Raise a ModelFileError if what was loaded is not what was hashed."""
-        if stamp != self.stamp:
-            raise ModelFileError(
-                f"{self.path} is not the file whose hash was taken any more: it was replaced or changed "
-                "meanwhile; run again to have its answers under its own hash"
-            )
-
-
-def identify(path: Path) -> ModelIdentity:
-    """Return a GGUF's identity, named after the file; this hashes the file, so keep the result."""
-    return IdentifiedFile.of(path).identity
 
 
 def system_info() -> str:
