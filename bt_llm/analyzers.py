@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bt_llm.advice import Usage
 from bt_llm.gates import AttachedGate, Questions, attached_gates
 from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
+from bt_llm.models import ModelManager
 from bt_llm.settings import whole
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
@@ -74,6 +75,10 @@ class LLMAnalyzer(bt.Analyzer):
         failed; of every `LLMAdvice`, added up.
     ``distinct``, ``cache_hits``, ``model_calls``, ``model_seconds``, ``tokens``
         Distinct cells, and what answering cost; see `bt_llm.advice.Usage`.
+    ``answered_by``, ``loads``, ``unloads``, ``load_seconds``, ``peak_memory_mb``
+        Names of the models that gave the verdicts, a fallback's if it came to that; how often in the run the
+        managers of these models loaded and unloaded weights, for whoever asked; the wall time of the loads;
+        and the most memory that this process has had with a model in it, 0 where no local one was needed.
     ``verdicts``
         Bars by what they show, an earlier answer included: by the names of the template's labels, which are
         ``bullish``, ``neutral`` and ``bearish`` by default, ``invalid``, and ``not_asked`` for those without
@@ -109,6 +114,7 @@ class LLMAnalyzer(bt.Analyzer):
         self._horizon = whole("horizon", self.p.horizon, 1, of=" of bars")
         require_bars(self.strategy)
         self._histories = [_History(advice) for advice in find_advice(self.strategy)]
+        self._before = {manager: manager.usage for manager in _managers(self._histories)}
 
     def next(self) -> None:
         """Record the bar; Backtrader calls this during the warm-up too."""
@@ -126,7 +132,7 @@ class LLMAnalyzer(bt.Analyzer):
                 [history for history in self._histories if history.advice.data is data],
                 [gate for gate in gates if gate.data is data],
             )
-        self._histories = []
+        self._histories, self._before = [], {}
 
     def _name(self, data: Any) -> str:
         """Return the data's name, made unique by its place among the strategy's datas."""
@@ -136,6 +142,18 @@ class LLMAnalyzer(bt.Analyzer):
             return str(name)
         place = next((i for i, other in enumerate(datas) if other is data), len(self.rets["datas"]))
         return f"{name or 'data'}{place}"
+
+    def _models(self, histories: Sequence[_History]) -> dict[str, Any]:
+        """Return who answered, and what their managers did in the run."""
+        names = {history.advice.advisor.answered_by for history in histories}
+        done = [manager.usage.since(self._before[manager]) for manager in _managers(histories)]
+        return {
+            "answered_by": sorted(names - {""}),
+            "loads": sum(usage.loads for usage in done),
+            "unloads": sum(usage.unloads for usage in done),
+            "load_seconds": sum(usage.load_seconds for usage in done),
+            "peak_memory_mb": max((usage.peak_memory_mb for usage in done), default=0.0),
+        }
 
     def _analysis(self, histories: Sequence[_History], gates: Sequence[AttachedGate]) -> dict[str, Any]:
         advices = [history.advice for history in histories]
@@ -155,6 +173,7 @@ class LLMAnalyzer(bt.Analyzer):
             "model_calls": usage.model_calls,
             "model_seconds": usage.model_seconds,
             "tokens": usage.tokens,
+            **self._models(histories),
             "verdicts": _counts(series, worths),
             "horizon": self._horizon,
             "forward": _forward(series, worths),
@@ -170,6 +189,11 @@ class LLMAnalyzer(bt.Analyzer):
 def _questions(gates: Sequence[AttachedGate]) -> dict[str, Any] | None:
     found = [asked for gate in gates if (asked := gate.questions()) is not None]
     return dataclasses.asdict(sum(found, Questions())) if found else None
+
+
+def _managers(histories: Sequence[_History]) -> list[ModelManager]:
+    found = [history.advice.advisor.manager for history in histories]
+    return list(dict.fromkeys(manager for manager in found if manager is not None))
 
 
 _EMPTY = _Series(np.empty(0, dtype=str), np.empty(0), np.empty(0))

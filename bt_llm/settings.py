@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from bt_llm.exceptions import ConfigError
 
-__all__ = ["number", "python_scalar", "whole"]
+__all__ = ["is_number", "make_plain", "number", "python_scalar", "whole"]
 
 
 def python_scalar(value: Any) -> Any:
@@ -99,3 +100,22 @@ def whole(name: str, value: Any, least: float = -math.inf, *, of: str = "") -> i
         return found
     more = "" if math.isinf(least) else f", {least:g} or more"
     raise ConfigError(f"{name}={value!r:.60}: expected a whole number{of}{more}")
+
+
+def make_plain(config: Any) -> None:
+    """Make the numpy scalars among the fields of a frozen dataclass plain; in its ``__post_init__``."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(config, field.name, value.item())
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a plain value is a finite number, and no flag.
+
+    Examples
+    --------
+    >>> is_number(3), is_number(True), is_number(math.inf), is_number("3")
+    (True, False, False, False)
+    """
+    return type(value) in (int, float) and math.isfinite(value)

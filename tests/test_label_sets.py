@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bt_llm import AdvisorConfig, Gate, Policy, PromptTemplate, VerdictCache, run_backtest
-from bt_llm.advice import Advisor
+from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import export_pack, import_pack, merge_packs
 from bt_llm.cli import app
 from bt_llm.exceptions import ConfigError, PackError, PromptError
@@ -143,7 +143,7 @@ def test_a_backtest_a_round_trip_and_a_replay_are_the_same(file: Path, tmp_path:
     assert sum(recorded.advice["verdicts"].values()) == len(BARS)
     assert recorded.advice["verdicts"]["invalid"] == 0
 
-    Advisor.forget_shared()
+    forget_answers()
     cache = VerdictCache()
     for record in cache.records():
         assert record.verdict.labels.names == labels.names
@@ -220,7 +220,7 @@ def test_a_manifest_reproduces_a_run_by_a_template_without_a_file(tmp_path: Path
     write_manifest(tmp_path / "run.json", study, strategy=strategy, data=bars)
     told = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["gate"]["advisor"]["template"]
     assert told["text"] == GRADES
-    Advisor.forget_shared()
+    forget_answers()
     again = reproduce(read_manifest(tmp_path / "run.json"))
     assert [str(difference) for difference in again.differences] == []
     assert again.identical

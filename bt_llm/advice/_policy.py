@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice._advisor import Advisor, Usage
+from bt_llm.advice._advisor import Advisor
+from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
 from bt_llm.statistics import cohens_kappa
 from bt_llm.verdicts import INVALID, Feature, LabelSet, StateSpace, Verdict

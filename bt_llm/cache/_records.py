@@ -36,6 +36,7 @@ READERS = ("logprobs", "json", "text")
 TEXT = "text"
 """The reader whose answer is a text, not a verdict."""
 
+_NUMERICS = re.compile(rf"({'|'.join(get_args(Numerics))})(:[a-z][a-z0-9_+-]*(:[0-9]+)?)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,8 +57,9 @@ class Question:
     sampling : mapping
         Settings of the reader, as JSON values; empty for ``logprobs``, and for the others what shapes
         the text: schema, length limit, seed.
-    numerics : {'canonical', 'fast'}
-        Which of llama.cpp's code paths computed it.
+    numerics : str
+        Which of llama.cpp's code paths computed it, ``canonical`` or ``fast``; and beside a processor what
+        else, such as ``canonical:cuda`` or ``fast:vulkan:20`` for 20 layers.
 
     Raises
     ------
@@ -78,7 +80,7 @@ class Question:
     labels                     their words are what is scored, and their order gives them meaning
     reader                     probabilities, generated JSON and plain text are different answers
     sampling                   a generated answer depends on its schema, length limit and seed
-    numerics                   flash attention and repacked weights round differently
+    numerics                   flash attention, repacked weights and graphics processors round differently
     =========================  ==========================================================================
 
     What is not, and why:
@@ -136,9 +138,13 @@ class Question:
             raise ConfigError(
                 f"labels={self.labels!r}, prompt of {len(self.prompt)} chunks: expected {wanted} and 1 up"
             )
-        for name, choices in (("reader", READERS), ("numerics", get_args(Numerics))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.reader not in READERS:
+            raise ConfigError(f"reader={self.reader!r}: expected one of {', '.join(READERS)}")
+        if not (isinstance(self.numerics, str) and _NUMERICS.fullmatch(self.numerics)):
+            raise ConfigError(
+                f"numerics={self.numerics!r}: expected one of {', '.join(get_args(Numerics))}, and a device "
+                "if need be"
+            )
         if self.sampling or not isinstance(self.sampling, dict):
             object.__setattr__(self, "sampling", _plain("sampling", self.sampling))
 

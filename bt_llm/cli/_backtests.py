@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -77,10 +77,8 @@ def _study(
 ) -> None:
     from bt_llm.backtest import gate_study
 
-    advisor = Advisor.shared(gate.advisor)
-    with progress_bar(f"asking {gate.advisor.model}") as advisor.on_progress:
+    with progress_bar(f"asking {gate.advisor.model}") as update, telling(update):
         study = gate_study(strategy, data, gate, **settings)
-    advisor.on_progress = None
     if manifest is not None:
         from bt_llm.manifest import write_manifest
 

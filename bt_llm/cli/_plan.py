@@ -153,11 +153,8 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
 
 def _ask(configs: list[AdvisorConfig]) -> None:
     for config in configs:
-        advisor = Advisor.shared(config)
-        with progress_bar(f"asking {config.model}") as advisor.on_progress:
-            advisor.raw_cells(range(len(advisor.space)))
-        advisor.on_progress = None
-        advisor.close()
+        with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
+            advisor.raw_cells(range(len(advisor.space)), on_progress=update)
 
 
 def _table(made: Plan) -> Table:

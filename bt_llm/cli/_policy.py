@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed
+from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
 from bt_llm.backtest import number, percent
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Asking, FormatOption
@@ -66,11 +66,8 @@ def number_or_none(value: float) -> float | None:
 
 
 def _policy(config: AdvisorConfig) -> Policy:
-    advisor = Advisor.shared(config)
-    with progress_bar(f"asking {config.model}") as advisor.on_progress:
-        policy = Policy.of(advisor)
-    advisor.close()
-    return policy
+    with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update, telling(update):
+        return Policy.of(advisor)
 
 
 def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -183,12 +183,6 @@ def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tup
 @contextlib.contextmanager
 def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
     """Show how far the models are, as they are asked."""
-    advisors = [Advisor.shared(config) for config in configs]
-    with progress_bar(f"asking {', '.join(str(config.model) for config in configs)}") as update:
-        for advisor in advisors:
-            advisor.on_progress = update
-        try:
-            yield
-        finally:
-            for advisor in advisors:
-                advisor.on_progress = None
+    models = ", ".join(str(config.model) for config in configs)
+    with progress_bar(f"asking {models}") as update, telling(update):
+        yield

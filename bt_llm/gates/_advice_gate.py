@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, get_args
 
 import backtrader as bt
 
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Require
 from bt_llm.indicators import LLMAdvice, value_now, warm_up_bars
-from bt_llm.models import ModelIdentity
-from bt_llm.prompts import PromptTemplate
+from bt_llm.models import ModelManager
 from bt_llm.settings import number
 
 __all__ = ["AttachedAdviceGate", "Gate"]
@@ -41,6 +39,8 @@ class Gate(AskingGate):
     indicator : type
         `LLMAdvice`, or a subclass with lines, periods or a frequency of your own, such as
         ``class Hourly(LLMAdvice): params = (("min_minutes", 60),)``.
+    manager : ModelManager, optional
+        Whose model is asked, whatever model `advisor` names.
 
     Examples
     --------
@@ -59,13 +59,15 @@ class Gate(AskingGate):
     require: Require = "agree"
     on_missing: OnMissing = "block"
     indicator: type[LLMAdvice] = LLMAdvice
+    manager: InitVar[ModelManager | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, manager: ModelManager | None) -> None:
         """Check the choices, once."""
         if not isinstance(self.advisor, AdvisorConfig):
             raise ConfigError(
                 f"advisor={self.advisor!r}: expected an AdvisorConfig, such as AdvisorConfig(model='smollm2')"
             )
+        object.__setattr__(self, "advisor", self.advisor.asked_through(manager))
         object.__setattr__(self, "min_confidence", number("min_confidence", self.min_confidence, 0, 1))
         for name, choices in (("require", get_args(Require)), ("on_missing", get_args(OnMissing))):
             if getattr(self, name) not in choices:
@@ -80,15 +82,7 @@ class Gate(AskingGate):
 
     def asker(self) -> Advisor:
         """Return who asks for the gate in this process."""
-        return Advisor.shared(self.advisor)
-
-    def supplied(self, *, cache: VerdictCache, identity: ModelIdentity, template: PromptTemplate) -> Advisor:
-        """Return who answers the gate from a cache; see `AskingGate.supplied`."""
-        return Advisor(self.advisor, cache=cache, identity=identity, template=template)
-
-    def share(self, asker: Advisor) -> None:
-        """Have the gate answered by an advisor in this process."""
-        Advisor.share(asker)
+        return Advisor(self.advisor)
 
     def allows(self, side: int, verdict: float, confidence: float) -> bool:
         """Return whether a verdict lets an entry to a side through: the rule alone, without a strategy.

@@ -12,11 +12,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import backtrader as bt
 
 from bt_llm.advice import AdvisorConfig, AnalystConfig
-from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._description import Asker, Described, Describer
 from bt_llm.indicators import WarmUp, closed_bars
-from bt_llm.models import ModelIdentity
 from bt_llm.settings import whole
 
 __all__ = [
@@ -265,24 +263,6 @@ class AskingGate(EntryGate):
     @abc.abstractmethod
     def asker(self) -> Asker:
         """Return who asks for the gate in this process; no model is loaded yet."""
-
-    @abc.abstractmethod
-    def supplied(self, *, cache: VerdictCache, identity: ModelIdentity, template: Any) -> Asker:
-        """Return who answers the gate from what is given, without a model or a file.
-
-        Parameters
-        ----------
-        cache : VerdictCache
-            Has the answers.
-        identity : ModelIdentity
-            Who gave them.
-        template : PromptTemplate
-            The words that were asked in.
-        """
-
-    @abc.abstractmethod
-    def share(self, asker: Any) -> None:
-        """Have the gate, and those of the same `source`, answered by an asker in this process."""
 
     def describe(self, by: Describer | None = None) -> dict[str, Any]:
         """Return what the gate is, by content; see `EntryGate.describe`."""

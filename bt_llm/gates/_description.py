@@ -58,7 +58,7 @@ __all__ = [
 Asker: TypeAlias = Advisor | Analyst[Any, Any]
 """Who is asked."""
 
-NO_ANSWER_DEPENDS_ON = ("cache_dir", "cache_mode", "n_threads", "n_gpu_layers")
+NO_ANSWER_DEPENDS_ON = ("cache_dir", "cache_mode", "n_threads", "n_gpu_layers", "manager", "supplied")
 """Fields of a configuration that say where and how fast, not what."""
 
 _WHO = ("model", "fallbacks", "template")
@@ -104,7 +104,7 @@ class Describer:
         if isinstance(value, Described):
             return value.describe(self)
         if isinstance(value, AdvisorConfig):
-            return self.config(where, value, Advisor.shared(value))
+            return self.config(where, value, Advisor(value))
         if isinstance(value, AnalystConfig):
             return self.config(where, value, None)
         if isinstance(value, Headlines):

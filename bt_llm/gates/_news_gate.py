@@ -11,13 +11,10 @@ from typing import Any, ClassVar, get_args
 import backtrader as bt
 
 from bt_llm.advice import AnalystConfig, NewsAnalyst
-from bt_llm.cache import VerdictCache
 from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, Questions, Require
 from bt_llm.indicators import LLMNews, value_now
-from bt_llm.models import ModelIdentity
-from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import number
 
 __all__ = ["NewsGate"]
@@ -86,19 +83,7 @@ class NewsGate(AskingGate):
 
     def asker(self) -> NewsAnalyst:
         """Return who judges headlines for the gate in this process."""
-        return NewsAnalyst.shared(self.analyst, market=self.market)
-
-    def supplied(
-        self, *, cache: VerdictCache, identity: ModelIdentity, template: PromptTemplate
-    ) -> NewsAnalyst:
-        """Return who answers the gate from a cache; see `AskingGate.supplied`."""
-        return NewsAnalyst(
-            self.analyst, market=self.market, cache=cache, identity=identity, template=template
-        )
-
-    def share(self, asker: NewsAnalyst) -> None:
-        """Have the gate answered by an analyst in this process."""
-        NewsAnalyst.share(asker, market=self.market)
+        return NewsAnalyst(self.analyst, market=self.market)
 
     def allows(self, side: int, news: float) -> bool:
         """Return whether a value of the news line lets an entry to a side through."""

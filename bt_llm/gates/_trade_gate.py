@@ -10,12 +10,9 @@ import backtrader as bt
 
 from bt_llm.advice import AnalystConfig, AnalystUsage, TradeAdvice, TradeAnalyst
 from bt_llm.advice import Decision as TradeDecision
-from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Questions
 from bt_llm.indicators import MarketStateLines, value_now, warm_up_bars
-from bt_llm.models import ModelIdentity
-from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import number
 from bt_llm.verdicts import TREND, StateSpace
 
@@ -85,18 +82,8 @@ class TradeAdviceGate(AskingGate):
         return replace(self, reduced=0.0, on_missing="block")
 
     def asker(self) -> TradeAnalyst:
-        """Return who advises the gate in this process."""
-        return TradeAnalyst.shared(self.analyst)
-
-    def supplied(
-        self, *, cache: VerdictCache, identity: ModelIdentity, template: PromptTemplate
-    ) -> TradeAnalyst:
-        """Return who answers the gate from a cache; see `AskingGate.supplied`."""
-        return TradeAnalyst(self.analyst, cache=cache, identity=identity, template=template)
-
-    def share(self, asker: TradeAnalyst) -> None:
-        """Have the gate answered by an analyst in this process."""
-        TradeAnalyst.share(asker)
+        """Return who asks for the gate in this process."""
+        return TradeAnalyst(self.analyst)
 
     def signal(self, side: int, state: dict[str, float]) -> dict[str, Any] | None:
         """Return what the model is told of a trade, or None if a number of the state is not finite.
@@ -164,6 +151,14 @@ class AttachedTradeGate(AttachedGate):
         self._known: dict[tuple[Any, ...], TradeAdvice] = {}
         self._usage = AnalystUsage()
         self._untold = 0  # entries about which the model could be told nothing
+        self._analyst: TradeAnalyst | None = None
+
+    @property
+    def analyst(self) -> TradeAnalyst:
+        """Who is asked; made when first needed."""
+        if self._analyst is None:
+            self._analyst = self.gate.asker()
+        return self._analyst
 
     def questions(self) -> Questions:
         """Return what was asked about trades so far."""
@@ -197,5 +192,5 @@ class AttachedTradeGate(AttachedGate):
     def _advice(self, signal: dict[str, Any]) -> TradeAdvice:
         key = (signal["direction"], signal["strength"], *signal["indicators"].values())
         if key not in self._known:
-            (self._known[key],) = self.gate.asker().analyze_many([signal], self._usage)
+            (self._known[key],) = self.analyst.analyze_many([signal], self._usage)
         return self._known[key]

@@ -46,6 +46,8 @@ class LLMAdvice(bt.Indicator):
     ----------
     advisor : AdvisorConfig, optional
         Which model is asked, and how; by default ``AdvisorConfig()``.
+    manager : ModelManager, optional
+        Whose model is asked instead, such as the one that the strategy's own `generate` calls go to.
     ema : int
         Bars of the EMA whose slope is the trend.
     slope : int
@@ -131,6 +133,7 @@ class LLMAdvice(bt.Indicator):
     lines: Any = (*_OUTPUTS, *_BUILT_IN, "age", "label")
     params = (
         ("advisor", None),
+        ("manager", None),
         ("ema", 20),
         ("slope", 3),
         ("rsi", 14),
@@ -161,6 +164,7 @@ class LLMAdvice(bt.Indicator):
         self.frequency = self._check_frequency()
         self.bars = self.asked = self.carried = self.unanswered = 0
         self.usage = Usage()
+        self._advisor: Advisor | None = None
         self._names = self.config.state_space.names
         self._labels: LabelSet | None = None
         self._rows: dict[int, Row] = {}
@@ -186,7 +190,14 @@ class LLMAdvice(bt.Indicator):
         GenerationTimeout
             If there is no answer in time; a cell asked alone then has no verdict, several are asked alone.
         """
-        return Advisor.shared(self.config).advise_cells(cells, usage=self.usage)
+        return self.advisor.advise_cells(cells, usage=self.usage)
+
+    @property
+    def advisor(self) -> Advisor:
+        """Who is asked; made when first needed. It says who answered, what was asked and what came of it."""
+        if self._advisor is None:
+            self._advisor = Advisor(self.config)
+        return self._advisor
 
     @property
     def warm_up_bars(self) -> int:
@@ -237,13 +248,15 @@ class LLMAdvice(bt.Indicator):
                 raise ConfigError(
                     f"{name} got {period}={value!r}: expected a whole number of bars, at least 1"
                 )
-        config = self.p.advisor if self.p.advisor is not None else AdvisorConfig()
+        config = self.p.advisor
+        if config is None:
+            return AdvisorConfig(manager=self.p.manager)
         if not isinstance(config, AdvisorConfig):
             raise ConfigError(
                 f"{name} got advisor={config!r}: expected an AdvisorConfig, such as "
                 f"AdvisorConfig(model='smollm2')"
             )
-        return config
+        return config.asked_through(self.p.manager)
 
     def _check_frequency(self) -> Frequency:
         for name, least in (("timeout_s", "above 0"), ("min_seconds", "of at least 0")):
@@ -410,7 +423,7 @@ class LLMAdvice(bt.Indicator):
 
         `times` has for each asked cell the time of its first bar, as Backtrader's number.
         """
-        advisor = Advisor.shared(self.config)
+        advisor = self.advisor
         if advisor.cache.mode is not CacheMode.REPLAY:  # a subclass has its advice from elsewhere
             return miss
         for cell, time in sorted(times.items(), key=lambda item: item[1]):

@@ -107,9 +107,17 @@ class LLMNews(bt.Indicator):
         self._latency = timedelta(seconds=latency)
         self._fade = 0.5 ** (1.0 / half_life)
         self.usage = AnalystUsage()
+        self._analyst: NewsAnalyst | None = None
         self._judged: dict[str, NewsSentiment] = {}
         self._seen = (0, 0.0, 0.0)  # length, time and value of the bar that next() saw last
         self._before: tuple[float | None, float] = (None, 0.0)  # time and value of the bar before that
+
+    @property
+    def analyst(self) -> NewsAnalyst:
+        """Who is asked; made when first needed."""
+        if self._analyst is None:
+            self._analyst = NewsAnalyst(self.config, market=self.p.market)
+        return self._analyst
 
     def judge(self, texts: Sequence[str]) -> list[NewsSentiment]:
         """Return the sentiment of each headline; the one hook a subclass overrides.
@@ -119,8 +127,7 @@ class LLMNews(bt.Indicator):
         texts : sequence of str
             Distinct, and never the same text twice in a run.
         """
-        analyst = NewsAnalyst.shared(self.config, market=self.p.market)
-        return analyst.analyze_many(texts, self.usage)
+        return self.analyst.analyze_many(texts, self.usage)
 
     def next(self) -> None:
         """Fill one bar; called again for a bar that a replay is still building, it fills it anew."""

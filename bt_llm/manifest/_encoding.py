@@ -211,7 +211,7 @@ class Decoder:
         others = {name: item for name, item in given.items() if name not in left_out}
         _check_fields(where, cls, others)
         return cls(
-            model=model if model.startswith("scripted") else digest,
+            model=digest,
             template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",

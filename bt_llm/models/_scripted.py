@@ -7,12 +7,14 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
+from bt_llm.models._config import ModelConfig
+from bt_llm.models._registry import ModelKind
 
-__all__ = ["SCRIPTS", "Script", "ScriptedBackend"]
+__all__ = ["SCRIPTS", "Script", "ScriptedBackend", "ScriptedModel"]
 
 Script = Callable[[str], Sequence[float]]
 """From the text of a prompt to the probabilities of its labels, which sum to at most 1."""
@@ -172,15 +174,15 @@ class ScriptedBackend:
         ConfigError
             If there is no such script.
         """
-        _, _, rest = name.partition(":")
-        kind, _, seed = (rest or "trend").partition(":")
-        if kind == "random" and seed.isdigit():
+        prefix, _, rest = name.partition(":")
+        script, _, seed = rest.partition(":")
+        if prefix == "scripted" and script == "random" and seed.isdigit():
             return cls(RandomScript(int(seed)), name=name)
-        if kind not in SCRIPTS or seed:
+        if prefix != "scripted" or script not in SCRIPTS or seed:
             raise ConfigError(
                 f"model {name!r}: want scripted:NAME, NAME one of {sorted(SCRIPTS)}, or scripted:random:SEED"
             )
-        return cls(SCRIPTS[kind], name=name)
+        return cls(SCRIPTS[script], name=name)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -231,3 +233,24 @@ class ScriptedBackend:
 
     def close(self) -> None:
         """Do nothing: a script holds nothing."""
+
+
+class ScriptedModel(ModelKind):
+    """The scripts that ship, as a kind of models.
+
+    Examples
+    --------
+    >>> ScriptedModel("trend").open(ModelConfig()).identity.name
+    'scripted:trend'
+    """
+
+    kind: ClassVar[str] = "scripted"
+    form: ClassVar[str] = "scripted:NAME"
+
+    def __init__(self, rest: str) -> None:
+        super().__init__(rest)
+        ScriptedBackend.named(self.name)
+
+    def open(self, config: ModelConfig) -> ScriptedBackend:
+        """Return the script as a backend."""
+        return ScriptedBackend.named(self.name)

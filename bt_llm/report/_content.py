@@ -200,7 +200,7 @@ def asked_alike(result: WalkForwardResult) -> list[list[AskedModel]]:
 def _policies(configs: Sequence[AdvisorConfig]) -> Iterator[Section]:
     for config in configs:
         try:
-            advisor = Advisor.shared(config)
+            advisor = Advisor(config)
             policy = Policy.of(advisor)
         except BtLlmError as error:
             title = f"Policy of {config.model}"

@@ -181,7 +181,7 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
         found += _fold_facts(result)
     for config in configs_of(result):
         try:
-            identity = Advisor.shared(config).identity
+            identity = Advisor(config).identity
         except BtLlmError as error:
             found.append(("model", f"{config.model} ({error})"))
             continue

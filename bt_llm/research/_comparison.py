@@ -396,7 +396,7 @@ def _check_warm_up(gates: Mapping[str, AskingGate]) -> None:
 
 
 def _name(model: Model) -> str:
-    text = os.fspath(model.model if isinstance(model, AdvisorConfig | AnalystConfig) else model)
+    text = str(model.model) if isinstance(model, AdvisorConfig | AnalystConfig) else os.fspath(model)
     return Path(text).stem if text.lower().endswith(".gguf") else text
 
 

@@ -212,7 +212,7 @@ def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime
             return pd.Timestamp(cutoff).date()
         except (TypeError, ValueError):
             raise ConfigError(f"cutoff={cutoff!r}: expected a date, such as '2023-12-31'") from None
-    known = training_cutoff(gate.config.model) if isinstance(gate, AskingGate) else None
+    known = training_cutoff(str(gate.config.model)) if isinstance(gate, AskingGate) else None
     if known is None:
         name = repr(gate.config.model) if isinstance(gate, AskingGate) else type(gate).__name__
         families = [entry.family for entry in CUTOFFS]

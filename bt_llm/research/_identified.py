@@ -195,7 +195,7 @@ def identified_probe(
     for name, chosen in told.items():
         answers[name] = _policy(chosen.advisor)
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
-        Advisor.shared(chosen.advisor).close()  # one model in memory at a time
+        Advisor(chosen.advisor).close()  # one model in memory at a time
     runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     flips = _flips(gate.advisor, answers["masked"], answers["identified"])
@@ -221,7 +221,7 @@ def _told(gate: Gate, identify: str) -> Gate:
 
 def _policy(config: AdvisorConfig) -> list[Verdict]:
     """Return the model's answer to every market state."""
-    advisor = Advisor.shared(config)
+    advisor = Advisor(config)
     return advisor.advise_cells(range(len(advisor.space)))
 
 

@@ -27,10 +27,10 @@ from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
 from bt_llm.backtest import Market
 from bt_llm.backtest import Source as DataSource
-from bt_llm.exceptions import ConfigError, DataError, ModelError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
-from bt_llm.models import estimate_memory_mb, find_model, read_facts
+from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
 from bt_llm.research._answers import COLUMNS, answers_of, counted
 from bt_llm.research._runs import inspect_run
@@ -341,8 +341,8 @@ def model_cost(gate: AskingGate, usage: Usage) -> ModelCost:
 def _stored(gate: AskingGate) -> list[Any]:
     """Return what is stored beside the answers of a model, as it is asked by a gate."""
     asker = gate.asker()
-    reader, numerics = (getattr(gate.config, name, usual) for name, usual in _OF_ANALYSTS.items())
-    wanted = (asker.identity.sha256, reader, numerics)
+    reader = getattr(gate.config, "reader", "text")
+    wanted = (asker.identity.sha256, reader, asker.numerics)
     records = asker.cache.records()
     return [
         record.provenance
@@ -357,9 +357,5 @@ def _mean(values: list[Any]) -> float:
 
 
 def _memory_mb(config: AdvisorConfig | AnalystConfig) -> float:
-    if str(config.model).startswith("scripted"):
-        return math.nan
-    try:
-        return estimate_memory_mb(read_facts(find_model(config.model)), n_ctx=_CONTEXT_TOKENS)
-    except ModelError:  # a replay needs no file
-        return math.nan
+    memory_mb = kind_of(str(config.model)).memory_mb(_CONTEXT_TOKENS)
+    return math.nan if memory_mb is None else memory_mb

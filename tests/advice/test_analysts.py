@@ -32,7 +32,7 @@ from bt_llm.advice import (
 )
 from bt_llm.advice.analysts._untrusted import clean_text
 from bt_llm.cache import VerdictCache, export_pack, import_pack
-from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError, PromptError, ReplayMiss
+from bt_llm.exceptions import ConfigError, ModelNotFoundError, PromptError, ReplayMiss
 from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
 from tests.analyst_cases import CASES, HEADLINE, MARKET, MARKETS, NEWS, OFF, SIGNAL, TRADE, Scripted, saying
@@ -288,8 +288,6 @@ def test_replay_finds_the_model_in_the_cache_and_a_miss_says_so(tmp_path: Path) 
         assert analyst.analyze(HEADLINE).sentiment is Sentiment.BULLISH
         with pytest.raises(ReplayMiss):
             analyst.analyze("something else")
-        with pytest.raises(ModelError, match="known from the cache only"), analyst._asking():
-            pass
     with pytest.raises(ModelNotFoundError):
         NewsAnalyst(AnalystConfig(model="nowhere.gguf", cache_dir=tmp_path)).analyze(HEADLINE)
 
@@ -335,14 +333,13 @@ def test_a_configuration_is_small_hashable_and_checked() -> None:
             AnalystConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_one_analyst_is_shared_by_a_process() -> None:
+def test_analysts_of_one_configuration_ask_one_manager_and_pickle_as_it() -> None:
     config = AnalystConfig(model="scripted:trend", cache_mode="off")
-    one = NewsAnalyst.shared(config, market="EUR/USD")
-    assert NewsAnalyst.shared(config, market="EUR/USD") is one
-    assert NewsAnalyst.shared(config, market="GBP/USD") is not one
-    assert type(TradeAnalyst.shared(config)) is TradeAnalyst
-    Analyst.forget_shared()
-    assert NewsAnalyst.shared(config, market="EUR/USD") is not one
+    one, other = NewsAnalyst(config, market="GBP/USD"), TradeAnalyst(config)
+    assert one.manager is other.manager
+    assert TradeAnalyst(AnalystConfig(model="scripted:trend", n_threads=1)).manager is not one.manager
+    again = pickle.loads(pickle.dumps(one))
+    assert (again.config, again.market, again.manager) == (config, "GBP/USD", one.manager)
 
 
 def test_what_cannot_answer_is_refused() -> None:
@@ -384,7 +381,7 @@ def test_a_template_of_your_own_is_read_by_path(tmp_path: Path) -> None:
     )
     backend = saying(NEWS)
     analyst = NewsAnalyst(AnalystConfig(template=path, model="scripted:trend"), cache=OFF)
-    analyst._source = backend
+    analyst._backend = backend
     analyst.analyze(HEADLINE)
     assert backend.asked == [f"News: {HEADLINE}\n"]
 

@@ -108,11 +108,11 @@ def test_the_same_numbers_in_every_engine_mode(hours: pd.DataFrame, repository: 
 
 
 def test_the_second_run_asks_nothing_and_gives_the_same(hours: pd.DataFrame, repository: Path) -> None:
-    from bt_llm.advice import Advisor
+    from bt_llm.advice import forget_answers
 
     spec = f"{repository / 'strategies' / 'sma_cross.py'}:GatedSmaCross"
     first = run_backtest(spec, hours, gate=GATE)
-    Advisor.forget_shared()
+    forget_answers()
     second = run_backtest(spec, hours, gate=GATE)
     assert first.advice is not None
     assert second.advice is not None

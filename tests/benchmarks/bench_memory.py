@@ -92,11 +92,11 @@ def peak_mb() -> float:
 
 
 def _use_scorer(path: Path) -> dict[str, Any]:
-    from bt_llm.models import LlamaBackend, estimate_memory_mb
+    from bt_llm.models import LlamaModel, ModelConfig, estimate_memory_mb
     from bt_llm.prompts import PromptTemplate
     from bt_llm.verdicts import StateSpace
 
-    backend = LlamaBackend(path)
+    backend = LlamaModel(ModelConfig(model_path=path, n_threads=None))
     template, space = PromptTemplate.load("market"), StateSpace()
     facts, identity = backend.facts, backend.identity
     prompts = template.prompts(space, range(len(space)), identity)

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cli import _research as research
 from bt_llm.data import shipped
 from bt_llm.exceptions import BtLlmError
@@ -135,7 +135,7 @@ resamples = 50
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    Advisor.forget_shared()
+    forget_answers()
     cross_file(tmp_path)
     walk(300).to_csv(tmp_path / "bars.csv", index_label="time")
     (tmp_path / "one.toml").write_text(STUDY, encoding="utf-8")

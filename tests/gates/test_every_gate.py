@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bt_llm import AdvisorConfig, Gate, NewsGate, TradeAdviceGate, WalkForward, gate_study, run_backtest
-from bt_llm.advice import Advisor, Analyst, AnalystConfig
+from bt_llm.advice import AnalystConfig, forget_answers
 from bt_llm.backtest import load_strategy
 from bt_llm.cache import CacheMode, VerdictCache, export_pack, import_pack
 from bt_llm.data import Headlines
@@ -58,11 +58,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return answer(prompt, schema)
 
     monkeypatch.setattr(ScriptedBackend, "_verdict_json", answering)
-    Advisor.forget_shared()
-    Analyst.forget_shared()
+    forget_answers()
     yield prompts
-    Advisor.forget_shared()
-    Analyst.forget_shared()
+    forget_answers()
 
 
 def news(**changes: Any) -> NewsGate:
@@ -103,7 +101,7 @@ class TestCounts:
             "asked": 33, "answers": 22, "invalid": 11, "missing": 0,
         }  # fmt: skip
         assert (asked["model_calls"], asked["cache_hits"]) == (33, 0)
-        Analyst.forget_shared()
+        forget_answers()
         again = run_backtest(cross, BARS, gate=news()).advice
         assert again is not None
         assert (again["questions"]["model_calls"], again["questions"]["cache_hits"]) == (0, 33)
@@ -222,7 +220,7 @@ class TestSearches:
         gate = make(analyst=recording)
         whole = run_backtest(cross, BARS, gate=gate)
         supplies = Supplies.of([gate])
-        Analyst.forget_shared()
+        forget_answers()
         words.unlink()
         monkeypatch.setattr(ScriptedBackend, "named", lambda name: pytest.fail("a model was looked for"))
         there = make(analyst=dataclasses.replace(recording, cache_mode="replay"))
@@ -257,8 +255,7 @@ class TestManifests:
         assert "someones home" not in run.read_text()
         export_pack(VerdictCache(tmp_path / "someones home"), tmp_path / "pack.jsonl", list(written.verdicts))
         import_pack(VerdictCache(tmp_path / "elsewhere"), tmp_path / "pack.jsonl")
-        Advisor.forget_shared()
-        Analyst.forget_shared()
+        forget_answers()
         for method in ("generate_json", "score"):
             monkeypatch.setattr(ScriptedBackend, method, lambda *_, **__: pytest.fail("a model was asked"))
         assert read_manifest(run) == written

@@ -27,7 +27,7 @@ from bt_llm import (
     gate_study,
     run_backtest,
 )
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.backtest import load_strategy
 from bt_llm.cache import CacheMode, VerdictCache, export_pack, import_pack
 from bt_llm.data import load_bars, shipped
@@ -299,7 +299,7 @@ def test_verdicts_under_other_keys_are_a_difference_too(place: Place) -> None:
     records = list(VerdictCache(place.cache).records(keys[:5]))
     shutil.rmtree(place.cache)
     VerdictCache(place.cache).put_many(records)
-    Advisor.forget_shared()
+    forget_answers()
     what, message = first_difference(place, fewer)
     assert what == "verdict"
     assert "not stored in" in message
@@ -558,7 +558,7 @@ def test_what_does_not_belong_together_is_refused(place: Place, bars: pd.DataFra
 
 def test_verdicts_that_are_not_known_any_more_are_missed(place: Place, bars: pd.DataFrame) -> None:
     study = gate_study(place.spec, bars, place.gate())
-    Advisor.forget_shared()
+    forget_answers()
     with pytest.raises(ConfigError, match="0 of the run's 22 verdicts are known"):
         write_manifest(place.run, study, strategy=place.spec, data=bars)
 

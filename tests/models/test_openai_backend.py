@@ -34,7 +34,7 @@ from bt_llm.exceptions import (
     ModelError,
     ModelNotFoundError,
 )
-from bt_llm.models import LabelScores, LlamaBackend, Prompt, RemoteBackend, RemoteConfig
+from bt_llm.models import LabelScores, LlamaModel, ModelConfig, Prompt, RemoteBackend, RemoteConfig
 from bt_llm.models.openai._config import ApiKey
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import DEFAULT_LABELS, Action, StateSpace
@@ -321,7 +321,7 @@ def test_a_llama_cpp_server_tells_its_chat_template() -> None:
 def test_the_served_file_gives_hash_and_template(smollm2_path: Path) -> None:
     with FaultyServer() as server:
         remote_identity = remote(server, gguf=smollm2_path).identity
-    local = LlamaBackend(smollm2_path).identity
+    local = LlamaModel(ModelConfig(model_path=smollm2_path)).identity
     assert remote_identity.chat_template == local.chat_template
     assert local.sha256 in remote_identity.details["weights"]
     assert remote_identity.sha256 != local.sha256
@@ -690,7 +690,7 @@ def llama_server(smollm2_path: Path) -> Iterator[str]:
 @pytest.mark.model
 def test_llama_cpp_pythons_server_agrees_with_the_local_scorer(llama_server: str, smollm2_path: Path) -> None:
     template, space = PromptTemplate.load("market"), StateSpace()
-    local = LlamaBackend(smollm2_path, n_threads=2)
+    local = LlamaModel(ModelConfig(model_path=smollm2_path, n_threads=2))
     backend = RemoteBackend.named(f"openai:{llama_server}?model=smollm2&gguf={smollm2_path}&connections=2")
     cells = range(0, len(space), 9)
     asked = template.prompts(space, cells, backend.identity)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.backtest import trades_table
 from bt_llm.cli import app
 from bt_llm.data import shipped
@@ -163,7 +163,7 @@ def test_errors_name_what_to_do(results: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_commands_write_them(tmp_path: Path) -> None:
-    Advisor.forget_shared()
+    forget_answers()
     bars, strategy = tmp_path / "bars.csv", f"{shipped('sma_cross.py')}:GatedSmaCross"
     walk(300, seed=3).rename_axis("time").to_csv(bars)
     shared = ["-s", strategy, "-d", str(bars), "-p", "slow=15", "-m", "scripted:trend"]

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import bt_llm
 from bt_llm import AdvisorConfig, ClusterError, Gate, WalkForward, dask_cluster
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cli import app
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.gates import AlwaysOpen, NeverOpen
@@ -87,7 +87,7 @@ def workers() -> Iterator[Any]:
 
 @pytest.fixture
 def cross(tmp_path: Path) -> str:
-    Advisor.forget_shared()
+    forget_answers()
     return cross_file(tmp_path)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import Advisor, AdvisorConfig, forget_answers
 from bt_llm.backtest import Bootstrap, run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AlwaysOpen, Gate
@@ -38,9 +38,9 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setitem(SCRIPTS, "remembers", remembers)
     monkeypatch.setitem(SCRIPTS, "confused", confused)
-    Advisor.forget_shared()
+    forget_answers()
     yield
-    Advisor.forget_shared()
+    forget_answers()
 
 
 class TestPrompts:

@@ -153,7 +153,7 @@ def test_the_cost_is_what_was_counted_and_what_was_stored() -> None:
     assert before.model_seconds == 0.5
     assert math.isnan(before.stored_ms)
     assert math.isnan(before.memory_mb)
-    Advisor.shared(config).advise_cells([0])
+    Advisor(config).advise_cells([0])
     assert model_cost(Gate(advisor=config), usage).stored_ms == 0.0  # a script takes no time
     other = AdvisorConfig(model="scripted:contrarian")
     assert math.isnan(model_cost(Gate(advisor=other), usage).stored_ms)

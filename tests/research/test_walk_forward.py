@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from bt_llm import AdvisorConfig, Gate, attach_gate, run_backtest, statistics
-from bt_llm.advice import Advisor
+from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.gates import AlwaysOpen
@@ -38,9 +38,9 @@ GRID = {"fast": [2, 4], "gate.require": ["agree", "not_against"]}
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """Start each test without advisors that remember another test's cache."""
-    Advisor.forget_shared()
+    forget_answers()
     yield
-    Advisor.forget_shared()
+    forget_answers()
 
 
 @pytest.fixture

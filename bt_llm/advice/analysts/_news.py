@@ -127,6 +127,9 @@ class NewsAnalyst(Analyst[str, NewsSentiment]):
             raise ConfigError(f"market={market!r}: expected a name, such as 'EUR/USD'")
         super().__init__(source, **settings)
 
+    def _settings(self) -> dict[str, Any]:
+        return {"market": self.market}
+
     def variables(self, subject: str) -> Mapping[str, Any]:
         """Return the market and the cleaned headline."""
         headline = clean_text(subject, MAX_HEADLINE)

@@ -102,17 +102,14 @@ class Desk:
             gate.asker().close()
 
     def _ask_states(self, asked: Asked, grid: bool) -> None:
-        advisor = Advisor.shared(asked[0])
-        advisor.on_progress = self._on_prompts
-        cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
-        advisor.raw_cells(cells)
-        self._known[asked] = cells
-        advisor.on_progress = None
-        advisor.close()
+        with Advisor(asked[0]) as advisor:
+            cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
+            advisor.raw_cells(cells, on_progress=self._on_prompts)
+            self._known[asked] = cells
 
     def supplies(self) -> Supplies:
         """Return what was asked here, as it goes to workers."""
-        return Supplies.of(self._asked_gates.values())
+        return Supplies.of((gate, gate.asker()) for gate in self._asked_gates.values())
 
     def prior(self, gate: EntryGate | None, window: Window) -> Prior | None:
         """Return the mean of the raw verdicts over the bars of a train window; None if none is valid."""
@@ -121,7 +118,7 @@ class Desk:
         asked = self._asked(gate)
         if (asked, window) not in self._priors:
             cells = self._window_cells(asked, window)
-            verdicts = Advisor.shared(asked[0]).raw_cells(cells[cells >= 0].tolist())
+            verdicts = Advisor(asked[0]).raw_cells(cells[cells >= 0].tolist())
             self._priors[asked, window] = mean_prior(verdicts)
         return self._priors[asked, window]
 
@@ -140,7 +137,7 @@ class Desk:
         if not isinstance(gate, Gate) or (cells := self._known.get(self._asked(gate))) is None:
             return None
         recording = self._recording(gate.advisor)
-        advisor = Advisor.shared(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
+        advisor = Advisor(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
         return advisor.identity, Policy.of(advisor, cells)
 
     def _asked(self, gate: Gate) -> Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,5 +73,5 @@ def run_jobs(
 
 def _run(job: Job, supplies: Supplies | None = None) -> tuple[str, TrialOutcome]:
     if supplies is not None:
-        supplies.settle(job.params)
+        job = dataclasses.replace(job, params=supplies.settled(job.params))
     return job.run()

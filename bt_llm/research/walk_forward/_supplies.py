@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 import zlib
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bt_llm
+from bt_llm.advice import Supplied
 from bt_llm.cache import CacheMode, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
 from bt_llm.gates import Asker, AskingGate, Gate
@@ -33,11 +33,14 @@ class Answered:
         Who answered.
     template : PromptTemplate
         The words that were asked in.
+    device : str
+        What computed the answers beside a processor.
     """
 
     source: Hashable
     identity: ModelIdentity
     template: PromptTemplate
+    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +62,26 @@ class Supplies:
     answered: tuple[Answered, ...]
 
     @classmethod
-    def of(cls, gates: Iterable[AskingGate]) -> Supplies:
-        """Return what gates have been answered in this process."""
+    def of(cls, askers: Iterable[tuple[AskingGate, Asker]]) -> Supplies:
+        """Return what gates have been answered in this process, each beside who answered it."""
         records: dict[str, Record] = {}
         answered = []
-        for gate in gates:
-            asker = gate.asker()
+        for gate, asker in askers:
             records |= {record.key: record for record in asker.records()}
-            found = Answered(source=_source(gate), identity=asker.identity, template=asker.template)
+            found = Answered(
+                source=_source(gate),
+                identity=asker.identity,
+                template=asker.template,
+                device=asker.device,
+            )
             answered.append(found)
         pack = Pack(records=tuple(records.values()))
         return cls(
             version=bt_llm.__version__, pack=zlib.compress(pack.text.encode()), answered=tuple(answered)
         )
 
-    def settle(self, params: Mapping[str, Any]) -> None:
-        """Have the gate of a strategy's parameters answered from here, in this process.
+    def settled(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a strategy's parameters with a gate that is answered from here.
 
         Raises
         ------
@@ -89,32 +96,26 @@ class Supplies:
                 f"version on both"
             )
         gate = params.get("gate")
-        if isinstance(gate, AskingGate):
-            self._settle(gate)
-
-    def _settle(self, gate: AskingGate) -> None:
-        with _settling:
-            before = _settled.get(gate.source)
-            if before is not None and before[0] == self:
-                gate.share(before[1])
-                return
-            for one in self.answered:
-                if one.source == _source(gate):
-                    asker = gate.supplied(
-                        cache=_unpacked(self.pack), identity=one.identity, template=one.template
-                    )
-                    gate.share(asker)
-                    _settled[gate.source] = self, asker
-
-
-_settled: dict[Hashable, tuple[Supplies, Asker]] = {}
-_settling = threading.Lock()  # a Dask worker may have several threads
+        if not isinstance(gate, AskingGate):
+            return dict(params)
+        for one in self.answered:
+            if one.source == _source(gate):
+                supplied = Supplied(
+                    identity=one.identity,
+                    template=one.template,
+                    cache=_unpacked(self.pack),
+                    device=one.device,
+                )
+                answered = gate.with_config(dataclasses.replace(gate.config, supplied=supplied))
+                return {**params, "gate": answered}
+        return dict(params)
 
 
 def _source(gate: AskingGate) -> Hashable:
     """Return what a gate's raw answers depend on, but for where they are kept."""
     raw: dict[str, Any] = {"calibration": "none"} if isinstance(gate, Gate) else {}
-    return gate.with_config(dataclasses.replace(gate.config, cache_mode=CacheMode.REPLAY, **raw)).source
+    told = dataclasses.replace(gate.config, cache_mode=CacheMode.REPLAY, manager=None, **raw)
+    return gate.with_config(told).source
 
 
 @functools.lru_cache(maxsize=4)
