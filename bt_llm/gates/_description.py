@@ -37,7 +37,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig
+from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig, Asked
 from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, ModelError, StrategyError
 from bt_llm.plain_json import canonical_json
@@ -70,7 +70,7 @@ class Describer:
 
     Attributes
     ----------
-    askers : list of Advisor or Analyst
+    askers : list of Advisor, Analyst or Asked
         Whom the values that were described ask, in the order they were met.
 
     Examples
@@ -80,7 +80,7 @@ class Describer:
     """
 
     def __init__(self) -> None:
-        self.askers: list[Asker] = []
+        self.askers: list[Asker | Asked] = []
 
     def describe(self, where: str, value: Any) -> Any:
         """Return a value as JSON values from which equal ones, and no others, give equal text.
@@ -166,7 +166,7 @@ class Describer:
         return {"file": str(path), "sha256": file_sha256_of(where, path)}
 
     def config(
-        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | None
+        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | Asked | None
     ) -> dict[str, Any]:
         """Return how a model is asked.
 
@@ -188,7 +188,7 @@ class Describer:
         self.askers.append(asker)
         return {**found, **_identity(asker), "template": self.template(asker)}
 
-    def template(self, asker: Asker) -> dict[str, Any]:
+    def template(self, asker: Asker | Asked) -> dict[str, Any]:
         """Return where a prompt template is, its name and version, and the hash of its words."""
         words = asker.template
         return {
@@ -208,7 +208,7 @@ def model_name(config: AdvisorConfig | AnalystConfig) -> str:
     return Path(str(config.model)).name.removesuffix(".gguf")
 
 
-def _identity(asker: Asker) -> dict[str, Any]:
+def _identity(asker: Asker | Asked) -> dict[str, Any]:
     """Return the hashes of who answers; nothing where no such model is found."""
     try:
         found = asker.identity

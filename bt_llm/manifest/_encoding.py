@@ -13,12 +13,12 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig, Asked
 from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, Asker, Describer, NewsGate, file_sha256_of
@@ -61,10 +61,13 @@ class Encoder(Describer):
         The strategy's class, whose file can be named.
     folder : Path
         The manifest's folder, which paths start from.
+    asked : sequence of Asked
+        Who answered the run: a configuration is described by who did, and in which words.
     """
 
-    def __init__(self, strategy: type[Any], folder: Path) -> None:
+    def __init__(self, strategy: type[Any], folder: Path, asked: Sequence[Asked] = ()) -> None:
         super().__init__()
+        self.asked = {one.config: one for one in asked}
         self.module = sys.modules[strategy.__module__]
         self.folder = folder
 
@@ -95,14 +98,15 @@ class Encoder(Describer):
         return {"file": stored_path(path, self.folder), "sha256": file_sha256_of(where, path)}
 
     def config(
-        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | None
+        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | Asked | None
     ) -> dict[str, Any]:
         """Return how a model is asked, by whom must be known: the manifest has the answers."""
         if asker is None:
             raise ConfigError(
                 f"{where} is an AnalystConfig, whose answers would not be in the manifest: give it in a gate"
             )
-        return super().config(where, config, asker)
+        told = dataclasses.replace(config, manager=None, supplied=None)
+        return super().config(where, config, self.asked.get(told, asker))
 
     def place(self, source: str | PromptTemplate) -> dict[str, Any]:
         """Return where a template is from the manifest's folder, or its name, or its text."""
