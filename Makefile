@@ -20,7 +20,7 @@ demo-pack: $(VENV)/.installed
 	$(BIN)/bt-llm cache export --run data/demo_run.json data/demo_pack.jsonl
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

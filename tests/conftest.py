@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests import planted
 # Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
 hypothesis.settings.register_profile("bt_llm", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("bt_llm")
+
+# Other tests, and other work, want the cores too: a thread that waits for another must not spin meanwhile.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A runner in the background ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

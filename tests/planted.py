@@ -2,7 +2,8 @@
 
 Looked through are each test's report (its name, its error, what it printed and logged), every record that is
 logged, whatever a test did with it, and every file below the session's temporary folder. Looked for are the
-key, and it as base64 and in a URL.
+key, and it as base64 and in a URL. A worker of pytest-xdist has a key of its own, looks for that one, and
+tells the process that started it what it found.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import secrets
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,12 +113,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     logging.getLogger().removeHandler(_watch)
     if _watch.folder is not None:
         _watch.places |= dict.fromkeys(f"file {path}" for path in files_with(_watch.forms, _watch.folder))
+    _watch.places = {place.replace(CORE, "(key)"): None for place in _watch.places}
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["planted"] = list(_watch.places)
     if _watch.places:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker of pytest-xdist found."""
+    _watch.places |= dict.fromkeys(getattr(node, "workeroutput", {}).get("planted", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if _watch.places:
         terminalreporter.section("the planted API key was found", red=True)
         for place in _watch.places:
-            terminalreporter.line(place.replace(CORE, "(key)"))
+            terminalreporter.line(place)

@@ -17,7 +17,7 @@ from bt_llm.data import load_bars, shipped
 from bt_llm.models import LlamaBackend, Prompt, read_facts
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
-OWN = ("bench_cold", "bench_floor", "bench_growth", "bench_import", "bench_memory", "bench_warm")
+OWN = tuple(f"bench_{name}" for name in ("bars", "cold", "floor", "growth", "import", "memory", "warm"))
 
 
 @pytest.fixture(scope="module")

@@ -22,23 +22,13 @@ def key():
 """
 
 
-def run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a test function of that body, under the plugin; its key is another one than this session's."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     text = f"{HEAD}\ndef test_it(tmp_path, caplog, capsys):\n{lines}\n"
     (folder / "test_leak.py").write_text(text, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "planted",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(folder),
-    ]
+    plugins = ["-p", "planted", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--rootdir", str(folder), *options]
     return subprocess.run(
         [*command, "-c", "/dev/null", "--basetemp", str(folder / "base"), str(folder)],
         env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "/usr/bin:/bin"},
@@ -68,6 +58,21 @@ def test_a_leak_fails_a_session_whose_tests_pass(tmp_path: Path, body: str, plac
     _, _, summary = done.stdout.partition("the planted API key was found")
     assert place in summary
     assert re.search("[0-9a-f]{24}", summary) is None  # it is not spread any further
+
+
+@pytest.mark.parametrize("body", ['(tmp_path / "a.txt").write_text(key())', "print(key())"])
+def test_a_leak_in_a_worker_fails_the_session(tmp_path: Path, body: str) -> None:
+    done = run(tmp_path, body, "-n", "1")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
+    _, _, summary = done.stdout.partition("the planted API key was found")
+    assert "test_leak" in summary or "a.txt" in summary
+    assert re.search("[0-9a-f]{24}", summary) is None
+
+
+def test_without_a_leak_a_session_with_workers_passes(tmp_path: Path) -> None:
+    done = run(tmp_path, "print(key()[:8])", "-n", "1")
+    assert (done.returncode, "was found" in done.stdout) == (0, False), done.stdout + done.stderr
 
 
 def test_the_error_of_a_failed_test_is_searched_too(tmp_path: Path) -> None:

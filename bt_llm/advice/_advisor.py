@@ -48,8 +48,8 @@ class AdvisorConfig:
     fallbacks : sequence of str or path
         Models to ask instead, in this order, if the model is missing, damaged or too large for the memory.
         Verdicts are stored under, and say, the model that answered; those of two models are never mixed.
-    template : str or path, optional
-        A prompt template's name or file; by default the one of the reader.
+    template : str, path or PromptTemplate, optional
+        A prompt template, or its name or file; by default the one of the reader.
     state_space : StateSpace
         The features, their buckets and labels.
     reader : {'logprobs', 'json'}
@@ -81,7 +81,7 @@ class AdvisorConfig:
 
     model: str | os.PathLike[str] = "smollm2"
     fallbacks: Sequence[str | os.PathLike[str]] = ()
-    template: str | os.PathLike[str] | None = None
+    template: str | os.PathLike[str] | PromptTemplate | None = None
     state_space: StateSpace = field(default_factory=StateSpace)
     reader: Reader = "logprobs"
     calibration: Calibration | None = None
@@ -96,7 +96,7 @@ class AdvisorConfig:
         """Check the choices, once, and make paths plain text."""
         for name in ("model", "template", "cache_dir"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not isinstance(value, PromptTemplate):
                 object.__setattr__(self, name, os.fspath(value))
         if isinstance(self.fallbacks, str | os.PathLike):
             raise ConfigError(f"fallbacks={self.fallbacks!r}: expected a list of models")
@@ -115,9 +115,11 @@ class AdvisorConfig:
         _check_identify(self.identify)
 
     @property
-    def template_source(self) -> str:
-        """The template's name or path, the reader's own one if none was given."""
+    def template_source(self) -> str | PromptTemplate:
+        """The template, or its name or path; the reader's own one if none was given."""
         default = "market" if self.reader == "logprobs" else "market_json"
+        if isinstance(self.template, PromptTemplate):
+            return self.template
         return str(self.template) if self.template is not None else default
 
 
@@ -197,6 +199,8 @@ class Advisor:
         self.config = config
         self.space = config.state_space
         self.template = template or PromptTemplate.load(config.template_source)
+        self.labels = self.template.choices
+        self.template.check_states(self.space)
         self.cache = cache if cache is not None else VerdictCache(config.cache_dir, config.cache_mode)
         self.on_progress: Progress | None = None
         self._backend = backend
@@ -233,6 +237,11 @@ class Advisor:
             for advisor in cls._shared.values():
                 advisor.close()
             cls._shared.clear()
+
+    @property
+    def template_source(self) -> str | PromptTemplate:
+        """Name or path of the template that the configuration names, or the template."""
+        return self.config.template_source
 
     # Who answers
 
@@ -279,7 +288,8 @@ class Advisor:
         cells = [self.space.cell(state) for state in states]
         distinct = sorted({cell for cell in cells if cell >= 0})
         verdicts = dict(zip(distinct, self.advise_cells(distinct), strict=True))
-        return [verdicts[c] if c >= 0 else Verdict.invalid("state is not finite") for c in cells]
+        unasked = Verdict.invalid("state is not finite", labels=self.labels)
+        return [verdicts[c] if c >= 0 else unasked for c in cells]
 
     def advise_cells(self, cells: Sequence[int], usage: Usage | None = None) -> list[Verdict]:
         """Return the calibrated verdict of each cell of the state space, in their order.
@@ -354,7 +364,7 @@ class Advisor:
 
         verdicts = self.cache.fetch(questions, ask, on_progress=self.on_progress, where=where)
         for cell, verdict in zip(missing, verdicts, strict=True):
-            self._raw[cell] = dataclasses.replace(verdict, model=self.identity.name)
+            self._raw[cell] = dataclasses.replace(verdict.over(self.labels), model=self.identity.name)
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""
@@ -380,9 +390,9 @@ class Advisor:
             model_sha256=identity.sha256,
             chat_template_sha256=identity.chat_template_sha256,
             prompt=prompt.chunks,
-            labels=template.labels if json_reader else template.continuations,
+            labels=self.labels.words if json_reader else template.continuations,
             reader=self.config.reader,
-            sampling=json_sampling(template.labels) if json_reader else {},
+            sampling=json_sampling(self.labels.words) if json_reader else {},
             numerics=self.config.numerics,
         )
 
@@ -394,9 +404,10 @@ class Advisor:
         self.cache.put_model(self.identity)
         prompts = [Prompt(question.prompt) for question in questions]
         if self.config.reader == "json":
-            readings = read_json(backend, prompts, self.template.labels)
+            readings = read_json(backend, prompts, self.labels)
         else:
-            readings = read_logprobs(backend, prompts, self.template.continuations, self.config.numerics)
+            words, numerics = self.template.continuations, self.config.numerics
+            readings = read_logprobs(backend, prompts, words, self.labels, numerics)
         done, common = 0, {"model": self.identity.name, **backend.provenance}
         started = time.perf_counter()
         for batch in readings:

@@ -9,4 +9,3 @@ from ._records import GeneratedText as GeneratedText
 from ._records import Question as Question
 from ._records import Record as Record
 from ._records import StoredAnswer as StoredAnswer
-from ._store import strict_json as strict_json

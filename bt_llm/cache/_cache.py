@@ -33,7 +33,8 @@ from bt_llm.cache._records import (
 )
 from bt_llm.cache._store import HOW_TO_RECOVER, JsonStore, Row, seal, unseal
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.models import ModelIdentity, Progress, canonical_json
+from bt_llm.models import ModelIdentity, Progress
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -349,11 +350,35 @@ class VerdictCache:
 
         A model that is known under another name keeps that name too.
         """
-        known = self._model_document(identity.sha256)
-        names = sorted({*known.get("names", ()), identity.name})
-        document = model_document(identity, names)
-        if document != known:
-            self.put_document(_MODEL, identity.sha256, document)
+        if self.mode in (CacheMode.REPLAY, CacheMode.OFF):
+            return
+        self.change_model(
+            identity.sha256,
+            lambda known: model_document(identity, sorted({*known.get("names", ()), identity.name})),
+        )
+
+    def change_model(self, sha256: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Store another identity of a model, in every mode, and lose nothing that others store meanwhile.
+
+        Parameters
+        ----------
+        sha256 : str
+            The model.
+        change : callable
+            Given what is stored of it, empty if nothing is, returns what to store. It is called within
+            the transaction that stores it, and possibly before and again.
+        """
+        key = _document_key(_MODEL, sha256)
+
+        def decide(stored: Mapping[str, str]) -> Iterator[Row]:
+            known = self._identity(Row(key, stored[key])) if key in stored else {}
+            changed = dict(change(known))
+            if changed != known:
+                yield Row(key, seal(key, canonical_json(changed)))
+
+        known = self._model_document(sha256)
+        if dict(change(known)) != known:  # else nothing is opened for writing
+            self._store.update([key], decide, action="storing a model's identity")
 
     def get_model(self, sha256: str) -> ModelIdentity | None:
         """Return the identity of a model, or None if it is not stored."""
@@ -407,12 +432,6 @@ class VerdictCache:
             return
         key, body = _document_key(kind, name), canonical_json(dict(document))
         self._store.update([], lambda _: [Row(key, seal(key, body))], action=f"storing {kind}")
-
-    def put_model_document(self, document: Mapping[str, Any]) -> None:
-        """Store an identity that comes from a pack, in every mode."""
-        key = _document_key(_MODEL, document["sha256"])
-        row = Row(key, seal(key, canonical_json(dict(document))))
-        self._store.update([], lambda _: [row], action="storing a model's identity")
 
     def _model_document(self, sha256: str) -> dict[str, Any]:
         key = _document_key(_MODEL, sha256)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bt_llm.cache._records import Question
 from bt_llm.exceptions import ReplayMiss
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json
 
 __all__ = ["VerdictMiss", "describe_difference", "nearest_question", "replay_miss"]
 

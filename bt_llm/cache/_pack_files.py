@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm.cache._records import Record, checked_model, model_from_document
-from bt_llm.cache._store import strict_json
 from bt_llm.exceptions import CacheCorruptError, PackError
-from bt_llm.models import ModelIdentity, canonical_json
+from bt_llm.models import ModelIdentity
+from bt_llm.plain_json import canonical_json, strict_json
 
 __all__ = ["Pack", "parse_pack", "read_pack", "write_pack"]
 

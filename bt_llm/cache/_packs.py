@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
 from bt_llm.cache._cache import VerdictCache
 from bt_llm.cache._pack_files import Pack, read_pack, write_pack
 from bt_llm.cache._records import Record
-from bt_llm.cache._store import strict_json
 from bt_llm.exceptions import ConfigError, PackError
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json, read_back
+from bt_llm.verdicts import Verdict
 
 __all__ = ["ImportReport", "OnConflict", "export_pack", "import_pack", "merge_packs"]
 
@@ -125,17 +125,13 @@ def import_pack(
     added = [record for record in pack.records if record.key not in stored]
     differ = [r for r in pack.records if r.key in stored and not _same(r, stored[r.key])]
     known = {document["sha256"]: document for document in cache.model_documents()}
-    models = [
-        _merged_models(known[document["sha256"]], document, on_conflict)
-        if document["sha256"] in known
-        else document
-        for document in pack.models
-    ]
+    merges = {document["sha256"]: partial(_merged_models, document, on_conflict) for document in pack.models}
+    for sha256, merge in merges.items():
+        merge(known.get(sha256, {}))  # a conflict is found before anything is written
     if on_conflict == "refuse" and differ:
         raise _conflict(f"{cache.directory} and {source}", [record.key for record in differ])
-    for document in models:
-        if document != known.get(document["sha256"]):
-            cache.put_model_document(document)
+    for sha256, merge in merges.items():
+        cache.change_model(sha256, merge)
     theirs = on_conflict == "theirs"
     cache.put_many([*added, *(differ if theirs else [])], overwrite=theirs)
     return ImportReport(
@@ -144,7 +140,7 @@ def import_pack(
         unchanged=len(pack.records) - len(added) - len(differ),
         replaced=len(differ) if theirs else 0,
         kept=0 if theirs else len(differ),
-        models=len(models),
+        models=len(merges),
         sha256=pack.sha256,
     )
 
@@ -189,25 +185,25 @@ def _merged(ours: Pack, theirs: Pack, on_conflict: OnConflict) -> Pack:
         records[record.key] = record if mine is None else _merged_records(mine, record, on_conflict)
     models = {document["sha256"]: document for document in ours.models}
     for document in theirs.models:
-        known = models.get(document["sha256"])
-        models[document["sha256"]] = (
-            document if known is None else _merged_models(known, document, on_conflict)
-        )
+        known = models.get(document["sha256"], {})
+        models[document["sha256"]] = _merged_models(document, on_conflict, known)
     about = (*ours.about, *theirs.about)
     return Pack(records=tuple(records.values()), models=tuple(models.values()), about=about)
 
 
 def _merged_records(ours: Record, theirs: Record, on_conflict: OnConflict) -> Record:
-    """Return the one to keep; of two provenances of one verdict the smaller, whichever pack it is in."""
+    """Return the one to keep; of two records of one answer the smaller, whichever pack it is in."""
     if _same(ours, theirs):
-        return min(ours, theirs, key=lambda record: canonical_json(record.provenance))
+        return min(ours, theirs, key=lambda r: (canonical_json(r.provenance), r.body))
     return theirs if on_conflict == "theirs" else ours
 
 
 def _merged_models(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], on_conflict: OnConflict
+    theirs: Mapping[str, Any], on_conflict: OnConflict, ours: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Return one identity with the names of both; its chat template is the same in both, or in conflict."""
+    if not ours:
+        return theirs
     texts = ("chat_template", "bos_token", "eos_token")
     same = all(ours[text] == theirs[text] for text in texts)
     if not same and on_conflict == "refuse":
@@ -223,7 +219,9 @@ def _merged_models(
 
 
 def _same(one: Record, other: Record) -> bool:
-    return canonical_json(one.answer.to_dict()) == canonical_json(other.answer.to_dict())
+    if isinstance(one.answer, Verdict) and isinstance(other.answer, Verdict):
+        return one.answer.same_answer(other.answer)
+    return one.answer == other.answer
 
 
 def _conflict(what: str, keys: Sequence[str]) -> PackError:
@@ -242,6 +240,6 @@ def _check_choice(on_conflict: str) -> None:
 
 def _plain_about(about: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return dict(strict_json(canonical_json(dict(about))))
-    except (TypeError, ValueError, RecursionError) as error:
+        return dict(read_back(dict(about)))
+    except (TypeError, ValueError) as error:
         raise PackError(f"about={about!r}: expected JSON values ({error})") from error

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
-from bt_llm.cache._store import strict_json
 from bt_llm.exceptions import CacheCorruptError, ConfigError
-from bt_llm.models import ModelIdentity, Numerics, canonical_json
+from bt_llm.models import ModelIdentity, Numerics
+from bt_llm.plain_json import canonical_json, read_back
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -50,7 +50,7 @@ class Question:
     prompt : tuple of str
         Chunks of the rendered prompt, in the order they are decoded in.
     labels : tuple of str
-        The three labels, in the order bullish, neutral, bearish; none for ``text``.
+        The words that are scored or chosen from, in their labels' order, two or more; none for ``text``.
     reader : {'logprobs', 'json', 'text'}
         How the verdict is read from the model; ``text`` keeps what it generates as it is.
     sampling : mapping
@@ -96,6 +96,7 @@ class Question:
     temperature, top_p, top_k  nothing is sampled: ``logprobs`` reads, the others decode greedily
     llama.cpp build, CPU       they are provenance: stored beside, so that ``cache verify`` shows a drift
     calibration                it is applied to the raw verdict, after it is read
+    names, worths of labels    the model is told words alone; what they are worth is applied afterwards
     cache mode and folder      where an answer comes from does not change it
     =========================  ==========================================================================
 
@@ -129,8 +130,9 @@ class Question:
             if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
                 raise ConfigError(f"{name}={texts!r}: expected several texts, none of them empty")
             object.__setattr__(self, name, tuple(texts))
-        wanted = 0 if self.reader == TEXT else 3
-        if not self.prompt or not len(self.labels) == len(set(self.labels)) == wanted:
+        fits = not self.labels if self.reader == TEXT else len(self.labels) > 1
+        if not self.prompt or not fits or len(set(self.labels)) < len(self.labels):
+            wanted = "none" if self.reader == TEXT else "2 up, all different,"
             raise ConfigError(
                 f"labels={self.labels!r}, prompt of {len(self.prompt)} chunks: expected {wanted} and 1 up"
             )
@@ -230,6 +232,10 @@ class GeneratedText:
         """Return what is stored, as JSON values."""
         return {"text": self.text, "finished": self.finished}
 
+    def same_answer(self, other: object) -> bool:
+        """Return whether a model wrote the same."""
+        return self == other
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], **extra: Any) -> GeneratedText:
         """Read what `to_dict` wrote; the input is untrusted.
@@ -268,7 +274,8 @@ class Record:
     Raises
     ------
     ConfigError
-        If the provenance is not made of JSON values, or the answer is not of the reader's kind.
+        If the provenance is not made of JSON values, the answer is not of the reader's kind, or it has not
+        as many labels as the question.
     """
 
     question: Question
@@ -281,6 +288,11 @@ class Record:
             raise ConfigError(
                 f"answer of type {type(self.answer).__name__} to a question of reader "
                 f"{self.question.reader!r}: expected {_answer_kind(self.question).__name__}"
+            )
+        if isinstance(self.answer, Verdict) and len(self.answer.labels) != len(self.question.labels):
+            raise ConfigError(
+                f"verdict on {self.answer.labels.names} to a question of the labels {self.question.labels}: "
+                "expected as many"
             )
         object.__setattr__(self, "provenance", _plain("provenance", self.provenance))
 
@@ -339,7 +351,9 @@ class Record:
             raise CacheCorruptError(f"stored record: {name} and provenance must be objects")
         model = provenance.get("model")
         origin = {"cached": True, "model": model if isinstance(model, str) else ""}
-        return cls(question, _answer_kind(question).from_dict(stored, **origin), provenance)
+        if question.reader == TEXT:
+            return cls(question, GeneratedText.from_dict(stored, **origin), provenance)
+        return cls(question, Verdict.from_dict(stored, words=question.labels, **origin), provenance)
 
 
 def _answer_kind(question: Question) -> type[Verdict] | type[GeneratedText]:
@@ -391,9 +405,9 @@ def checked_model(sha256: str, document: Any) -> dict[str, Any]:
 def _plain(name: str, values: Any) -> dict[str, Any]:
     """Return a deep copy of a mapping of JSON values, as reading it back would give it."""
     try:
-        plain = strict_json(canonical_json(dict(values)))
-    except (TypeError, ValueError, RecursionError) as error:
+        copy = dict(read_back(dict(values)))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}={values!r}: expected a mapping of JSON values ({error})") from error
     if not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{name}={values!r}: expected names that are text")
-    return dict(plain)
+    return copy

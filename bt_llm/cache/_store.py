@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import sqlite3
 import threading
@@ -26,8 +25,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import diskcache
 
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
+from bt_llm.plain_json import strict_json
 
-__all__ = ["JsonStore", "JsonTextDisk", "Row", "seal", "strict_json", "unseal"]
+__all__ = ["JsonStore", "JsonTextDisk", "Row", "seal", "unseal"]
 
 T = TypeVar("T")
 Query = Callable[[str, Collection[Any]], list[tuple[Any, ...]]]
@@ -82,27 +82,6 @@ class Row(NamedTuple):
     key: str
     text: str
     tag: str | None = None
-
-
-def strict_json(text: str) -> Any:
-    """Read JSON that may be hostile: no NaN, no infinity, no nesting that exhausts the stack.
-
-    Raises
-    ------
-    ValueError
-        If the text is not such JSON.
-    """
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def seal(key: str, body: str) -> str:
@@ -175,14 +154,56 @@ class JsonTextDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
 
 
 class _Writer(diskcache.Cache):  # type: ignore[misc, unused-ignore]
-    """A diskcache Cache that leaves no connection open when it cannot be opened."""
+    """A diskcache Cache that is opened in one transaction, and without a write where all is in place.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    diskcache commits every setting, table, index and trigger by itself, and every setting again whenever a
+    folder is opened: dozens of times that the disk has to be waited for.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._opening = True
         try:
-            super().__init__(*args, **settings)
+            super().__init__(directory, timeout=_BUSY_SECONDS, disk=JsonTextDisk, **_SETTINGS)
         except BaseException:
+            self._opening = False
             self.close()
             raise
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection = super()._con
+        if self._opening and not connection.in_transaction:
+            self._begin(connection)
+        return connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {1000 * _BUSY_SECONDS:.0f}")
+        for name in ("journal_mode", "synchronous"):  # cannot be changed within a transaction
+            connection.execute(f"PRAGMA {name} = {_SETTINGS[f'sqlite_{name}']}")
+        connection.execute("BEGIN")
+        # Of a new file it has to come before the first page; of any it takes the lock for writing.
+        connection.execute(f"PRAGMA auto_vacuum = {_SETTINGS['sqlite_auto_vacuum']}")
+        self._before = _made(connection)
+
+    def close(self) -> None:
+        """Close the connection; the one that opened the folder ends its transaction first."""
+        connection = getattr(self._local, "con", None)
+        if self._opening and connection is not None:
+            connection.execute(
+                "INSERT OR IGNORE INTO Cache (key, raw, mode, value) VALUES (?, 1, ?, ?)",
+                (_FORMAT_ROW[0], _RAW_MODE, _FORMAT_ROW[1]),
+            )
+            connection.execute("ROLLBACK" if _made(connection) == self._before else "COMMIT")
+            self._opening = False
+        super().close()
+
+
+def _made(connection: sqlite3.Connection) -> list[list[tuple[Any, ...]]]:
+    """Return all that opening a folder makes: tables and the like, then the settings."""
+    schema = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+    if ("table", "Settings") not in (row[:2] for row in schema):
+        return [schema]
+    return [schema, connection.execute("SELECT key, value FROM Settings ORDER BY key").fetchall()]
 
 
 def _kind(key: Any, raw: Any) -> str:
@@ -322,8 +343,6 @@ class JsonStore:
             cache = self._opened()
             try:
                 with cache.transact():
-                    if cache.get(_FORMAT_ROW[0]) is None:
-                        cache.set(*_FORMAT_ROW)
                     attempt(cache)
             finally:
                 cache.close()  # rolls back what a failed COMMIT or a Ctrl-C left open
@@ -335,7 +354,7 @@ class JsonStore:
         if self._writer is None:
             with self._reading():  # checks the database before diskcache acts on what is in it
                 pass
-            self._writer = _Writer(str(self.directory), timeout=_BUSY_SECONDS, disk=JsonTextDisk, **_SETTINGS)
+            self._writer = _Writer(str(self.directory))
         return self._writer
 
     @contextlib.contextmanager

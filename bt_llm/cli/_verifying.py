@@ -12,7 +12,7 @@ from bt_llm.advice import json_sampling, look_up_model, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ModelNotFoundError
 from bt_llm.models import ANYWHERE, PREFIX, Backend, Progress, Prompt
-from bt_llm.verdicts import Verdict
+from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["Drift", "Flip", "ask_again"]
 
@@ -84,17 +84,17 @@ def ask_again(
     ModelNotFoundError
         If none of the names leads to a model of that hash.
     """
-    stored = {record.key: record.answer for record in records if _can_be_asked(record.question)}
+    stored = {record.key: record.verdict for record in records if _can_be_asked(record.question)}
     groups: dict[tuple[Any, ...], list[Question]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.question.prompt):  # neighbours share a prefix
         if record.key in stored:
             asked = record.question
-            groups[asked.reader, asked.labels, asked.numerics].append(asked)
+            groups[asked.reader, stored[record.key].labels, asked.labels, asked.numerics].append(asked)
     name, backend = _find_backend(sha256, _with_addresses(names, records), n_threads)
     now: dict[str, Verdict] = {}
     try:
         for questions in groups.values():
-            for batch in _readings(backend, questions):
+            for batch in _readings(backend, questions, stored[questions[0].key].labels):
                 now.update(batch)
                 if on_progress is not None:
                     on_progress(len(now), len(stored))
@@ -109,13 +109,13 @@ def _can_be_asked(question: Question) -> bool:
     return question.reader == "logprobs"
 
 
-def _readings(backend: Backend, questions: list[Question]) -> Any:
+def _readings(backend: Backend, questions: list[Question], labels: LabelSet) -> Any:
     """Yield verdicts by key, batch by batch, on questions that differ in the prompt alone."""
     first, prompts = questions[0], [Prompt(question.prompt) for question in questions]
     batches = (
-        read_json(backend, prompts, first.labels)
+        read_json(backend, prompts, labels)
         if first.reader == "json"
-        else read_logprobs(backend, prompts, first.labels, first.numerics)  # type: ignore[arg-type]
+        else read_logprobs(backend, prompts, first.labels, labels, first.numerics)  # type: ignore[arg-type]
     )
     done = 0
     for batch in batches:
@@ -152,13 +152,13 @@ def _find_backend(sha256: str, names: Sequence[str], n_threads: int | None) -> t
 
 
 def _compared(
-    name: str, sha256: str, stored: dict[str, Any], now: dict[str, Verdict], not_asked: int
+    name: str, sha256: str, stored: dict[str, Verdict], now: dict[str, Verdict], not_asked: int
 ) -> Drift:
     changes = {key: _change(stored[key], now[key]) for key in sorted(now)}
     flipped = tuple(
-        Flip(key=key, stored=stored[key].action.name.lower(), now=now[key].action.name.lower())
+        Flip(key=key, stored=stored[key].answer, now=now[key].answer)
         for key in changes
-        if stored[key].action is not now[key].action
+        if stored[key].answer != now[key].answer
     )
     return Drift(
         model=name,

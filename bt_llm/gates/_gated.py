@@ -11,7 +11,8 @@ from typing import Any
 import backtrader as bt
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._gates import GateProtocol, attached_gates
+from bt_llm.gates._attaching import attached_gates
+from bt_llm.gates._base import EntryGate
 from bt_llm.gates._orders import OrderGate
 
 __all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
@@ -115,7 +116,7 @@ def ungated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     return original
 
 
-def judge_orders(strategy: bt.Strategy, gate: GateProtocol) -> OrderGate:
+def judge_orders(strategy: bt.Strategy, gate: EntryGate) -> OrderGate:
     """Let a gate judge a strategy's orders, as `gated` does.
 
     Parameters

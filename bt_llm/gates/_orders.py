@@ -29,7 +29,8 @@ import backtrader as bt
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.feeds import data_name
-from bt_llm.gates._gates import LONG, SHORT, AttachedGate, Decision, GateProtocol, attach_gate
+from bt_llm.gates._attaching import attach_gate
+from bt_llm.gates._base import LONG, SHORT, AttachedGate, Decision, EntryGate
 
 __all__ = ["JudgedOrder", "OrderGate"]
 
@@ -136,7 +137,7 @@ class OrderGate:
         If the broker is not Backtrader's simulated one.
     """
 
-    def __init__(self, strategy: bt.Strategy, gate: GateProtocol) -> None:
+    def __init__(self, strategy: bt.Strategy, gate: EntryGate) -> None:
         if not isinstance(strategy.broker, bt.brokers.BackBroker):
             raise ConfigError(
                 f"broker {type(strategy.broker).__name__}: orders are judged with Backtrader's simulated "

@@ -18,16 +18,19 @@ from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
 from bt_llm.feeds import data_name, feed_of, is_live
 from bt_llm.indicators._frequency import Frequency, milliseconds
-from bt_llm.indicators._lines import TrailingMedian, copy_values
+from bt_llm.indicators._lines import copy_values
 from bt_llm.indicators._live import LiveAsker
 from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
-from bt_llm.verdicts import Verdict
+from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
+from bt_llm.prompts import PromptTemplate
+from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["LLMAdvice", "find_advice"]
 
 _log = logging.getLogger("bt_llm.advice")
 
 _OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
+_ANSWER = (*_OUTPUTS, "label")
 _BUILT_IN = ("trend", "rsi", "volatility")
 _PERIODS = ("ema", "slope", "rsi", "atr", "median")
 _LIVE = ("auto", "on", "off")
@@ -64,13 +67,15 @@ class LLMAdvice(bt.Indicator):
 
     Attributes
     ----------
-    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility, age
-        The verdict is 1, 0 or -1 and the confidence its probability. Both are NaN where there is none; an
-        answer that cannot be read is NaN with a confidence of 0. ``trend`` is
-        ``(EMA[t] - EMA[t-slope]) / (slope * ATR[t])`` (0 where ATR is 0), ``volatility`` is ATR as a
-        percentage of the close over its own trailing median (1 where both are 0, NaN where only the
-        median is). ``age`` is the number of bars since the one whose state the verdict is on: 0 on the bar
-        that was asked, NaN where there is no answer.
+    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility, age, label
+        The verdict is what the most probable label is worth, 1, 0 or -1 by the default labels, and the
+        confidence its probability. Both are NaN where there is none; an answer that cannot be read is NaN
+        with a confidence of 0. ``bullish``, ``neutral`` and ``bearish`` are the probabilities of all labels
+        worth more than, exactly and less than nothing. ``label`` is the label's place among `labels`.
+        ``trend`` is ``(EMA[t] - EMA[t-slope]) / (slope * ATR[t])`` (0 where ATR is 0), ``volatility`` is
+        ATR as a percentage of the close over its own trailing median (1 where both are 0, NaN where only
+        the median is). ``age`` is the number of bars since the one whose state the verdict is on: 0 on the
+        bar that was asked, NaN where there is no answer.
     bars : int
         Bars seen since the warm-up was complete.
     asked, carried, unanswered : int
@@ -78,6 +83,8 @@ class LLMAdvice(bt.Indicator):
         have none because it did not come in time or failed.
     usage : Usage
         What answering cost.
+    labels : LabelSet
+        What the model chooses from.
 
     Raises
     ------
@@ -121,7 +128,7 @@ class LLMAdvice(bt.Indicator):
     ...             self.buy()
     """
 
-    lines: Any = (*_OUTPUTS, *_BUILT_IN, "age")
+    lines: Any = (*_OUTPUTS, *_BUILT_IN, "age", "label")
     params = (
         ("advisor", None),
         ("ema", 20),
@@ -144,7 +151,7 @@ class LLMAdvice(bt.Indicator):
     }
     plotlines: ClassVar[Any] = {
         "verdict": {"drawstyle": "steps-post"},
-        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age")},
+        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age", "label")},
     }
     csv = True
 
@@ -155,6 +162,7 @@ class LLMAdvice(bt.Indicator):
         self.bars = self.asked = self.carried = self.unanswered = 0
         self.usage = Usage()
         self._names = self.config.state_space.names
+        self._labels: LabelSet | None = None
         self._rows: dict[int, Row] = {}
         self._pace: Pace | None = None
         self._before = self._seen = Seen()
@@ -248,14 +256,21 @@ class LLMAdvice(bt.Indicator):
         return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
 
     def _check_length(self) -> None:
-        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError."""
+        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError.
+
+        Beside other datas it may be a young one, of which there is no advice: the run goes bar by bar.
+        """
         needed = max(line._minperiod for line in self.lines)
         bars = self.data.buflen()  # 0 before a feed that is not preloaded has started
-        if 0 < bars < needed:
+        if not 0 < bars < needed:
+            return
+        owner = feed_of(self.data)._env
+        if owner is None or len(owner.datas) < 2:
             raise DataError(
                 f"data {data_name(self.data)!r} has {bars} bars, but {type(self).__name__} needs {needed} to "
                 f"warm up; give more bars or shorter periods (median={self.p.median})"
             )
+        owner._disable_runonce()
 
     # States
 
@@ -286,16 +301,13 @@ class LLMAdvice(bt.Indicator):
             setattr(self.plotlines, name, self.plotlines.trend)
 
     def _make_trend(self) -> Any:
-        ema = bt.ind.EMA(self.data, period=self.p.ema)
-        return bt.DivByZero(ema - ema(-self.p.slope), self.p.slope * self._range)
+        return trend_line(self.data, self._range, ema=self.p.ema, slope=self.p.slope)
 
     def _make_rsi(self) -> Any:
-        return bt.ind.RSI(self.data, period=self.p.rsi, safediv=True)
+        return rsi_line(self.data, rsi=self.p.rsi)
 
     def _make_volatility(self) -> Any:
-        percent = bt.DivByZero(100.0 * self._range, self.data.close, zero=math.nan)
-        median = TrailingMedian(percent, period=self.p.median)  # type: ignore[call-arg]
-        return bt.DivZeroByZero(percent, median, single=math.nan, dual=1.0)
+        return volatility_line(self.data, self._range, median=self.p.median)
 
     # Verdicts
 
@@ -321,7 +333,7 @@ class LLMAdvice(bt.Indicator):
             raise self._with_bar(miss, {cell: time}) from None
         self._count(bar.counts_as, 1)
         self._last = (len(self), cell, bar.counts_as)
-        for name, value in zip((*_OUTPUTS, "age"), (*bar.row, bar.age), strict=True):
+        for name, value in zip((*_ANSWER, "age"), (*bar.row, bar.age), strict=True):
             getattr(self.lines, name)[0] = value
 
     def _make_pace(self) -> Pace:
@@ -368,7 +380,7 @@ class LLMAdvice(bt.Indicator):
             first_times = dict(zip(cells[own].tolist(), times[own].tolist(), strict=True))
             raise self._with_bar(miss, first_times) from None
         ages = np.where(np.isnan(rows[:, 1]), math.nan, bars - sources)
-        for name, column in zip((*_OUTPUTS, "age"), (*rows.T, ages), strict=True):
+        for name, column in zip((*_ANSWER, "age"), (*rows.T, ages), strict=True):
             getattr(self.lines, name).array[first:end] = array("d", column.tobytes())
         self.bars += len(cells)
         self.asked += int(np.count_nonzero(ages == 0))
@@ -419,12 +431,24 @@ class LLMAdvice(bt.Indicator):
                 f"{type(self).__name__}.advise gave {len(verdicts)} verdicts for {len(cells)} cells: "
                 f"expected one each"
             )
+        for verdict in verdicts:
+            self._labels = self._labels or verdict.labels
+            if verdict.labels != self._labels:
+                raise ConfigError(
+                    f"{type(self).__name__}.advise gave verdicts on {self._labels.names} and on "
+                    f"{verdict.labels.names}: expected one label set in a run"
+                )
         return verdicts
+
+    @property
+    def labels(self) -> LabelSet:
+        """Those of the verdicts so far; before the first, those of the advisor's template."""
+        return self._labels or PromptTemplate.load(self.config.template_source).choices
 
 
 def _row(verdict: Verdict) -> Row:
-    bullish, neutral, bearish = verdict.probabilities
-    return verdict.action.line, verdict.confidence, bullish, bearish, neutral
+    sides = verdict.bullish, verdict.bearish, verdict.neutral
+    return verdict.worth, verdict.confidence, *sides, verdict.place if verdict.valid else math.nan
 
 
 def _fires(trigger: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -121,7 +121,8 @@ class MarketRegime(bt.Indicator):
         self._clock_utc = BarClock.of(self.data, stamp=p.stamp, bar=p.bar, time_zone=p.time_zone)
         self._answers: dict[int, tuple[float, float]] = {-1: (np.nan, np.nan)}
         self._seen: tuple[int, float] = (0, 0.0)
-        self.lines.trend = trend_line(self.data, ema=p.ema, slope=p.slope, atr=p.atr)
+        atr = bt.ind.ATR(self.data, period=p.atr)
+        self.lines.trend = trend_line(self.data, atr, ema=p.ema, slope=p.slope)
         self.lines.rsi = rsi_line(self.data, rsi=p.rsi)
 
     def judge(self, states: Sequence[Mapping[str, Any]]) -> list[MarketAnalysis]:

@@ -12,20 +12,20 @@ from bt_llm.indicators._lines import TrailingMedian
 __all__ = ["MarketStateLines", "rsi_line", "trend_line", "volatility_line"]
 
 
-def trend_line(data: Any, *, ema: int = 20, slope: int = 3, atr: int = 14) -> Any:
+def trend_line(data: Any, atr: Any, *, ema: int, slope: int) -> Any:
     """Return the slope of the EMA over `slope` bars, in ATR a bar; 0 where the ATR is 0."""
     average = bt.ind.EMA(data, period=ema)
-    return bt.DivByZero(average - average(-slope), slope * bt.ind.ATR(data, period=atr))
+    return bt.DivByZero(average - average(-slope), slope * atr)
 
 
-def rsi_line(data: Any, *, rsi: int = 14) -> Any:
+def rsi_line(data: Any, *, rsi: int) -> Any:
     """Return Wilder's RSI, 0 to 100."""
     return bt.ind.RSI(data, period=rsi, safediv=True)
 
 
-def volatility_line(data: Any, *, atr: int = 14, median: int = 100) -> Any:
+def volatility_line(data: Any, atr: Any, *, median: int) -> Any:
     """Return the ATR as a percentage of the close over its own trailing median."""
-    percent = bt.DivByZero(100.0 * bt.ind.ATR(data, period=atr), data.close, zero=math.nan)
+    percent = bt.DivByZero(100.0 * atr, data.close, zero=math.nan)
     middle = TrailingMedian(percent, period=median)  # type: ignore[call-arg]
     return bt.DivZeroByZero(percent, middle, single=math.nan, dual=1.0)
 
@@ -51,6 +51,7 @@ class MarketStateLines(bt.Indicator):
     def __init__(self) -> None:
         super().__init__()
         p = self.p
-        self.lines.trend = trend_line(self.data, ema=p.ema, slope=p.slope, atr=p.atr)
+        atr = bt.ind.ATR(self.data, period=p.atr)
+        self.lines.trend = trend_line(self.data, atr, ema=p.ema, slope=p.slope)
         self.lines.rsi = rsi_line(self.data, rsi=p.rsi)
-        self.lines.volatility = volatility_line(self.data, atr=p.atr, median=p.median)
+        self.lines.volatility = volatility_line(self.data, atr, median=p.median)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from bt_llm.cache import strict_json
+from bt_llm.cache import GeneratedText, StoredAnswer
 from bt_llm.exceptions import CacheCorruptError, ConfigError
-from bt_llm.models import canonical_json
+from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -72,16 +71,36 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyFacts:
-    """Whose trades they are: the file, as in `DataFacts`, the class in it, and the hash of its text."""
+    """Whose trades they are.
+
+    Attributes
+    ----------
+    file : str or None
+        As in `DataFacts`.
+    name : str
+        Of the class in it.
+    sha256 : str
+        Hash of its text, line ends normalised.
+    neighbours : mapping of str to str
+        The same of the modules beside the file that it imports, by their paths from its folder.
+    """
 
     file: str | None
     name: str
     sha256: str
+    neighbours: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the values, once."""
-        _check(self, file=(str, type(None)), name=(str,))
+        _check(self, file=(str, type(None)), name=(str,), neighbours=(dict,))
         _check_sha256(self)
+        for relative, digest in self.neighbours.items():
+            if (
+                not _SHA256.fullmatch(str(digest))
+                or PurePosixPath(relative).is_absolute()
+                or ".." in relative
+            ):
+                raise ConfigError(f"neighbours: {relative!r:.60}: expected paths from the folder, and hashes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +180,8 @@ class RunManifest:
         The models asked.
     versions : mapping
         Of python, bt_llm, backtrader, numpy and pandas.
-    verdicts : mapping of str to Verdict
-        The raw verdicts that the run depends on, by key: with grid calibration those on the whole grid.
+    verdicts : mapping of str to Verdict or GeneratedText
+        The raw answers that the run depends on, by key: with grid calibration the verdicts on the whole grid.
     runs : mapping of str to RunFacts
         Results by the name of the run.
     folder : Path
@@ -182,7 +201,7 @@ class RunManifest:
     gate: Mapping[str, Any] | None
     models: tuple[ModelFacts, ...]
     versions: Mapping[str, str]
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, StoredAnswer]
     runs: Mapping[str, RunFacts]
     folder: Path = dataclasses.field(default=Path(), compare=False)
 
@@ -205,6 +224,8 @@ class RunManifest:
         """The file's text: sorted and with every digit, so that the same run gives the same bytes."""
         document = dataclasses.asdict(dataclasses.replace(self, verdicts={}))
         del document["folder"]
+        if not self.strategy.neighbours:
+            del document["strategy"]["neighbours"]
         document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
         return _laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
 
@@ -274,8 +295,9 @@ def _manifest(document: Any, folder: Path) -> RunManifest:
 
 def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = None) -> T:
     """Return an object made of exactly its fields."""
-    names = {field.name for field in dataclasses.fields(cls)} - (left_out or set())  # type: ignore[arg-type]
-    if not isinstance(values, dict) or set(values) != names:
+    fields = [one for one in dataclasses.fields(cls) if one.name not in (left_out or ())]  # type: ignore[arg-type]
+    names, optional = {one.name for one in fields}, {"neighbours"}
+    if not isinstance(values, dict) or not names - optional <= set(values) <= names:
         unknown = sorted(set(values) - names)[:3] if isinstance(values, dict) else []
         hint = f"; it has unknown ones, {unknown}" if unknown else ""
         raise ConfigError(f"{where}: expected the fields {', '.join(sorted(names))}{hint}")
@@ -285,11 +307,11 @@ def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = Non
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _verdict(key: str, stored: Any) -> Verdict:
+def _verdict(key: str, stored: Any) -> StoredAnswer:
     if not _SHA256.fullmatch(key) or not isinstance(stored, dict):
         raise ConfigError(f"verdict {key[:12]!r}: expected an object under 64 hex digits")
     try:
-        return Verdict.from_dict(stored)
+        return GeneratedText.from_dict(stored) if "text" in stored else Verdict.from_dict(stored)
     except CacheCorruptError as error:
         raise ConfigError(f"verdict {key[:12]}: {error}") from error
 
@@ -319,8 +341,3 @@ def _laid_out(value: Any, depth: int = 0) -> str:
         entries = [_laid_out(item, depth + 1) for item in value]
     opened, closed = "{}" if isinstance(value, dict) else "[]"
     return f"{opened}\n{pad}" + f",\n{pad}".join(entries) + f"\n{' ' * depth}{closed}"
-
-
-def finite(value: float) -> float | None:
-    """Return a number for JSON, which has no NaN and no infinity."""
-    return float(value) if math.isfinite(value) else None

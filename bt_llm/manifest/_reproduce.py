@@ -11,9 +11,9 @@ from typing import Any, Literal
 from bt_llm.backtest import gate_study, load_strategy, run_backtest
 from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError, ReplayMiss
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate, file_sha256_of
 from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest
-from bt_llm.manifest._encoding import ADVISOR, Decoder, checked_template, template_facts
+from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template
 from bt_llm.manifest._files import find_file, text_sha256
 from bt_llm.manifest._write import Source, data_facts, run_facts, versions
 from bt_llm.verdicts import Verdict
@@ -111,6 +111,7 @@ def _differences(
     folder = manifest.folder
     bars = find_file(manifest.data.file, folder, what="data", option="--data") if data is None else data
     yield from _in_data(manifest, bars)
+    yield from _in_files(manifest)
     file = (
         find_file(manifest.strategy.file, folder, what="strategy", option="--strategy")
         if strategy is None
@@ -122,6 +123,7 @@ def _differences(
             f"{file.name} is not the strategy's file of the manifest: SHA-256 {digest[:12]}, recorded "
             f"{manifest.strategy.sha256[:12]}",
         )
+    yield from _in_neighbours(manifest, file.parent)
     yield from _in_templates(manifest)
     yield from _in_verdicts(manifest, VerdictCache(cache_dir, "replay"))
     yield from _in_results(manifest, f"{file}:{manifest.strategy.name}", bars, cache_dir)
@@ -138,28 +140,52 @@ def _in_data(manifest: RunManifest, bars: Source) -> Iterator[Difference]:
 
 
 def _in_templates(manifest: RunManifest) -> Iterator[Difference]:
-    for recorded in _templates([manifest.gate, manifest.params]):
+    for described in _objects([manifest.gate, manifest.params]):
+        load = CONFIGS.get(str(described.get("type")))
+        if load is None:
+            continue
+        recorded = checked_template("template", described.get("template"))
+        if "text" in recorded:  # then that very text is used
+            continue
         file = recorded["file"]
-        now = template_facts(file if file.isidentifier() else str(manifest.folder / file))
-        if now["sha256"] != recorded["sha256"]:
+        words = load(file if file.isidentifier() else str(manifest.folder / file))
+        now = words.sha256
+        if now != recorded["sha256"]:
             yield Difference(
                 "code",
-                f"prompt template {file!r} is {now['name']!r} version {now['version']}, SHA-256 "
-                f"{now['sha256'][:12]}; recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
+                f"prompt template {file!r} is {words.name!r} version {words.version}, SHA-256 {now[:12]}; "
+                f"recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
                 f"{recorded['sha256'][:12]}",
             )
 
 
-def _templates(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield the facts of every template in the JSON form of a gate or of parameters."""
+def _in_files(manifest: RunManifest) -> Iterator[Difference]:
+    """Yield what differs in the files that the strategy was given, and in those beside it that it imports."""
+    for described in _objects([manifest.gate, manifest.params]):
+        if set(described) == {"file", "sha256"}:
+            path = manifest.folder / str(described["file"])
+            if not path.is_file() or file_sha256_of("file", path) != described["sha256"]:
+                yield Difference("data", f"the file {path.name!r} is absent, or not that of the manifest")
+
+
+def _in_neighbours(manifest: RunManifest, folder: Path) -> Iterator[Difference]:
+    for relative, recorded in manifest.strategy.neighbours.items():
+        path = folder / relative
+        if not path.is_file() or text_sha256(path) != recorded:
+            yield Difference(
+                "code", f"{relative}, which the strategy imports, is absent, or not that of the manifest"
+            )
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object in the JSON form of a gate or of parameters."""
     if isinstance(value, dict):
-        if value.get("type") == ADVISOR:
-            yield checked_template("template", value.get("template"))
+        yield value
         for item in value.values():
-            yield from _templates(item)
+            yield from _objects(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _templates(item)
+            yield from _objects(item)
 
 
 def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Difference]:
@@ -170,8 +196,7 @@ def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Differe
             f"{len(missing)} of {len(manifest.verdicts)} are not stored in {cache.directory}, first "
             f"{min(missing)[:12]}: import the run's pack, or give it with --pack",
         )
-    recorded_as = {key: verdict.to_dict() for key, verdict in manifest.verdicts.items()}
-    differ = sorted(key for key, record in stored.items() if record.answer.to_dict() != recorded_as[key])
+    differ = sorted(key for key, r in stored.items() if not r.answer.same_answer(manifest.verdicts[key]))
     if differ:
         now, recorded = stored[differ[0]].answer, manifest.verdicts[differ[0]]
         yield Difference(
@@ -184,7 +209,7 @@ def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Differe
 def _told(answer: StoredAnswer) -> str:
     if not isinstance(answer, Verdict):
         return "a generated text"
-    return f"{answer.action.name.lower()} {answer.to_dict()}"
+    return f"{answer.answer} {answer.to_dict()}"
 
 
 def _in_results(manifest: RunManifest, spec: str, bars: Source, cache_dir: Any) -> Iterator[Difference]:
@@ -208,7 +233,7 @@ def _in_results(manifest: RunManifest, spec: str, bars: Source, cache_dir: Any) 
 def _run(
     manifest: RunManifest, strategy: type[Any], bars: Source, gate: Any, settings: dict[str, Any]
 ) -> dict[str, RunFacts]:
-    if gate is not None and not isinstance(gate, GateProtocol):
+    if gate is not None and not isinstance(gate, EntryGate):
         raise ConfigError(f"gate of type {type(gate).__name__}: expected a gate")
     if not manifest.study:
         (name,) = manifest.runs

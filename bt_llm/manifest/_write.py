@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 import bt_llm
-from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import BacktestResult, GateStudy, load_strategy
+from bt_llm.cache import StoredAnswer
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import ConfigError
+from bt_llm.gates import Asker, model_name
 from bt_llm.manifest._document import (
     TRADE_COLUMNS,
     DataFacts,
@@ -27,12 +28,11 @@ from bt_llm.manifest._document import (
     RunFacts,
     RunManifest,
     StrategyFacts,
-    finite,
 )
-from bt_llm.manifest._encoding import Encoder, model_name
+from bt_llm.manifest._encoding import Encoder
 from bt_llm.manifest._files import stored_path, text_sha256
-from bt_llm.models import canonical_json
-from bt_llm.verdicts import Verdict
+from bt_llm.plain_json import canonical_json, plain
+from bt_llm.sources import files_of
 
 __all__ = ["Source", "data_facts", "run_facts", "versions", "write_manifest"]
 
@@ -58,7 +58,8 @@ def write_manifest(
     outcome : GateStudy or BacktestResult
         What `gate_study` or `run_backtest` returned.
     strategy : type or str
-        As it was given to them. The hash of its whole file goes into the manifest, not of what it imports.
+        As it was given to them. The hash of its whole file goes into the manifest, and of those beside it
+        that it imports.
     data : DataFrame, path or str
         As it was given to them.
 
@@ -103,13 +104,14 @@ def write_manifest(
     settings = dict(main.settings)
     params = dict(settings.pop("params"))
     encoder = Encoder(chosen, folder)
-    gate = encoder.encode("gate", params.pop("gate", None))
-    models, verdicts = _used(encoder.configs, main)
+    gate = encoder.describe("gate", params.pop("gate", None))
+    described = {name: encoder.describe(name, value) for name, value in params.items()}
+    models, verdicts = _used(encoder.askers, main)
     manifest = RunManifest(
         study=isinstance(outcome, GateStudy),
         data=data_facts(data, folder, main),
         strategy=_strategy_facts(chosen, folder),
-        params={name: encoder.encode(name, value) for name, value in params.items()},
+        params=described,
         broker=settings,
         gate=gate,
         models=tuple(models),
@@ -154,7 +156,14 @@ def _strategy_facts(strategy: type[Any], folder: Path) -> StrategyFacts:
         raise ConfigError(
             f"strategy {strategy.__name__} is in no file: put it into one, so that its source can be hashed"
         ) from error
-    return StrategyFacts(file=stored_path(file, folder), name=strategy.__name__, sha256=text_sha256(file))
+    files = files_of(strategy)
+    near = [] if files is None else [relative for relative in files.texts if relative != file.name]
+    return StrategyFacts(
+        file=stored_path(file, folder),
+        name=strategy.__name__,
+        sha256=text_sha256(file),
+        neighbours={relative: text_sha256(file.parent / relative) for relative in sorted(near)},
+    )
 
 
 def run_facts(run: BacktestResult) -> RunFacts:
@@ -163,7 +172,7 @@ def run_facts(run: BacktestResult) -> RunFacts:
     digest.update(run.equity.index.to_numpy().astype("datetime64[ns]").astype("<i8").tobytes())
     digest.update(run.equity.to_numpy(dtype=np.float64).astype("<f8").tobytes())
     return RunFacts(
-        metrics=run.to_dict(),
+        metrics=run.figures,
         bars=len(run.equity),
         equity_sha256=digest.hexdigest(),
         trades=tuple(_trade_row(trade) for trade in run.trades.to_dict("records")),
@@ -172,38 +181,37 @@ def run_facts(run: BacktestResult) -> RunFacts:
 
 def _trade_row(trade: Mapping[Any, Any]) -> tuple[Any, ...]:
     opened, closed, direction, bars, *amounts = (trade[name] for name in TRADE_COLUMNS)
-    return opened.isoformat(), closed.isoformat(), int(direction), int(bars), *map(finite, amounts)
+    return opened.isoformat(), closed.isoformat(), int(direction), int(bars), *map(plain, amounts)
 
 
-def _used(
-    configs: Sequence[AdvisorConfig], run: BacktestResult
-) -> tuple[list[ModelFacts], dict[str, Verdict]]:
-    """Return the models that were asked, and their raw verdicts by key."""
-    if run.advice is None or not run.advice["asked"]:
+def _used(askers: Sequence[Asker], run: BacktestResult) -> tuple[list[ModelFacts], dict[str, StoredAnswer]]:
+    """Return the models that were asked, and their raw answers by key."""
+    questions = (run.advice or {}).get("questions") or {"asked": 0}
+    needed = (run.advice["distinct"] if run.advice is not None else 0) + questions["asked"]
+    if not needed:
         return [], {}
     models: dict[str, ModelFacts] = {}
-    verdicts: dict[str, Verdict] = {}
-    for config in dict.fromkeys(configs):
-        advisor = Advisor.shared(config)
-        found = advisor.used()
-        verdicts |= found
+    answers: dict[str, StoredAnswer] = {}
+    for asker in askers:
+        found = asker.used()
+        answers |= found
         if found:
-            models[advisor.identity.sha256] = _model_facts(advisor, model_name(config), list(found))
-    if len(verdicts) < run.advice["distinct"]:
+            models[asker.identity.sha256] = _model_facts(asker, list(found))
+    if len(answers) < needed:
         raise ConfigError(
-            f"{len(verdicts)} of the run's {run.advice['distinct']} verdicts are known: write its manifest "
-            "in the process that made it, and give the AdvisorConfig in the gate or in a parameter"
+            f"{len(answers)} of the run's {needed} verdicts are known: write its manifest in the process "
+            "that made it, and give the AdvisorConfig in the gate or in a parameter"
         )
-    return [models[key] for key in sorted(models)], verdicts
+    return [models[key] for key in sorted(models)], answers
 
 
-def _model_facts(advisor: Advisor, name: str, keys: list[str]) -> ModelFacts:
+def _model_facts(asker: Asker, keys: list[str]) -> ModelFacts:
     builds = {
         canonical_json({name: record.provenance[name] for name in _BUILD if name in record.provenance})
-        for record in advisor.cache.get_many(keys).values()
+        for record in asker.cache.get_many(keys).values()
     }
     return ModelFacts(
-        name=name,
-        sha256=advisor.identity.sha256,
+        name=model_name(asker.config),
+        sha256=asker.identity.sha256,
         answered_by=tuple(json.loads(build) for build in sorted(builds)),
     )

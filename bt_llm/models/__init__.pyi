@@ -5,7 +5,6 @@ from ._base import ModelIdentity as ModelIdentity
 from ._base import Numerics as Numerics
 from ._base import Progress as Progress
 from ._base import Prompt as Prompt
-from ._base import canonical_json as canonical_json
 from ._catalogue import CATALOGUE as CATALOGUE
 from ._catalogue import DEFAULT_QUANTIZATION as DEFAULT_QUANTIZATION
 from ._catalogue import KnownFile as KnownFile

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["Answer", "Backend", "LabelScores", "ModelIdentity", "Numerics", "Prompt", "canonical_json"]
+from bt_llm.plain_json import canonical_json
+
+__all__ = ["Answer", "Backend", "LabelScores", "ModelIdentity", "Numerics", "Prompt"]
 
 Numerics = Literal["canonical", "fast"]
-
-
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, ASCII, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,11 +22,12 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
-from bt_llm.gates import Gate, GateProtocol
-from bt_llm.report._content import asked_alike, configs_of, folds_text, sections, verdicts_of
+from bt_llm.gates import EntryGate, Gate
+from bt_llm.plain_json import plain
+from bt_llm.report._content import asked_alike, configs_of, folds_text, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
-from bt_llm.research import GateTest, ModelComparison, WalkForwardResult, plain
+from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
 from bt_llm.verdicts import Prior
 
 __all__ = ["Reportable", "write_csv", "write_report"]
@@ -97,7 +98,7 @@ def write_report(
     """
     kind, summary = _kind(result)
     bars = None if data is None else load_bars(data)
-    parts = list(sections(result, bars))
+    laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = (
@@ -106,8 +107,8 @@ def write_report(
         .render(
             title=title or f"{_strategy(result)}: {kind}",
             summary=summary,
-            parts=parts,
-            charts=_json([part.content for part in parts if part.kind == "chart"]),
+            parts=laid_out,
+            charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
             facts=_facts(result, bars, data),
             script=markupsafe.Markup(script),
             script_hash=f"sha256-{digest}",
@@ -213,10 +214,10 @@ def _prior(config: AdvisorConfig) -> str:
     prior = config.calibration
     if not isinstance(prior, Prior):
         return str(prior)
-    return f"a prior of {prior.bullish:.4f} bullish, {prior.neutral:.4f} neutral, {prior.bearish:.4f} bearish"
+    return f"a prior of {', '.join(f'{p:.4f} {name}' for name, p in prior.to_dict().items())}"
 
 
-def _rule(gate: GateProtocol) -> str:
+def _rule(gate: EntryGate) -> str:
     """Return what a gate does with its verdicts; who gives them stands elsewhere."""
     if not isinstance(gate, Gate):
         return repr(gate)

@@ -1,4 +1,3 @@
-from ._answers import LABELS as LABELS
 from ._answers import answers_of as answers_of
 from ._cluster import dask_cluster as dask_cluster
 from ._comparison import ModelComparison as ModelComparison
@@ -6,10 +5,6 @@ from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
 from ._cutoffs import before_after_cutoff as before_after_cutoff
 from ._cutoffs import training_cutoff as training_cutoff
-from ._findings import Bootstrap as Bootstrap
-from ._findings import interval as interval
-from ._findings import is_shown as is_shown
-from ._findings import plain as plain
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
 from ._leakage import perturbation_check as perturbation_check
@@ -31,7 +26,7 @@ from ._study import load_study as load_study
 from ._workers import PortableStrategy as PortableStrategy
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
-from ._workers import run_elsewhere as run_elsewhere
+from ._workers import run_each as run_each
 from .walk_forward._metrics import Metric as Metric
 from .walk_forward._models import AskedModel as AskedModel
 from .walk_forward._results import FoldResult as FoldResult

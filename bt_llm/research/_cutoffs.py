@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import gate_study
+from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import Gate, GateProtocol
-from bt_llm.research._findings import Bootstrap, interval, is_shown, plain
+from bt_llm.gates import EntryGate, Gate
+from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
 
@@ -139,14 +140,14 @@ class CutoffComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON; NaN is None."""
-        found: dict[str, Any] = plain({**vars(self), "cutoff": self.cutoff.isoformat()})
+        found: dict[str, Any] = plain(vars(self))
         return {**found, "sentence": self.sentence}
 
 
 def before_after_cutoff(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
-    gate: GateProtocol,
+    data: DataSource,
+    gate: EntryGate,
     *,
     cutoff: datetime.date | str | None = None,
     resamples: int = 2000,
@@ -205,7 +206,7 @@ def before_after_cutoff(
     )
 
 
-def _cutoff_day(gate: GateProtocol, cutoff: datetime.date | str | None) -> datetime.date:
+def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:
     if cutoff is not None:
         try:
             return pd.Timestamp(cutoff).date()

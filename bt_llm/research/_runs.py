@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
-import pandas as pd
 
-from bt_llm.backtest import BacktestResult, load_strategy, run_backtest
-from bt_llm.gates import GateProtocol
+from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
+from bt_llm.backtest import Source as DataSource
+from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
-from bt_llm.research._workers import PortableStrategy, count_workers, leaves, run_elsewhere
+from bt_llm.research._workers import PortableStrategy, chunk_size, leaves, run_each
 
 __all__ = ["Source", "inspect_run", "run_many"]
 
@@ -23,15 +22,15 @@ Source: TypeAlias = type[bt.Strategy] | str
 _CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
 
 
-def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
+def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
     """Run a backtest, and return the strategy too, as it stood at the end.
 
     Parameters
     ----------
     strategy : type or str
         As in `run_backtest`.
-    data : DataFrame
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        See `Market.of`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -57,8 +56,8 @@ def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[
 
 def run_many(
     strategy: Source,
-    data: pd.DataFrame,
-    gates: Sequence[GateProtocol],
+    data: DataSource,
+    gates: Sequence[EntryGate],
     *,
     n_jobs: int | None = None,
     on_progress: Progress | None = None,
@@ -71,8 +70,8 @@ def run_many(
     strategy : type or str
         As in `run_backtest`. Workers get a strategy file as text; any other class must be at the top of a
         module that they can import.
-    data : DataFrame
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        See `Market.of`.
     gates : sequence of gate
         Each is given to the strategy's parameter ``gate``.
     n_jobs : int, optional
@@ -91,8 +90,12 @@ def run_many(
         If runs leave this process and joblib is not installed.
     """
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    portable = PortableStrategy.of(chosen) if leaves(n_jobs) else PortableStrategy(made=chosen)
+    size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
+    market = Market.of(data)
+    chunks = [(portable, market, gates[start : start + size], settings) for start in range(0, len(gates), size)]
     metrics: list[dict[str, float]] = []
-    with contextlib.closing(_chunks_done(chosen, data, gates, n_jobs, settings)) as done:
+    with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
             metrics += chunk
             if on_progress is not None:
@@ -100,34 +103,7 @@ def run_many(
     return metrics
 
 
-def _chunks_done(
-    strategy: type[bt.Strategy],
-    data: pd.DataFrame,
-    gates: Sequence[GateProtocol],
-    n_jobs: int | None,
-    settings: dict[str, Any],
-) -> Generator[list[dict[str, float]], None, None]:
-    if not leaves(n_jobs):
-        yield from (_run_chunk(strategy, data, [gate], settings) for gate in gates)
-        return
-    size = max(1, math.ceil(len(gates) / (count_workers(n_jobs) * _CHUNKS_A_WORKER)))
-    chunks = (gates[start : start + size] for start in range(0, len(gates), size))
-    portable = PortableStrategy.of(strategy)
-    yield from run_elsewhere(
-        _run_sent, ((portable, data, chunk, settings) for chunk in chunks), n_jobs, ordered=True
-    )
-
-
-def _run_sent(
-    strategy: PortableStrategy, data: pd.DataFrame, gates: Sequence[GateProtocol], settings: dict[str, Any]
-) -> list[dict[str, float]]:
-    return _run_chunk(strategy.load(), data, gates, settings)
-
-
 def _run_chunk(
-    strategy: type[bt.Strategy],
-    data: pd.DataFrame,
-    gates: Sequence[GateProtocol],
-    settings: dict[str, Any],
+    strategy: PortableStrategy, data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
 ) -> list[dict[str, float]]:
-    return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]
+    return [run_backtest(strategy.load(), data, gate=gate, **settings).metrics for gate in gates]

@@ -7,15 +7,14 @@ A bar's *outcome* is up, flat or down, by its close and the close `horizon` bars
     flat    otherwise
 
 The band is known at the close of bar t. The square root is how the moves of a random walk grow; with the
-default `flat` about a third of its bars have each outcome. A verdict is *right* if it is bullish and
-the outcome is up, neutral and flat, or bearish and down. Outcomes are worked out after the run and never
-come near a verdict.
+default `flat` about a third of its bars have each outcome. A verdict is *right* if its label is worth more
+than nothing and the outcome is up, exactly nothing and flat, or less and down. Outcomes are worked out after
+the run and never come near a verdict.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +25,16 @@ from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig, Usage
-from bt_llm.data import load_bars
+from bt_llm.backtest import Market
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError, ModelError
 from bt_llm.gates import Gate
 from bt_llm.indicators import copy_values
 from bt_llm.models import estimate_memory_mb, find_model, read_facts
-from bt_llm.research._answers import LABELS, answers_of
-from bt_llm.research._findings import plain
+from bt_llm.plain_json import plain
+from bt_llm.research._answers import answers_of, counted
 from bt_llm.research._runs import inspect_run
+from bt_llm.settings import number, whole
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
@@ -47,10 +48,9 @@ class Judged:
     Attributes
     ----------
     bars : DataFrame
-        One row for each bar that the model was asked about: ``answer`` (of `bt_llm.research.LABELS`,
-        whose first three are in the order of outcomes), ``confidence``,
-        ``bullish``, ``neutral``, ``bearish`` (NaN for an invalid answer), ``outcome`` (0 up, 1 flat, 2
-        down; NaN where `horizon` bars later there is none), and ``right`` (1.0, 0.0 or NaN likewise).
+        One row for each bar that the model was asked about: the columns of `bt_llm.research.answers_of`,
+        ``outcome`` (0 up, 1 flat, 2 down; NaN where `horizon` bars later there is none), and ``right`` (1.0,
+        0.0 or NaN likewise).
     horizon : int
         Bars from the verdict to the outcome.
     flat : float
@@ -71,19 +71,20 @@ class _Watch(bt.Strategy):  # type: ignore[misc]
     params = (("gate", None),)
 
     def __init__(self) -> None:
-        self.advice = self.p.gate.attach(self).advice
-        self.range = bt.ind.ATR(self.data, period=self.advice.p.atr)
+        self.advice = [self.p.gate.attach(self, data).advice for data in self.datas]
+        self.range = [bt.ind.ATR(advice.data, period=advice.p.atr) for advice in self.advice]
+
+    def prenext(self) -> None:
+        """Judge each data from its own warm-up on."""
 
 
-def judge(
-    data: pd.DataFrame | str | os.PathLike[str], gate: Gate, *, horizon: int = 5, flat: float = 0.25
-) -> Judged:
+def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
 
     Parameters
     ----------
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars; of several datas the rows come one data after the other, and are indexed by data and time.
     gate : Gate
         Names the model, and the indicator that makes the states.
     horizon : int
@@ -100,7 +101,7 @@ def judge(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> judged = judge(load_bars(shipped("sp500_daily.csv"))[-200:], gate, horizon=5)
     >>> len(judged.bars), int(judged.bars["outcome"].count())
@@ -108,21 +109,31 @@ def judge(
     """
     if not isinstance(gate, Gate):
         raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be asked")
-    if type(horizon) is not int or horizon < 1:
-        raise ConfigError(f"horizon={horizon!r}: expected a whole number of bars, at least 1")
-    if type(flat) not in (int, float) or not 0.0 <= flat < math.inf:
-        raise ConfigError(f"flat={flat!r}: expected a number of ATR, 0 or more")
-    bars = load_bars(data)
-    _, ran = inspect_run(_Watch, bars, gate=gate)
-    frame = answers_of(ran.advice, bars.index)
-    outcome = outcomes(bars["close"].to_numpy(), copy_values(ran.range.lines.atr), horizon, flat)
-    happened = np.array([*LABELS])[np.nan_to_num(outcome).astype(int)]
-    right = np.where(np.isnan(outcome), np.nan, frame["answer"].to_numpy() == happened)
-    frame = frame.assign(outcome=outcome, right=right)
+    horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
+    market = Market.of(data)
+    _, ran = inspect_run(_Watch, market, gate=gate)
+    frames = {
+        name: _beside_outcomes(
+            answers_of(advice, bars.index), bars, copy_values(true_range.lines.atr), horizon, flat
+        )
+        for (name, bars), advice, true_range in zip(market.items(), ran.advice, ran.range, strict=True)
+    }
+    frame = pd.concat(frames, names=["data", "time"]) if len(frames) > 1 else next(iter(frames.values()))
     asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
-        raise DataError(f"{len(bars)} bars: no verdict has an outcome {horizon} bars later; give more bars")
-    return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=ran.advice.usage)
+        raise DataError(
+            f"{len(market.index)} bars: no verdict has an outcome {horizon} bars later; give more bars"
+        )
+    usage = sum((advice.usage for advice in ran.advice), Usage())
+    return Judged(bars=asked, horizon=horizon, flat=flat, usage=usage)
+
+
+def _beside_outcomes(
+    answers: pd.DataFrame, bars: pd.DataFrame, atr: NDArray[np.float64], horizon: int, flat: float
+) -> pd.DataFrame:
+    outcome = outcomes(bars["close"].to_numpy(), atr, horizon, flat)
+    right = np.where(np.isnan(outcome), np.nan, np.sign(answers["worth"].to_numpy()) == 1.0 - outcome)
+    return answers.assign(outcome=outcome, right=right)
 
 
 def outcomes(
@@ -159,13 +170,14 @@ class ModelScore:
     bars : int
         Bars with a verdict and an outcome.
     answers : dict of str to int
-        Of these, how many by each of `LABELS`.
+        Of these, how many by each label's name, and ``invalid``.
     accuracy : float
         Share that was right; an invalid answer is wrong.
     base_rate : float
         Share of the commonest outcome: what always giving that one answer would score.
     brier : float
-        Brier score of the three probabilities, 0 (perfect) to 2, over the valid answers; equal
+        Brier score of the probabilities of bullish, neutral and bearish, 0 (perfect) to 2, over the valid
+        answers; equal
         probabilities score 2/3. NaN if there is no valid answer.
     brier_constant : float
         That of a forecast which always gives the outcomes' own frequencies, known only afterwards.
@@ -198,19 +210,25 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
         Of the reliability table.
     """
     known = judged.bars[judged.bars["outcome"].notna()]
-    valid = known[known["answer"] != LABELS[3]]
+    valid = known[known["worth"].notna()]
     outcome = valid["outcome"].to_numpy()
     shares = np.bincount(known["outcome"].astype(int), minlength=3) / len(known)
     of_valid = np.bincount(outcome.astype(int), minlength=3) / max(1, len(valid))
     return ModelScore(
         bars=len(known),
-        answers={label: int((known["answer"] == label).sum()) for label in LABELS},
+        answers=counted(known["answer"]),
         accuracy=float(known["right"].mean()),
         base_rate=float(shares.max()),
-        brier=statistics.brier_score(valid[list(LABELS[:3])].to_numpy(), outcome) if len(valid) else math.nan,
+        brier=_brier(valid, outcome),
         brier_constant=1.0 - float(np.sum(of_valid**2)) if len(valid) else math.nan,
         reliability=statistics.reliability_table(known["confidence"], known["right"], bins=bins),
     )
+
+
+def _brier(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
+    if not len(valid):
+        return math.nan
+    return statistics.brier_score(valid[["bullish", "neutral", "bearish"]].to_numpy(), outcome)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from bt_llm.advice.analysts._untrusted import clean_text
 from bt_llm.cache import VerdictCache, export_pack, import_pack
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError, PromptError, ReplayMiss
 from bt_llm.models import ModelIdentity
-from bt_llm.prompts import AnalystTemplate
+from bt_llm.prompts import PromptTemplate
 from tests.analyst_cases import CASES, HEADLINE, MARKET, MARKETS, NEWS, OFF, SIGNAL, TRADE, Scripted, saying
 
 # What is asked and answered.
@@ -361,7 +361,7 @@ def test_what_cannot_answer_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["news", "market_state", "trade"])
 def test_the_shipped_templates_show_each_choice_once(name: str) -> None:
-    template = AnalystTemplate.load(name)
+    template = PromptTemplate.load(name)
     assert (template.name, template.version) == (name, 1)
     assert len(template.examples) == 3
     first = [next(iter(json.loads(example.answer).values())) for example in template.examples]
@@ -369,7 +369,7 @@ def test_the_shipped_templates_show_each_choice_once(name: str) -> None:
 
 
 def test_a_prompt_is_the_static_part_then_one_chunk_a_line() -> None:
-    template = AnalystTemplate.load("news")
+    template = PromptTemplate.load("news")
     base = ModelIdentity(name="base", sha256="0" * 64)
     one = template.prompt({"market": "EUR/USD", "headline": "a"}, base)
     other = template.prompt({"market": "EUR/USD", "headline": "b"}, base)
@@ -394,7 +394,7 @@ def test_a_template_of_your_own_is_read_by_path(tmp_path: Path) -> None:
     [
         ("format = ", "not TOML"),
         ("format = 2", "format 2; this version reads format 1"),
-        ('format = 1\nlabels = "x"', r"unknown keys \['labels'\]"),
+        ('format = 1\nlabel = "x"', r"unknown keys \['label'\]"),
         ('format = 1\nname = "x"\nversion = "1"\nuser = "x"', "'version' is '1'; expected int"),
         ('format = 1\nname = "x"\nversion = 1', "'user' is None; expected str"),
         (
@@ -421,7 +421,7 @@ def test_a_wrong_template_says_what_is_wrong(tmp_path: Path, text: str, message:
 
 
 def test_an_unknown_template_lists_the_shipped_ones() -> None:
-    with pytest.raises(PromptError, match=r"no template 'new': .*\['market_state', 'news', 'trade'\]"):
+    with pytest.raises(PromptError, match=r"no template 'new': .*'market_state', 'news', 'trade'\]"):
         NewsAnalyst(AnalystConfig(template="new"), cache=OFF)
 
 
@@ -461,7 +461,7 @@ def test_cleaned_text_is_one_harmless_line(text: str, most: int) -> None:
 def test_no_special_token_survives(text: str) -> None:
     backend = saying(NEWS)
     NewsAnalyst(backend, cache=OFF).analyze_many([text, "x"])
-    template = AnalystTemplate.load("news")
+    template = PromptTemplate.load("news")
     plain = template.prompt({"market": "EUR/USD", "headline": "x"}, backend.identity).text
     for prompt in backend.asked:
         for mark in ("<", ">", "[", "\n"):

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 
 from bt_llm import AdvisorConfig, Gate, gate_study, run_backtest
-from bt_llm.backtest import periods_per_year
-from bt_llm.backtest._run import BuyAndHold
+from bt_llm.backtest import BuyAndHold, periods_per_year
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
-from bt_llm.gates import AlwaysOpen
+from bt_llm.gates import NeverOpen
 
 GATE = Gate(advisor=AdvisorConfig(model="scripted:trend"))
 
@@ -67,8 +66,9 @@ def test_buy_and_hold_takes_a_share_of_the_account() -> None:
     result = run_backtest(BuyAndHold, six_bars(), cash=1000.0, percent=50.0)
     size = 500 / 10.5  # half of the account at the first close, filled at the next open
     assert result.final_value == pytest.approx(1000 + size * (15.5 - 11))
-    waited = run_backtest(BuyAndHold, six_bars(), gate=AlwaysOpen(warm_up=3), cash=1000.0, percent=50.0)
-    assert waited.equity.index[0] == pd.Timestamp("2020-01-03")
+    third = bt.date2num(pd.Timestamp("2020-01-03"))
+    waited = run_backtest(BuyAndHold, six_bars(), params={"first": third}, cash=1000.0, percent=50.0)
+    assert waited.fills["time"].tolist() == [pd.Timestamp("2020-01-04")]
 
 
 def test_a_reversal_trades_the_stated_share(hours: pd.DataFrame, repository: Path) -> None:
@@ -118,13 +118,12 @@ def test_the_second_run_asks_nothing_and_gives_the_same(hours: pd.DataFrame, rep
     pd.testing.assert_series_equal(first.equity, second.equity, check_exact=True)
 
 
-def test_a_strategy_without_a_gate_says_how_to_add_one() -> None:
+def test_a_strategy_without_a_gate_runs() -> None:
     class Plain(bt.Strategy):
         pass
 
-    with pytest.raises(ConfigError, match=r"params = \(\('gate', None\),\)"):
-        run_backtest(Plain, six_bars(), gate=GATE)
     assert run_backtest(Plain, six_bars()).final_value == 10_000.0
+    assert run_backtest(Plain, six_bars(), gate=NeverOpen()).problems
 
 
 def test_bars_fewer_than_the_warm_up(hours: pd.DataFrame, repository: Path) -> None:

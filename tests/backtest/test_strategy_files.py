@@ -7,8 +7,9 @@ from pathlib import Path
 import backtrader as bt
 import pytest
 
-from bt_llm.backtest import load_strategy, source_sha256
+from bt_llm.backtest import load_strategy
 from bt_llm.exceptions import StrategyError
+from bt_llm.sources import source_sha256
 
 GOOD = """
 import backtrader as bt

@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import pickle
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from bt_llm.cache import CacheMode, Record, VerdictCache
 from bt_llm.cache._cache import VerdictMiss, default_directory
-from bt_llm.cache._records import Question
+from bt_llm.cache._records import Question, model_document
 from bt_llm.cache._store import Row, seal
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError, ReplayMiss
 from tests.cache_cases import MODEL, Model, identity, question, record, verdict
@@ -293,6 +295,34 @@ def test_a_model_is_found_by_each_of_its_names_and_by_its_hash(cache: VerdictCac
     found = cache.find_models("small")[0]
     assert found.chat_template_sha256 == identity().chat_template_sha256
     assert found.details == {"parameters": 135}
+
+
+def test_a_name_that_another_process_stores_meanwhile_is_kept(cache: VerdictCache) -> None:
+    other, seen = VerdictCache(cache.directory), []
+
+    def change(known: Mapping[str, Any]) -> dict[str, Any]:
+        if not seen:
+            other.put_model(identity(name="faster"))
+        seen.append(known)
+        return model_document(identity(), sorted({*known.get("names", ()), "slower"}))
+
+    cache.change_model(MODEL, change)
+    assert seen == [{}, model_document(identity(), ["faster"])]
+    assert cache.model_documents() == [model_document(identity(), ["faster", "slower"])]
+
+
+def test_writers_that_name_one_model_at_once_lose_no_name(tmp_path: Path) -> None:
+    names = [f"name {number}" for number in range(6)]
+    barrier = threading.Barrier(len(names))
+
+    def work(name: str) -> None:
+        mine = VerdictCache(tmp_path / "new")
+        barrier.wait(60)
+        mine.put_model(identity(name=name))
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(work, names))
+    assert VerdictCache(tmp_path / "new").model_documents() == [model_document(identity(), names)]
 
 
 def test_documents_are_replaced_and_told_apart_by_kind(cache: VerdictCache) -> None:

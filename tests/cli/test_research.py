@@ -52,7 +52,14 @@ def test_test_prints_one_json_object(bars: str) -> None:
 def test_test_prints_tables_and_sentences(bars: str) -> None:
     done = run("test", bars, "-m", "scripted:trend", "--random", "4", "--shifts", "0")
     assert done.exit_code == 0, done.output
-    for part in ("Results", "Rank of the gate", "buy and hold", "random gates", "Findings", "exposure"):
+    for part in (
+        "Results",
+        "The gate among 4 random",
+        "buy and hold",
+        "random gates",
+        "Findings",
+        "exposure",
+    ):
         assert part in done.stdout, part
 
 

@@ -12,8 +12,17 @@ import pytest
 from bt_llm.backtest import load_strategy
 from bt_llm.data import load_bars
 from bt_llm.feeds import FrameFeed
-from bt_llm.gates import LONG, AlwaysOpen, AttachedGate, Gate, NeverOpen, gated, order_gate_of
-from bt_llm.gates._gates import Decision
+from bt_llm.gates import (
+    LONG,
+    AlwaysOpen,
+    AttachedGate,
+    Decision,
+    EntryGate,
+    Gate,
+    NeverOpen,
+    gated,
+    order_gate_of,
+)
 from tests.conftest import ROOT
 from tests.engines import TREND, QuickAdvice, walk
 from tests.strategies_of_others import CASES
@@ -115,7 +124,7 @@ def test_a_closed_gate_opens_nothing(name, mode):
     )  # of the last bar's, none is told
 
 
-class OpenUntil:
+class OpenUntil(EntryGate):
     """A gate that shuts at a bar of the strategy's and does not open again."""
 
     warm_up_bars = 0
@@ -127,9 +136,6 @@ class OpenUntil:
         attached = Shutting(strategy, data)
         attached.last = self.bar
         return attached
-
-    def baseline(self):
-        return AlwaysOpen()
 
 
 class Shutting(AttachedGate):

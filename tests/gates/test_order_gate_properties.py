@@ -13,8 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bt_llm.feeds import FrameFeed
-from bt_llm.gates import LONG, SHORT, AlwaysOpen, AttachedGate, NeverOpen, gated, order_gate_of
-from bt_llm.gates._gates import Decision
+from bt_llm.gates import (
+    LONG,
+    SHORT,
+    AlwaysOpen,
+    AttachedGate,
+    Decision,
+    EntryGate,
+    NeverOpen,
+    gated,
+    order_gate_of,
+)
 from tests.engines import walk
 
 BARS = walk(24, seed=5)
@@ -92,7 +101,7 @@ class Random(bt.Strategy):
 
 
 @dataclass(frozen=True)
-class ByBar:
+class ByBar(EntryGate):
     """Open where its bits say: one for each bar and side."""
 
     bits: int
@@ -102,9 +111,6 @@ class ByBar:
         attached = AttachedByBar(strategy, data)
         attached.bits = self.bits
         return attached
-
-    def baseline(self):
-        return AlwaysOpen()
 
 
 class AttachedByBar(AttachedGate):

@@ -134,7 +134,7 @@ def test_a_server_that_dies_hands_its_prompts_to_the_others(caplog: pytest.LogCa
     assert "what it had to do goes to" in warning.getMessage()
 
 
-@pytest.mark.parametrize("fault", ["503", "drop", "429"])
+@pytest.mark.parametrize("fault", ["503", "drop", "429", "200 503"])
 def test_a_server_that_stays_broken_is_given_up(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     def after_ten(number: int, _prompt: str) -> str | None:
         return fault if number > 10 else None

@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss
 from bt_llm.advice import Advisor, AdvisorConfig, Usage
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AlwaysOpen
-from bt_llm.research import LABELS, judge
+from bt_llm.research import judge
 from bt_llm.research._scoring import Judged, _memory_mb, model_cost, outcomes, score
 from tests.engines import walk
 from tests.research_cases import gate_of, regimes
@@ -73,7 +73,7 @@ def test_answers_and_outcomes_are_those_of_the_bar() -> None:
     assert judged.bars["outcome"].isna().iloc[-3:].all()
     known = judged.bars.dropna()
     expected = [
-        LABELS.index(answer) == outcome
+        ("bullish", "neutral", "bearish").index(answer) == outcome
         for answer, outcome in zip(known["answer"], known["outcome"], strict=True)
     ]
     assert (known["right"] == np.array(expected, dtype=float)).all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-import math
 import os
 import signal
 import subprocess
@@ -27,7 +26,6 @@ from bt_llm.gates import AlwaysOpen
 from bt_llm.models import ScriptedBackend
 from bt_llm.research import LEDGER, Metric, TrialLedger, TrialOutcome, WalkForward, WalkForwardResult
 from bt_llm.research.walk_forward import _search
-from bt_llm.research.walk_forward._grid import _plain
 from bt_llm.research.walk_forward._metrics import best_of, measure, returns_of
 from tests.engines import QuickAdvice, build, walk
 from tests.walk_forward_cases import CROSS, QUICK, Holds, Watches, changed, cross_file, straight
@@ -506,8 +504,8 @@ class TestLedger:
         assert run(dataclasses.replace(QUICK, require="not_against")).n_trials == 5
         named = BARS.copy()
         named.attrs["name"] = "other"
-        assert run(bars=named).n_trials == 6
-        assert run(bars=changed(BARS, slice(0, 1))).trials_run == 1  # the same idea on another window
+        assert run(bars=named).trials_run == 0  # what the bars are called changes nothing
+        assert run(bars=changed(BARS, slice(0, 1))).n_trials == 6
         path = Path(cross.rpartition(":")[0])
         path.write_text(CROSS + "\n# changed\n", encoding="utf-8")
         assert run().n_trials == 7
@@ -662,8 +660,8 @@ class TestRefusals:
             SPLIT.run(cross, BARS, **settings)
 
     def test_a_value_needs_a_written_form(self) -> None:
-        with pytest.raises(ConfigError, match=r"'side': a value of type set cannot be written"):
-            SPLIT.run(Holds, BARS, params={"side": {1}})
+        with pytest.raises(ConfigError, match=r"'side'=<object .* of type object cannot be written down"):
+            SPLIT.run(Holds, BARS, params={"side": object()})
 
     def test_windows(self, cross: str) -> None:
         with pytest.raises(ConfigError, match=r"warm_up=5: Cross needs 9 bars"):
@@ -697,21 +695,7 @@ class TestRefusals:
 
 
 class TestDescriptions:
-    """What goes into a trial's key: equal values give equal text, and others do not."""
-
-    def test_values_of_every_kind(self) -> None:
-        assert _plain((1, [2.5, None])) == [1, [2.5, None]]
-        assert type(_plain(np.int64(3))) is int
-        assert _plain(math.inf) == {"float": "inf"}
-        assert _plain({"b": 1, "a": True}) == {"mapping": {"a": True, "b": 1}}
-        assert _plain(CacheMode.REPLAY)["value"] == "REPLAY"
-        assert _plain(b"answers") != _plain(b"others")
-        assert _plain(bt.ind.SMA) == {"code": ["backtrader.indicators.sma.SMA"]}
-        name, source = _plain(QuickAdvice)["code"]
-        assert name == "tests.engines.QuickAdvice"
-        assert len(source) == 64
-        assert _plain(len) == {"code": ["builtins.len"]}
-        assert _plain(Path.cwd().__class__)["code"][0].startswith("pathlib.")
+    """What goes into a trial's key."""
 
     def test_settings_that_json_does_not_know(self) -> None:
         grid = {"gate.indicator": [QuickAdvice, Stubborn], "gate.require": ["agree"]}

@@ -14,7 +14,8 @@ import pytest
 
 from bt_llm.backtest import load_strategy
 from bt_llm.exceptions import ConfigError, StrategyError
-from bt_llm.research import PortableStrategy, check_jobs, leaves, run_elsewhere
+from bt_llm.research import PortableStrategy, check_jobs, leaves, run_each
+from bt_llm.research._workers import chunk_size
 from tests.walk_forward_cases import Holds, cross_file
 
 
@@ -74,6 +75,24 @@ class TestWhere:
 
     @pytest.mark.parametrize("ordered", [True, False])
     def test_results_come_back(self, ordered: bool) -> None:
-        found = list(run_elsewhere(divmod, [(i, 3) for i in range(7)], 2, ordered=ordered))
+        found = list(run_each(divmod, [(i, 3) for i in range(7)], 2, ordered=ordered))
         assert sorted(found) == [divmod(i, 3) for i in range(7)]
         assert not ordered or found == sorted(found)
+
+    def test_supplies_go_with_what_leaves_this_process_and_are_made_once(self) -> None:
+        made: list[int] = []
+
+        def supplies() -> int:
+            made.append(1)
+            return 7
+
+        work = [(2, 5), (3, 5)]
+        assert list(run_each(pow, work, 1, ordered=True, supplies=supplies)) == [32, 243]
+        assert list(run_each(pow, [], 2, ordered=True, supplies=supplies)) == []
+        assert made == []
+        assert list(run_each(pow, work, 2, ordered=True, supplies=supplies)) == [4, 5]  # modulo 7
+        assert made == [1]
+
+    @pytest.mark.parametrize(("n_jobs", "size"), [(1, 1), (None, 1), (2, 7)])
+    def test_chunks_are_of_what_is_sent(self, n_jobs: int | None, size: int) -> None:
+        assert chunk_size(100, n_jobs, chunks=8) == size  # 100 / (2 workers x 8) = 6.25

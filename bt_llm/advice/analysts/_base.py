@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 from bt_llm.advice._lookup import look_up_model
 from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
-from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
+from bt_llm.cache import CacheMode, GeneratedText, Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, PromptError
-from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt, canonical_json
-from bt_llm.prompts import AnalystTemplate
+from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt
+from bt_llm.plain_json import canonical_json, plain
+from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
 
@@ -35,8 +36,8 @@ class AnalystConfig:
     ----------
     model : str or path
         A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
-    template : str or path, optional
-        A template's name or file; by default the analyst's own.
+    template : str, path or PromptTemplate, optional
+        A template, or its name or file; by default the analyst's own.
     max_tokens : int, optional
         Longest answer, in tokens; by default the analyst's own. One that is cut off is INVALID.
     cache_dir : str or path, optional
@@ -60,7 +61,7 @@ class AnalystConfig:
     """
 
     model: str | os.PathLike[str] = "smollm2"
-    template: str | os.PathLike[str] | None = None
+    template: str | os.PathLike[str] | PromptTemplate | None = None
     max_tokens: int | None = None
     cache_dir: str | os.PathLike[str] | None = None
     cache_mode: CacheMode | str | None = None
@@ -71,7 +72,7 @@ class AnalystConfig:
         """Check the choices, once, and make paths plain text."""
         for name in ("model", "template", "cache_dir"):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not isinstance(value, PromptTemplate):
                 object.__setattr__(self, name, os.fspath(value))
         if self.cache_mode is not None:
             object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
@@ -113,6 +114,11 @@ class AnalystUsage:
     model_seconds: float = 0.0
     tokens: int = 0
 
+    def add(self, other: AnalystUsage) -> None:
+        """Add other counters to these."""
+        for counter in dataclasses.fields(self):
+            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
@@ -141,15 +147,10 @@ class Analysis:
         """Return the fields as JSON values, with ``valid``."""
         own = [f.name for f in dataclasses.fields(self) if f.name not in _COMMON]
         values = {name: getattr(self, name) for name in own}
-        plain = {k: list(v) if isinstance(v, tuple) else _plain(v) for k, v in values.items()}
-        return plain | {"valid": self.valid} | {name: getattr(self, name) for name in _COMMON}
+        return dict(plain(values | {"valid": self.valid} | {name: getattr(self, name) for name in _COMMON}))
 
 
 _COMMON = ("problem", "cached", "model")
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else value
 
 
 S = TypeVar("S")
@@ -169,11 +170,15 @@ class Analyst(abc.ABC, Generic[S, R]):
         Who answers; by default ``AnalystConfig()``.
     cache : VerdictCache, optional
         Instead of the one that the configuration names, or the default one.
+    identity : ModelIdentity, optional
+        Who answers, where that is known already and `cache` has all answers: no model is looked for.
+    template : PromptTemplate, optional
+        Instead of the one that the configuration names.
 
     Attributes
     ----------
     usage : AnalystUsage
-        Counters.
+        Counters, of all that was ever asked.
 
     Raises
     ------
@@ -190,18 +195,26 @@ class Analyst(abc.ABC, Generic[S, R]):
     _shared: ClassVar[dict[tuple[Any, ...], Any]] = {}
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, source: ModelSource | None = None, *, cache: VerdictCache | None = None) -> None:
+    def __init__(
+        self,
+        source: ModelSource | None = None,
+        *,
+        cache: VerdictCache | None = None,
+        identity: ModelIdentity | None = None,
+        template: PromptTemplate | None = None,
+    ) -> None:
         if source is None or isinstance(source, str | os.PathLike):
             source = AnalystConfig() if source is None else AnalystConfig(model=source)
         self.config = source if isinstance(source, AnalystConfig) else AnalystConfig()
         self.cache = (
             cache if cache is not None else VerdictCache(self.config.cache_dir, self.config.cache_mode)
         )
-        self.template = AnalystTemplate.load(str(self.config.template or self.template_name))
+        self.template = template or PromptTemplate.load(self.template_source)
         self.usage = AnalystUsage()
         self._source = source
         self._lock = threading.RLock()
-        self._identity: ModelIdentity | None = None
+        self._records: dict[str, Record] = {}
+        self._identity = identity
         self._backend: Backend | None = None
         self._schema = object_schema(self.fields)
         self._check()
@@ -209,13 +222,23 @@ class Analyst(abc.ABC, Generic[S, R]):
     @classmethod
     def shared(cls, config: AnalystConfig, **settings: Any) -> Self:
         """Return the one analyst of this process for a configuration, made when first asked for."""
-        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
-        key = (cls, os.getpid(), config, tuple(sorted(settings.items())), *environment)
+        key = cls._shared_key(config, settings)
         with Analyst._shared_lock:
             if key not in Analyst._shared:
                 Analyst._shared[key] = cls(config, **settings)
             made: Self = Analyst._shared[key]
             return made
+
+    @classmethod
+    def share(cls, analyst: Self, **settings: Any) -> None:
+        """Make an analyst the one of this process for its configuration and these settings."""
+        with Analyst._shared_lock:
+            Analyst._shared[cls._shared_key(analyst.config, settings)] = analyst
+
+    @classmethod
+    def _shared_key(cls, config: AnalystConfig, settings: Mapping[str, Any]) -> tuple[Any, ...]:
+        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
+        return cls, os.getpid(), config, tuple(sorted(settings.items())), *environment
 
     @staticmethod
     def forget_shared() -> None:
@@ -241,22 +264,54 @@ class Analyst(abc.ABC, Generic[S, R]):
         """Return the answer on one subject; an answer that cannot be read is INVALID."""
         return self.analyze_many([subject])[0]
 
-    def analyze_many(self, subjects: Sequence[S]) -> list[R]:
-        """Return the answers in order; the same question is asked once."""
-        with self._lock:
-            if isinstance(self._source, ModelManager):  # it may have another model by now
-                self._identity = self._backend = None
-            prompts = [self._prompt(subject) for subject in subjects]
-            questions = [self._question(p) for p in prompts if isinstance(p, Prompt)]
-            texts = iter(self.cache.fetch(questions, self._ask)) if questions else iter(())
-            answers = [
-                self._read(next(texts)) if isinstance(p, Prompt) else self._invalid(p) for p in prompts
-            ]
-            distinct = {q.key: a for q, a in zip(questions, _of(prompts, answers), strict=True)}
-            self.usage.answers += len(answers)
-            self.usage.invalid += sum(not answer.valid for answer in answers)
-            self.usage.cache_hits += sum(answer.cached for answer in distinct.values())
-            return answers
+    def analyze_many(self, subjects: Sequence[S], usage: AnalystUsage | None = None) -> list[R]:
+        """Return the answers in order; the same question is asked once.
+
+        Parameters
+        ----------
+        subjects : sequence
+            What is to be judged.
+        usage : AnalystUsage, optional
+            Counters to add to, besides the analyst's own.
+        """
+        counted = AnalystUsage()
+        try:
+            with self._lock:
+                return self._analyze(subjects, counted)
+        finally:
+            for counters in (self.usage, usage):
+                if counters is not None:
+                    counters.add(counted)
+
+    def _analyze(self, subjects: Sequence[S], usage: AnalystUsage) -> list[R]:
+        if isinstance(self._source, ModelManager):  # it may have another model by now
+            self._identity = self._backend = None
+        prompts = [self._prompt(subject) for subject in subjects]
+        questions = [self._question(p) for p in prompts if isinstance(p, Prompt)]
+        texts = self._texts(questions, usage)
+        found = iter(texts)
+        answers = [self._read(next(found)) if isinstance(p, Prompt) else self._invalid(p) for p in prompts]
+        distinct = {q.key: a for q, a in zip(questions, _of(prompts, answers), strict=True)}
+        usage.answers += len(answers)
+        usage.invalid += sum(not answer.valid for answer in answers)
+        usage.cache_hits += sum(answer.cached for answer in distinct.values())
+        return answers
+
+    def _texts(self, questions: Sequence[Question], usage: AnalystUsage) -> list[GeneratedText]:
+        if not questions:
+            return []
+        texts = self.cache.fetch(questions, lambda wanted: self._ask(wanted, usage))
+        told = {"model": self.identity.name}
+        self._records |= {q.key: Record(q, text, told) for q, text in zip(questions, texts, strict=True)}
+        return texts
+
+    def used(self) -> dict[str, GeneratedText]:
+        """Return the answers that have been given so far, by their keys: what a run depends on."""
+        return {key: record.answer for key, record in self._records.items()}  # type: ignore[misc]
+
+    def records(self) -> list[Record]:
+        """Return the same with their questions, as a pack holds them."""
+        return list(self._records.values())
 
     def _prompt(self, subject: S) -> Prompt | str:
         """Return the prompt, or why there is none."""
@@ -283,7 +338,7 @@ class Analyst(abc.ABC, Generic[S, R]):
         return self.config.max_tokens or self.max_tokens
 
     def _ask(
-        self, questions: Sequence[Question]
+        self, questions: Sequence[Question], usage: AnalystUsage
     ) -> Iterator[list[tuple[Question, GeneratedText, Mapping[str, Any]]]]:
         """Ask the model, and count; each answer goes to the cache as it comes."""
         self.cache.put_model(self.identity)
@@ -294,9 +349,9 @@ class Analyst(abc.ABC, Generic[S, R]):
             for question, answer in zip(questions, answers, strict=True):
                 if answer is None:
                     continue
-                self.usage.model_seconds += time.perf_counter() - started
-                self.usage.model_calls += 1
-                self.usage.tokens += answer.tokens
+                usage.model_seconds += time.perf_counter() - started
+                usage.model_calls += 1
+                usage.tokens += answer.tokens
                 yield [(question, self._generated(answer), self._provenance(backend, answer))]
                 started = time.perf_counter()
 
@@ -332,6 +387,11 @@ class Analyst(abc.ABC, Generic[S, R]):
                 read_object(example.answer, self.fields)
             except ValueError as error:
                 raise PromptError(f"template {self.template.name!r}: example answer: {error}") from None
+
+    @property
+    def template_source(self) -> str:
+        """Name or path of the template that the configuration names, or the analyst's own."""
+        return str(self.config.template or self.template_name)
 
     # Who answers
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bt_llm.cache import strict_json
+from bt_llm.plain_json import strict_json
 
 __all__ = ["Choice", "Field", "Lines", "Text", "Whole", "object_schema", "read_object"]
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bt_llm.backtest import Section
 from bt_llm.data import save_csv
-from bt_llm.gates import Gate, GateProtocol
-from bt_llm.research._answers import LABELS
+from bt_llm.gates import EntryGate, Gate
+from bt_llm.plain_json import plain
+from bt_llm.research._answers import COLUMNS, counted
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
+from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
 
@@ -65,7 +67,7 @@ class FoldResult:
     scores: tuple[float, ...]
     deflated_sharpe: float
     prior: Prior | None = None
-    gate: GateProtocol | None = None
+    gate: EntryGate | None = None
     verdicts: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -80,13 +82,13 @@ class FoldResult:
         return {
             "fold": self.fold.number,
             **{name: getattr(self.fold, name).isoformat() for name in times},
-            "settings": {name: _json(value) for name, value in self.settings.items()},
+            "settings": {name: plain(value) for name, value in self.settings.items()},
             "in_sample": _figures(self.in_sample),
             "out_of_sample": _figures(self.out_of_sample),
-            "efficiency": _json(self.efficiency),
-            "deflated_sharpe": _json(self.deflated_sharpe),
-            "prior": self.prior and dataclasses.asdict(self.prior),
-            "verdicts": answers if answers is None else {n: int((answers == n).sum()) for n in LABELS},
+            "efficiency": plain(self.efficiency),
+            "deflated_sharpe": plain(self.deflated_sharpe),
+            "prior": self.prior and self.prior.to_dict(),
+            "verdicts": answers if answers is None else counted(answers),
         }
 
 
@@ -121,8 +123,8 @@ class ParameterStability:
         """Return plain values for JSON."""
         return {
             "name": self.name,
-            "chosen": [_json(value) for value in self.chosen],
-            "usual": _json(self.usual),
+            "chosen": [plain(value) for value in self.chosen],
+            "usual": plain(self.usual),
             "share": self.share,
             "values": self.values,
             "changes": self.changes,
@@ -230,7 +232,7 @@ class WalkForwardResult:
             if one.verdicts is not None and isinstance(one.gate, Gate)
         ]
         if not parts:
-            return pd.DataFrame(columns=["fold", "model", "answer", "confidence", *LABELS[:3]])
+            return pd.DataFrame(columns=["fold", "model", *COLUMNS])
         joined = pd.concat(parts)
         return joined.loc[joined["answer"] != "", ["fold", "model", *joined.columns.drop(["fold", "model"])]]
 
@@ -257,6 +259,10 @@ class WalkForwardResult:
             values=len(tried),
             changes=changes,
         )
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        return walk_forward_sections(self)
 
     def diagram(self, width: int = 80) -> str:
         """Draw the folds as text; see `fold_diagram`."""
@@ -293,17 +299,17 @@ class WalkForwardResult:
             "metric": str(self.metric),
             "folds": [fold.to_dict() for fold in self.folds],
             "out_of_sample": _figures(self.metrics),
-            "in_sample": {name: _json(value) for name, value in self.in_sample.items()},
-            "efficiency": _json(self.efficiency),
-            "probabilistic_sharpe": _json(self.probabilistic_sharpe),
-            "deflated_sharpe": _json(self.deflated_sharpe),
+            "in_sample": {name: plain(value) for name, value in self.in_sample.items()},
+            "efficiency": plain(self.efficiency),
+            "probabilistic_sharpe": plain(self.probabilistic_sharpe),
+            "deflated_sharpe": plain(self.deflated_sharpe),
             "n_trials": self.n_trials,
             "combinations": len(self.combinations),
             "overfitting": pbo and {"pbo": pbo.pbo, "loss_probability": pbo.loss_probability},
             "stability": [one.to_dict() for one in self.stability],
             "models": [one.to_dict() for one in self.models],
             "warm_up": self.warm_up,
-            "settings": {name: _json(value) for name, value in self.settings.items()},
+            "settings": {name: plain(value) for name, value in self.settings.items()},
         }
 
 
@@ -313,17 +319,6 @@ def _ratio(out: float, inside: float) -> float:
 
 def _figures(metrics: Mapping[str, float]) -> dict[str, Any]:
     return {
-        name: int(value) if name in _COUNTS and not math.isnan(value) else _json(value)
+        name: int(value) if name in _COUNTS and not math.isnan(value) else plain(value)
         for name, value in metrics.items()
     }
-
-
-def _json(value: Any) -> Any:
-    """Return a value for JSON, which has neither NaN nor infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
-    return str(value)

@@ -1,4 +1,4 @@
-"""What workers answer from: the pack of a search's verdicts, and who gave them; no file and no model."""
+"""What workers answer from: the pack of a search's answers, and who gave them; no file and no model."""
 
 from __future__ import annotations
 
@@ -6,20 +6,38 @@ import dataclasses
 import functools
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bt_llm
-from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cache import CacheMode, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
-from bt_llm.gates import Gate
+from bt_llm.gates import Asker, AskingGate, Gate
 from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Supplies"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Who answered gates.
+
+    Parameters
+    ----------
+    source : hashable
+        `AskingGate.source` of the gates, in replay and without a calibration.
+    identity : ModelIdentity
+        Who answered.
+    template : PromptTemplate
+        The words that were asked in.
+    """
+
+    source: Hashable
+    identity: ModelIdentity
+    template: PromptTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,33 +49,28 @@ class Supplies:
     version : str
         Of bt_llm.
     pack : bytes
-        The verdicts, as a compressed pack; see `bt_llm.cache`.
-    advisors : tuple
-        Of each configuration that was asked: itself, without a calibration; who answers; the prompt's words.
+        The answers, verdicts and generated texts, as a compressed pack; see `bt_llm.cache`.
+    answered : tuple of Answered
+        Who gave them, to which gates, and in which words they were asked.
     """
 
     version: str
     pack: bytes
-    advisors: tuple[tuple[AdvisorConfig, ModelIdentity, PromptTemplate], ...]
+    answered: tuple[Answered, ...]
 
     @classmethod
-    def of(cls, configs: Iterable[AdvisorConfig]) -> Supplies:
-        """Return what the advisors of this process have been asked.
-
-        Parameters
-        ----------
-        configs : iterable of AdvisorConfig
-            Of `Advisor.shared`.
-        """
+    def of(cls, gates: Iterable[AskingGate]) -> Supplies:
+        """Return what gates have been answered in this process."""
         records: dict[str, Record] = {}
-        advisors = []
-        for config in configs:
-            advisor = Advisor.shared(config)
-            records |= {record.key: record for record in advisor.records()}
-            advisors.append((_asked(config), advisor.identity, advisor.template))
+        answered = []
+        for gate in gates:
+            asker = gate.asker()
+            records |= {record.key: record for record in asker.records()}
+            found = Answered(source=_source(gate), identity=asker.identity, template=asker.template)
+            answered.append(found)
         pack = Pack(records=tuple(records.values()))
         return cls(
-            version=bt_llm.__version__, pack=zlib.compress(pack.text.encode()), advisors=tuple(advisors)
+            version=bt_llm.__version__, pack=zlib.compress(pack.text.encode()), answered=tuple(answered)
         )
 
     def settle(self, params: Mapping[str, Any]) -> None:
@@ -76,29 +89,32 @@ class Supplies:
                 f"version on both"
             )
         gate = params.get("gate")
-        if isinstance(gate, Gate):
-            self._settle(gate.advisor)
+        if isinstance(gate, AskingGate):
+            self._settle(gate)
 
-    def _settle(self, config: AdvisorConfig) -> None:
+    def _settle(self, gate: AskingGate) -> None:
         with _settling:
-            before = _settled.get(config)
+            before = _settled.get(gate.source)
             if before is not None and before[0] == self:
-                Advisor.share(before[1])
+                gate.share(before[1])
                 return
-            for asked, identity, template in self.advisors:
-                if asked == _asked(config):
-                    cache = _unpacked(self.pack)
-                    advisor = Advisor(config, cache=cache, identity=identity, template=template)
-                    Advisor.share(advisor)
-                    _settled[config] = self, advisor
+            for one in self.answered:
+                if one.source == _source(gate):
+                    asker = gate.supplied(
+                        cache=_unpacked(self.pack), identity=one.identity, template=one.template
+                    )
+                    gate.share(asker)
+                    _settled[gate.source] = self, asker
 
 
-_settled: dict[AdvisorConfig, tuple[Supplies, Advisor]] = {}
+_settled: dict[Hashable, tuple[Supplies, Asker]] = {}
 _settling = threading.Lock()  # a Dask worker may have several threads
 
 
-def _asked(config: AdvisorConfig) -> AdvisorConfig:
-    return dataclasses.replace(config, calibration="none", cache_mode=CacheMode.REPLAY)
+def _source(gate: AskingGate) -> Hashable:
+    """Return what a gate's raw answers depend on, but for where they are kept."""
+    raw: dict[str, Any] = {"calibration": "none"} if isinstance(gate, Gate) else {}
+    return gate.with_config(dataclasses.replace(gate.config, cache_mode=CacheMode.REPLAY, **raw)).source
 
 
 @functools.lru_cache(maxsize=4)

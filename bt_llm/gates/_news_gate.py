@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, get_args
 
 import backtrader as bt
 
-from bt_llm.advice import AnalystConfig
+from bt_llm.advice import AnalystConfig, NewsAnalyst
+from bt_llm.cache import VerdictCache
 from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._gates import AttachedGate, Decision, GateProtocol, Require
+from bt_llm.gates._base import AskingGate, AttachedGate, Decision, Questions, Require
 from bt_llm.indicators import LLMNews, value_now
+from bt_llm.models import ModelIdentity
+from bt_llm.prompts import PromptTemplate
+from bt_llm.settings import number
 
 __all__ = ["NewsGate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewsGate(GateProtocol):
+class NewsGate(AskingGate):
     """Let an entry through unless the news speaks against it, or only if it speaks for it.
 
     Parameters
@@ -40,6 +45,8 @@ class NewsGate(GateProtocol):
     (False, True, True)
     """
 
+    config_name: ClassVar[str] = "analyst"
+
     headlines: Headlines | str | os.PathLike[str]
     min_score: float = 0.1
     require: Require = "not_against"
@@ -53,9 +60,11 @@ class NewsGate(GateProtocol):
 
     def __post_init__(self) -> None:
         """Check the choices, once, and read the headlines."""
-        number = type(self.min_score) in (int, float) and math.isfinite(self.min_score)
-        if not number or self.min_score < 0:
-            raise ConfigError(f"min_score={self.min_score!r}: expected a number of at least 0")
+        for name in ("min_score", "latency"):
+            object.__setattr__(self, name, number(name, getattr(self, name), 0))
+        object.__setattr__(self, "half_life", number("half_life", self.half_life, above=0))
+        if not isinstance(self.analyst, AnalystConfig):
+            raise ConfigError(f"analyst={self.analyst!r:.60}: expected an AnalystConfig")
         if self.require not in get_args(Require):
             raise ConfigError(f"require={self.require!r}: expected one of {list(get_args(Require))}")
         if not isinstance(self.headlines, Headlines):
@@ -65,6 +74,31 @@ class NewsGate(GateProtocol):
     def warm_up_bars(self) -> int:
         """One: the news line begins with the first bar."""
         return 1
+
+    @property
+    def source(self) -> Hashable:
+        """The analyst, and the market that it judges headlines for."""
+        return type(self), self.analyst, self.market
+
+    def without_rule(self) -> NewsGate:
+        """Return a gate that judges the same headlines."""
+        return replace(self, min_score=0.0, require="agree", half_life=1.0)
+
+    def asker(self) -> NewsAnalyst:
+        """Return who judges headlines for the gate in this process."""
+        return NewsAnalyst.shared(self.analyst, market=self.market)
+
+    def supplied(
+        self, *, cache: VerdictCache, identity: ModelIdentity, template: PromptTemplate
+    ) -> NewsAnalyst:
+        """Return who answers the gate from a cache; see `AskingGate.supplied`."""
+        return NewsAnalyst(
+            self.analyst, market=self.market, cache=cache, identity=identity, template=template
+        )
+
+    def share(self, asker: NewsAnalyst) -> None:
+        """Have the gate answered by an analyst in this process."""
+        NewsAnalyst.share(asker, market=self.market)
 
     def allows(self, side: int, news: float) -> bool:
         """Return whether a value of the news line lets an entry to a side through."""
@@ -86,6 +120,19 @@ class _AttachedNewsGate(AttachedGate):
         super().__init__(strategy, news.data)
         self.news = news
         self.gate = gate
+
+    def questions(self) -> Questions:
+        """Return what was asked of the headlines so far."""
+        usage = self.news.usage
+        return Questions(
+            asked=usage.answers,
+            answers=usage.answers - usage.invalid,
+            invalid=usage.invalid,
+            cache_hits=usage.cache_hits,
+            model_calls=usage.model_calls,
+            model_seconds=usage.model_seconds,
+            tokens=usage.tokens,
+        )
 
     def decide(self, side: int) -> Decision:
         news = value_now(self.news, "news")

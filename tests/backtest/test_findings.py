@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-import json
-import math
-
-import numpy as np
-import pandas as pd
 import pytest
 
-from bt_llm.backtest import run_backtest
+from bt_llm.backtest import Bootstrap, is_shown, run_backtest
 from bt_llm.exceptions import DataError
-from bt_llm.research import Bootstrap, is_shown, plain
 from bt_llm.statistics import BootstrapResult, paired_bootstrap
 from tests.research_cases import Alternate, random_walk
 
@@ -44,23 +38,3 @@ def test_returns_of_other_bars_are_refused() -> None:
     returns = run_backtest(Alternate, random_walk(120)).returns
     with pytest.raises(DataError, match=r"\(119 bars\) and from .* \(118 bars\): expected the same bars"):
         Bootstrap().difference(returns, returns.iloc[1:], "sharpe")
-
-
-def test_plain_is_json_whatever_is_in_it() -> None:
-    value = {
-        "nan": math.nan,
-        "infinity": math.inf,
-        "numpy": np.float64(0.5),
-        "count": np.int64(3),
-        "flag": np.bool_(True),
-        "frame": pd.DataFrame({"t": [pd.Timestamp("2024-01-02")], "x": [math.nan]}),
-        "bootstrap": result(-1.0, 1.0),
-        "pair": (1, None, "text"),
-    }
-    back = json.loads(json.dumps(plain(value), allow_nan=False))
-    assert back["nan"] is None
-    assert back["infinity"] is None
-    assert (back["numpy"], back["count"], back["flag"]) == (0.5, 3, True)
-    assert back["frame"] == [{"t": "2024-01-02T00:00:00", "x": None}]
-    assert back["bootstrap"]["low"] == -1.0
-    assert back["pair"] == [1, None, "text"]

@@ -1,4 +1,4 @@
-"""The feeds of `run_backtest` and of trials give what Backtrader's own gives, however bars are asked for."""
+"""The feed of the engine gives what Backtrader's own gives, however bars are asked for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import pandas as pd
 import pytest
 
 from bt_llm import run_backtest
-from bt_llm.backtest import bars_feed, load_strategy
+from bt_llm.backtest import Bars, Market, ShareOfAccount, load_strategy
 from bt_llm.data import load_bars, shipped
-from bt_llm.feeds import ArrayFeed, FrameFeed
 from bt_llm.indicators import copy_values
-from bt_llm.research.walk_forward._windows import Bars
 from tests.engines import MODES, bits, walk
 
 FEEDS = {
     "pandas": lambda frame, **p: bt.feeds.PandasData(dataname=frame, openinterest=None, **p),
-    "frame": lambda frame, **p: FrameFeed(dataname=frame, **p),
-    "array": lambda frame, **p: ArrayFeed(dataname=Bars.of(frame, "bars").columns, **p),
+    "array": lambda frame, **p: Bars.of(frame).feed(**{**DAYS, **p}),
 }
+DAYS = {"timeframe": bt.TimeFrame.Days, "compression": 1}
 HOURLY = {"timeframe": bt.TimeFrame.Minutes, "compression": 60}
 
 Add = Callable[[bt.Cerebro, Any], None]
@@ -127,13 +125,13 @@ def test_whole_lines_and_their_lengths_are_the_same() -> None:
 def test_a_feed_can_be_run_again_and_in_an_optimisation(preload: bool) -> None:
     frame = walk(60)
     cerebro = bt.Cerebro(stdstats=False, maxcpus=1, preload=preload)
-    cerebro.adddata(FEEDS["frame"](frame))
+    cerebro.adddata(FEEDS["array"](frame))
     cerebro.addstrategy(Recorder)
     first, second = cerebro.run()[0].seen, cerebro.run()[0].seen
     assert len(first) > 50
     assert [bits(row) for row in first] == [bits(row) for row in second]
     search = bt.Cerebro(stdstats=False, maxcpus=1, optreturn=False, preload=preload)
-    search.adddata(FEEDS["frame"](frame))
+    search.adddata(FEEDS["array"](frame))
     search.optstrategy(Recorder)
     [[found]] = search.run()
     assert [bits(row) for row in found.seen] == [bits(row) for row in first]
@@ -148,7 +146,7 @@ def test_a_run_changes_neither_the_frame_nor_what_is_kept_of_it() -> None:
             self.data.close[0] = self.data.datetime[0] = 1.0
 
     cerebro = bt.Cerebro(stdstats=False)
-    cerebro.adddata(FEEDS["frame"](frame))
+    cerebro.adddata(FEEDS["array"](frame))
     cerebro.addstrategy(Spoiler)
     cerebro.run()
     pd.testing.assert_frame_equal(frame, before)
@@ -162,19 +160,16 @@ def test_whole_numbers_and_an_index_in_seconds() -> None:
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}, {"preload": False, "runonce": False}])
-def test_a_backtest_is_the_same_to_the_last_digit(
-    mode: dict[str, bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_backtest_is_the_same_to_the_last_digit(mode: dict[str, bool]) -> None:
     strategy = load_strategy(f"{shipped('sma_cross.py')}:GatedSmaCross")
     bars = load_bars(shipped("eurusd_hourly.csv"))[:600]
     found = run_backtest(strategy, bars, **mode)
-    frame = bars_feed(bars).p.timeframe, bars_feed(bars).p.compression
-    assert frame == (bt.TimeFrame.Minutes, 60)
-    monkeypatch.setattr(
-        "bt_llm.backtest._run.bars_feed",
-        lambda bars: FEEDS["pandas"](bars, timeframe=frame[0], compression=frame[1]),
-    )
-    expected = run_backtest(strategy, bars, **mode)
+
+    def with_pandas(cerebro: bt.Cerebro, market: Market) -> None:
+        cerebro.adddata(FEEDS["pandas"](market.first, **HOURLY), name="data")
+        cerebro.addsizer(ShareOfAccount)
+
+    expected = run_backtest(strategy, bars, setup=with_pandas, **mode)
     pd.testing.assert_series_equal(found.equity, expected.equity, check_exact=True)
     pd.testing.assert_frame_equal(found.trades, expected.trades, check_exact=True)
     assert found.to_dict() == expected.to_dict()

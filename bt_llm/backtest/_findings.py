@@ -1,20 +1,17 @@
-"""What research has in common: paired differences of backtests, sentences about them, and plain JSON."""
+"""Paired differences of backtests on the same bars, and how they are written."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import BacktestResult, periods_per_year
+from bt_llm.backtest._account import periods_per_year
+from bt_llm.backtest._result import BacktestResult
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import BootstrapResult, Statistic, paired_bootstrap
 
-__all__ = ["Bootstrap", "interval", "is_shown", "plain"]
+__all__ = ["Bootstrap", "interval", "is_shown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,26 +93,3 @@ def interval(result: BootstrapResult, statistic: Statistic | str) -> str:
     else:
         estimate, low, high = (f"{value:+.2f}" for value in numbers)
     return f"{estimate} ({100 * result.confidence:g} % interval {low} to {high})"
-
-
-def plain(value: Any) -> Any:
-    """Return a value for JSON: NaN and infinities become None, bootstrap results and times plain values.
-
-    Examples
-    --------
-    >>> plain({"a": math.nan, "b": [1, 2.5], 1: pd.Timestamp("2024-01-02")})
-    {'a': None, 'b': [1, 2.5], '1': '2024-01-02T00:00:00'}
-    """
-    if isinstance(value, BootstrapResult):
-        return plain(dataclasses.asdict(value))
-    if isinstance(value, pd.DataFrame):
-        return plain(value.to_dict("records"))
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, pd.Timestamp):
-        return value.isoformat()
-    return value.item() if hasattr(value, "item") else value

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, get_args
 
 import backtrader as bt
 
-from bt_llm.advice import AnalystConfig, TradeAdvice, TradeAnalyst
+from bt_llm.advice import AnalystConfig, AnalystUsage, TradeAdvice, TradeAnalyst
 from bt_llm.advice import Decision as TradeDecision
+from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._gates import AttachedGate, Decision, GateProtocol, OnMissing
+from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Questions
 from bt_llm.indicators import MarketStateLines, value_now, warm_up_bars
+from bt_llm.models import ModelIdentity
+from bt_llm.prompts import PromptTemplate
+from bt_llm.settings import number
 from bt_llm.verdicts import TREND, StateSpace
 
 __all__ = ["AttachedTradeGate", "TradeAdviceGate"]
@@ -22,7 +26,7 @@ _STRENGTHS = {2: "strong", 1: "moderate"}  # by how many buckets the trend is on
 
 
 @dataclass(frozen=True, kw_only=True)
-class TradeAdviceGate(GateProtocol):
+class TradeAdviceGate(AskingGate):
     """Ask a model whether to take a trade, only when the strategy's own signal fires.
 
     What the model sees is the side, the buckets of trend, RSI and volatility, and how strongly the trend
@@ -53,6 +57,8 @@ class TradeAdviceGate(GateProtocol):
     {'Volatility': 'normal', 'RSI': '55 to 70', 'Trend': 'strong up'}
     """
 
+    config_name: ClassVar[str] = "analyst"
+
     analyst: AnalystConfig = field(default_factory=AnalystConfig)
     state_space: StateSpace = field(default_factory=StateSpace)
     symbol: str = "the market"
@@ -65,8 +71,7 @@ class TradeAdviceGate(GateProtocol):
             raise ConfigError(f"analyst={self.analyst!r:.60}: expected an AnalystConfig")
         if unknown := sorted(set(self.state_space.names) - set(_NAMES)):
             raise ConfigError(f"state space has {unknown}: expected features out of {list(_NAMES)}")
-        if type(self.reduced) not in (int, float) or not 0.0 <= self.reduced <= 1.0:
-            raise ConfigError(f"reduced={self.reduced!r}: expected a number from 0 to 1")
+        object.__setattr__(self, "reduced", number("reduced", self.reduced, 0, 1))
         if self.on_missing not in get_args(OnMissing):
             raise ConfigError(f"on_missing={self.on_missing!r}: expected one of {list(get_args(OnMissing))}")
 
@@ -74,6 +79,24 @@ class TradeAdviceGate(GateProtocol):
     def warm_up_bars(self) -> int:
         """Bars until the first state, that bar included."""
         return warm_up_bars(MarketStateLines)
+
+    def without_rule(self) -> TradeAdviceGate:
+        """Return a gate that asks about the same trades."""
+        return replace(self, reduced=0.0, on_missing="block")
+
+    def asker(self) -> TradeAnalyst:
+        """Return who advises the gate in this process."""
+        return TradeAnalyst.shared(self.analyst)
+
+    def supplied(
+        self, *, cache: VerdictCache, identity: ModelIdentity, template: PromptTemplate
+    ) -> TradeAnalyst:
+        """Return who answers the gate from a cache; see `AskingGate.supplied`."""
+        return TradeAnalyst(self.analyst, cache=cache, identity=identity, template=template)
+
+    def share(self, asker: TradeAnalyst) -> None:
+        """Have the gate answered by an analyst in this process."""
+        TradeAnalyst.share(asker)
 
     def signal(self, side: int, state: dict[str, float]) -> dict[str, Any] | None:
         """Return what the model is told of a trade, or None if a number of the state is not finite.
@@ -101,7 +124,7 @@ class TradeAdviceGate(GateProtocol):
         """Return the share of the usual size that an advice allows, 0 to 1."""
         if advice is None or not advice.valid:
             return 1.0 if self.on_missing == "pass" else 0.0
-        shares = {TradeDecision.TAKE: 1.0, TradeDecision.REDUCE: float(self.reduced)}
+        shares = {TradeDecision.TAKE: 1.0, TradeDecision.REDUCE: self.reduced}
         return shares.get(advice.decision, 0.0)
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedTradeGate:
@@ -139,6 +162,22 @@ class AttachedTradeGate(AttachedGate):
         self.fraction = 0.0
         self._states = MarketStateLines(data)  # type: ignore[call-arg]
         self._known: dict[tuple[Any, ...], TradeAdvice] = {}
+        self._usage = AnalystUsage()
+        self._untold = 0  # entries about which the model could be told nothing
+
+    def questions(self) -> Questions:
+        """Return what was asked about trades so far."""
+        answers, usage = self._known.values(), self._usage
+        return Questions(
+            asked=len(answers),
+            answers=sum(advice.valid for advice in answers),
+            invalid=sum(not advice.valid for advice in answers),
+            missing=self._untold,
+            cache_hits=usage.cache_hits,
+            model_calls=usage.model_calls,
+            model_seconds=usage.model_seconds,
+            tokens=usage.tokens,
+        )
 
     def decide(self, side: int) -> Decision:
         """Return the decision on an entry at the current bar, asking if this trade is a new one.
@@ -148,6 +187,7 @@ class AttachedTradeGate(AttachedGate):
         """
         state = {name: value_now(self._states, name) for name in _NAMES}
         signal = self.gate.signal(side, state)
+        self._untold += signal is None
         self.advice = None if signal is None else self._advice(signal)
         self.fraction = self.gate.fraction(self.advice)
         missing = self.advice is None or not self.advice.valid
@@ -157,5 +197,5 @@ class AttachedTradeGate(AttachedGate):
     def _advice(self, signal: dict[str, Any]) -> TradeAdvice:
         key = (signal["direction"], signal["strength"], *signal["indicators"].values())
         if key not in self._known:
-            self._known[key] = TradeAnalyst.shared(self.gate.analyst).analyze(signal)
+            (self._known[key],) = self.gate.asker().analyze_many([signal], self._usage)
         return self._known[key]
