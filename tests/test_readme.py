@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from bt_llm.cache import VerdictCache, import_pack
+from bt_llm.cli import app
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -44,13 +50,30 @@ def test_every_make_target_and_command_of_the_readme_exists(repository: Path) ->
     for target in re.findall(r"^make ([\w-]+)", shell, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in set(re.findall(r"^bt-llm ([\w-]+)", shell, re.MULTILINE)):
-        done = subprocess.run(
-            [sys.executable, "-m", "bt_llm", command, "--help"], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, command
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
 
 
 def test_the_chinese_readme_has_the_same_code(repository: Path) -> None:
     texts = [(repository / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
     english, chinese = (re.findall(r"```.*?```", text, re.DOTALL) for text in texts)
     assert english == chinese
+
+
+def test_the_readmes_say_what_the_test_command_prints(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's verdicts come from its pack; the command's other nulls do not change these figures."""
+    english, chinese = (
+        " ".join((repository / name).read_text(encoding="utf-8").split())
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    import_pack(VerdictCache(tmp_path), repository / "data" / "demo_pack.jsonl")
+    monkeypatch.chdir(repository)
+    [command] = re.findall(r"bt-llm (test -s .*?) bt-llm ", english)
+    options = ["--cache", str(tmp_path), "--cache-mode", "replay", "--shifts", "0", "--format", "json"]
+    done = CliRunner().invoke(app, [*shlex.split(command), *options], catch_exceptions=False)
+    nulls = json.loads(done.stdout)["random"]
+    share, p = 100 * nulls["share_below"]["sharpe"], nulls["p_value"]["sharpe"]
+    assert nulls["n"] == 99
+    assert f"the gate's Sharpe is above {share:.0f} % of random gates (p = {p:.2f})" in english
+    assert f"门的夏普比率高于 {share:.0f} % 的随机门（p = {p:.2f}）" in chinese

@@ -38,6 +38,20 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
 
 def advice_sections(advice: Mapping[str, Any]) -> Iterator[Section]:
     """Yield what a gate's model was asked and answered, and what the market did next."""
+    if advice["questions"]:
+        yield _questions(advice["questions"], advice["gate"])
+    if advice["bars"]:
+        yield from _verdicts(advice)
+
+
+def _questions(asked: Mapping[str, Any], gate: Mapping[str, int]) -> Section:
+    names = ("asked", "answers", "invalid", "missing", "cache_hits", "model_calls")
+    rows = [[name.replace("_", " "), count(asked[name])] for name in names]
+    text = f"{gate['allowed']} entries were allowed and {gate['blocked']} blocked."
+    return table_section("Questions of the gate", ["", ""], rows, text)
+
+
+def _verdicts(advice: Mapping[str, Any]) -> Iterator[Section]:
     verdicts, forward, gate = advice["verdicts"], advice["forward"], advice["gate"]
     yield table_section(
         "Advice",

@@ -372,8 +372,9 @@ def _of_run(cache: VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]
             raise PackError(
                 f"{cache.directory} and {path} differ in verdict {key[:_SHORT]}: nothing is written"
             )
-    advisor = (manifest.gate or {}).get("advisor")
-    told = advisor if isinstance(advisor, dict) else {}
+    gate = manifest.gate or {}
+    asked = gate.get("advisor", gate.get("analyst"))
+    told = asked if isinstance(asked, dict) else {}
     return list(manifest.verdicts), {name: told[name] for name in ("template", "state_space") if name in told}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from bt_llm.advice import Advisor, AdvisorConfig, Policy
 from bt_llm.backtest import Section
 from bt_llm.exceptions import BtLlmError
-from bt_llm.gates import Gate
+from bt_llm.gates import AskingGate, Gate
 from bt_llm.report._pictures import fold_strips, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.research import (
@@ -23,13 +23,31 @@ from bt_llm.research import (
     judge,
 )
 
-__all__ = ["asked_alike", "configs_of", "folds_text", "gate_of", "parts", "verdicts_of"]
+__all__ = [
+    "analyst_gates",
+    "asked_alike",
+    "configs_of",
+    "folds_text",
+    "gate_of",
+    "parts",
+    "verdicts_of",
+]
 
 
 def gate_of(result: Any) -> Gate | None:
     """Return the gate that asked a model, if that is what gated the run."""
     gate = result.gated.settings.get("params", {}).get("gate") if hasattr(result, "gated") else None
     return gate if isinstance(gate, Gate) else None
+
+
+def analyst_gates(result: Any) -> list[AskingGate]:
+    """Return the gates of a result that asked an analyst, each once."""
+    if isinstance(result, WalkForwardResult):
+        gates = [fold.gate for fold in result.folds]
+    else:
+        gates = [run.settings.get("params", {}).get("gate") for run in result.runs.values()]
+    asking = [gate for gate in gates if isinstance(gate, AskingGate) and not isinstance(gate, Gate)]
+    return list(dict.fromkeys(asking))
 
 
 def configs_of(result: Any) -> list[AdvisorConfig]:

@@ -22,9 +22,16 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
-from bt_llm.gates import EntryGate, Gate
+from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
-from bt_llm.report._content import asked_alike, configs_of, folds_text, parts, verdicts_of
+from bt_llm.report._content import (
+    analyst_gates,
+    asked_alike,
+    configs_of,
+    folds_text,
+    parts,
+    verdicts_of,
+)
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
@@ -180,6 +187,8 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
             continue
         found += [("model", identity.name), ("SHA-256 of the model", identity.sha256)]
         found.append(("asked by", f"{config!r}"))
+    for gate in analyst_gates(result):
+        found += _analyst_facts(gate)
     if bars is not None:
         if data is not None and not isinstance(data, pd.DataFrame):
             found.append(("data", Path(data).name))
@@ -217,12 +226,28 @@ def _prior(config: AdvisorConfig) -> str:
     return f"a prior of {', '.join(f'{p:.4f} {name}' for name, p in prior.to_dict().items())}"
 
 
+def _analyst_facts(gate: AskingGate) -> list[tuple[str, str]]:
+    """Return who answered a gate, and how it was asked."""
+    asked = gate.describe()[gate.config_name]
+    names = ("model", "model_sha256", "template")
+    said = {name: _short(value).strip("'") for name, value in asked.items() if name in names}
+    return [("gate", _rule(gate)), *((name.replace("_", " "), value) for name, value in said.items())]
+
+
 def _rule(gate: EntryGate) -> str:
-    """Return what a gate does with its verdicts; who gives them stands elsewhere."""
-    if not isinstance(gate, Gate):
-        return repr(gate)
-    names = [field.name for field in dataclasses.fields(gate) if field.name not in ("advisor", "indicator")]
-    return f"{', '.join(f'{name}={getattr(gate, name)!r}' for name in names)}, {gate.indicator.__name__}"
+    """Return what a gate does with its answers; who gives them stands elsewhere."""
+    described = gate.describe()
+    left_out = {"type", "source", gate.config_name if isinstance(gate, AskingGate) else ""}
+    said = ", ".join(f"{name}={_short(value)}" for name, value in described.items() if name not in left_out)
+    return f"{_short(described)}: {said}" if said else _short(described)
+
+
+def _short(value: Any) -> str:
+    """Return a described value in a word; a class or a value with fields by its name."""
+    if not isinstance(value, dict):
+        return repr(value)
+    name = str(value.get("name", value.get("type", "..."))).rpartition(":")[2]
+    return f"{name} of {len(value['items'])}" if "items" in value else name
 
 
 def _settings(result: Reportable) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig
 from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
@@ -37,7 +37,7 @@ from bt_llm.backtest import (
 )
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
+from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._answers import answer_names
 from bt_llm.research._runs import Source
@@ -46,7 +46,9 @@ from bt_llm.statistics import BootstrapResult
 
 __all__ = ["ModelComparison", "Models", "PairComparison", "compare_models", "gates_by_name"]
 
-Models: TypeAlias = Sequence[str | os.PathLike[str] | AdvisorConfig] | Mapping[str, str | AdvisorConfig]
+Model: TypeAlias = str | os.PathLike[str] | AdvisorConfig | AnalystConfig
+G = TypeVar("G", bound=AskingGate)
+Models: TypeAlias = Sequence[Model] | Mapping[str, Model]
 
 UNGATED = "ungated"
 
@@ -208,10 +210,11 @@ class ModelComparison:
                 f"{interval(over['sharpe'], 'sharpe')}: {shown}."
             )
         for name, model in self.scores.items():
+            brier = f"; Brier score {model.brier:.3f}, {model.brier_constant:.3f} for a constant forecast"
             found.append(
                 f"{name} was right on {100 * model.accuracy:.0f} % of {model.bars} bars, where always giving "
-                f"the commonest answer is right on {100 * model.base_rate:.0f} %; Brier score "
-                f"{model.brier:.3f}, {model.brier_constant:.3f} for a constant forecast."
+                f"the commonest answer is right on {100 * model.base_rate:.0f} %"
+                f"{'' if math.isnan(model.brier) else brier}."
             )
         return found + [sentence for pair in self.pairs for sentence in pair.sentences]
 
@@ -269,7 +272,7 @@ def compare_models(
     data: DataSource,
     models: Models,
     *,
-    gate: Gate | None = None,
+    gate: AskingGate | None = None,
     horizon: int = 5,
     flat: float = 0.25,
     resamples: int = 2000,
@@ -286,9 +289,10 @@ def compare_models(
     data : path, DataFrame, feed, mapping, sequence or Market
         Bars of one or several datas; see `Market.of`.
     models : sequence or mapping
-        Two or more. A name or path replaces the model of `gate`; an `AdvisorConfig` replaces its advisor,
-        so that two templates of one model can be compared. A mapping gives them names.
-    gate : Gate, optional
+        Two or more. A name or path replaces the model of `gate`; an `AdvisorConfig` replaces its advisor (an
+        `AnalystConfig` its analyst), so that two templates of one model can be compared. A mapping gives
+        them names.
+    gate : AskingGate, optional
         The rule, and how models are asked; by default ``Gate()``.
     horizon, flat
         What a verdict is judged by; see `bt_llm.research`.
@@ -328,9 +332,9 @@ def compare_models(
     costs: dict[str, ModelCost] = {}
     for name, chosen in gates.items():
         judged[name] = judge(market, chosen, horizon=horizon, flat=flat)
-        costs[name] = model_cost(chosen.advisor, judged[name].usage)
+        costs[name] = model_cost(chosen, judged[name].usage)
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
-        Advisor.shared(chosen.advisor).close()
+        chosen.asker().close()
     baseline = next(iter(gates.values())).baseline()
     runs[UNGATED] = run_backtest(strategy, market, gate=baseline, name=UNGATED, **settings)
     return ModelComparison(
@@ -343,7 +347,7 @@ def compare_models(
     )
 
 
-def gates_by_name(models: Models, gate: Gate) -> dict[str, Gate]:
+def gates_by_name(models: Models, gate: G) -> dict[str, G]:
     """Return a gate for each model, by the name it has in tables.
 
     Raises
@@ -359,20 +363,29 @@ def gates_by_name(models: Models, gate: Gate) -> dict[str, Gate]:
     if isinstance(models, str) or len(models) < 2:
         raise ConfigError(f"models={models!r}: expected two or more, such as ['smollm2', 'scripted:trend']")
     pairs = models.items() if isinstance(models, Mapping) else [(_name(model), model) for model in models]
-    gates: dict[str, Gate] = {}
+    gates: dict[str, G] = {}
     for name, model in pairs:
         if name in gates or name == UNGATED:
             raise ConfigError(
                 f"models: the name {name!r} is taken; give a mapping from names of your own to models"
             )
-        advisor = (
-            model if isinstance(model, AdvisorConfig) else dataclasses.replace(gate.advisor, model=model)
-        )
-        gates[name] = dataclasses.replace(gate, advisor=advisor)
+        gates[name] = gate.with_config(_config(model, gate))
     return gates
 
 
-def _check_warm_up(gates: Mapping[str, Gate]) -> None:
+def _config(model: Model, gate: AskingGate) -> AdvisorConfig | AnalystConfig:
+    """Return how a gate asks a model."""
+    if not isinstance(model, AdvisorConfig | AnalystConfig):
+        return dataclasses.replace(gate.config, model=model)
+    if type(model) is not type(gate.config):
+        raise ConfigError(
+            f"models: {model!r:.60}: expected a name or a {type(gate.config).__name__}, which a "
+            f"{type(gate).__name__} asks by"
+        )
+    return model
+
+
+def _check_warm_up(gates: Mapping[str, AskingGate]) -> None:
     bars = {name: gate.warm_up_bars for name, gate in gates.items()}
     slow, quick = max(bars, key=bars.__getitem__), min(bars, key=bars.__getitem__)
     if bars[slow] != bars[quick]:
@@ -382,8 +395,8 @@ def _check_warm_up(gates: Mapping[str, Gate]) -> None:
         )
 
 
-def _name(model: str | os.PathLike[str] | AdvisorConfig) -> str:
-    text = str(model.model) if isinstance(model, AdvisorConfig) else os.fspath(model)
+def _name(model: Model) -> str:
+    text = os.fspath(model.model if isinstance(model, AdvisorConfig | AnalystConfig) else model)
     return Path(text).stem if text.lower().endswith(".gguf") else text
 
 

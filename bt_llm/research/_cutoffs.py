@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import EntryGate, Gate
+from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
@@ -212,9 +212,9 @@ def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime
             return pd.Timestamp(cutoff).date()
         except (TypeError, ValueError):
             raise ConfigError(f"cutoff={cutoff!r}: expected a date, such as '2023-12-31'") from None
-    known = training_cutoff(gate.advisor.model) if isinstance(gate, Gate) else None
+    known = training_cutoff(gate.config.model) if isinstance(gate, AskingGate) else None
     if known is None:
-        name = repr(gate.advisor.model) if isinstance(gate, Gate) else type(gate).__name__
+        name = repr(gate.config.model) if isinstance(gate, AskingGate) else type(gate).__name__
         families = [entry.family for entry in CUTOFFS]
         raise ConfigError(
             f"training cut-off of {name} is not known, only of {families}: give cutoff='YYYY-MM-DD'"

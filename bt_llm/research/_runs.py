@@ -93,7 +93,9 @@ def run_many(
     portable = PortableStrategy.of(chosen) if leaves(n_jobs) else PortableStrategy(made=chosen)
     size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
     market = Market.of(data)
-    chunks = [(portable, market, gates[start : start + size], settings) for start in range(0, len(gates), size)]
+    chunks = [
+        (portable, market, gates[start : start + size], settings) for start in range(0, len(gates), size)
+    ]
     metrics: list[dict[str, float]] = []
     with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import backtrader as bt
 import numpy as np
@@ -24,21 +24,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
 from bt_llm.backtest import Market
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError, ModelError
-from bt_llm.gates import Gate
+from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
 from bt_llm.models import estimate_memory_mb, find_model, read_facts
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import answers_of, counted
+from bt_llm.research._answers import COLUMNS, answers_of, counted
 from bt_llm.research._runs import inspect_run
 from bt_llm.settings import number, whole
+from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
+_OF_ANALYSTS = {"reader": "text", "numerics": "canonical"}
+_ATR = 14  # bars, as LLMAdvice has it by default
 _CONTEXT_TOKENS = 512  # holds the prompts of the templates that come with bt_llm
+
+_Told: TypeAlias = dict[int, tuple[Decision, Decision]]
+"""What a gate decided at each bar, for the long and the short side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,27 +72,72 @@ class Judged:
 
 
 class _Watch(bt.Strategy):  # type: ignore[misc]
-    """Has a model judge every bar, and trades nothing."""
+    """Has a gate judge every bar, for both sides, and trades nothing."""
 
     params = (("gate", None),)
 
     def __init__(self) -> None:
-        self.advice = [self.p.gate.attach(self, data).advice for data in self.datas]
-        self.range = [bt.ind.ATR(advice.data, period=advice.p.atr) for advice in self.advice]
+        self.gates = [self.p.gate.attach(self, data) for data in self.datas]
+        periods = [gate.advice.p.atr if isinstance(self.p.gate, Gate) else _ATR for gate in self.gates]
+        self.range = [bt.ind.ATR(data, period=n) for data, n in zip(self.datas, periods, strict=True)]
+        self.told: list[_Told] = [{} for _ in self.datas]
 
     def prenext(self) -> None:
         """Judge each data from its own warm-up on."""
+        self.next()
+
+    def next(self) -> None:
+        if isinstance(self.p.gate, Gate):  # its verdicts stand on lines
+            return
+        for gate, told in zip(self.gates, self.told, strict=True):
+            if gate.bar >= self.p.gate.warm_up_bars:
+                told[gate.bar] = gate.decide(LONG), gate.decide(SHORT)
 
 
-def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
+def _answers(gate: AttachedGate, told: _Told, times: pd.Index) -> pd.DataFrame:
+    """Return what a gate's model said of each bar of its data, as `answers_of` does."""
+    if isinstance(gate, AttachedAdviceGate):
+        return answers_of(gate.advice, times)
+    lines = np.full((5, len(times)), np.nan)
+    answers = [""] * len(times)
+    for bar, (long, short) in told.items():
+        side = long.verdict + short.verdict  # each is its side, the other one, 0 or unknown
+        known = not math.isnan(side)
+        answers[bar - 1] = DEFAULT_LABELS.names[1 - int(np.sign(side))] if known else INVALID
+        lines[:2, bar - 1] = side, max(long.confidence, short.confidence) if known else 0.0
+    answer = pd.Categorical(answers, categories=[*DEFAULT_LABELS.names, INVALID, ""])
+    numbers = dict(zip(COLUMNS[1:], np.sign(lines[:1]).tolist() + lines[1:].tolist(), strict=True))
+    return pd.DataFrame({"answer": answer, **numbers}, index=times)
+
+
+def _usage(gate: AttachedGate) -> Usage:
+    """Return what answering a gate cost."""
+    if isinstance(gate, AttachedAdviceGate):
+        usage: Usage = gate.advice.usage
+        return usage
+    asked = gate.questions() or Questions()
+    return Usage(
+        distinct=asked.asked,
+        cache_hits=asked.cache_hits,
+        model_calls=asked.model_calls,
+        model_seconds=asked.model_seconds,
+        tokens=asked.tokens,
+    )
+
+
+def judge(data: DataSource, gate: AskingGate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
+
+    Of a gate without a verdict for each bar, such as one of news or of trades, an answer is what it lets in:
+    bullish if that is longs and not shorts, bearish if it is the reverse, else neutral. It has no
+    probabilities.
 
     Parameters
     ----------
     data : path, DataFrame, feed, mapping, sequence or Market
         Bars; of several datas the rows come one data after the other, and are indexed by data and time.
-    gate : Gate
-        Names the model, and the indicator that makes the states.
+    gate : AskingGate
+        Names the model, and what it is asked about.
     horizon : int
         Bars from the verdict to the outcome.
     flat : float
@@ -107,16 +158,18 @@ def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25)
     >>> len(judged.bars), int(judged.bars["outcome"].count())
     (87, 82)
     """
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be asked")
+    if not isinstance(gate, AskingGate):
+        raise ConfigError(f"gate={gate!r:.60}: expected a gate whose model can be asked, such as a Gate")
     horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
     market = Market.of(data)
     _, ran = inspect_run(_Watch, market, gate=gate)
     frames = {
         name: _beside_outcomes(
-            answers_of(advice, bars.index), bars, copy_values(true_range.lines.atr), horizon, flat
+            _answers(attached, told, bars.index), bars, copy_values(true_range.lines.atr), horizon, flat
         )
-        for (name, bars), advice, true_range in zip(market.items(), ran.advice, ran.range, strict=True)
+        for (name, bars), attached, told, true_range in zip(
+            market.items(), ran.gates, ran.told, ran.range, strict=True
+        )
     }
     frame = pd.concat(frames, names=["data", "time"]) if len(frames) > 1 else next(iter(frames.values()))
     asked = frame[frame["confidence"].notna()]
@@ -124,7 +177,7 @@ def judge(data: DataSource, gate: Gate, *, horizon: int = 5, flat: float = 0.25)
         raise DataError(
             f"{len(market.index)} bars: no verdict has an outcome {horizon} bars later; give more bars"
         )
-    usage = sum((advice.usage for advice in ran.advice), Usage())
+    usage = sum(map(_usage, ran.gates), Usage())
     return Judged(bars=asked, horizon=horizon, flat=flat, usage=usage)
 
 
@@ -177,8 +230,8 @@ class ModelScore:
         Share of the commonest outcome: what always giving that one answer would score.
     brier : float
         Brier score of the probabilities of bullish, neutral and bearish, 0 (perfect) to 2, over the valid
-        answers; equal
-        probabilities score 2/3. NaN if there is no valid answer.
+        answers; equal probabilities score 2/3. NaN if there is no valid answer, or answers have no
+        probabilities.
     brier_constant : float
         That of a forecast which always gives the outcomes' own frequencies, known only afterwards.
     reliability : DataFrame
@@ -213,14 +266,15 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
     valid = known[known["worth"].notna()]
     outcome = valid["outcome"].to_numpy()
     shares = np.bincount(known["outcome"].astype(int), minlength=3) / len(known)
+    has_forecast = len(valid) > 0 and bool(np.isfinite(valid["neutral"]).all())
     of_valid = np.bincount(outcome.astype(int), minlength=3) / max(1, len(valid))
     return ModelScore(
         bars=len(known),
         answers=counted(known["answer"]),
         accuracy=float(known["right"].mean()),
         base_rate=float(shares.max()),
-        brier=_brier(valid, outcome),
-        brier_constant=1.0 - float(np.sum(of_valid**2)) if len(valid) else math.nan,
+        brier=_brier(valid, outcome) if has_forecast else math.nan,
+        brier_constant=1.0 - float(np.sum(of_valid**2)) if has_forecast else math.nan,
         reliability=statistics.reliability_table(known["confidence"], known["right"], bins=bins),
     )
 
@@ -261,17 +315,17 @@ class ModelCost:
     memory_mb: float
 
 
-def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
+def model_cost(gate: AskingGate, usage: Usage) -> ModelCost:
     """Return what a model took to give its verdicts.
 
     Parameters
     ----------
-    config : AdvisorConfig
+    gate : AskingGate
         Names the model.
     usage : Usage
         Of this time.
     """
-    stored = _stored(config)
+    stored = _stored(gate)
     return ModelCost(
         prompts=usage.distinct,
         cache_hits=usage.cache_hits,
@@ -280,15 +334,16 @@ def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
         model_seconds=usage.model_seconds,
         stored_ms=_mean([found.get("milliseconds") for found in stored]),
         stored_tokens=_mean([found.get("tokens") for found in stored]),
-        memory_mb=_memory_mb(config),
+        memory_mb=_memory_mb(gate.config),
     )
 
 
-def _stored(config: AdvisorConfig) -> list[Any]:
-    """Return what is stored beside the verdicts of a model, as it is asked by a configuration."""
-    advisor = Advisor.shared(config)
-    wanted = (advisor.identity.sha256, config.reader, config.numerics)
-    records = advisor.cache.records()
+def _stored(gate: AskingGate) -> list[Any]:
+    """Return what is stored beside the answers of a model, as it is asked by a gate."""
+    asker = gate.asker()
+    reader, numerics = (getattr(gate.config, name, usual) for name, usual in _OF_ANALYSTS.items())
+    wanted = (asker.identity.sha256, reader, numerics)
+    records = asker.cache.records()
     return [
         record.provenance
         for record in records
@@ -301,7 +356,7 @@ def _mean(values: list[Any]) -> float:
     return float(np.mean(numbers)) if numbers else math.nan
 
 
-def _memory_mb(config: AdvisorConfig) -> float:
+def _memory_mb(config: AdvisorConfig | AnalystConfig) -> float:
     if str(config.model).startswith("scripted"):
         return math.nan
     try:

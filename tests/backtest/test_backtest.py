@@ -12,6 +12,8 @@ from bt_llm import AdvisorConfig, Gate, gate_study, run_backtest
 from bt_llm.backtest import BuyAndHold, periods_per_year
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
 from bt_llm.gates import NeverOpen
+from bt_llm.research import gate_test
+from tests.engines import TREND, walk
 
 GATE = Gate(advisor=AdvisorConfig(model="scripted:trend"))
 
@@ -168,3 +170,31 @@ def test_periods_per_year() -> None:
     daily = pd.date_range("2020-01-01", periods=366, freq="D")
     assert periods_per_year(daily) == pytest.approx(365.25)
     assert math.isnan(periods_per_year(daily[:1]))
+
+
+def test_the_name_of_the_data_survives(tmp_path: Path, repository: Path) -> None:
+    strategy = f"{repository / 'strategies' / 'sma_cross.py'}:GatedSmaCross"
+    frame = walk(300)
+    frame.to_csv(tmp_path / "my market.csv", index_label="time")
+    named = frame.copy()
+    named.attrs["name"] = "gold"
+    gate = Gate(advisor=TREND)
+    for data, name in ((tmp_path / "my market.csv", "my market"), (named, "gold"), (frame, "data")):
+        for advice in (
+            run_backtest(strategy, data, gate=gate).advice,
+            gate_study(strategy, data, gate).gated.advice,
+            gate_test(strategy, data, gate, n=1, shifts=0, resamples=19).gated.advice,
+        ):
+            assert advice is not None
+            assert list(advice["datas"]) == [name]
+
+
+def test_scalars_of_numpy_are_settings() -> None:
+    frame = walk(60)
+    plain = {"cash": 1000.0, "commission": 0.001, "slippage": 0.0, "percent": 50.0}
+    given = {name: np.float64(value) for name, value in plain.items()} | {"cash": np.int64(1000)}
+    one, two = (run_backtest(BuyAndHold, frame, **settings) for settings in (plain, given))
+    assert one.metrics == two.metrics
+    assert {name: type(two.settings[name]) for name in plain} == dict.fromkeys(plain, float)
+    with pytest.raises(ConfigError, match="percent="):
+        run_backtest(BuyAndHold, frame, percent=np.float64(101))

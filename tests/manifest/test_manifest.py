@@ -225,6 +225,35 @@ def test_another_template_is_code(place: Place) -> None:
     assert re.search(r"prompt template 'words.toml' is 'market' version 2, .* version 1", message)
 
 
+def test_a_neighbour_that_the_strategy_imports_is_code_and_is_not_run(place: Place) -> None:
+    (place.folder / "near.py").write_text("SIZE = 3\n")
+    (place.folder / "mine.py").write_text(
+        STRATEGY.replace("self.buy()", "self.buy(size=near.SIZE)\n\nimport near")
+    )
+    manifest = place.record()
+    assert list(manifest.strategy.neighbours) == ["near.py"]
+    assert read_manifest(place.run) == manifest
+    assert reproduce(manifest, cache_dir=place.cache).identical
+    trap = place.folder / "was_run"
+    (place.folder / "near.py").write_text(f"SIZE = 3\nopen({str(trap)!r}, 'w').close()\n")
+    what, message = first_difference(place, manifest)
+    assert (what, message.partition(",")[0]) == ("code", "near.py")
+    assert not trap.exists()
+    (place.folder / "near.py").unlink()
+    assert first_difference(place, manifest)[0] == "code"
+
+
+def test_a_file_that_the_strategy_was_given_is_data(place: Place) -> None:
+    notes = place.folder / "notes.txt"
+    notes.write_text("one")
+    manifest = place.record(params={"extra": notes})
+    assert manifest.params["extra"]["file"] == "notes.txt"
+    assert reproduce(manifest, cache_dir=place.cache).identical
+    notes.write_text("two")
+    what, message = first_difference(place, manifest)
+    assert (what, message) == ("data", "the file 'notes.txt' is absent, or not that of the manifest")
+
+
 def test_a_missing_verdict_is_named(place: Place) -> None:
     manifest = read_manifest(place.run)
     key = min(manifest.verdicts)
@@ -459,6 +488,9 @@ def test_hostile_json_makes_nothing(place: Place, value: Any, message: str) -> N
         (lambda d: d["data"].update(sha256="x"), "data: sha256='x': expected 64 hex digits"),
         (lambda d: d["data"].update(bars=True), "data: bars=True: expected int"),
         (lambda d: d["strategy"].update(extra=1), "strategy: expected the fields"),
+        (lambda d: d["strategy"].update(neighbours={"../x.py": "a" * 64}), "strategy: neighbours: '../x.py'"),
+        (lambda d: d["strategy"].update(neighbours={"x.py": 1}), "strategy: neighbours: 'x.py'"),
+        (lambda d: d["verdicts"].update({"a" * 64: {"text": 1}}), "verdict aaaaaaaaaaaa: stored text"),
         (lambda d: d["versions"].update(numpy=2), "versions: expected texts"),
         (lambda d: d["models"].append(3), "model 2: expected the fields"),
         (lambda d: d["models"][0].update(answered_by=[3]), "answered_by: expected a list of objects"),

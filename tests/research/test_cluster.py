@@ -194,6 +194,19 @@ class TestResults:
                 here = SPLIT.run(cross, BARS, gate=gate, grid={"fast": [2, 4]}, n_jobs=1)
                 assert plain(there) == plain(here)
 
+    def test_neighbours_of_the_strategy_go_there_too(self, workers: Any, tmp_path: Path) -> None:
+        source = CROSS.replace("import backtrader as bt", "import backtrader as bt\nfrom rules import wants")
+        source = source.replace("self.cross[0] > 0 and not", "wants(self.cross[0]) and not")
+        (tmp_path / "cross.py").write_text(source, encoding="utf-8")
+        (tmp_path / "rules.py").write_text("def wants(x):\n    import late\n    return x > late.X\n")
+        (tmp_path / "late.py").write_text("X = 0\n")
+        spec = f"{tmp_path / 'cross.py'}:Cross"
+        here = SPLIT.run(spec, BARS, grid={"fast": [2, 4]}, n_jobs=1)
+        hidden = Hidden(*tmp_path.glob("*.py"))
+        with dask_cluster(workers.scheduler_address):
+            there = SPLIT.run(spec, BARS, grid={"fast": [2, 4]}, on_progress=hidden)
+        assert plain(there) == plain(here)
+
     def test_null_runs_go_there_too(self, workers: Any, cross: str) -> None:
         gates = [AlwaysOpen(), NeverOpen(), AlwaysOpen(warm_up=50)]
         with dask_cluster(workers.scheduler_address):

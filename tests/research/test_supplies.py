@@ -30,7 +30,7 @@ def supplies(tmp_path: Path) -> Supplies:
         Advisor(config, cache=Advisor(dataclasses.replace(ASKED, cache_dir=tmp_path / "here")).cache)
     )
     Advisor.shared(config).raw_cells(range(12))
-    made = pickle.loads(pickle.dumps(Supplies.of([config])))
+    made = pickle.loads(pickle.dumps(Supplies.of([Gate(advisor=config)])))
     Advisor.forget_shared()
     return made
 
@@ -66,9 +66,9 @@ def test_another_search_on_the_same_worker_brings_its_own(supplies: Supplies) ->
     first = Advisor.shared(REPLAYED)
     supplies.settle(gate)
     assert Advisor.shared(REPLAYED) is first
-    _, identity, template = supplies.advisors[0]
-    renamed = (supplies.advisors[0][0], dataclasses.replace(identity, name="other"), template)
-    dataclasses.replace(supplies, advisors=(renamed,)).settle(gate)
+    (own,) = supplies.answered
+    renamed = dataclasses.replace(own, identity=dataclasses.replace(own.identity, name="other"))
+    dataclasses.replace(supplies, answered=(renamed,)).settle(gate)
     assert Advisor.shared(REPLAYED).identity.name == "other"
 
 

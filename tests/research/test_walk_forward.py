@@ -427,6 +427,18 @@ class Interrupted(bt.Strategy):
             self.close()
 
 
+class Reads(bt.Strategy):
+    """Trade as often as a file says."""
+
+    params = (("file", ""),)
+
+    def next(self) -> None:
+        file = Path(self.p.file)
+        every = int(file.read_text(encoding="utf-8")) if file.is_file() else 5
+        if len(self) % every == 0:
+            _ = self.close() if self.position else self.buy()
+
+
 class TestLedger:
     def test_an_interrupted_search_goes_on_where_it_was(self, tmp_path: Path) -> None:
         grid = {"period": [2, 3, 5], "other": [0, 1]}
@@ -509,6 +521,48 @@ class TestLedger:
         path = Path(cross.rpartition(":")[0])
         path.write_text(CROSS + "\n# changed\n", encoding="utf-8")
         assert run().n_trials == 7
+
+    def test_a_neighbour_that_changed_makes_another_trial(self, tmp_path: Path) -> None:
+        helper, spec = tmp_path / "rules.py", f"{tmp_path / 'cross.py'}:Cross"
+        source = CROSS.replace("import backtrader as bt", "import backtrader as bt\nfrom rules import wants")
+        source = source.replace("self.cross[0] > 0 and not", "wants(self.cross[0]) and not")
+        (tmp_path / "cross.py").write_text(source, encoding="utf-8")
+        helper.write_text("def wants(cross):\n    return cross > 0\n", encoding="utf-8")
+        first = SPLIT.run(spec, BARS, output=tmp_path / "out")
+        assert first.n_trials == 1
+        helper.write_text("def wants(cross):\n    return True\n", encoding="utf-8")
+        second = SPLIT.run(spec, BARS, output=tmp_path / "out")
+        assert (second.trials_run, second.n_trials) == (4, 2)
+        same(second, SPLIT.run(spec, BARS, output=tmp_path / "out"))
+        assert second.equity.tolist() != first.equity.tolist()
+
+    def test_a_file_given_by_its_path_is_its_content(self, tmp_path: Path) -> None:
+        one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+        for path in (one, two):
+            path.write_text("2", encoding="utf-8")
+
+        def run(path: Any) -> int:
+            return SPLIT.run(Reads, BARS, params={"file": path}, output=tmp_path / "out").n_trials
+
+        assert [run(one), run(str(two)), run(str(one))] == [1, 1, 1]
+        two.write_text("3", encoding="utf-8")
+        assert [run(str(two)), run(two), run(one)] == [2, 2, 2]
+        assert run("a word") == 3
+        with pytest.raises(ConfigError, match=r"'file': file .* cannot be read"):
+            run(tmp_path / "absent.txt")
+
+    def test_other_bars_of_the_same_name_are_other_trials(self, cross: str, tmp_path: Path) -> None:
+        counts = [
+            SPLIT.run(cross, walk(260, seed=seed), grid={"fast": [2, 4]}, output=tmp_path).n_trials
+            for seed in (1, 2, 1)
+        ]
+        assert counts == [2, 4, 4]
+
+    def test_equal_accounts_are_one(self, cross: str, tmp_path: Path) -> None:
+        for cash in (10_000, np.int64(10_000), 10_000.0):
+            account = {"cash": cash, "commission": np.float64(0.0), "min_trades": np.int32(1)}
+            result = SPLIT.run(cross, BARS, **account, output=tmp_path)
+        assert (result.trials_run, result.n_trials) == (0, 1)
 
     def test_more_bars_need_only_the_new_folds(self, cross: str, tmp_path: Path) -> None:
         SPLIT.run(cross, BARS.iloc[:200], gate=QUICK, grid=GRID, output=tmp_path)
