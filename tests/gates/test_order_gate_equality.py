@@ -11,7 +11,6 @@ import pytest
 
 from bt_llm.backtest import load_strategy
 from bt_llm.data import load_bars
-from bt_llm.feeds import FrameFeed
 from bt_llm.gates import (
     LONG,
     AlwaysOpen,
@@ -24,7 +23,7 @@ from bt_llm.gates import (
     order_gate_of,
 )
 from tests.conftest import ROOT
-from tests.engines import TREND, QuickAdvice, walk
+from tests.engines import TREND, QuickAdvice, array_feed, walk
 from tests.strategies_of_others import CASES
 
 SP500 = load_bars(ROOT / "data" / "sp500_daily.csv")
@@ -73,9 +72,7 @@ def run_case(name, mode="runonce", *, gate=None, judged=True):
     frames = [SP500[300 : 300 + BARS], walk(BARS, seed=1), walk(BARS, seed=2)[60:]]
     for number, frame in enumerate(frames[: case.datas]):
         times = frames[0].index[-len(frame) :]
-        cerebro.adddata(
-            FrameFeed(dataname=frame.set_axis(times), timeframe=bt.TimeFrame.Days), name=f"data{number}"
-        )
+        cerebro.adddata(array_feed(frame.set_axis(times)), name=f"data{number}")
     cerebro.broker.setcash(100_000)
     strategy = gated(case.strategy) if judged else case.strategy
     params = {**case.params, "gate": gate} if judged else case.params
@@ -169,7 +166,7 @@ def test_the_shipped_strategies_which_ask_by_themselves_hold_no_exit(shipped):
 
     def positions(gate):
         cerebro = bt.Cerebro(stdstats=False)
-        cerebro.adddata(FrameFeed(dataname=SP500[:600], timeframe=bt.TimeFrame.Days))
+        cerebro.adddata(array_feed(SP500[:600]))
         cerebro.addstrategy(gated(strategy), gate=gate)
         cerebro.addanalyzer(Watch, _name="watch")
         return [held for (held,) in cerebro.run()[0].analyzers.watch.positions]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bt_llm.feeds import FrameFeed
 from bt_llm.gates import (
     LONG,
     SHORT,
@@ -24,7 +23,7 @@ from bt_llm.gates import (
     gated,
     order_gate_of,
 )
-from tests.engines import walk
+from tests.engines import array_feed, walk
 
 BARS = walk(24, seed=5)
 KINDS = {
@@ -140,7 +139,7 @@ some = settings(max_examples=40)
 
 def ran(plan, gate=None, mode=None):
     cerebro = bt.Cerebro(stdstats=False, **(mode or {}))
-    cerebro.adddata(FrameFeed(dataname=BARS, timeframe=bt.TimeFrame.Days))
+    cerebro.adddata(array_feed(BARS))
     cerebro.broker.setcash(1e6)
     cerebro.addstrategy(gated(Random), plan=plan, gate=gate)
     return cerebro.run()[0]
