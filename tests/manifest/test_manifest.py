@@ -456,6 +456,8 @@ def test_what_has_no_form_is_refused_by_name(place: Place, value: Any) -> None:
         ({"type": "bt_llm.advice:AdvisorConfig"}, "value.template"),
         ({"type": "bt_llm.gates:NewsGate", "headlines": "/etc/hostname"}, "headlines: expected headlines"),
         ({"type": "bt_llm.data:Headlines", "items": [["today", "x"]]}, "cannot be made of it"),
+        ({"type": "bt_llm.data:Headline", "when": "now"}, r"Headline has no fields \['when'\]"),
+        ({"time": "today"}, "is no value"),
         ({"type": "bt_llm.data:Headlines", "items": 3}, "cannot be made of it"),
         ({"name": "bt_llm.advice:Decision", "member": "take"}, "has no member 'take'"),
         ({"name": "bt_llm.gates:Gate", "member": "x"}, "has no member"),
