@@ -14,7 +14,7 @@ from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.gates import EntryGate, file_sha256_of, template_sha256
 from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest
 from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template
-from bt_llm.manifest._files import find_file, text_sha256
+from bt_llm.manifest._files import find_file, neighbours_sha256, text_sha256
 from bt_llm.manifest._write import Source, data_facts, run_facts, versions
 from bt_llm.verdicts import Verdict
 
@@ -123,7 +123,7 @@ def _differences(
             f"{file.name} is not the strategy's file of the manifest: SHA-256 {digest[:12]}, recorded "
             f"{manifest.strategy.sha256[:12]}",
         )
-    yield from _in_neighbours(manifest, file.parent)
+    yield from _in_neighbours(manifest, file)
     yield from _in_templates(manifest)
     yield from _in_verdicts(manifest, VerdictCache(cache_dir, "replay"))
     yield from _in_results(manifest, f"{file}:{manifest.strategy.name}", bars, cache_dir)
@@ -161,18 +161,23 @@ def _in_files(manifest: RunManifest) -> Iterator[Difference]:
     """Yield what differs in the files that the strategy was given, and in those beside it that it imports."""
     for described in _objects([manifest.gate, manifest.params]):
         if set(described) == {"file", "sha256"}:
-            path = manifest.folder / str(described["file"])
-            if not path.is_file() or file_sha256_of("file", path) != described["sha256"]:
-                yield Difference("data", f"the file {path.name!r} is absent, or not that of the manifest")
+            name = str(described["file"])
+            try:
+                path = find_file(name, manifest.folder, what="file", option="its old place")
+                same = file_sha256_of("file", path) == described["sha256"]
+            except ConfigError:
+                same = False
+            if not same:
+                yield Difference("data", f"the file {name!r} is absent, or not that of the manifest")
 
 
-def _in_neighbours(manifest: RunManifest, folder: Path) -> Iterator[Difference]:
-    for relative, recorded in manifest.strategy.neighbours.items():
-        path = folder / relative
-        if not path.is_file() or text_sha256(path) != recorded:
-            yield Difference(
-                "code", f"{relative}, which the strategy imports, is absent, or not that of the manifest"
-            )
+def _in_neighbours(manifest: RunManifest, strategy: Path) -> Iterator[Difference]:
+    """Yield what differs in the modules beside the strategy; none is run that is not the manifest's."""
+    now, recorded = neighbours_sha256(strategy), manifest.strategy.neighbours
+    for relative in sorted({*now, *recorded}):
+        if now.get(relative) != recorded.get(relative):
+            how = "is absent" if relative not in now else "is not that of the manifest"
+            yield Difference("code", f"{relative}, which the strategy imports, {how}")
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

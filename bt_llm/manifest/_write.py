@@ -31,9 +31,8 @@ from bt_llm.manifest._document import (
     finite,
 )
 from bt_llm.manifest._encoding import Encoder
-from bt_llm.manifest._files import stored_path, text_sha256
+from bt_llm.manifest._files import neighbours_sha256, stored_path, text_sha256
 from bt_llm.models import canonical_json
-from bt_llm.sources import files_of
 
 __all__ = ["Source", "data_facts", "run_facts", "versions", "write_manifest"]
 
@@ -157,13 +156,11 @@ def _strategy_facts(strategy: type[Any], folder: Path) -> StrategyFacts:
         raise ConfigError(
             f"strategy {strategy.__name__} is in no file: put it into one, so that its source can be hashed"
         ) from error
-    files = files_of(strategy)
-    near = [] if files is None else [relative for relative in files.texts if relative != file.name]
     return StrategyFacts(
         file=stored_path(file, folder),
         name=strategy.__name__,
         sha256=text_sha256(file),
-        neighbours={relative: text_sha256(file.parent / relative) for relative in sorted(near)},
+        neighbours=neighbours_sha256(file),
     )
 
 
