@@ -19,7 +19,7 @@ from bt_llm.backtest._market import Market, Window
 from bt_llm.backtest._setup import Setup
 from bt_llm.backtest._windowed import Stretch, windowed
 from bt_llm.exceptions import BtLlmError, ConfigError, StrategyError
-from bt_llm.gates import EntryGate
+from bt_llm.gates import EntryGate, gated
 from bt_llm.indicators import joins_late
 
 __all__ = ["Ran", "run_strategy", "takes_gate", "warm_up_of", "with_gate"]
@@ -38,7 +38,7 @@ def order_gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
 
     One that does is left as it is.
     """
-    return strategy
+    return gated(strategy)
 
 
 def takes_gate(strategy: type[bt.Strategy]) -> bool:

@@ -9,12 +9,12 @@ any other float            ``{"float": "inf"}``
 tuple                      a list
 list                       ``{"list": [...]}``
 dict, set                  ``{"mapping": [[key, value], ...]}``, ``{"set": [...]}``
-bytes                      ``{"bytes": "00ff"}``
+bytes, datetime            ``{"bytes": "00ff"}``, ``{"time": "2017-10-26T11:45:00+00:00"}``
 path of a file             ``{"file": path, "sha256": of its content}``
 class, function            ``{"name": "module:Name"}``, and ``source`` of one that is not ours
 member of an enum          the same of its class, and ``member``
-a dataclass, a gate        ``{"type": "module:Name", field: value, ...}``, and ``source`` likewise
-headlines                  ``{"type": ..., "items": [[time, text], ...]}``
+a dataclass, a gate, a     ``{"type": "module:Name", field: value, ...}``, and ``source`` likewise
+named tuple
 an advisor's or analyst's  its fields but those that no answer depends on; ``model`` with
 configuration              ``model_sha256`` and ``chat_template_sha256`` where they are known;
                            ``template`` as ``{"file", "name", "version", "sha256"}``
@@ -33,12 +33,12 @@ import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig, Asked
-from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, ModelError, StrategyError
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts import PromptTemplate
@@ -107,9 +107,10 @@ class Describer:
             return self.config(where, value, Advisor(value))
         if isinstance(value, AnalystConfig):
             return self.config(where, value, None)
-        if isinstance(value, Headlines):
-            items = [[item.time.isoformat(), item.text] for item in value]
-            return {**self.type_of(where, value), "items": items}
+        if type(value) is datetime:
+            return {"time": value.isoformat()}
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return self.fields(where, value, value._fields)
         if dataclasses.is_dataclass(value):
             return self.fields(where, value)
         return self._container(where, value)
@@ -135,7 +136,7 @@ class Describer:
         )
 
     def fields(self, where: str, value: Any, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return the type and the fields of a dataclass, or some of them."""
+        """Return the type and the fields of a dataclass or a named tuple, or some of them."""
         chosen = [field.name for field in dataclasses.fields(value)] if names is None else names
         if both := sorted(_RESERVED & set(chosen)):
             raise ConfigError(

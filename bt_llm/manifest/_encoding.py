@@ -14,6 +14,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,6 +160,7 @@ class Decoder:
             frozenset({"float"}): lambda where, form: {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[
                 form["float"]
             ],
+            frozenset({"time"}): lambda where, form: datetime.fromisoformat(form["time"]),
             frozenset({"bytes"}): lambda where, form: bytes.fromhex(form["bytes"]),
             frozenset({"list"}): lambda where, form: list(self.decode(where, [*form["list"]])),
             frozenset({"set"}): lambda where, form: set(self.decode(where, [*form["set"]])),
@@ -188,15 +190,13 @@ class Decoder:
 
     def _made(self, where: str, value: dict[str, Any]) -> Any:
         cls = self._found(where, value["type"])
-        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        if not (isinstance(cls, type) and _has_fields(cls)):
             raise ConfigError(f"{where}: {value['type']!r} is no value with fields")
         given = {name: item for name, item in value.items() if name != "type"}
         try:
             if issubclass(cls, AdvisorConfig | AnalystConfig):
                 return self._config(where, cls, given)
             _check_fields(where, cls, given)
-            if cls is Headlines:
-                return Headlines.of((time, text) for time, text in given["items"])
             fields = {name: self.decode(f"{where}.{name}", item) for name, item in given.items()}
             if cls is NewsGate and not isinstance(fields.get("headlines"), Headlines):
                 raise ConfigError(f"{where}.headlines: expected headlines, and no file that has them")
@@ -248,7 +248,17 @@ class Decoder:
         return value
 
 
+def _has_fields(cls: type[Any]) -> bool:
+    """Return whether a class is a frozen dataclass or a named tuple."""
+    if dataclasses.is_dataclass(cls):
+        return bool(cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
+    return issubclass(cls, tuple) and hasattr(cls, "_fields")
+
+
 def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> None:
-    known = {field.name for field in dataclasses.fields(cls) if field.init}
+    if dataclasses.is_dataclass(cls):
+        known = {field.name for field in dataclasses.fields(cls) if field.init}
+    else:
+        known = set(cls._fields)
     if unknown := sorted(set(given) - known):
         raise ConfigError(f"{where}: {cls.__name__} has no fields {unknown}, only {sorted(known)}")

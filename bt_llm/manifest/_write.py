@@ -30,9 +30,8 @@ from bt_llm.manifest._document import (
     StrategyFacts,
 )
 from bt_llm.manifest._encoding import Encoder
-from bt_llm.manifest._files import stored_path, text_sha256
+from bt_llm.manifest._files import neighbours_sha256, stored_path, text_sha256
 from bt_llm.plain_json import canonical_json, plain
-from bt_llm.sources import files_of
 
 __all__ = ["data_facts", "market_facts", "run_facts", "versions", "write_manifest"]
 
@@ -189,13 +188,11 @@ def _code_facts(what: str, code: Any, folder: Path) -> StrategyFacts:
         raise ConfigError(
             f"{what} {code.__name__} is in no file: put it into one, so that its source can be hashed"
         ) from error
-    files = files_of(code)
-    near = [] if files is None else [relative for relative in files.texts if relative != file.name]
     return StrategyFacts(
         file=stored_path(file, folder),
         name=code.__name__,
         sha256=text_sha256(file),
-        neighbours={relative: text_sha256(file.parent / relative) for relative in sorted(near)},
+        neighbours=neighbours_sha256(file),
     )
 
 
