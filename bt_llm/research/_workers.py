@@ -115,7 +115,8 @@ def chunk_size(count: int, n_jobs: int | None, *, chunks: int) -> int:
     if not leaves(n_jobs):
         return 1
     joblib, _ = _joblib()
-    return max(1, math.ceil(count / (joblib.effective_n_jobs(n_jobs) * chunks)))
+    workers = int(joblib.effective_n_jobs(n_jobs))
+    return max(1, math.ceil(count / (workers * chunks)))
 
 
 def run_each(
