@@ -11,6 +11,9 @@ from .advice import get_trading_advice as get_trading_advice
 from .analyzers import LLMAnalyzer as LLMAnalyzer
 from .backtest import BacktestResult as BacktestResult
 from .backtest import GateStudy as GateStudy
+from .backtest import Market as Market
+from .backtest import Setup as Setup
+from .backtest import bars_of as bars_of
 from .backtest import gate_study as gate_study
 from .backtest import run_backtest as run_backtest
 from .cache import CacheMode as CacheMode
@@ -42,6 +45,7 @@ from .gates import RuleGate as RuleGate
 from .gates import ShiftedGate as ShiftedGate
 from .gates import TradeAdviceGate as TradeAdviceGate
 from .gates import attach_gate as attach_gate
+from .gates import gated as gated
 from .indicators import LLMAdvice as LLMAdvice
 from .indicators import LLMNews as LLMNews
 from .indicators import MarketRegime as MarketRegime

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import backtrader as bt
@@ -12,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advice import Usage
-from bt_llm.exceptions import ConfigError
-from bt_llm.gates import AttachedGate, attached_gates
+from bt_llm.gates import AttachedGate, Questions, attached_gates
 from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
+from bt_llm.models import ModelManager
+from bt_llm.settings import whole
+from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["LLMAnalyzer"]
-
-_CODES = {"bullish": 1.0, "neutral": 0.0, "bearish": -1.0}
 
 
 class _Series(NamedTuple):
     """What one advice indicator said, bar by bar of its data."""
 
-    verdict: NDArray[np.float64]
-    confidence: NDArray[np.float64]
+    answer: NDArray[np.str_]
+    worth: NDArray[np.float64]
     forward: NDArray[np.float64]
 
 
@@ -34,26 +35,26 @@ class _History:
 
     def __init__(self, advice: LLMAdvice) -> None:
         self.advice = advice
-        self.columns = (array("d"), array("d"), array("d"))
+        self.columns = tuple(array("d") for _ in range(4))
 
     def record(self) -> None:
         """Note the current bar."""
         data = self.advice.data
         if not len(data):
             return
-        now = value_now(self.advice, "verdict"), value_now(self.advice, "confidence"), data.close[0]
-        for column, value in zip(self.columns, now, strict=True):
+        now = [value_now(self.advice, name) for name in ("label", "verdict", "confidence")]
+        for column, value in zip(self.columns, (*now, data.close[0]), strict=True):
             while len(column) < len(data):
                 column.append(math.nan)
             column[len(data) - 1] = value
 
     def series(self, horizon: int) -> _Series:
         """Return the bars with the return from each close to the one `horizon` bars later."""
-        verdict, confidence, close = map(np.array, self.columns)
+        label, worth, confidence, close = map(np.array, self.columns)
         forward = np.full(len(close), math.nan)
         now, later = close[: max(0, len(close) - horizon)], close[horizon:]
         np.divide(later - now, now, out=forward[: len(now)], where=now != 0.0)
-        return _Series(verdict, confidence, forward)
+        return _Series(self.advice.labels.answers(label, confidence), worth, forward)
 
 
 class LLMAnalyzer(bt.Analyzer):
@@ -74,16 +75,24 @@ class LLMAnalyzer(bt.Analyzer):
         failed; of every `LLMAdvice`, added up.
     ``distinct``, ``cache_hits``, ``model_calls``, ``model_seconds``, ``tokens``
         Distinct cells, and what answering cost; see `bt_llm.advice.Usage`.
+    ``answered_by``, ``loads``, ``unloads``, ``load_seconds``, ``peak_memory_mb``
+        Names of the models that gave the verdicts, a fallback's if it came to that; how often in the run the
+        managers of these models loaded and unloaded weights, for whoever asked; the wall time of the loads;
+        and the most memory that this process has had with a model in it, 0 where no local one was needed.
     ``verdicts``
-        Bars by what they show, an earlier answer included: ``bullish``, ``neutral``, ``bearish``,
-        ``invalid``, and ``not_asked`` for those without an answer, the warm-up included; they sum to
-        ``bars``.
+        Bars by what they show, an earlier answer included: by the names of the template's labels, which are
+        ``bullish``, ``neutral`` and ``bearish`` by default, ``invalid``, and ``not_asked`` for those without
+        an answer, the warm-up included; they sum to ``bars``.
     ``horizon``, ``forward``
         By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
-        ``hit_rate`` (a bullish verdict hits where it is above 0, a bearish one where it is below; a
-        neutral one claims nothing). The last `horizon` bars have none.
+        ``hit_rate`` (a verdict worth more than nothing hits where it is above 0, one worth less where it is
+        below; one worth nothing claims nothing). The last `horizon` bars have none.
     ``gate``
         Entries ``allowed`` and ``blocked``, and of both, those ``missing`` a verdict.
+    ``questions``
+        What gates asked an analyst, such as those of news and of trades: ``asked``, ``answers``,
+        ``invalid``, ``missing``, ``cache_hits``, ``model_calls``, ``model_seconds`` and ``tokens``; see
+        `bt_llm.gates.Questions`. None where no gate asks one.
     ``datas``
         The same for each data by its name; what stands above is their total.
 
@@ -102,10 +111,10 @@ class LLMAnalyzer(bt.Analyzer):
 
     def start(self) -> None:
         """Find the advice; its strategy is complete now."""
-        if type(self.p.horizon) is not int or self.p.horizon < 1:
-            raise ConfigError(f"horizon={self.p.horizon!r}: expected a whole number of bars, at least 1")
+        self._horizon = whole("horizon", self.p.horizon, 1, of=" of bars")
         require_bars(self.strategy)
         self._histories = [_History(advice) for advice in find_advice(self.strategy)]
+        self._before = {manager: manager.usage for manager in _managers(self._histories)}
 
     def next(self) -> None:
         """Record the bar; Backtrader calls this during the warm-up too."""
@@ -123,7 +132,7 @@ class LLMAnalyzer(bt.Analyzer):
                 [history for history in self._histories if history.advice.data is data],
                 [gate for gate in gates if gate.data is data],
             )
-        self._histories = []
+        self._histories, self._before = [], {}
 
     def _name(self, data: Any) -> str:
         """Return the data's name, made unique by its place among the strategy's datas."""
@@ -134,14 +143,28 @@ class LLMAnalyzer(bt.Analyzer):
         place = next((i for i, other in enumerate(datas) if other is data), len(self.rets["datas"]))
         return f"{name or 'data'}{place}"
 
+    def _models(self, histories: Sequence[_History]) -> dict[str, Any]:
+        """Return who answered, and what their managers did in the run."""
+        names = {history.advice.advisor.answered_by for history in histories}
+        done = [manager.usage.since(self._before[manager]) for manager in _managers(histories)]
+        return {
+            "answered_by": sorted(names - {""}),
+            "loads": sum(usage.loads for usage in done),
+            "unloads": sum(usage.unloads for usage in done),
+            "load_seconds": sum(usage.load_seconds for usage in done),
+            "peak_memory_mb": max((usage.peak_memory_mb for usage in done), default=0.0),
+        }
+
     def _analysis(self, histories: Sequence[_History], gates: Sequence[AttachedGate]) -> dict[str, Any]:
         advices = [history.advice for history in histories]
         usage = sum((advice.usage for advice in advices), Usage())
-        found = [history.series(self.p.horizon) for history in histories]
+        found = [history.series(self._horizon) for history in histories]
         series = _Series(*map(np.concatenate, zip(_EMPTY, *found, strict=True)))
+        labels = [advice.labels for advice in advices] or [DEFAULT_LABELS]
+        worths = {label.name: label.worth for one in labels for label in one}
         return {
-            "bars": len(series.verdict),
-            "warm_up": len(series.verdict) - sum(advice.bars for advice in advices),
+            "bars": len(series.answer),
+            "warm_up": len(series.answer) - sum(advice.bars for advice in advices),
             "asked": sum(advice.asked for advice in advices),
             "carried": sum(advice.carried for advice in advices),
             "unanswered": sum(advice.unanswered for advice in advices),
@@ -150,37 +173,48 @@ class LLMAnalyzer(bt.Analyzer):
             "model_calls": usage.model_calls,
             "model_seconds": usage.model_seconds,
             "tokens": usage.tokens,
-            "verdicts": _counts(series),
-            "horizon": self.p.horizon,
-            "forward": _forward(series),
+            **self._models(histories),
+            "verdicts": _counts(series, worths),
+            "horizon": self._horizon,
+            "forward": _forward(series, worths),
             "gate": {
                 "allowed": sum(gate.allowed for gate in gates),
                 "blocked": sum(gate.blocked for gate in gates),
                 "missing": sum(gate.missing for gate in gates),
             },
+            "questions": _questions(gates),
         }
 
 
-_EMPTY = _Series(np.empty(0), np.empty(0), np.empty(0))
+def _questions(gates: Sequence[AttachedGate]) -> dict[str, Any] | None:
+    found = [asked for gate in gates if (asked := gate.questions()) is not None]
+    return dataclasses.asdict(sum(found, Questions())) if found else None
 
 
-def _counts(series: _Series) -> dict[str, int]:
-    counts = {name: int(np.count_nonzero(series.verdict == code)) for name, code in _CODES.items()}
-    counts["invalid"] = int(np.count_nonzero(np.isnan(series.verdict) & ~np.isnan(series.confidence)))
-    counts["not_asked"] = int(np.count_nonzero(np.isnan(series.confidence)))
-    return counts
+def _managers(histories: Sequence[_History]) -> list[ModelManager]:
+    found = [history.advice.advisor.manager for history in histories]
+    return list(dict.fromkeys(manager for manager in found if manager is not None))
 
 
-def _forward(series: _Series) -> dict[str, dict[str, Any]]:
+_EMPTY = _Series(np.empty(0, dtype=str), np.empty(0), np.empty(0))
+
+
+def _counts(series: _Series, worths: Mapping[str, float]) -> dict[str, int]:
+    counts = {name: int(np.count_nonzero(series.answer == name)) for name in (*worths, INVALID)}
+    return counts | {"not_asked": int(np.count_nonzero(series.answer == ""))}
+
+
+def _forward(series: _Series, worths: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     known = np.isfinite(series.forward)
-    by_verdict = {name: series.forward[known & (series.verdict == code)] for name, code in _CODES.items()}
-    hits = {"bullish": by_verdict["bullish"] > 0, "bearish": by_verdict["bearish"] < 0}
-    by_verdict["all"] = series.forward[known & ~np.isnan(series.verdict)]
+    returns = {name: series.forward[known & (series.answer == name)] for name in worths}
+    found = {name: _figures(values, worths[name]) for name, values in returns.items()}
+    return found | {"all": _figures(series.forward[known & ~np.isnan(series.worth)], 0.0)}
+
+
+def _figures(returns: NDArray[np.float64], worth: float) -> dict[str, Any]:
+    claims = bool(worth) and bool(len(returns))
     return {
-        name: {
-            "n": len(returns),
-            "mean": float(np.mean(returns)) if len(returns) else None,
-            "hit_rate": float(np.mean(hits[name])) if name in hits and len(returns) else None,
-        }
-        for name, returns in by_verdict.items()
+        "n": len(returns),
+        "mean": float(np.mean(returns)) if len(returns) else None,
+        "hit_rate": float(np.mean(returns > 0 if worth > 0 else returns < 0)) if claims else None,
     }

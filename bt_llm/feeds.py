@@ -9,40 +9,36 @@ from typing import Any
 
 import backtrader as bt
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["ArrayFeed", "FrameFeed", "data_name", "feed_of", "is_live"]
-
-
-_COLUMNS = ("open", "high", "low", "close", "volume")
+__all__ = ["ArrayFeed", "data_name", "feed_class", "feed_of", "is_live", "time_numbers"]
 
 
 class ArrayFeed(bt.feed.DataBase):
-    """A feed of bars in an array, loaded in one go.
+    """A feed of bars in arrays, loaded in one go: line for line what `bt.feeds.PandasData` gives.
 
-    Bar by bar, loading takes as long as a whole strategy. Here the columns become the lines at once, unless
+    Bar by bar, loading takes as long as a whole strategy. Here the arrays become the lines at once, unless
     something stands between the two that must see every bar: a filter, a resampler, ``fromdate`` or
     ``todate``, a ``tzinput``. Then, and in runs that do not preload, the bars come one by one.
 
     Parameters
     ----------
-    dataname : ndarray of shape (6, n_bars)
-        Backtrader's time numbers, then open, high, low, close and volume.
+    dataname : mapping of str to ndarray
+        The values of each line by its name: ``datetime``, in Backtrader's time numbers, ``open``, ``high``,
+        ``low``, ``close``, ``volume``, and further ones of the class (see `feed_class`). A line without
+        values is NaN throughout.
     **params
         As of any feed of Backtrader's.
-
-    Notes
-    -----
-    The line ``openinterest`` is NaN throughout.
     """
 
     def start(self) -> None:
-        """Take the columns out of what was given; Backtrader calls it before every run."""
+        """Take copies of what was given; Backtrader calls it before every run."""
         super().start()
-        self._columns = self._take_columns()
+        self._columns = {
+            name: array("d", np.ascontiguousarray(values, dtype=np.float64).tobytes())
+            for name, values in self.p.dataname.items()
+        }
         self._loaded = 0
-
-    def _take_columns(self) -> list[array[float]]:
-        return [array("d", values.tobytes()) for values in self.p.dataname]
 
     def preload(self) -> None:
         """Fill the lines with all the bars."""
@@ -50,45 +46,54 @@ class ArrayFeed(bt.feed.DataBase):
         if self._filters or self._ffilters or self._barstack or self._tzinput or not all_times:
             super().preload()
             return
-        bars = len(self._columns[0])
-        columns = [*self._columns, array("d", [math.nan]) * bars]
-        for name, values in zip(("datetime", *_COLUMNS, "openinterest"), columns, strict=True):
+        self._loaded = len(self._columns["datetime"])
+        missing = array("d", [math.nan]) * self._loaded
+        for name in self.lines.getlinealiases():
             line = getattr(self.lines, name)
-            line.array = values + line.array  # the room that Cerebro's `lookahead` made stays behind them
-        self._loaded = bars
+            # The room that Cerebro's `lookahead` made stays behind the bars.
+            line.array = self._columns.get(name, missing) + line.array
         self.home()
 
     def _load(self) -> bool:
-        if self._loaded >= len(self._columns[0]):
+        if self._loaded >= len(self._columns["datetime"]):
             return False
-        for name, values in zip(("datetime", *_COLUMNS), self._columns, strict=True):
+        for name, values in self._columns.items():
             getattr(self.lines, name)[0] = values[self._loaded]
         self._loaded += 1
         return True
 
 
-class FrameFeed(ArrayFeed):
-    """An `ArrayFeed` of bars in a frame: line for line what `bt.feeds.PandasData` gives.
+@functools.lru_cache(maxsize=32)
+def feed_class(lines: tuple[str, ...] = ()) -> type[ArrayFeed]:
+    """Return an `ArrayFeed` that has further lines, such as ``pe``; ``openinterest`` is one of any feed.
 
-    Parameters
-    ----------
-    dataname : pandas.DataFrame
-        Bars by naive time, with the columns open, high, low, close and volume, as `load_bars` gives them.
-    **params
-        As of any feed of Backtrader's.
+    Examples
+    --------
+    >>> feed_class(("pe", "openinterest")).lines.getlinealiases()[-3:]
+    ('openinterest', 'datetime', 'pe')
     """
+    further = tuple(name for name in lines if name not in ArrayFeed.lines.getlinealiases())
+    if not further:
+        return ArrayFeed
 
-    def _take_columns(self) -> list[array[float]]:
-        frame = self.p.dataname
-        columns = [array("d", frame[name].to_numpy(np.float64).tobytes()) for name in _COLUMNS]
-        return [_time_numbers(frame.index.as_unit("us").asi8.tobytes()), *columns]
+    class Wider(ArrayFeed):
+        lines = further
+
+    return Wider
 
 
-@functools.lru_cache(maxsize=4)
-def _time_numbers(microseconds: bytes) -> array[float]:
-    """Return Backtrader's numbers for naive times; kept, as one study runs over the same bars many times."""
+def time_numbers(times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return Backtrader's numbers for naive times in nanoseconds since 1970.
+
+    They are kept for the last few sets of times, as one study runs over the same bars many times.
+    """
+    return np.frombuffer(_time_numbers(times.astype("datetime64[ns]").astype("datetime64[us]").tobytes()))
+
+
+@functools.lru_cache(maxsize=16)
+def _time_numbers(microseconds: bytes) -> bytes:
     times = np.frombuffer(microseconds, dtype="datetime64[us]").tolist()
-    return array("d", [bt.date2num(time) for time in times])
+    return np.array([bt.date2num(time) for time in times], dtype=np.float64).tobytes()
 
 
 def feed_of(source: Any) -> Any:

@@ -6,11 +6,14 @@ import importlib.util
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from bt_llm.advice import forget_answers
+from bt_llm.models import forget_managers
 from tests import planted
 
 # Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
@@ -42,13 +45,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's cache, models and settings out of the tests."""
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the user's cache, models and settings out of the tests, and each test's models out of the next."""
     for name in ("BT_LLM_CACHE_MODE", "BT_LLM_MODELS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("COLUMNS", "120")
+    yield
+    forget_managers()
+    forget_answers()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import random
+import socket
 import ssl
 import sys
 import threading
@@ -29,6 +30,20 @@ Fault = Callable[[int, str], str | None]
 """From the number of a request and its prompt to the name of what goes wrong, or None."""
 
 HUGE = 6 * 2**20
+
+_ERRORS: dict[str, Any] = {
+    "200 text": {"error": "the model crashed"},
+    "200 object": {"object": "error", "message": "no such adapter", "code": 40301},
+    "200 400": {"error": {"message": "no logprobs here", "code": 400}},
+    "200 401": {"error": {"message": "who is it?", "code": 401}},
+    "200 503": {"error": {"message": "overloaded", "code": 503}},
+    "200 choice": {
+        "choices": [
+            {"message": {"content": ""}, "finish_reason": "error", "error": {"message": "cut", "code": 502}}
+        ]
+    },
+}
+"""Errors in replies of status 200, as gateways send them: by the name of the fault."""
 
 
 def probabilities(prompt: str) -> tuple[float, float, float]:
@@ -68,6 +83,7 @@ class FaultyServer:
         props: Mapping[str, Any] | None = None,
         context: ssl.SSLContext | None = None,
         meta: Mapping[str, Any] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.fault, self.endpoints, self.models, self.props = fault, endpoints, models, props
         self.tokens, self.meta, self.dead = dict(tokens or {}), dict(meta or {}), False
@@ -88,14 +104,16 @@ class FaultyServer:
 
         class Server(ThreadingHTTPServer):
             request_queue_size = 128  # the usual 5 makes clients that connect at once wait for a second
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-        self._http = Server(("127.0.0.1", 0), Handler)
+        self._http = Server((host, 0), Handler)
         self._http.daemon_threads = False
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
         if context is not None:
             self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         scheme = "https" if context is not None else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._http.server_address[1]}/v1"
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{scheme}://{shown}:{self._http.server_address[1]}/v1"
 
     def __enter__(self) -> FaultyServer:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
@@ -281,6 +299,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"choices": [{"logprobs": {"top_logprobs": [{" Bullish": -0.1, "b": -0.1}]}}]})
         elif fault == "no choices":
             self._json(200, {"choices": []})
+        elif fault.startswith("200 "):
+            self._json(200, _ERRORS[fault])
+        elif fault == "echo key in 200":
+            self._json(200, {"error": {"message": f"wrong key {secret}", "code": 401}})
         elif fault == "echo key in error":
             self._json(400, {"error": {"message": f"wrong key {secret}"}}, {"X-Key": secret})
         elif fault == "echo key in reply":

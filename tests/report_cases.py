@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.backtest import gate_study
 from bt_llm.report import write_report
 from bt_llm.research import WalkForward, compare_models, gate_test
@@ -20,7 +20,7 @@ BARS = random_walk(300)
 
 def one_of_each() -> dict[str, Any]:
     """Return a result of each kind, on the same bars."""
-    Advisor.forget_shared()
+    forget_answers()
     gate = gate_of("scripted:trend")
     grid = {"gate.require": ["agree", "not_against"], "gate.min_confidence": [0.0, 0.4]}
     return {

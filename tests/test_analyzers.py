@@ -33,7 +33,8 @@ class Planted(QuickAdvice):
         word = self.plan[len(self) - 1]
         if word != "-":
             verdict = VERDICTS[word]
-            self.lines.verdict[0], self.lines.confidence[0] = verdict.action.line, verdict.confidence
+            self.lines.verdict[0], self.lines.confidence[0] = verdict.worth, verdict.confidence
+            self.lines.label[0] = verdict.place if verdict.valid else math.nan
             self.asked += 1
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from bt_llm.data import load_bars, shipped
-from bt_llm.models import LlamaBackend, Prompt, read_facts
+from bt_llm.models import LlamaModel, ModelConfig, Prompt, read_facts
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
-OWN = ("bench_cold", "bench_floor", "bench_growth", "bench_import", "bench_memory", "bench_warm")
+OWN = tuple(f"bench_{name}" for name in ("bars", "cold", "floor", "growth", "import", "memory", "warm"))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_shape_file_is_what_it_says(tiny: Path) -> None:
 
 @pytest.mark.model
 def test_a_shape_file_answers(tiny: Path) -> None:
-    backend = LlamaBackend(tiny, n_threads=1, n_seq=8)
+    backend = LlamaModel(ModelConfig(model_path=tiny, n_threads=1), n_seq=8)
     try:
         prompts = [Prompt(("The market is ", word)) for word in ("up", "down")]
         first, second = next(backend.score(prompts, [" Bullish", " Bearish"]))

@@ -1,7 +1,9 @@
 from ._advisor import Advisor as Advisor
 from ._advisor import AdvisorConfig as AdvisorConfig
-from ._advisor import Usage as Usage
-from ._lookup import look_up_model as look_up_model
+from ._asker import Supplied as Supplied
+from ._asker import Usage as Usage
+from ._asker import forget_answers as forget_answers
+from ._asker import telling as telling
 from ._policy import Panel as Panel
 from ._policy import Policy as Policy
 from ._policy import signed as signed

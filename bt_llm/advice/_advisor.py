@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
-from bt_llm.advice._lookup import look_up_model
+from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
 from bt_llm.advice._readers import Reader, json_sampling, read_json, read_logprobs
-from bt_llm.cache import CacheMode, Question, Record, VerdictCache
-from bt_llm.exceptions import (
-    ConfigError,
-    InsufficientMemoryError,
-    ModelError,
-    ModelFileError,
-    ModelNotFoundError,
-)
-from bt_llm.models import Backend, ModelIdentity, Numerics, Progress, Prompt
+from bt_llm.cache import Question, Record, VerdictCache
+from bt_llm.exceptions import ConfigError
+from bt_llm.models import Backend, ModelManager, Numerics, Progress, Prompt
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import Prior, StateSpace, Verdict, calibrated, mean_prior
 
-__all__ = ["Advisor", "AdvisorConfig", "Usage"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Advisor", "AdvisorConfig"]
 
 Calibration = Literal["grid", "none"] | Prior
 
@@ -35,7 +23,7 @@ _LONGEST = 200  # characters of `identify`: it is paid for in every prompt's con
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdvisorConfig:
+class AdvisorConfig(AskerConfig):
     """Everything that says how a state becomes a verdict; small, hashable and picklable.
 
     A strategy carries this in its parameters, never a model: a model in the parameters would be loaded
@@ -43,13 +31,15 @@ class AdvisorConfig:
 
     Parameters
     ----------
-    model : str or path
-        A GGUF file, a name in `models/`, ``smollm2``, ``scripted:NAME``, or ``openai:URL``.
+    model : str or path, optional
+        A GGUF file, a name in `models/`, or ``kind:rest``, such as ``scripted:NAME`` and ``openai:URL``; by
+        default ``smollm2``. Loaded when it is first asked, once in a process for all that describe it so.
     fallbacks : sequence of str or path
         Models to ask instead, in this order, if the model is missing, damaged or too large for the memory.
-        Verdicts are stored under, and say, the model that answered; those of two models are never mixed.
-    template : str or path, optional
-        A prompt template's name or file; by default the one of the reader.
+        Verdicts are stored under, and say, the model that answered; one that has answered is not replaced
+        in the same run.
+    template : str, path or PromptTemplate, optional
+        A prompt template, or its name or file; by default the one of the reader.
     state_space : StateSpace
         The features, their buckets and labels.
     reader : {'logprobs', 'json'}
@@ -66,7 +56,11 @@ class AdvisorConfig:
     n_threads : int, optional
         CPU threads; by default one a physical core. Verdicts do not depend on it.
     n_gpu_layers : int
-        Layers on the GPU.
+        Layers on the GPU. Verdicts that a GPU has computed are stored as such, apart from others.
+    manager : ModelManager, optional
+        Whose model is asked; it stands for `model`, `fallbacks`, `n_threads` and `n_gpu_layers`.
+    supplied : Supplied, optional
+        Answers that are all there is to answer from; for workers.
     identify : str
         One line that tells the model which market it looks at and when, such as ``"EUR/USD, hourly,
         2017"``, before the state in every question. By default prompts are masked: they name nothing that
@@ -79,28 +73,15 @@ class AdvisorConfig:
     'logprobs'
     """
 
-    model: str | os.PathLike[str] = "smollm2"
-    fallbacks: Sequence[str | os.PathLike[str]] = ()
-    template: str | os.PathLike[str] | None = None
     state_space: StateSpace = field(default_factory=StateSpace)
     reader: Reader = "logprobs"
     calibration: Calibration | None = None
     numerics: Numerics = "canonical"
-    cache_dir: str | os.PathLike[str] | None = None
-    cache_mode: CacheMode | str | None = None
-    n_threads: int | None = None
-    n_gpu_layers: int = 0
     identify: str = ""
 
     def __post_init__(self) -> None:
-        """Check the choices, once, and make paths plain text."""
-        for name in ("model", "template", "cache_dir"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, os.fspath(value))
-        if isinstance(self.fallbacks, str | os.PathLike):
-            raise ConfigError(f"fallbacks={self.fallbacks!r}: expected a list of models")
-        object.__setattr__(self, "fallbacks", tuple(map(os.fspath, self.fallbacks)))
+        """Check the choices, once."""
+        super().__post_init__()
         for name, choices in (("reader", get_args(Reader)), ("numerics", get_args(Numerics))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
@@ -108,16 +89,14 @@ class AdvisorConfig:
             object.__setattr__(self, "calibration", "grid" if self.reader == "logprobs" else "none")
         if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
             raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
-        if self.cache_mode is not None:
-            object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
-        if self.n_threads is not None and (type(self.n_threads) is not int or self.n_threads < 1):
-            raise ConfigError(f"n_threads={self.n_threads!r}: expected a whole number of at least 1, or None")
         _check_identify(self.identify)
 
     @property
-    def template_source(self) -> str:
-        """The template's name or path, the reader's own one if none was given."""
+    def template_source(self) -> str | PromptTemplate:
+        """The template, or its name or path; the reader's own one if none was given."""
         default = "market" if self.reader == "logprobs" else "market_json"
+        if isinstance(self.template, PromptTemplate):
+            return self.template
         return str(self.template) if self.template is not None else default
 
 
@@ -129,48 +108,20 @@ def _check_identify(line: object) -> None:
         )
 
 
-@dataclass(slots=True)
-class Usage:
-    """What answering cost, counted by whoever asked.
-
-    Attributes
-    ----------
-    distinct : int
-        Distinct prompts needed.
-    cache_hits : int
-        Of these, answered from the cache or from this process's memory of it.
-    model_calls : int
-        Prompts that the model was asked, those of the calibration grid included.
-    model_seconds : float
-        Wall time inside the model.
-    tokens : int
-        Tokens decoded for those prompts, shared prefixes not counted.
-    """
-
-    distinct: int = 0
-    cache_hits: int = 0
-    model_calls: int = 0
-    model_seconds: float = 0.0
-    tokens: int = 0
-
-    def __add__(self, other: Usage) -> Usage:
-        """Return the sum, field by field."""
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)))
-
-
-class Advisor:
+class Advisor(Asker[Verdict]):
     """Gives verdicts on states: a pure function of the state, the template and the model.
+
+    It is cheap to make: models are loaded when they are asked, once for all, and verdicts that this process
+    knows are shared by all advisors on which they depend alike.
 
     Parameters
     ----------
     config : AdvisorConfig
         How.
-    backend : Backend, optional
+    backend : Backend or ModelManager, optional
         Who answers, instead of `config.model`; for tests and for models of your own.
     cache : VerdictCache, optional
         Instead of the one that `config` names.
-    identity : ModelIdentity, optional
-        Who answers, where that is known already and `cache` has all answers: no model is looked for.
     template : PromptTemplate, optional
         Instead of the one that `config` names.
 
@@ -182,91 +133,51 @@ class Advisor:
     'BULLISH'
     """
 
-    _shared: ClassVar[dict[tuple[int, AdvisorConfig, str | None, str | None], Advisor]] = {}
-    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+    config: AdvisorConfig
 
     def __init__(
         self,
         config: AdvisorConfig,
         *,
-        backend: Backend | None = None,
+        backend: Backend | ModelManager | None = None,
         cache: VerdictCache | None = None,
-        identity: ModelIdentity | None = None,
         template: PromptTemplate | None = None,
     ) -> None:
-        self.config = config
+        super().__init__(config, backend=backend, cache=cache)
         self.space = config.state_space
-        self.template = template or PromptTemplate.load(config.template_source)
-        self.cache = cache if cache is not None else VerdictCache(config.cache_dir, config.cache_mode)
-        self.on_progress: Progress | None = None
-        self._backend = backend
-        self._identity = identity
-        self._models = [str(config.model), *map(str, config.fallbacks)]  # the first is the one asked
-        self._raw: dict[int, Verdict] = {}
+        if template is None:
+            supplied = config.supplied
+            template = supplied.template if supplied else PromptTemplate.load(config.template_source)
+        self.template: PromptTemplate = template
+        self.labels = self.template.choices
+        self.template.check_states(self.space)
+        self._own: dict[int, Verdict] = {}  # raw, of a backend that nobody else has
         self._verdicts: dict[int, Verdict] = {}
-        self._lock = threading.RLock()
-
-    @classmethod
-    def shared(cls, config: AdvisorConfig) -> Advisor:
-        """Return the one advisor of this process for a configuration, made when first asked for."""
-        key = cls._shared_key(config)
-        with cls._shared_lock:
-            if key not in cls._shared:
-                cls._shared[key] = cls(config)
-            return cls._shared[key]
-
-    @classmethod
-    def share(cls, advisor: Advisor) -> None:
-        """Make an advisor the one of this process for its configuration."""
-        with cls._shared_lock:
-            cls._shared[cls._shared_key(advisor.config)] = advisor
-
-    @staticmethod
-    def _shared_key(config: AdvisorConfig) -> tuple[int, AdvisorConfig, str | None, str | None]:
-        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
-        return os.getpid(), config, *environment
-
-    @classmethod
-    def forget_shared(cls) -> None:
-        """Close and drop the shared advisors, so that the next ones read their cache anew."""
-        with cls._shared_lock:
-            for advisor in cls._shared.values():
-                advisor.close()
-            cls._shared.clear()
-
-    # Who answers
+        self._fresh: set[int] = set()  # cells that this advisor has asked the model about
 
     @property
-    def identity(self) -> ModelIdentity:
-        """Who answers; in replay, without a model file, as the cache knows it."""
-        with self._lock:
-            if self._identity is None:
-                self._identity = self._backend.identity if self._backend else self._find_identity()
-            return self._identity
+    def template_source(self) -> str | PromptTemplate:
+        """Name or path of the template that the configuration names, or the template."""
+        return self.config.template_source
 
-    def _find_identity(self) -> ModelIdentity:
-        config = self.config
-        while True:
-            try:
-                identity, self._backend = look_up_model(
-                    self._models[0], self.cache, n_threads=config.n_threads, n_gpu_layers=config.n_gpu_layers
-                )
-            except (ModelNotFoundError, ModelFileError) as error:
-                self._fall_back(error)
-            else:
-                return identity
+    @property
+    def numerics(self) -> str:
+        """What rounds the sums, as it stands in keys: the configuration's numerics, and a device if any."""
+        device = self.device
+        return f"{self.config.numerics}:{device}" if device else self.config.numerics
 
-    def _fall_back(self, error: ModelError) -> None:
-        """Go on with the next model; what the one before answered is its own, and is not mixed in."""
-        if len(self._models) == 1:
-            raise error
-        del self._models[0]
-        logger.warning("%s; using the fallback %s", error, self._models[0])
+    def _raw(self) -> dict[int, Verdict]:
+        """Return the raw verdicts that are known, of this model to these words."""
         if self._backend is not None:
-            self._backend.close()
-        self._identity = self._backend = None
-        self._raw.clear()
+            return self._own
+        identity = self.identity
+        who = (identity.sha256, identity.chat_template_sha256)
+        how = (self.template, self.space, self.config.reader, self.numerics, self.config.identify)
+        return TABLES.of(self.cache, (*who, *how), brought=self._brought_cache)
+
+    def _forget(self) -> None:
         self._verdicts.clear()
+        self._fresh.clear()
 
     # Asking
 
@@ -274,14 +185,20 @@ class Advisor:
         """Return the verdict on a state; INVALID if one of its numbers is not finite."""
         return self.advise_many([state])[0]
 
-    def advise_many(self, states: Sequence[Mapping[str, float]]) -> list[Verdict]:
+    def advise_many(
+        self, states: Sequence[Mapping[str, float]], *, on_progress: Progress | None = None
+    ) -> list[Verdict]:
         """Return the verdicts on states, in their order; each distinct prompt is asked at most once."""
         cells = [self.space.cell(state) for state in states]
         distinct = sorted({cell for cell in cells if cell >= 0})
-        verdicts = dict(zip(distinct, self.advise_cells(distinct), strict=True))
-        return [verdicts[c] if c >= 0 else Verdict.invalid("state is not finite") for c in cells]
+        found = self.advise_cells(distinct, on_progress=on_progress)
+        verdicts = dict(zip(distinct, found, strict=True))
+        unasked = Verdict.invalid("state is not finite", labels=self.labels)
+        return [verdicts[c] if c >= 0 else unasked for c in cells]
 
-    def advise_cells(self, cells: Sequence[int], usage: Usage | None = None) -> list[Verdict]:
+    def advise_cells(
+        self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
+    ) -> list[Verdict]:
         """Return the calibrated verdict of each cell of the state space, in their order.
 
         Parameters
@@ -290,16 +207,19 @@ class Advisor:
             Cells of `space`, duplicates allowed.
         usage : Usage, optional
             Counters to add to.
+        on_progress : callable, optional
+            Called with (answered, to ask) while the model is asked.
         """
         counted = usage if usage is not None else Usage()
-        with self._lock:
-            return self._with_fallbacks(lambda: self._advise_cells(cells, counted))
+        return self._answering(lambda: self._advise_cells(cells, counted, on_progress))
 
-    def _advise_cells(self, cells: Sequence[int], usage: Usage) -> list[Verdict]:
+    def _advise_cells(
+        self, cells: Sequence[int], usage: Usage, on_progress: Progress | None
+    ) -> list[Verdict]:
         distinct = list(dict.fromkeys(cells))
         new = [cell for cell in distinct if cell not in self._verdicts]
         if new:
-            self._judge(new, usage)
+            self._judge(new, usage, on_progress)
         usage.distinct += len(distinct)
         usage.cache_hits += len(distinct) - sum(not self._verdicts[cell].cached for cell in new)
         answers = [self._verdicts[cell] for cell in cells]
@@ -307,71 +227,75 @@ class Advisor:
             self._verdicts[cell] = dataclasses.replace(self._verdicts[cell], cached=True)
         return answers
 
-    def _with_fallbacks(self, work: Callable[[], list[Verdict]]) -> list[Verdict]:
-        while True:
-            try:
-                return work()
-            except (ModelFileError, InsufficientMemoryError) as error:  # seen only when the model is loaded
-                self._fall_back(error)
-
-    def _judge(self, cells: Sequence[int], usage: Usage) -> None:
+    def _judge(self, cells: Sequence[int], usage: Usage, on_progress: Progress | None) -> None:
         """Fetch and calibrate; the grid's prior needs every cell of the space."""
-        if self.config.calibration == "grid":
-            everything = range(len(self.space))
-            self._fetch(everything, usage)
-            prior = mean_prior(self._raw[cell] for cell in everything)
-        else:
-            self._fetch(cells, usage)
-            prior = self.config.calibration if isinstance(self.config.calibration, Prior) else None
+        grid = self.config.calibration == "grid"
+        raw = self._fetched(range(len(self.space)) if grid else cells, usage, on_progress)
+        prior = self.config.calibration if isinstance(self.config.calibration, Prior) else None
+        if grid:
+            prior = mean_prior(raw.values())
         for cell in cells:
-            self._verdicts[cell] = calibrated(self._raw[cell], prior)
+            self._verdicts[cell] = calibrated(raw[cell], prior)
 
-    def raw_cells(self, cells: Sequence[int], usage: Usage | None = None) -> list[Verdict]:
-        """Return the verdicts as the model gave them, before calibration."""
+    def raw_cells(
+        self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
+    ) -> list[Verdict]:
+        """Return the verdicts as the model gave them, before calibration; arguments as of `advise_cells`."""
         counted = usage if usage is not None else Usage()
 
         def fetched() -> list[Verdict]:
-            self._fetch(list(dict.fromkeys(cells)), counted)
-            return [self._raw[c] for c in cells]
+            raw = self._fetched(list(dict.fromkeys(cells)), counted, on_progress)
+            return [raw[cell] for cell in cells]
 
-        with self._lock:
-            return self._with_fallbacks(fetched)
+        return self._answering(fetched)
 
-    def _fetch(self, cells: Sequence[int], usage: Usage) -> None:
-        """Bring the raw verdicts of cells into memory, from the cache or the model."""
-        missing = [cell for cell in cells if cell not in self._raw]
-        if not missing:
-            return
-        prompts = self.prompts(missing)
-        questions = [self._question(prompt) for prompt in prompts]
-        names = {question.key: cell for question, cell in zip(questions, missing, strict=True)}
+    def _fetched(
+        self, cells: Sequence[int], usage: Usage, on_progress: Progress | None
+    ) -> dict[int, Verdict]:
+        """Return the raw verdicts of cells, from memory, the cache or the model."""
+        known, name = self._raw(), self.identity.name
+        found = {
+            cell: dataclasses.replace(known[cell], model=name, cached=cell not in self._fresh)
+            for cell in cells
+            if cell in known
+        }
+        missing = [cell for cell in cells if cell not in found]
+        if missing:
+            prompts = self.prompts(missing)
+            cell_of = {
+                self._question(prompt).key: cell for prompt, cell in zip(prompts, missing, strict=True)
+            }
 
-        def ask(wanted: Sequence[Question]) -> Iterator[list[tuple[Question, Verdict, Mapping[str, Any]]]]:
-            yield from self._ask(wanted, usage)
+            def where(question: Question) -> str:
+                return f"state {self.space.describe(cell_of[question.key])}"
 
-        def where(question: Question) -> str:
-            return f"state {self.space.describe(names[question.key])}"
-
-        verdicts = self.cache.fetch(questions, ask, on_progress=self.on_progress, where=where)
-        for cell, verdict in zip(missing, verdicts, strict=True):
-            self._raw[cell] = dataclasses.replace(verdict, model=self.identity.name)
+            verdicts = self._fetch(prompts, usage, on_progress, where)
+            for cell, verdict in zip(missing, verdicts, strict=True):
+                found[cell] = dataclasses.replace(verdict.over(self.labels), model=name)
+                known[cell] = found[cell]
+                if not verdict.cached:
+                    self._fresh.add(cell)
+        return {cell: found[cell] for cell in cells}
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""
-        identify = self.config.identify
-        return self.template.prompts(self.space, cells, self.identity, identify=identify)
+        return self.template.prompts(self.space, cells, self.identity, identify=self.config.identify)
+
+    def keys(self, cells: Sequence[int]) -> list[str]:
+        """Return the keys of the verdicts on cells, in their order."""
+        return [self._question(prompt).key for prompt in self.prompts(cells)]
 
     def used(self) -> dict[str, Verdict]:
-        """Return the raw verdicts that have been needed so far, by their keys: what a run depends on."""
+        """Return the raw verdicts that are known by now, by their keys: those that runs here depend on."""
         return {record.key: record.verdict for record in self.records()}
 
     def records(self) -> list[Record]:
         """Return the same with their questions, as a pack holds them."""
         with self._lock:
-            cells = sorted(self._raw)
-            questions = [self._question(prompt) for prompt in self.prompts(cells)]
+            raw = dict(sorted(self._raw().items()))
+            questions = map(self._question, self.prompts(list(raw)))
             told = {"model": self.identity.name}
-            return [Record(q, self._raw[cell], told) for cell, q in zip(cells, questions, strict=True)]
+            return [Record(q, verdict, told) for q, verdict in zip(questions, raw.values(), strict=True)]
 
     def _question(self, prompt: Prompt) -> Question:
         identity, template = self.identity, self.template
@@ -380,42 +304,16 @@ class Advisor:
             model_sha256=identity.sha256,
             chat_template_sha256=identity.chat_template_sha256,
             prompt=prompt.chunks,
-            labels=template.labels if json_reader else template.continuations,
+            labels=self.labels.words if json_reader else template.continuations,
             reader=self.config.reader,
-            sampling=json_sampling(template.labels) if json_reader else {},
-            numerics=self.config.numerics,
+            sampling=json_sampling(self.labels.words) if json_reader else {},
+            numerics=self.numerics,
         )
 
-    def _ask(
-        self, questions: Sequence[Question], usage: Usage
-    ) -> Iterator[list[tuple[Question, Verdict, Mapping[str, Any]]]]:
-        """Ask the model, and count; each batch goes to the cache as it comes."""
-        backend = self._asked_backend()
-        self.cache.put_model(self.identity)
-        prompts = [Prompt(question.prompt) for question in questions]
+    def _readings(
+        self, backend: Backend, prompts: Sequence[Prompt]
+    ) -> Iterator[Sequence[tuple[Verdict, Mapping[str, Any]] | None]]:
         if self.config.reader == "json":
-            readings = read_json(backend, prompts, self.template.labels)
-        else:
-            readings = read_logprobs(backend, prompts, self.template.continuations, self.config.numerics)
-        done, common = 0, {"model": self.identity.name, **backend.provenance}
-        started = time.perf_counter()
-        for batch in readings:
-            usage.model_seconds += time.perf_counter() - started
-            asked = questions[done : done + len(batch)]
-            done += len(batch)
-            answered = [(q, *reading) for q, reading in zip(asked, batch, strict=True) if reading is not None]
-            usage.model_calls += len(answered)
-            usage.tokens += sum(int(extra.get("tokens", 0)) for _, _, extra in answered)
-            yield [(q, verdict, {**common, **extra}) for q, verdict, extra in answered]
-            started = time.perf_counter()
-
-    def _asked_backend(self) -> Backend:
-        if self._backend is None:
-            raise ModelError(f"model {self.config.model!r} is known from the cache only and cannot be asked")
-        return self._backend
-
-    def close(self) -> None:
-        """Free the model; the advisor can be asked again and loads it anew."""
-        with self._lock:
-            if self._backend is not None:
-                self._backend.close()
+            return read_json(backend, prompts, self.labels)
+        words, numerics = self.template.continuations, self.config.numerics
+        return read_logprobs(backend, prompts, words, self.labels, numerics)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice._advisor import Advisor, Usage
+from bt_llm.advice._advisor import Advisor
+from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
 from bt_llm.statistics import cohens_kappa
-from bt_llm.verdicts import Feature, StateSpace, Verdict
+from bt_llm.verdicts import INVALID, Feature, LabelSet, StateSpace, Verdict
 
 __all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
 
@@ -49,8 +50,10 @@ class Policy:
         Name of the model.
     space : StateSpace
         What the cells mean.
-    raw, calibrated : array of float, shape (cells, 3)
-        Probabilities of bullish, neutral and bearish; NaN in the rows of invalid verdicts, and of cells that
+    labels : LabelSet
+        What the model chooses from.
+    raw, calibrated : array of float, shape (cells, labels)
+        Probabilities of the labels, in their order; NaN in the rows of invalid verdicts, and of cells that
         were left out.
     usage : Usage
         What it cost to ask.
@@ -67,6 +70,7 @@ class Policy:
 
     model: str
     space: StateSpace
+    labels: LabelSet
     raw: NDArray[np.float64]
     calibrated: NDArray[np.float64]
     usage: Usage
@@ -84,29 +88,41 @@ class Policy:
         """
         usage, count = Usage(), len(advisor.space)
         kept = range(count) if cells is None else sorted(set(cells))
-        calibrated = _table(count, kept, advisor.advise_cells(kept, usage))
+        calibrated = _table(count, kept, advisor.advise_cells(kept, usage), advisor.labels)
         return cls(
             model=advisor.identity.name,
             space=advisor.space,
-            raw=_table(count, kept, advisor.raw_cells(kept)),
+            labels=advisor.labels,
+            raw=_table(count, kept, advisor.raw_cells(kept), advisor.labels),
             calibrated=calibrated,
             usage=usage,
         )
 
+    @property
+    def measure(self) -> str:
+        """What `bias` is called."""
+        plain = {abs(worth) for worth in self.labels.worths} <= {0.0, 1.0}
+        return "bullish minus bearish probability" if plain else "expected worth of the verdict"
+
     def bias(self, *, calibrated: bool = True) -> NDArray[np.float64]:
-        """Return bullish minus bearish probability of each cell, in the space's shape."""
+        """Return the expected worth of each cell, in the space's shape.
+
+        That is the sum of the labels' worths times their probabilities: by the default labels, and all that
+        are worth 1, 0 or -1, the bullish minus the bearish probability.
+        """
         table = self.calibrated if calibrated else self.raw
-        bias: NDArray[np.float64] = (table[:, 0] - table[:, 2]).reshape(self.space.shape)
+        bias: NDArray[np.float64] = (table @ np.array(self.labels.worths)).reshape(self.space.shape)
         return bias
 
-    def actions(self, *, calibrated: bool = True) -> NDArray[np.int64]:
-        """Return the action of each cell (1, 0, -1; -9 is invalid), shape (cells,)."""
+    def answers(self, *, calibrated: bool = True) -> NDArray[np.str_]:
+        """Return the name of each cell's label, or ``invalid``, shape (cells,)."""
         table = self.calibrated if calibrated else self.raw
-        verdicts = [
-            Verdict(bullish=b, neutral=n, bearish=s) if math.isfinite(b) else Verdict.invalid()
-            for b, n, s in table.tolist()
-        ]
-        return np.array([int(verdict.action) for verdict in verdicts])
+        return np.array([Verdict(labels=self.labels, probabilities=row).answer for row in table.tolist()])
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of cells by their calibrated answers, those that no cell has included."""
+        answers = self.answers()
+        return {name: int(np.count_nonzero(answers == name)) for name in (*self.labels.names, INVALID)}
 
     def panels(self, *, calibrated: bool = True) -> list[Panel]:
         """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
@@ -118,13 +134,18 @@ class Policy:
         Raises
         ------
         ConfigError
-            If the spaces differ.
+            If the spaces or the labels differ.
         """
         if other.space != self.space:
             raise ConfigError(
                 f"policies of {self.model} and {other.model} are over two state spaces; use one for both"
             )
-        mine, theirs = self.actions(), other.actions()
+        if other.labels.meaning != self.labels.meaning:
+            raise ConfigError(
+                f"policies of {self.model} and {other.model} are on two label sets, {self.labels.names} of "
+                f"{self.labels.worths} and {other.labels.names} of {other.labels.worths}; use one for both"
+            )
+        mine, theirs = self.answers(), other.answers()
         return PolicyComparison(
             models=(self.model, other.model),
             space=self.space,
@@ -138,13 +159,13 @@ class Policy:
         cells = [
             {
                 "state": self.space.describe(cell),
-                "action": int(action),
+                "answer": answer,
                 "raw": [None if math.isnan(p) else p for p in self.raw[cell].tolist()],
                 "calibrated": [None if math.isnan(p) else p for p in self.calibrated[cell].tolist()],
             }
-            for cell, action in enumerate(self.actions())
+            for cell, answer in enumerate(self.answers().tolist())
         ]
-        return {"model": self.model, "probabilities": ["bullish", "neutral", "bearish"], "cells": cells}
+        return {"model": self.model, "labels": self.labels.to_dict(), "cells": cells}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,9 +179,9 @@ class PolicyComparison:
     difference : array of float
         Of the biases, in the space's shape.
     agreement : float
-        Share of cells with the same action.
+        Share of cells with the same answer.
     kappa : float
-        Cohen's kappa of the actions: agreement beyond that of two models which say the same labels as
+        Cohen's kappa of the answers: agreement beyond that of two models which say the same labels as
         often but at random; NaN when both say one label only.
     """
 
@@ -175,8 +196,10 @@ class PolicyComparison:
         return panels(self.space, self.difference)
 
 
-def _table(count: int, cells: Sequence[int], verdicts: list[Verdict]) -> NDArray[np.float64]:
-    table = np.full((count, 3), math.nan)
+def _table(
+    count: int, cells: Sequence[int], verdicts: list[Verdict], labels: LabelSet
+) -> NDArray[np.float64]:
+    table = np.full((count, len(labels)), math.nan)
     for cell, verdict in zip(cells, verdicts, strict=True):
         table[cell] = verdict.probabilities
     return table
@@ -217,7 +240,7 @@ def _panel(title: str, rows: Feature | None, columns: Feature, values: NDArray[n
 
 
 def signed(value: float) -> str:
-    """Return a difference of probabilities in hundredths with its sign; a dash for NaN.
+    """Return a bias, or a difference of two, in hundredths with its sign; a dash for NaN.
 
     Examples
     --------

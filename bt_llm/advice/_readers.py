@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bt_llm.models import Backend, LabelScores, Numerics, Prompt
 from bt_llm.plain_json import canonical_json
-from bt_llm.verdicts import Verdict
+from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["JSON_SAMPLING", "Reader", "parse_verdict", "read_json", "read_logprobs", "verdict_schema"]
 
@@ -25,7 +25,11 @@ JSON_SAMPLING = {"max_tokens": 160, "seed": 0}
 
 
 def read_logprobs(
-    backend: Backend, prompts: Sequence[Prompt], labels: Sequence[str], numerics: Numerics
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    continuations: Sequence[str],
+    labels: LabelSet,
+    numerics: Numerics,
 ) -> Iterator[list[Reading | None]]:
     """Yield verdicts read from the labels' log-probabilities, batch by batch.
 
@@ -35,32 +39,35 @@ def read_logprobs(
         Answers.
     prompts : sequence of Prompt
         Distinct prompts.
-    labels : sequence of str
-        Continuations for bullish, neutral and bearish.
+    continuations : sequence of str
+        The labels' words as they follow a prompt.
+    labels : LabelSet
+        What the words mean.
     numerics : {'canonical', 'fast'}
         See the llama.cpp backend.
     """
-    for batch in backend.score(prompts, labels, numerics=numerics):
+    for batch in backend.score(prompts, continuations, numerics=numerics):
         yield [
-            None if s is None else (_from_scores(s), {"tokens": s.tokens, "milliseconds": s.milliseconds})
+            None
+            if s is None
+            else (_from_scores(s, labels), {"tokens": s.tokens, "milliseconds": s.milliseconds})
             for s in batch
         ]
 
 
-def _from_scores(scores: LabelScores) -> Verdict:
-    """Normalise over the three labels; scores that are not numbers make the verdict invalid."""
+def _from_scores(scores: LabelScores, labels: LabelSet) -> Verdict:
+    """Normalise over the labels; scores that are not numbers make the verdict invalid."""
     top = max(scores.logprobs)
     if not math.isfinite(top) or any(math.isnan(value) for value in scores.logprobs):
-        return Verdict.invalid(f"log-probabilities {scores.logprobs} are not numbers")
+        return Verdict.invalid(f"log-probabilities {scores.logprobs} are not numbers", labels=labels)
     weights = [math.exp(value - top) for value in scores.logprobs]
     total = math.fsum(weights)
-    bullish, neutral, bearish = (weight / total for weight in weights)
     mass = min(1.0, math.exp(top) * total)
-    return Verdict(bullish=bullish, neutral=neutral, bearish=bearish, label_mass=mass)
+    return Verdict(labels=labels, probabilities=[weight / total for weight in weights], label_mass=mass)
 
 
 def verdict_schema(words: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON schema of a verdict in those words (bullish, neutral, bearish).
+    """Return the JSON schema of a verdict in those words.
 
     The range is an enum and the text a pattern, because llama-cpp-python's grammars ignore `minimum` and
     `maximum` and let raw control characters into strings.
@@ -84,49 +91,57 @@ def json_sampling(words: Sequence[str]) -> dict[str, Any]:
 
 
 def read_json(
-    backend: Backend, prompts: Sequence[Prompt], words: Sequence[str]
+    backend: Backend, prompts: Sequence[Prompt], labels: LabelSet
 ) -> Iterator[list[Reading | None]]:
     """Yield verdicts with a reason, generated under a grammar, one by one."""
-    for answer in backend.generate_json(prompts, verdict_schema(words), **JSON_SAMPLING):
+    for answer in backend.generate_json(prompts, verdict_schema(labels.words), **JSON_SAMPLING):
         if answer is None:
             yield [None]
             continue
         verdict = (
-            parse_verdict(answer.text, words) if answer.finished else Verdict.invalid("cut off by max_tokens")
+            parse_verdict(answer.text, labels)
+            if answer.finished
+            else Verdict.invalid("cut off by max_tokens", labels=labels)
         )
         yield [(verdict, {"tokens": answer.tokens, "milliseconds": answer.milliseconds})]
 
 
-def parse_verdict(text: str, words: Sequence[str]) -> Verdict:
+def parse_verdict(text: str, labels: LabelSet) -> Verdict:
     """Return the verdict in a JSON answer, or an INVALID one that says what is wrong with it; never raises.
 
-    A confidence of c % on a label means a probability of ``1/3 + 2/3 * c/100`` for it and equal shares for
-    the others: 0 % is knowing nothing, 100 % is certainty.
+    A confidence of c % on one of N labels means a probability of ``1/N + (1 - 1/N) * c/100`` for it and equal
+    shares for the others: 0 % is knowing nothing, 100 % is certainty.
 
     Examples
     --------
-    >>> words = ("Bullish", "Neutral", "Bearish")
-    >>> parse_verdict('{"verdict": "Bearish", "confidence": 70, "reason": "weak"}', words).bearish
+    >>> from bt_llm.verdicts import DEFAULT_LABELS
+    >>> parse_verdict('{"verdict": "Bearish", "confidence": 70, "reason": "weak"}', DEFAULT_LABELS).bearish
     0.8
-    >>> parse_verdict("don't buy", words).action.name
-    'INVALID'
+    >>> parse_verdict("don't buy", DEFAULT_LABELS).answer
+    'invalid'
     """
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
-        return Verdict.invalid("not JSON")
+        return Verdict.invalid("not JSON", labels=labels)
+    if problem := _problem(answer, labels.words):
+        return Verdict.invalid(problem, labels=labels)
+    word, confidence, reason = answer["verdict"], answer["confidence"], answer["reason"]
+    share = (100 - confidence) / (100 * len(labels))
+    probabilities = [1.0 - (len(labels) - 1) * share if w == word else share for w in labels.words]
+    printable = "".join(c if c.isprintable() else " " for c in reason)
+    return Verdict(labels=labels, probabilities=probabilities, reason=printable)
+
+
+def _problem(answer: Any, words: Sequence[str]) -> str:
+    """Return what is wrong with an answer, or nothing."""
     if not isinstance(answer, dict) or set(answer) != {"verdict", "confidence", "reason"}:
-        return Verdict.invalid("not an object of verdict, confidence and reason")
+        return "not an object of verdict, confidence and reason"
     word, confidence, reason = answer["verdict"], answer["confidence"], answer["reason"]
     if not isinstance(word, str) or word not in words:
-        return Verdict.invalid("verdict is none of the labels")
+        return "verdict is none of the labels"
     if type(confidence) is not int or not 0 <= confidence <= 100:
-        return Verdict.invalid("confidence is not a whole number from 0 to 100")
+        return "confidence is not a whole number from 0 to 100"
     if not isinstance(reason, str) or len(reason) > MAX_REASON:
-        return Verdict.invalid("reason is not text, or too long")
-    share = (100 - confidence) / 300
-    triple = [share] * 3
-    triple[list(words).index(word)] = 1.0 - 2 * share
-    bullish, neutral, bearish = triple
-    printable = "".join(c if c.isprintable() else " " for c in reason)
-    return Verdict(bullish=bullish, neutral=neutral, bearish=bearish, reason=printable)
+        return "reason is not text, or too long"
+    return ""

@@ -20,6 +20,7 @@ from bt_llm.cache._pack_files import Pack, read_pack, write_pack
 from bt_llm.cache._records import Record
 from bt_llm.exceptions import ConfigError, PackError
 from bt_llm.plain_json import canonical_json, read_back
+from bt_llm.verdicts import Verdict
 
 __all__ = ["ImportReport", "OnConflict", "export_pack", "import_pack", "merge_packs"]
 
@@ -191,9 +192,9 @@ def _merged(ours: Pack, theirs: Pack, on_conflict: OnConflict) -> Pack:
 
 
 def _merged_records(ours: Record, theirs: Record, on_conflict: OnConflict) -> Record:
-    """Return the one to keep; of two provenances of one verdict the smaller, whichever pack it is in."""
+    """Return the one to keep; of two records of one answer the smaller, whichever pack it is in."""
     if _same(ours, theirs):
-        return min(ours, theirs, key=lambda record: canonical_json(record.provenance))
+        return min(ours, theirs, key=lambda r: (canonical_json(r.provenance), r.body))
     return theirs if on_conflict == "theirs" else ours
 
 
@@ -218,7 +219,9 @@ def _merged_models(
 
 
 def _same(one: Record, other: Record) -> bool:
-    return canonical_json(one.answer.to_dict()) == canonical_json(other.answer.to_dict())
+    if isinstance(one.answer, Verdict) and isinstance(other.answer, Verdict):
+        return one.answer.same_answer(other.answer)
+    return one.answer == other.answer
 
 
 def _conflict(what: str, keys: Sequence[str]) -> PackError:

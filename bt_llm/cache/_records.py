@@ -36,6 +36,7 @@ READERS = ("logprobs", "json", "text")
 TEXT = "text"
 """The reader whose answer is a text, not a verdict."""
 
+_NUMERICS = re.compile(rf"({'|'.join(get_args(Numerics))})(:[a-z][a-z0-9_+-]*(:[0-9]+)?)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -50,14 +51,15 @@ class Question:
     prompt : tuple of str
         Chunks of the rendered prompt, in the order they are decoded in.
     labels : tuple of str
-        The three labels, in the order bullish, neutral, bearish; none for ``text``.
+        The words that are scored or chosen from, in their labels' order, two or more; none for ``text``.
     reader : {'logprobs', 'json', 'text'}
         How the verdict is read from the model; ``text`` keeps what it generates as it is.
     sampling : mapping
         Settings of the reader, as JSON values; empty for ``logprobs``, and for the others what shapes
         the text: schema, length limit, seed.
-    numerics : {'canonical', 'fast'}
-        Which of llama.cpp's code paths computed it.
+    numerics : str
+        Which of llama.cpp's code paths computed it, ``canonical`` or ``fast``; and beside a processor what
+        else, such as ``canonical:cuda`` or ``fast:vulkan:20`` for 20 layers.
 
     Raises
     ------
@@ -78,7 +80,7 @@ class Question:
     labels                     their words are what is scored, and their order gives them meaning
     reader                     probabilities, generated JSON and plain text are different answers
     sampling                   a generated answer depends on its schema, length limit and seed
-    numerics                   flash attention and repacked weights round differently
+    numerics                   flash attention, repacked weights and graphics processors round differently
     =========================  ==========================================================================
 
     What is not, and why:
@@ -96,6 +98,7 @@ class Question:
     temperature, top_p, top_k  nothing is sampled: ``logprobs`` reads, the others decode greedily
     llama.cpp build, CPU       they are provenance: stored beside, so that ``cache verify`` shows a drift
     calibration                it is applied to the raw verdict, after it is read
+    names, worths of labels    the model is told words alone; what they are worth is applied afterwards
     cache mode and folder      where an answer comes from does not change it
     =========================  ==========================================================================
 
@@ -129,14 +132,19 @@ class Question:
             if isinstance(texts, str) or not all(isinstance(text, str) and text for text in texts):
                 raise ConfigError(f"{name}={texts!r}: expected several texts, none of them empty")
             object.__setattr__(self, name, tuple(texts))
-        wanted = 0 if self.reader == TEXT else 3
-        if not self.prompt or not len(self.labels) == len(set(self.labels)) == wanted:
+        fits = not self.labels if self.reader == TEXT else len(self.labels) > 1
+        if not self.prompt or not fits or len(set(self.labels)) < len(self.labels):
+            wanted = "none" if self.reader == TEXT else "2 up, all different,"
             raise ConfigError(
                 f"labels={self.labels!r}, prompt of {len(self.prompt)} chunks: expected {wanted} and 1 up"
             )
-        for name, choices in (("reader", READERS), ("numerics", get_args(Numerics))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.reader not in READERS:
+            raise ConfigError(f"reader={self.reader!r}: expected one of {', '.join(READERS)}")
+        if not (isinstance(self.numerics, str) and _NUMERICS.fullmatch(self.numerics)):
+            raise ConfigError(
+                f"numerics={self.numerics!r}: expected one of {', '.join(get_args(Numerics))}, and a device "
+                "if need be"
+            )
         if self.sampling or not isinstance(self.sampling, dict):
             object.__setattr__(self, "sampling", _plain("sampling", self.sampling))
 
@@ -230,6 +238,10 @@ class GeneratedText:
         """Return what is stored, as JSON values."""
         return {"text": self.text, "finished": self.finished}
 
+    def same_answer(self, other: object) -> bool:
+        """Return whether a model wrote the same."""
+        return self == other
+
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], **extra: Any) -> GeneratedText:
         """Read what `to_dict` wrote; the input is untrusted.
@@ -268,7 +280,8 @@ class Record:
     Raises
     ------
     ConfigError
-        If the provenance is not made of JSON values, or the answer is not of the reader's kind.
+        If the provenance is not made of JSON values, the answer is not of the reader's kind, or it has not
+        as many labels as the question.
     """
 
     question: Question
@@ -281,6 +294,11 @@ class Record:
             raise ConfigError(
                 f"answer of type {type(self.answer).__name__} to a question of reader "
                 f"{self.question.reader!r}: expected {_answer_kind(self.question).__name__}"
+            )
+        if isinstance(self.answer, Verdict) and len(self.answer.labels) != len(self.question.labels):
+            raise ConfigError(
+                f"verdict on {self.answer.labels.names} to a question of the labels {self.question.labels}: "
+                "expected as many"
             )
         object.__setattr__(self, "provenance", _plain("provenance", self.provenance))
 
@@ -339,7 +357,9 @@ class Record:
             raise CacheCorruptError(f"stored record: {name} and provenance must be objects")
         model = provenance.get("model")
         origin = {"cached": True, "model": model if isinstance(model, str) else ""}
-        return cls(question, _answer_kind(question).from_dict(stored, **origin), provenance)
+        if question.reader == TEXT:
+            return cls(question, GeneratedText.from_dict(stored, **origin), provenance)
+        return cls(question, Verdict.from_dict(stored, words=question.labels, **origin), provenance)
 
 
 def _answer_kind(question: Question) -> type[Verdict] | type[GeneratedText]:

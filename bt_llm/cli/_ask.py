@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bt_llm.advice import Analysis, AnalystConfig, MarketAnalystAgent, NewsAnalyst, TradeAnalyst
+from bt_llm.cli._groups import group, takes_groups
 from bt_llm.cli._options import CacheOption, FormatOption, ModelOption, ModeOption, ThreadsOption
 from bt_llm.cli._output import Format, complain, print_json, show
 from bt_llm.exceptions import ConfigError
@@ -23,40 +23,53 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-TemplateOption = Annotated[str | None, typer.Option(help="A template's name or file.")]
 Values = Annotated[
     list[str], typer.Argument(metavar="NAME=VALUE...", help="Numbers or words; a number is shown as one.")
 ]
 
 
+@group("How a model is asked")
+class Analyst:
+    """Everything of an `AnalystConfig` that a command takes."""
+
+    model: ModelOption = "smollm2"
+    template: Annotated[str | None, typer.Option(help="A template's name or file.")] = None
+    threads: ThreadsOption = None
+    cache: CacheOption = None
+    cache_mode: ModeOption = None
+
+    def config(self) -> AnalystConfig:
+        """Return the configuration that these options give."""
+        return AnalystConfig(
+            model=self.model,
+            template=self.template,
+            n_threads=self.threads,
+            cache_dir=self.cache,
+            cache_mode=self.cache_mode,
+        )
+
+
 @app.command()
+@takes_groups
 def news(
+    asking: Analyst,
     headline: Annotated[str, typer.Argument(help="The headline, in quotes.")],
     market: Annotated[str, typer.Option(help="Which market a bullish headline lifts.")] = "EUR/USD",
-    model: ModelOption = "smollm2",
-    template: TemplateOption = None,
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    cache_mode: ModeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Judge a headline: sentiment, confidence, impact on the US dollar, and why.
 
     Example: bt-llm ask news "ECB halves its bond purchases"
     """
-    config = _config(model, template, threads, cache, cache_mode)
-    with NewsAnalyst(config, market=market) as analyst:
+    with NewsAnalyst(asking.config(), market=market) as analyst:
         _print(analyst.analyze(headline), output)
 
 
 @app.command()
+@takes_groups
 def market(
+    asking: Analyst,
     values: Values,
-    model: ModelOption = "smollm2",
-    template: TemplateOption = None,
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    cache_mode: ModeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Judge the state of several markets: regime, risk level, recommendations.
@@ -74,24 +87,20 @@ def market(
                 known[feature] = value
         if isinstance(known, dict) != bool(dot):
             raise ConfigError(f"{name}: {asset} was given both as one value and by features")
-    config = _config(model, template, threads, cache, cache_mode)
-    with MarketAnalystAgent(config) as agent:
+    with MarketAnalystAgent(asking.config()) as agent:
         _print(agent.analyze(data), output)
 
 
 @app.command()
+@takes_groups
 def trade(
+    asking: Analyst,
     symbol: Annotated[str, typer.Argument(help="What is to be traded, such as EUR/USD.")],
     direction: Annotated[str, typer.Argument(help="long or short.")],
     indicators: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Technical indicators.")
     ] = None,
     strength: Annotated[str, typer.Option(help="How strong the signal is: a number or a word.")] = "moderate",
-    model: ModelOption = "smollm2",
-    template: TemplateOption = None,
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    cache_mode: ModeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Ask whether to take a trade: take, reduce or skip, with risk and reward, conditions and timing.
@@ -104,15 +113,8 @@ def trade(
         "strength": _value(strength),
         "indicators": _pairs(indicators or []),
     }
-    config = _config(model, template, threads, cache, cache_mode)
-    with TradeAnalyst(config) as analyst:
+    with TradeAnalyst(asking.config()) as analyst:
         _print(analyst.analyze(signal), output)
-
-
-def _config(
-    model: str, template: str | None, threads: int | None, cache: Path | None, mode: str | None
-) -> AnalystConfig:
-    return AnalystConfig(model=model, template=template, n_threads=threads, cache_dir=cache, cache_mode=mode)
 
 
 def _pairs(texts: list[str]) -> dict[str, float | str]:

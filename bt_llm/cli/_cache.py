@@ -316,7 +316,7 @@ def _row(record: Record, names: dict[str, list[str]]) -> dict[str, Any]:
         "key": record.key,
         "model": _joined(names.get(question.model_sha256, [])) or question.model_sha256[:_SHORT],
         "prompt": _end_of(question),
-        "action": answer.action.name.lower() if isinstance(answer, Verdict) else "text",
+        "action": answer.answer if isinstance(answer, Verdict) else "text",
         "confidence": answer.confidence if isinstance(answer, Verdict) else None,
         "written": str(record.provenance.get("written", "")),
     }
@@ -347,10 +347,10 @@ def _facts(record: Record, names: dict[str, list[str]]) -> dict[str, str]:
     question, answer = record.question, record.answer
     shown = {"prompt": question.text}
     if isinstance(answer, Verdict):
-        shown["verdict"] = answer.action.name.lower()
+        shown["verdict"] = answer.answer
         if answer.valid:
-            triple = zip(("bullish", "neutral", "bearish"), answer.probabilities, strict=True)
-            shown["probabilities"] = ", ".join(f"{name} {value!r}" for name, value in triple)
+            named = zip(answer.labels.names, answer.probabilities, strict=True)
+            shown["probabilities"] = ", ".join(f"{name} {value!r}" for name, value in named)
         shown["on the labels"] = "-" if answer.label_mass != answer.label_mass else repr(answer.label_mass)
         shown["reason"] = answer.reason or "-"
     else:
@@ -368,12 +368,13 @@ def _of_run(cache: VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]
 
     manifest = read_manifest(path)
     for key, record in cache.get_many(manifest.verdicts).items():
-        if record.answer.to_dict() != manifest.verdicts[key].to_dict():
+        if not record.answer.same_answer(manifest.verdicts[key]):
             raise PackError(
                 f"{cache.directory} and {path} differ in verdict {key[:_SHORT]}: nothing is written"
             )
-    advisor = (manifest.gate or {}).get("advisor")
-    told = advisor if isinstance(advisor, dict) else {}
+    gate = manifest.gate or {}
+    asked = gate.get("advisor", gate.get("analyst"))
+    told = asked if isinstance(asked, dict) else {}
     return list(manifest.verdicts), {name: told[name] for name in ("template", "state_space") if name in told}
 
 

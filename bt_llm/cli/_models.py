@@ -24,6 +24,7 @@ from bt_llm.models import (
     find_model,
     known_file,
     list_models,
+    model_kinds,
     models_folders,
     read_facts,
     total_memory_mb,
@@ -51,7 +52,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
     here = [_found(name, path) for name, path in list_models().items()]
     there = [_offer(known) for known in CATALOGUE]
     if output is Format.JSON:
-        print_json({"models": here, "known": there})
+        print_json({"models": here, "known": there, "kinds": _kinds()})
         return
     table = Table("name", "parameters", "quantization", "file", title="Here", title_justify="left")
     for row in here:
@@ -64,6 +65,23 @@ def list_(output: FormatOption = Format.TABLE) -> None:
         state = "here" if known["here"] else f"{known['gigabytes']:.2f} GB"
         table.add_row(known["model"], known["quantization"], state, known["repository"])
     show(table)
+    table = Table("name", "answers with", "needs", title="Kinds", title_justify="left")
+    for kind in _kinds():
+        table.add_row(escape(kind["form"]), ", ".join(kind["capabilities"]), escape(kind["extra"] or "-"))
+    show(table)
+
+
+def _kinds() -> list[dict[str, Any]]:
+    """Return how models can be named, other packages' kinds included."""
+    return [
+        {
+            "kind": name,
+            "form": kind.form,
+            "capabilities": sorted(kind.capabilities),
+            "extra": kind.extra,
+        }
+        for name, kind in model_kinds().items()
+    ]
 
 
 def _found(name: str, path: Path) -> dict[str, Any]:

@@ -1,37 +1,45 @@
-"""Options that several commands share, said once."""
+"""Options that several commands share, said once; groups of them are what `takes_groups` spreads out."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bt_llm.advice import AdvisorConfig
+from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format
 from bt_llm.exceptions import ConfigError
+from bt_llm.gates import Gate
 
 __all__ = [
+    "Account",
+    "Asking",
     "CacheOption",
-    "CashOption",
-    "CommissionOption",
-    "CsvOption",
     "FormatOption",
+    "GateRule",
     "ManifestOption",
     "ModeOption",
     "ModelOption",
+    "ModelsOption",
+    "OneModel",
+    "Output",
     "PlotOption",
-    "ReportOption",
-    "SlippageOption",
+    "Resampling",
+    "Spending",
+    "StrategyOnBars",
     "ThreadsOption",
     "parse_params",
 ]
 
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", help="A GGUF file, a name in models/, smollm2, scripted:NAME, or openai:URL."
-    ),
+_MODEL = "A GGUF file, a name in models/, smollm2, scripted:NAME, or openai:URL."
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
+ModelsOption = Annotated[
+    list[str] | None, typer.Option("--model", "-m", help="A model, as for run; give it twice or more.")
 ]
 CacheOption = Annotated[
     Path | None,
@@ -53,19 +61,153 @@ ManifestOption = Annotated[
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", help="Write the equity curves to this file: PNG, SVG or PDF.")
 ]
-ReportOption = Annotated[
-    Path | None, typer.Option("--report", help="Write a page with charts to this file, such as report.html.")
-]
-CsvOption = Annotated[
-    Path | None, typer.Option("--csv", help="Write the trades and verdicts into this folder, as CSV.")
-]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; verdicts do not depend on it.")
 ]
 
-CashOption = Annotated[float, typer.Option(help="Starting value of the account.")]
-CommissionOption = Annotated[float, typer.Option(help="Fraction of the traded value, such as 0.00002.")]
-SlippageOption = Annotated[float, typer.Option(help="Fraction of the price.")]
+
+@group("How a model is asked")
+class Asking:
+    """Everything of an `AdvisorConfig` but the model."""
+
+    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None
+    reader: Annotated[
+        str, typer.Option(help="logprobs: read probabilities; json: generate with a reason.")
+    ] = "logprobs"
+    calibration: Annotated[str | None, typer.Option(help="grid or none; by default the reader's.")] = None
+    numerics: Annotated[str, typer.Option(help="canonical: bitwise the same in any batch; fast.")] = (
+        "canonical"
+    )
+    threads: ThreadsOption = None
+    gpu_layers: Annotated[int, typer.Option(help="Layers on the GPU; -1 is all.")] = 0
+    cache: CacheOption = None
+    cache_mode: ModeOption = None
+
+    def config(self, **model: Any) -> AdvisorConfig:
+        """Return the configuration that these options give; ``model=`` says whose."""
+        return AdvisorConfig(**self.settings(), **model)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of `AdvisorConfig` that these options are."""
+        return {
+            "template": self.template,
+            "reader": self.reader,
+            "calibration": self.calibration,
+            "numerics": self.numerics,
+            "n_gpu_layers": self.gpu_layers,
+            **self.places(),
+        }
+
+    def places(self) -> dict[str, Any]:
+        """Return the arguments that no verdict depends on: where it is kept, and how many threads ask."""
+        return {"n_threads": self.threads, "cache_dir": self.cache, "cache_mode": self.cache_mode}
+
+
+@group("How a model is asked")
+class OneModel(Asking):
+    """A model, and how it is asked."""
+
+    model: ModelOption = "smollm2"
+
+    def config(self, **changes: Any) -> AdvisorConfig:
+        """Return the configuration that these options give."""
+        return super().config(**{"model": self.model, **changes})
+
+
+@group("The gate")
+class GateRule:
+    """When a verdict lets an entry through."""
+
+    min_confidence: Annotated[float, typer.Option(help="Entries need at least this probability.")] = 0.0
+    require: Annotated[
+        str,
+        typer.Option(help="agree: the verdict must be the entry's side; not_against: it must not oppose."),
+    ] = "agree"
+
+    def gate(self, advisor: AdvisorConfig) -> Gate:
+        """Return the gate on an advisor's verdicts."""
+        return Gate(advisor=advisor, min_confidence=self.min_confidence, require=self.require)  # type: ignore[arg-type]
+
+
+@group("The strategy and its bars")
+class StrategyOnBars:
+    """What is run on what."""
+
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="path/to/file.py:ClassName")]
+    data: Annotated[
+        Path, typer.Option("--data", "-d", help="CSV of bars: time, open, high, low, close, volume.")
+    ]
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", help="A parameter of the strategy, as fast=10; repeatable."),
+    ] = None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The strategy's parameters."""
+        return parse_params(self.param or [])
+
+
+@group("The account")
+class Account:
+    """How an account is opened, and what trading costs."""
+
+    cash: Annotated[float, typer.Option(help="Starting value of the account.")] = 10_000.0
+    commission: Annotated[float, typer.Option(help="Fraction of the traded value, such as 0.00002.")] = 0.0
+    slippage: Annotated[float, typer.Option(help="Fraction of the price.")] = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of `run_backtest` that these options are."""
+        return {"cash": self.cash, "commission": self.commission, "slippage": self.slippage}
+
+
+@group("Chance")
+class Resampling:
+    """Where chance comes from, and how much of it."""
+
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0
+    resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000
+
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that these options are."""
+        return {"seed": self.seed, "resamples": self.resamples}
+
+
+@group("What may be spent")
+class Spending:
+    """What a command may spend on servers without asking first."""
+
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            min=0.0,
+            help="Money that may be spent on servers without asking; the study's by default.",
+        ),
+    ] = None
+    price_per_mtok: Annotated[
+        float | None,
+        typer.Option("--price-per-mtok", help="What a server takes for a million tokens, in your money."),
+    ] = None
+    yes: Annotated[bool, typer.Option("--yes", help="Spend over the budget without asking.")] = False
+
+
+@group("What comes out")
+class Output:
+    """Where a result goes, and how it is printed."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write a page with charts to this file, such as report.html."),
+    ] = None
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write the trades and verdicts into this folder, as CSV.")
+    ] = None
+    output: FormatOption = Format.TABLE
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the arguments of `deliver` that these options are."""
+        return {"report": self.report, "csv": self.csv, "output": self.output}
 
 
 def parse_params(pairs: list[str]) -> dict[str, Any]:

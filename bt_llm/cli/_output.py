@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,14 +20,16 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from bt_llm.models import Progress as ProgressCallback
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import Section
     from bt_llm.report import Reportable
 
-__all__ = ["Format", "complain", "deliver", "fraction", "number", "print_json", "progress_bar", "say", "show"]
+__all__ = ["Format", "complain", "deliver", "print_json", "progress_bar", "say", "show", "show_sections"]
 
 Result = TypeVar("Result", bound="Reportable")
 
@@ -71,7 +72,6 @@ def deliver(
     report: Path | None,
     csv: Path | None,
     output: Format,
-    tables: Callable[[Result], None],
 ) -> None:
     """Write what ``--report`` and ``--csv`` ask for and say where, then print the result.
 
@@ -85,8 +85,6 @@ def deliver(
         A page, and a folder of tables.
     output : Format
         JSON, or tables.
-    tables : callable
-        Prints the result as tables.
     """
     if report is not None or csv is not None:
         from bt_llm.report import write_csv, write_report
@@ -100,17 +98,39 @@ def deliver(
     if output is Format.JSON:
         print_json(result.to_dict())
     else:
-        tables(result)
+        show_sections(result.sections())
 
 
-def number(value: float, digits: int = 2) -> str:
-    """Return a number for a table, or a dash where it has no meaning."""
-    return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+def show_sections(sections: Iterable[Section]) -> None:
+    """Print the tables of a result, and then its sentences: what is read last stays on the screen."""
+    findings = []
+    for section in sections:
+        if section.kind == "sentences":
+            findings.append(section)
+        elif section.table is not None and not section.folded:
+            show(_table(section.title, section.table))
+    for section in findings:
+        show(_sentences(section))
 
 
-def fraction(value: float, digits: int = 2) -> str:
-    """Return a fraction as a percentage."""
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+def _table(title: str, content: dict[str, Any]) -> Table:
+    head, *others = content["head"]
+    table = Table(title=escape(title), title_justify="left", show_header=any(content["head"]))
+    table.add_column(escape(head), overflow="fold")
+    for name in others:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    for row in content["rows"]:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _sentences(section: Section) -> Table:
+    table = Table(title=escape(section.title), title_justify="left", show_header=False, box=None)
+    table.add_column("")
+    table.add_column("")
+    for sentence in section.content:
+        table.add_row("-", escape(sentence))
+    return table
 
 
 class _Rate(ProgressColumn):

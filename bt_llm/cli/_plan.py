@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.cli._budget import BudgetOption, PriceOption, YesOption, approve, budget_of
-from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, ThreadsOption
+from bt_llm.cli._budget import approve, budget_of
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, Spending, ThreadsOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["plan", "study_configs"]
 
 
+@takes_groups
 def plan(
+    spending: Spending,
     study: Annotated[
         Path | None, typer.Argument(help="A study file (TOML); without one, give --bars.")
     ] = None,
@@ -36,11 +39,8 @@ def plan(
         int | None, typer.Option(help="Bars of each symbol; by default the study's data.")
     ] = None,
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
-    price_per_mtok: PriceOption = None,
     request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
-    budget: BudgetOption = None,
-    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -61,7 +61,7 @@ def plan(
         from bt_llm.research import load_study
 
         described = load_study(study)
-    budget, price_per_mtok = budget_of(described, budget, price_per_mtok)
+    spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
     per_symbol = bars if bars is not None else _bars_of(described)
     made = planning.plan(
@@ -69,7 +69,7 @@ def plan(
         symbols=symbols,
         bars=per_symbol,
         backtest_bars=_backtest_bars(described if bars is None else None, per_symbol),
-        rates=planning.Rates(price_per_mtok=price_per_mtok, request_ms=request_ms),
+        rates=planning.Rates(price_per_mtok=spending.price_per_mtok, request_ms=request_ms),
     )
     if output is Format.JSON:
         print_json(made.to_dict())
@@ -79,9 +79,9 @@ def plan(
             say(f"{one.model}: from {one.source}")
         say(_sentence(made))
     if ask:
-        approve(made, budget, yes=yes)
+        approve(made, spending)
         _ask(configs)
-    elif budget is not None and (problem := made.over(budget)):
+    elif spending.budget is not None and (problem := made.over(spending.budget)):
         say(problem)
 
 
@@ -153,11 +153,8 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
 
 def _ask(configs: list[AdvisorConfig]) -> None:
     for config in configs:
-        advisor = Advisor.shared(config)
-        with progress_bar(f"asking {config.model}") as advisor.on_progress:
-            advisor.raw_cells(range(len(advisor.space)))
-        advisor.on_progress = None
-        advisor.close()
+        with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
+            advisor.raw_cells(range(len(advisor.space)), on_progress=update)
 
 
 def _table(made: Plan) -> Table:

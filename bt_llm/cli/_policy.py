@@ -11,40 +11,40 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed
-from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, ThreadsOption
-from bt_llm.cli._output import Format, fraction, number, print_json, progress_bar, say, show
+from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
+from bt_llm.backtest import number, percent
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import Asking, FormatOption
+from bt_llm.cli._output import Format, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
 from bt_llm.report import shade
 
 __all__ = ["policy"]
 
 
+@takes_groups
 def policy(
+    asking: Asking,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A model; give it twice to compare two. Default: smollm2."),
     ] = None,
-    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the heat maps to this file: PNG, SVG, PDF or HTML.")
     ] = None,
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    cache_mode: ModeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Draw the verdicts on every state: bullish minus bearish probability, in hundredths.
+    """Draw the verdicts on every state: bullish minus bearish probability, or expected worth, in hundredths.
 
     Example: bt-llm policy --model smollm2 --plot policy.png
     """
     models = model or ["smollm2"]
     if len(models) > 2:
         raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
-    found = [_policy(name, template, threads, cache, cache_mode) for name in models]
+    found = [_policy(asking.config(model=name)) for name in models]
     rows, summary = _rows(found)
     if plot is not None:
-        _write(plot, rows, summary)
+        _write(plot, rows, summary, found[0].measure)
         say(f"heat maps: {plot}")
     if output is Format.JSON:
         comparison = found[0].compare(found[1]) if len(found) == 2 else None
@@ -65,15 +65,9 @@ def number_or_none(value: float) -> float | None:
     return None if value != value else value
 
 
-def _policy(
-    name: str, template: str | None, threads: int | None, cache: Path | None, mode: str | None
-) -> Policy:
-    config = AdvisorConfig(model=name, template=template, n_threads=threads, cache_dir=cache, cache_mode=mode)
-    advisor = Advisor.shared(config)
-    with progress_bar(f"asking {name}") as advisor.on_progress:
-        policy = Policy.of(advisor)
-    advisor.close()
-    return policy
+def _policy(config: AdvisorConfig) -> Policy:
+    with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update, telling(update):
+        return Policy.of(advisor)
 
 
 def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
@@ -83,15 +77,12 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
         rows.append((f"{one.model}, raw", one.panels(calibrated=False)))
         rows.append((f"{one.model}, calibrated", one.panels()))
     if len(found) == 1:
-        counts = {action: int(np.sum(found[0].actions() == action)) for action in (1, 0, -1, -9)}
-        return rows, (
-            f"Calibrated verdicts over {len(found[0].space)} states: {counts[1]} bullish, {counts[0]} "
-            f"neutral, {counts[-1]} bearish, {counts[-9]} invalid."
-        )
+        counts = ", ".join(f"{count} {name}" for name, count in found[0].counts().items())
+        return rows, f"Calibrated verdicts over {len(found[0].space)} states: {counts}."
     comparison = found[0].compare(found[1])
     rows.append((f"{found[0].model} minus {found[1].model}, calibrated", comparison.panels()))
     return rows, (
-        f"The two models give the same verdict on {fraction(comparison.agreement, 0)} of the states "
+        f"The two models give the same verdict on {percent(comparison.agreement, 0)} of the states "
         f"(Cohen's kappa {number(comparison.kappa)})."
     )
 
@@ -104,8 +95,8 @@ def _scale(panels: list[Panel]) -> float:
     return largest or 1.0
 
 
-def _write(path: Path, rows: list[tuple[str, list[Panel]]], summary: str) -> None:
-    title = "Policy: bullish minus bearish probability, in hundredths"
+def _write(path: Path, rows: list[tuple[str, list[Panel]]], summary: str, measure: str) -> None:
+    title = f"Policy: {measure}, in hundredths"
     scale = max(_scale(panels) for _, panels in rows)
     if path.suffix.lower() in (".html", ".htm"):
         from bt_llm.report import write_policy_html
@@ -114,7 +105,7 @@ def _write(path: Path, rows: list[tuple[str, list[Panel]]], summary: str) -> Non
     else:
         from bt_llm.report import plot_panels
 
-        plot_panels(rows, path, title, scale)
+        plot_panels(rows, path, title, scale, measure)
 
 
 def _heat_map(name: str, panels: list[Panel], scale: float) -> Group:

@@ -6,13 +6,13 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from bt_llm.advice import json_sampling, look_up_model, read_json, read_logprobs
+from bt_llm.advice import json_sampling, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ModelNotFoundError
-from bt_llm.models import ANYWHERE, PREFIX, Backend, Progress, Prompt
-from bt_llm.verdicts import Verdict
+from bt_llm.models import Backend, ModelConfig, Numerics, Progress, Prompt, kind_of
+from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["Drift", "Flip", "ask_again"]
 
@@ -41,7 +41,8 @@ class Drift:
     flipped : tuple of Flip
         Those with another action.
     not_asked : int
-        Records that cannot be asked again: generated texts, and JSON of another schema.
+        Records that cannot be asked again: generated texts, JSON of another schema, and what a graphics
+        processor has computed.
     """
 
     model: str
@@ -84,17 +85,17 @@ def ask_again(
     ModelNotFoundError
         If none of the names leads to a model of that hash.
     """
-    stored = {record.key: record.answer for record in records if _can_be_asked(record.question)}
+    stored = {record.key: record.verdict for record in records if _can_be_asked(record.question)}
     groups: dict[tuple[Any, ...], list[Question]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.question.prompt):  # neighbours share a prefix
         if record.key in stored:
             asked = record.question
-            groups[asked.reader, asked.labels, asked.numerics].append(asked)
-    name, backend = _find_backend(sha256, _with_addresses(names, records), n_threads)
+            groups[asked.reader, stored[record.key].labels, asked.labels, asked.numerics].append(asked)
+    name, backend = _find_backend(sha256, names, records, n_threads)
     now: dict[str, Verdict] = {}
     try:
         for questions in groups.values():
-            for batch in _readings(backend, questions):
+            for batch in _readings(backend, questions, stored[questions[0].key].labels):
                 now.update(batch)
                 if on_progress is not None:
                     on_progress(len(now), len(stored))
@@ -104,18 +105,20 @@ def ask_again(
 
 
 def _can_be_asked(question: Question) -> bool:
+    if question.numerics not in get_args(Numerics):
+        return False
     if question.reader == "json":
         return dict(question.sampling) == json_sampling(question.labels)
     return question.reader == "logprobs"
 
 
-def _readings(backend: Backend, questions: list[Question]) -> Any:
+def _readings(backend: Backend, questions: list[Question], labels: LabelSet) -> Any:
     """Yield verdicts by key, batch by batch, on questions that differ in the prompt alone."""
     first, prompts = questions[0], [Prompt(question.prompt) for question in questions]
     batches = (
-        read_json(backend, prompts, first.labels)
+        read_json(backend, prompts, labels)
         if first.reader == "json"
-        else read_logprobs(backend, prompts, first.labels, first.numerics)  # type: ignore[arg-type]
+        else read_logprobs(backend, prompts, first.labels, labels, first.numerics)  # type: ignore[arg-type]
     )
     done = 0
     for batch in batches:
@@ -124,27 +127,21 @@ def _readings(backend: Backend, questions: list[Question]) -> Any:
         yield {q.key: reading[0] for q, reading in zip(part, batch, strict=True) if reading is not None}
 
 
-def _with_addresses(names: Sequence[str], records: Sequence[Record]) -> list[str]:
-    """Return the names; those of pinned weights, which have no address, with those that answered."""
-    servers = {str(record.provenance["server"]) for record in records if "server" in record.provenance}
-    found: list[str] = []
-    for name in names:
-        options = name.removeprefix(ANYWHERE)
-        known = [f"{PREFIX}{server}{options}" for server in sorted(servers)]
-        found += known if name.startswith(ANYWHERE) and known else [name]
-    return found
-
-
-def _find_backend(sha256: str, names: Sequence[str], n_threads: int | None) -> tuple[str, Backend]:
+def _find_backend(
+    sha256: str, names: Sequence[str], records: Sequence[Record], n_threads: int | None
+) -> tuple[str, Backend]:
     """Return a name and the backend behind it that has the very bytes of a hash."""
     forgetful = VerdictCache(mode="off")  # hashes the file anew
+    facts = [record.provenance for record in records]
     for name in names:
-        try:
-            identity, backend = look_up_model(name, forgetful, n_threads=n_threads)
-        except ModelNotFoundError:
-            continue
-        if identity.sha256 == sha256 and backend is not None:
-            return name, backend
+        for asked in kind_of(name).names_to_ask(facts):
+            model = kind_of(asked)
+            try:
+                identity = model.identify(forgetful)
+            except ModelNotFoundError:
+                continue
+            if identity.sha256 == sha256:
+                return asked, model.open(ModelConfig(model_path=asked, n_threads=n_threads))
     shown = " or ".join(repr(name) for name in names) or "a model without a name"
     raise ModelNotFoundError(
         f"no model file {shown} with SHA-256 {sha256[:12]}: put it into models/, or verify another one"
@@ -152,13 +149,13 @@ def _find_backend(sha256: str, names: Sequence[str], n_threads: int | None) -> t
 
 
 def _compared(
-    name: str, sha256: str, stored: dict[str, Any], now: dict[str, Verdict], not_asked: int
+    name: str, sha256: str, stored: dict[str, Verdict], now: dict[str, Verdict], not_asked: int
 ) -> Drift:
     changes = {key: _change(stored[key], now[key]) for key in sorted(now)}
     flipped = tuple(
-        Flip(key=key, stored=stored[key].action.name.lower(), now=now[key].action.name.lower())
+        Flip(key=key, stored=stored[key].answer, now=now[key].answer)
         for key in changes
-        if stored[key].action is not now[key].action
+        if stored[key].answer != now[key].answer
     )
     return Drift(
         model=name,

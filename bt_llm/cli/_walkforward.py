@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from bt_llm.cli._budget import BudgetOption, PriceOption, YesOption, budget_of, check_budget
-from bt_llm.cli._options import CacheOption, CsvOption, FormatOption, ModeOption, ReportOption, ThreadsOption
-from bt_llm.cli._output import Format, deliver, fraction, number, say, show
+from bt_llm.cli._budget import budget_of, check_budget
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
+from bt_llm.cli._output import Format, deliver, say
 from bt_llm.cli._plan import study_configs
 from bt_llm.models import Progress as ProgressCallback
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["walkforward"]
 
 
+@takes_groups
 def walkforward(
+    spending: Spending,
+    out: Output,
     study: Annotated[Path, typer.Argument(help="A study file (TOML) with [walk_forward] and [grid].")],
     jobs: Annotated[
         int | None,
@@ -44,15 +47,9 @@ def walkforward(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
     ] = None,
-    budget: BudgetOption = None,
-    price_per_mtok: PriceOption = None,
-    yes: YesOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
-    report: ReportOption = None,
-    csv: CsvOption = None,
-    output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a walk-forward study: choose on each train stretch, trade the test stretch that follows it.
 
@@ -69,13 +66,13 @@ def walkforward(
     described = load_study(study)
     folder = output_folder if output_folder is not None else Path(described.output)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
-    allowed = budget_of(described, budget, price_per_mtok)
-    if allowed[0] is not None:
+    allowed = budget_of(described, spending)
+    if allowed.budget is not None:
         asked = described.model_copy(update={"compare": None})
         configs = study_configs(
             asked, [], {name: value for name, value in advisor.items() if value is not None}
         )
-        check_budget(configs, described.data, allowed, yes=yes)
+        check_budget(configs, described.data, allowed)
     with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
@@ -83,7 +80,9 @@ def walkforward(
     result.save(folder)
     total = len(result.folds) * len(result.combinations)
     say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
-    deliver(result, described.data, report=report, csv=csv, output=output, tables=print_result)
+    if out.output is Format.TABLE:
+        show_diagram(result)
+    deliver(result, described.data, **out.settings())
 
 
 @contextlib.contextmanager
@@ -116,83 +115,7 @@ def _two_bars() -> Iterator[tuple[ProgressCallback, ProgressCallback]]:
         yield updating(tasks[0]), updating(tasks[1])
 
 
-def print_result(result: WalkForwardResult) -> None:
-    """Print the folds, what each chose and what became of it, and what it all comes to."""
+def show_diagram(result: WalkForwardResult) -> None:
+    """Print where the folds lie, as wide as the terminal is."""
     console = Console()
     console.print(result.diagram(min(console.width, 100)), highlight=False, markup=False, soft_wrap=True)
-    show(_folds(result))
-    show(_figures(result))
-    if result.stability:
-        show(_stability(result))
-    show(_judgement(result))
-
-
-def _folds(result: WalkForwardResult) -> Table:
-    table = Table(title=f"Folds, chosen by {result.metric}", title_justify="left")
-    searched = [one.name for one in result.stability]
-    for name in ("fold", *(name.rpartition(".")[2] for name in searched)):
-        table.add_column(name, justify="right", overflow="fold")
-    for name in ("Sharpe in", "out", "return/yr in", "out", "trades out"):
-        table.add_column(name, justify="right")
-    for one in result.folds:
-        inside, out = one.in_sample, one.out_of_sample
-        table.add_row(
-            str(one.fold.number),
-            *(str(one.settings[name]) for name in searched),
-            number(inside["sharpe"]),
-            number(out["sharpe"]),
-            fraction(inside["annual_return"], 1),
-            fraction(out["annual_return"], 1),
-            str(int(out["trades"])),
-        )
-    return table
-
-
-def _figures(result: WalkForwardResult) -> Table:
-    table = Table(title="In sample against out of sample", title_justify="left")
-    table.add_column("")
-    table.add_column("in sample (mean of folds)", justify="right")
-    table.add_column("out of sample (joined)", justify="right")
-    rows = {
-        "return a year": ("annual_return", fraction),
-        "Sharpe (annual)": ("sharpe", number),
-        "Sortino (annual)": ("sortino", number),
-        "max drawdown": ("max_drawdown", fraction),
-        "win rate": ("win_rate", fraction),
-        "exposure": ("exposure", fraction),
-    }
-    for title, (name, shown) in rows.items():
-        table.add_row(title, shown(result.in_sample[name]), shown(result.metrics[name]))
-    table.add_row("trades", number(result.in_sample["trades"], 1), str(int(result.metrics["trades"])))
-    table.add_row("return in all", "", fraction(result.metrics["return"]))
-    return table
-
-
-def _stability(result: WalkForwardResult) -> Table:
-    table = Table(title="Parameter stability", title_justify="left")
-    for name in ("parameter", "usual choice"):
-        table.add_column(name)
-    for name in ("folds that chose it", "by lot", "changes"):
-        table.add_column(name, justify="right")
-    for one in result.stability:
-        share, lot = fraction(one.share, 0), fraction(1.0 / one.values, 0)
-        table.add_row(one.name, str(one.usual), share, lot, str(one.changes))
-    return table
-
-
-def _judgement(result: WalkForwardResult) -> Table:
-    table = Table(title="What it is worth", title_justify="left", show_header=False)
-    table.add_column("")
-    table.add_column("", justify="right")
-    table.add_row("walk-forward efficiency", fraction(result.efficiency, 0))
-    table.add_row(
-        "configurations tried",
-        f"{result.n_trials} ({len(result.combinations)} here, in {len(result.folds)} folds)",
-    )
-    table.add_row("probability that the Sharpe ratio is above 0", fraction(result.probabilistic_sharpe, 0))
-    table.add_row(
-        f"the same, as the best of {result.n_trials} trials (DSR)", fraction(result.deflated_sharpe, 0)
-    )
-    pbo = result.overfitting
-    table.add_row("probability of backtest overfitting (PBO)", "-" if pbo is None else fraction(pbo.pbo, 0))
-    return table

@@ -1,10 +1,15 @@
-from ._bars import COLUMNS as COLUMNS
 from ._bars import bars_sha256 as bars_sha256
 from ._bars import load_bars as load_bars
+from ._bars import load_many as load_many
+from ._checks import COLUMNS as COLUMNS
 from ._csv_files import save_csv as save_csv
 from ._daily_series import DailySeries as DailySeries
 from ._daily_series import Floats as Floats
+from ._describe import describe_bars as describe_bars
+from ._format import BarFormat as BarFormat
 from ._headlines import Headline as Headline
 from ._headlines import Headlines as Headlines
 from ._headlines import zone as zone
+from ._length import BarLength as BarLength
+from ._length import bar_length as bar_length
 from ._shipped import shipped as shipped

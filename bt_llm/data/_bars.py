@@ -1,77 +1,90 @@
-"""Bars: read from a CSV or a DataFrame, checked, and given one form."""
+"""Bars: read from a file or a frame as people have them, checked, and given one form."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from bt_llm.data._reading import Reading, listed, name_bars, read_csv
-from bt_llm.data._times import TIME_NAMES, read_times
+from bt_llm.data._checks import COLUMNS, make_bars
+from bt_llm.data._columns import Columns
+from bt_llm.data._files import TextFile, kind_of, read_all
+from bt_llm.data._format import BarFormat, stated_format
+from bt_llm.data._frames import FrameTable, frame_of_json, frame_of_parquet
+from bt_llm.data._prices import adjust, warn_of
+from bt_llm.data._reading import Reading, listed
+from bt_llm.data._text import TextTable, open_text
+from bt_llm.data._times import check_format
 from bt_llm.exceptions import DataError
 
-__all__ = ["COLUMNS", "bars_sha256", "load_bars"]
+__all__ = ["bars_sha256", "load_bars", "load_many"]
 
-COLUMNS = ("open", "high", "low", "close", "volume")
-"""Columns of a frame of bars, in order."""
-
-Floats: TypeAlias = NDArray[np.float64]
-
-_PRICES = COLUMNS[:4]
-_MISSING = frozenset({"", ".", "-", "na", "n/a", "nan", "nat", "none", "null", "<na>"})
-_ROUNDING = 1e-9  # relative: far below a tick, far above what adjusting prices for dividends leaves
+_KEPT = ("repairs", "warnings", "source")
 
 
 def load_bars(
-    source: str | os.PathLike[str] | pd.DataFrame, *, time_format: str | None = None
+    source: str | os.PathLike[str] | pd.DataFrame, format: BarFormat | None = None, **stated: Any
 ) -> pd.DataFrame:
     """Read bars, check them, and return them in the one form that the rest of the package takes.
 
     Parameters
     ----------
     source : path or DataFrame
-        A CSV in UTF-8 with commas and a header, or a frame, which is not changed. Names of columns are
-        matched without regard to case; ``close`` is needed, and never taken from ``Adj Close``. Times are
-        those of a `DatetimeIndex` or `PeriodIndex`; else of the column ``time``, ``date``, ``datetime``
-        or ``timestamp``; else of a first column without a name; else of an index of text or dates.
-    time_format : str, optional
-        `strptime` format of times written as text. Without it they are read year first (``2024-01-31``,
-        ``2024-01-31 09:30``, ``20240131``; ``/`` and ``.`` serve too; an offset from UTC may follow);
-        the order of day and month is never guessed.
+        A file as vendors give it: CSV of any delimiter, with a header or without; JSON; parquet or feather;
+        packed with gzip, zip, xz or bzip2; text in UTF-8, UTF-16 or what its bytes prove. Or a frame, which
+        is not changed. What the source proves is taken; what two readings leave open is refused, and the
+        option named that decides it. ``close`` is needed, and taken from ``Adj Close`` only where that is
+        stated.
+    format : BarFormat, optional
+        What is stated about the source.
+    **stated
+        Fields of `BarFormat`, which go before those of `format`: ``time_format``, ``day_first``, ``zone``,
+        ``columns``, ``decimal``, ``adjusted``, ``symbol``, ``stamp``, ``repair``, ``max_megabytes``.
 
     Returns
     -------
     DataFrame
         One row a bar, oldest first. The index ``time`` is a `DatetimeIndex` in nanoseconds without a
         time zone, without repeats. Columns ``open``, ``high``, ``low``, ``close``, ``volume`` are float64
-        without NaN. ``attrs["repairs"]`` lists, as text, everything that was not taken as it was; each
-        entry is logged as a warning too, and the list is empty when there was nothing. What is repaired:
+        without NaN. Three entries of ``attrs`` hold text and numbers only, so that JSON keeps them:
+
+        - ``source``: ``form``, the vendor's form as it was recognised; ``assumed``, what was concluded on the
+          way; ``zone`` of the times, None if it is not known; ``stamp``, whether they are of the bars' open
+          or close; ``symbol``; ``adjusted``, whether adjusted prices were taken;
+        - ``repairs``: everything that was not taken as it was;
+        - ``warnings``: prices that may lie: jumps, gaps, raw prices beside adjusted ones.
+
+        Repairs and warnings are logged too. What is repaired without being asked for:
 
         - times with a zone: turned to UTC, the zone dropped. Where each is midnight in its own zone they
           are dates, and the dates are kept (midnight in Tokyo is the day before in UTC);
         - periods: each becomes its start;
         - times out of order: sorted; bars that repeat an earlier one in every value: dropped;
+        - rows with a time and no price at all, beside rows of four prices: left out;
         - open, high and low all absent: set to close; volume absent or missing: 0;
         - high or low off the open or close by rounding (1e-9 of the price): widened to contain them;
         - columns of one ticker in two levels, as yfinance gives them: flattened; other columns: left out.
 
-        Prices of zero and below are taken as they are: crude oil settled at -37.63 in April 2020.
+        Prices below zero are taken as they are: crude oil settled at -37.63 in April 2020.
 
     Raises
     ------
     DataError
-        If there is no such file (near names are suggested), it is not a CSV, it has no bars, no close or
-        no times, or if a time or number cannot be read, a price is missing or infinite, high, low, open
-        and close contradict each other, or two different bars have one time. Bars are named by time.
+        If there is no such file (near names are suggested), it is not one of bars, it has no close or no
+        times, several instruments, or if a time or number cannot be read or could be read in two ways, a
+        price is missing, infinite, or zero among prices above zero, high, low, open and close contradict each
+        other, or two different bars have one time. Bars are named by time.
+    MissingExtraError
+        If a parquet or feather file is given and pyarrow is not installed.
 
     Notes
     -----
-    What a time stands for, the open or the close of its bar, cannot be seen from a file. Backtrader takes
+    What a time stands for, the open or the close of its bar, cannot be seen from most files. Backtrader takes
     a bar as complete when it arrives, so either works as long as one feed is used.
 
     Examples
@@ -83,29 +96,192 @@ def load_bars(
     >>> bars.attrs["repairs"]
     ['no open, high and low: set to close', 'no volume: set to 0']
     """
-    if time_format is not None and (not isinstance(time_format, str) or "%" not in time_format):
-        raise DataError(f"time_format={time_format!r}: expected a strptime format such as '%m/%d/%Y'")
-    if isinstance(source, pd.DataFrame):
-        reading = Reading(name="the DataFrame", time_format=time_format)
-        frame = _flatten(reading, source)
-    elif isinstance(source, str | os.PathLike):
-        path = Path(os.fsdecode(source))
-        reading = Reading(name=repr(str(path)), time_format=time_format)
-        frame = read_csv(reading, path)
+    stated_once = stated_format(format, stated)
+    reading, table = _open(source, stated_once)
+    symbol = _one_of(reading, table.symbols())
+    columns = table.read(symbol)
+    if columns.symbols is not None:
+        columns = _select(reading, columns)
+    return _finish(reading, columns, source)
+
+
+def load_many(
+    source: str | os.PathLike[str] | pd.DataFrame, format: BarFormat | None = None, **stated: Any
+) -> dict[str, pd.DataFrame]:
+    """Read the bars of several instruments in one file or frame.
+
+    Parameters
+    ----------
+    source, format, **stated
+        As for `load_bars`. Instruments are named by a column, or in a second level of the columns.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Bars by instrument, in the source's order, each as `load_bars` returns it. Instruments whose times
+        have nothing in common are warned of.
+
+    Raises
+    ------
+    DataError
+        As for `load_bars`; or if the source names no instruments.
+
+    Examples
+    --------
+    >>> day = "2024-01-02"
+    >>> frame = pd.DataFrame({"ticker": ["A", "B"], "date": [day, day], "close": [1.0, 2.0]})
+    >>> {name: bars["close"].to_list() for name, bars in load_many(frame).items()}
+    {'A': [1.0], 'B': [2.0]}
+    """
+    stated_once = stated_format(format, stated)
+    reading, table = _open(source, stated_once)
+    found: dict[str, pd.DataFrame] = {}
+    if named := table.symbols():
+        for symbol in named:
+            one, again = _open(source, stated_once)
+            one.symbol = symbol
+            found[symbol] = _finish(one, again.read(symbol), source)
     else:
-        raise DataError(f"source={type(source).__name__}: expected the path of a CSV, or a pandas DataFrame")
-    if not len(frame):
-        raise reading.error("no bars: expected at least one row below the header")
-    columns = _columns(reading, frame)
-    times, used = read_times(reading, frame, columns)
-    left_out = [position for name, position in columns.items() if name not in (*COLUMNS, used)]
-    if left_out:
-        reading.repaired(f"columns {listed(frame.columns[left_out])}: left out")
-    bars = pd.DataFrame(_values(reading, frame, columns, times), index=times, columns=list(COLUMNS))
-    _contain(reading, bars)
-    bars = _order(reading, bars)
-    bars.attrs["repairs"] = reading.repairs
+        columns = table.read()
+        if columns.symbols is None:
+            raise reading.error("no column names an instrument: use load_bars")
+        for symbol in dict.fromkeys(columns.symbols):
+            one = copy.deepcopy(reading)
+            found[symbol] = _finish(one, _select(one, columns, symbol), source)
+    _warn_of_disjoint(reading, found)
+    return found
+
+
+def _open(source: object, stated: BarFormat) -> tuple[Reading, TextTable | FrameTable]:
+    """Return a source, recognised."""
+    if isinstance(source, pd.DataFrame):
+        reading = Reading(name="the DataFrame", format=stated)
+        if set(_KEPT) <= set(source.attrs):  # bars that were read before: what was said of them stays
+            reading.repairs, reading.warnings = list(source.attrs["repairs"]), list(source.attrs["warnings"])
+        check_format(reading)
+        return reading, FrameTable(reading=reading, frame=source)
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(
+            f"source={type(source).__name__}: expected the path of a CSV or another file of bars, "
+            "or a pandas DataFrame"
+        )
+    path = Path(os.fsdecode(source))
+    reading = Reading(name=repr(str(path)), format=stated)
+    check_format(reading)
+    return reading, _open_path(reading, path)
+
+
+def _open_path(reading: Reading, path: Path) -> TextTable | FrameTable:
+    kind = kind_of(reading, path)
+    if kind in ("parquet", "feather"):
+        reading.form = kind
+        return FrameTable(reading=reading, frame=frame_of_parquet(reading, path, kind))
+    if kind not in ("", "gzip", "zip", "xz", "bzip2"):
+        raise reading.error(f"{kind}: expected a CSV, JSON, parquet or feather file")
+    file = TextFile(reading, path, kind)
+    if file.head.lstrip()[:1] in (b"{", b"["):
+        reading.form = "JSON"
+        text = read_all(reading, path, kind).decode(file.encoding, "replace")
+        return FrameTable(reading=reading, frame=frame_of_json(reading, text))
+    return open_text(reading, file)
+
+
+def _one_of(reading: Reading, symbols: list[str]) -> str | None:
+    """Return the instrument to read among those that columns are named after."""
+    wanted = reading.format.symbol
+    if not symbols:
+        return None
+    if wanted is None and len(symbols) > 1:
+        raise _several(reading, symbols)
+    if wanted is not None and wanted not in symbols:
+        raise reading.error(f"symbol={wanted!r}: expected one of {listed(symbols)}")
+    reading.symbol = wanted or symbols[0]
+    return wanted
+
+
+def _several(reading: Reading, symbols: list[str]) -> DataError:
+    return reading.error(
+        f"bars of {len(symbols)} tickers, {listed(symbols)}: select one of them first; "
+        "give symbol, or read all with load_many"
+    )
+
+
+def _select(reading: Reading, columns: Columns, symbol: str | None = None) -> Columns:
+    """Return the rows of one instrument."""
+    assert columns.symbols is not None
+    there = list(dict.fromkeys(columns.symbols))
+    wanted = symbol or reading.format.symbol
+    if wanted is None and len(there) > 1:
+        raise _several(reading, there)
+    if wanted is not None and wanted not in there:
+        raise reading.error(f"symbol={wanted!r}: expected one of {listed(there)}")
+    reading.symbol = wanted or there[0]
+    mine = columns.symbols == reading.symbol
+    return Columns(
+        times=columns.times[mine],
+        values={role: values[mine] for role, values in columns.values.items()},
+        labels=columns.labels,
+        taken=columns.taken,
+        left_out=columns.left_out,
+    )
+
+
+def _finish(reading: Reading, columns: Columns, source: object) -> pd.DataFrame:
+    """Return the bars of one instrument, checked."""
+    values = adjust(reading, columns)
+    times = pd.DatetimeIndex(columns.times.view("datetime64[ns]"), name="time")
+    if "close" not in values:
+        raise reading.error(
+            f"no column 'close' among {listed(columns.labels)}: expected open, high, low, close, volume; "
+            "give columns, such as columns={'close': 'Last'}"
+        )
+    missing = [name for name in ("open", "high", "low") if name not in values]
+    if 0 < len(missing) < 3:
+        raise reading.error(
+            f"no column {listed(missing)}: expected open, high, low and close, or close alone"
+        )
+    unused = columns.left_out + (
+        [] if reading.adjusted else [at for role, at in columns.taken.items() if role not in values]
+    )
+    if unused:
+        reading.repaired(f"columns {listed(columns.labels[at] for at in sorted(unused))}: left out")
+    bars = make_bars(reading, times, values)
+    warn_of(reading, bars)
+    _describe_source(reading, bars, source)
     return bars
+
+
+def _describe_source(reading: Reading, bars: pd.DataFrame, source: object) -> None:
+    """Keep what was recognised, repaired and warned of; a frame of bars keeps what it is known to be."""
+    stated = reading.format
+    known = source.attrs if isinstance(source, pd.DataFrame) and set(_KEPT) <= set(source.attrs) else None
+    bars.attrs["repairs"], bars.attrs["warnings"] = reading.repairs, reading.warnings
+    bars.attrs["source"] = {
+        "form": reading.form,
+        "assumed": reading.assumed,
+        "zone": reading.zone,
+        "stamp": stated.stamp or reading.stamp,
+        "symbol": reading.symbol,
+        "adjusted": reading.adjusted,
+    }
+    if known is not None:
+        newly = {"zone": stated.zone, "stamp": stated.stamp}
+        bars.attrs["source"] = {
+            **copy.deepcopy(known["source"]),
+            **{k: v for k, v in newly.items() if v is not None},
+        }
+
+
+def _warn_of_disjoint(reading: Reading, found: dict[str, pd.DataFrame]) -> None:
+    """Warn of instruments whose times have nothing in common with any other's."""
+    if len(found) < 2:
+        return
+    for symbol, bars in found.items():
+        others = [other.index for name, other in found.items() if name != symbol]
+        if not any(bars.index[0] <= other[-1] and other[0] <= bars.index[-1] for other in others):
+            text = f"the times of {symbol!r} have nothing in common with those of the others"
+            reading.warn(text)
+            bars.attrs["warnings"].append(text)
 
 
 def bars_sha256(bars: pd.DataFrame) -> str:
@@ -143,137 +319,3 @@ def bars_sha256(bars: pd.DataFrame) -> str:
         values = bars[name].to_numpy(dtype=np.float64) + 0.0  # -0.0 equals 0.0, and becomes it
         digest.update(values.astype("<f8").tobytes())
     return digest.hexdigest()
-
-
-def _flatten(reading: Reading, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with one level of columns: yfinance's second level holds the ticker."""
-    columns = frame.columns
-    if not isinstance(columns, pd.MultiIndex):
-        return frame
-    priced = [
-        level
-        for level in range(columns.nlevels)
-        if "close" in {str(label).strip().lower() for label in columns.get_level_values(level)}
-    ]
-    if len(priced) != 1:
-        raise reading.error(f"columns in {columns.nlevels} levels, {listed(columns)}: expected one level")
-    rest = columns.droplevel([level for level in range(columns.nlevels) if level != priced[0]])
-    tickers = list(dict.fromkeys(columns.droplevel(priced[0])))
-    if len(tickers) != 1:
-        raise reading.error(f"bars of {len(tickers)} tickers, {listed(tickers)}: select one of them first")
-    reading.repaired(f"columns in {columns.nlevels} levels: flattened, ticker {str(tickers[0])!r}")
-    return frame.set_axis(rest, axis="columns")
-
-
-def _columns(reading: Reading, frame: pd.DataFrame) -> dict[str, int]:
-    """Return the position of every column, by its name in lower case."""
-    names = [str(label).strip().lower() for label in frame.columns]
-    repeated = [name for name in (*COLUMNS, *TIME_NAMES) if names.count(name) > 1]
-    if repeated:
-        raise reading.error(f"columns {listed(repeated)} occur more than once: expected one of each")
-    absent = [name for name in _PRICES if name not in names]
-    if "close" in absent:
-        there = listed(frame.columns)
-        raise reading.error(f"no column 'close' among {there}: expected open, high, low, close, volume")
-    if 0 < len(absent) < 3:
-        raise reading.error(f"no column {listed(absent)}: expected open, high, low and close, or close alone")
-    return {name: position for position, name in enumerate(names)}
-
-
-def _values(
-    reading: Reading, frame: pd.DataFrame, columns: dict[str, int], times: pd.DatetimeIndex
-) -> dict[str, Floats]:
-    """Return the numbers of each column, complete and finite."""
-    values = {
-        name: _numbers(reading, name, frame.iloc[:, columns[name]], times)
-        for name in COLUMNS
-        if name in columns
-    }
-    for name in _PRICES:
-        if name in values and np.isnan(values[name]).any():
-            where = name_bars(times, np.isnan(values[name]))
-            raise reading.error(f"no {name} at {where}: expected a number; drop or fill these bars first")
-    if "open" not in values:
-        reading.repaired("no open, high and low: set to close")
-        values |= dict.fromkeys(("open", "high", "low"), values["close"])
-    if "volume" not in values:
-        reading.repaired("no volume: set to 0")
-        values["volume"] = np.zeros(len(times))
-    elif np.isnan(values["volume"]).any():
-        reading.repaired(f"no volume at {name_bars(times, np.isnan(values['volume']))}: set to 0")
-        values["volume"] = np.nan_to_num(values["volume"], nan=0.0)
-    if (values["volume"] < 0).any():
-        raise reading.error(f"volume below 0 at {name_bars(times, values['volume'] < 0)}: expected 0 or more")
-    return values
-
-
-def _numbers(reading: Reading, name: str, column: pd.Series, times: pd.DatetimeIndex) -> Floats:
-    """Return a column as float64, NaN where a value is missing; all else is finite."""
-    if pd.api.types.is_float_dtype(column.dtype) or pd.api.types.is_integer_dtype(column.dtype):
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        cells = [_number(value) for value in column]
-        if None in cells:
-            row = cells.index(None)
-            value = str(column.iloc[row])[:40]
-            raise reading.error(f"{name}={value!r} at {times[row]}: expected a number such as 1234.5")
-        numbers = np.array(cells, dtype=np.float64)
-    if np.isinf(numbers).any():
-        raise reading.error(
-            f"infinite {name} at {name_bars(times, np.isinf(numbers))}: expected finite numbers"
-        )
-    return numbers
-
-
-def _number(value: Any) -> float | None:
-    """Return a cell's number, NaN when the cell is empty, None when it is something else."""
-    if value is None or value is pd.NA or value is pd.NaT:
-        return float("nan")
-    if isinstance(value, str) and value.strip().lower() in _MISSING:
-        return float("nan")
-    if isinstance(value, bool | np.bool_) or (isinstance(value, str) and "_" in value):
-        return None  # float() would take both
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _contain(reading: Reading, bars: pd.DataFrame) -> None:
-    """Refuse bars whose prices contradict each other; widen those that are off by rounding."""
-    opened, high, low, close = (bars[name].to_numpy() for name in _PRICES)
-    top, bottom = np.maximum(opened, close), np.minimum(opened, close)
-    slack = _ROUNDING * np.maximum(np.abs(top), np.abs(bottom))
-    wrong = (high < top - slack) | (low > bottom + slack)
-    if wrong.any():
-        row = int(wrong.argmax())
-        first = ", ".join(f"{name} {bars[name].iloc[row]:.12g}" for name in _PRICES)
-        where = name_bars(pd.DatetimeIndex(bars.index), wrong)
-        raise reading.error(
-            f"prices contradict each other at {where}: {first}; expected low <= open, close <= high"
-        )
-    rounded = (high < top) | (low > bottom)
-    if rounded.any():
-        where = name_bars(pd.DatetimeIndex(bars.index), rounded)
-        reading.repaired(f"high or low off the open or close by rounding at {where}: widened")
-        bars["high"], bars["low"] = np.maximum(high, top), np.minimum(low, bottom)
-
-
-def _order(reading: Reading, bars: pd.DataFrame) -> pd.DataFrame:
-    """Return bars oldest first, each time once."""
-    if not bars.index.is_monotonic_increasing:
-        reading.repaired("times out of order: sorted, oldest first")
-        bars = bars.sort_index(kind="stable")
-    again = bars.reset_index().duplicated().to_numpy()
-    if again.any():
-        reading.repaired(
-            f"repeats of an equal bar at {name_bars(pd.DatetimeIndex(bars.index), again)}: dropped"
-        )
-        bars = bars[~again]
-    conflicting = bars.index.duplicated()
-    if conflicting.any():
-        where = name_bars(pd.DatetimeIndex(bars.index), conflicting)
-        raise reading.error(
-            f"another bar of the same time at {where}: expected one bar a time; keep the right one"
-        )
-    return bars

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.data._bars import load_bars
+from bt_llm.data._length import bar_length
 from bt_llm.exceptions import ConfigError
 
 __all__ = ["DailySeries", "Floats"]
@@ -18,6 +19,8 @@ __all__ = ["DailySeries", "Floats"]
 Floats = NDArray[np.float64]
 
 _MONTH, _YEAR = 20, 250  # trading days
+_DAILY = ("second", "minute", "day")  # of which `_days` refuses all but one a day
+_LONGEST = {"week": 7, "month": 31, "year": 366}  # days
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +59,15 @@ class DailySeries:
 
     @classmethod
     def levels(cls, source: str | os.PathLike[str] | pd.DataFrame) -> DailySeries:
-        """Return the closes of a daily series, such as the VIX, in one column."""
+        """Return the closes of a series of days, weeks or months, such as the VIX, in one column.
+
+        A value of a week or a month is known when that is over: a time is taken as the beginning of its
+        period, unless all are the last days of months or ``stamp="close"`` was stated to `load_bars`.
+        """
         bars = load_bars(source)
-        return cls(_days(bars), bars["close"].to_numpy()[:, None])
+        later, length = _until_known(bars)
+        days = _days(bars) + np.timedelta64(later, "D")
+        return cls(days, bars["close"].to_numpy()[:, None], max_age_days=cls.max_age_days + length - 1)
 
     @classmethod
     def moves(cls, source: str | os.PathLike[str] | pd.DataFrame) -> DailySeries:
@@ -69,6 +78,8 @@ class DailySeries:
         then. NaN until there are enough days, and around prices of zero or below.
         """
         bars = load_bars(source)
+        if (length := bar_length(pd.DatetimeIndex(bars.index))) is not None and length.unit not in _DAILY:
+            raise ConfigError(f"bars of {length}: expected a daily series")
         close = bars["close"]
         logs = pd.Series(np.log(close.where(close > 0).to_numpy()), index=close.index)
         usual = logs.diff().rolling(_MONTH).std()
@@ -76,6 +87,17 @@ class DailySeries:
         move = (logs - logs.shift(_MONTH)) / (usual * np.sqrt(_MONTH))
         unrest = usual / usual.rolling(_YEAR, min_periods=_YEAR // 2).median()
         return cls(_days(bars), np.column_stack([move.to_numpy(), unrest.to_numpy()]))
+
+
+def _until_known(bars: pd.DataFrame) -> tuple[int, int]:
+    """Return the days from a bar's time to the last of its period, at most, and how many the period has."""
+    index = pd.DatetimeIndex(bars.index)
+    length = bar_length(index)
+    if length is None or length.unit in _DAILY:
+        return 0, 1
+    days = length.count * _LONGEST[length.unit]
+    ends = bars.attrs["source"]["stamp"] == "close" or bool(index.is_month_end.all())
+    return 0 if ends else days - 1, days
 
 
 def _days(bars: pd.DataFrame) -> NDArray[np.datetime64]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from bt_llm.data._reading import Reading, listed, read_csv
+from bt_llm.data._layout import read_csv
+from bt_llm.data._reading import Reading, listed
 from bt_llm.exceptions import ConfigError, DataError
 
 __all__ = ["Headline", "Headlines", "zone"]
@@ -109,7 +110,7 @@ class Headlines:
             If there is no such file, it is not such a CSV, or a time cannot be read; the line is named.
         """
         source = Path(path)
-        reading = Reading(name=source.name, time_format=None)
+        reading = Reading(name=source.name)
         frame = read_csv(reading, source)
         names = [str(name).strip().lower() for name in frame.columns]
         if missing := [name for name in _COLUMNS if names.count(name) != 1]:

@@ -23,8 +23,9 @@ import numpy as np
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates._gates import LONG, SHORT, AttachedGate, Decision, GateProtocol
+from bt_llm.gates._base import LONG, SHORT, AttachedGate, Decision, EntryGate
 from bt_llm.indicators import LLMAdvice, WarmUp, value_now, warm_up_bars
+from bt_llm.settings import number, whole
 
 __all__ = ["Answers", "Per", "RandomGate", "RuleGate", "Run", "ShiftedGate", "permute_runs"]
 
@@ -83,8 +84,7 @@ class Answers:
             raise ConfigError(
                 f"{len(self.long)} answers to long and {len(self.short)} to short: expected one each a bar"
             )
-        if type(self.warm_up) is not int or self.warm_up < 0:
-            raise ConfigError(f"warm_up={self.warm_up!r}: expected a whole number of bars, 0 or more")
+        object.__setattr__(self, "warm_up", whole("warm_up", self.warm_up, 0, of=" of bars"))
 
     @classmethod
     def of_log(cls, log: Iterable[Decision], warm_up: int = 0) -> Answers:
@@ -168,7 +168,7 @@ def _runs(answers: bytes) -> list[Run]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AnswerGate(GateProtocol):
+class _AnswerGate(EntryGate):
     """A gate that gives answers known beforehand.
 
     Parameters
@@ -235,9 +235,7 @@ class RandomGate(_AnswerGate):
         """Check the numbers, once."""
         super().__post_init__()
         for name in ("seed", "draw"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise ConfigError(f"{name}={value!r}: expected a whole number, 0 or more")
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
 
     def given(self) -> Answers:
         """Return the answers in this gate's order."""
@@ -271,8 +269,7 @@ class ShiftedGate(_AnswerGate):
         super().__post_init__()
         if self.answers.per != "bar":
             raise ConfigError("answers per entry have no bars to be shifted by: expected answers per bar")
-        if type(self.bars) is not int:
-            raise ConfigError(f"bars={self.bars!r}: expected a whole number of bars")
+        object.__setattr__(self, "bars", whole("bars", self.bars, of=" of bars"))
 
     def given(self) -> Answers:
         """Return the answers at their new places."""
@@ -285,11 +282,12 @@ class _AttachedAnswers(AttachedGate):
     def __init__(self, strategy: bt.Strategy, data: Any, answers: Answers) -> None:
         super().__init__(strategy, data)
         self._answers = answers
-        self._asked = {LONG: 0, SHORT: 0}
+        # One count for all datas of a strategy: their answers were in one order, and stay together.
+        self._asked = strategy.__dict__.setdefault("_bt_llm_given", {LONG: 0, SHORT: 0})
 
     def decide(self, side: int) -> Decision:
         """Return the decision on an entry; asking again at the same bar gives the same."""
-        answers, bar = self._answers.of_side(side), len(self.data)
+        answers, bar = self._answers.of_side(side), self.bar
         if self._answers.per == "entry":
             index = self._asked[side] % max(1, len(answers))
             return Decision(bar, side, bool(answers) and bool(answers[index]))
@@ -301,14 +299,14 @@ class _AttachedAnswers(AttachedGate):
             )
         return Decision(bar, side, bool(answers[index]))
 
-    def _ask(self, side: int) -> bool:
-        allowed = super()._ask(side)
-        self._asked[side] += 1
-        return allowed
+    def ask(self, side: int) -> Decision:
+        decision = super().ask(side)
+        self._asked[side] += not decision.early
+        return decision
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuleGate(GateProtocol):
+class RuleGate(EntryGate):
     """Let entries through by a plain rule on two of the model's features.
 
     A long entry needs a trend above `trend` and an RSI below `overbought`; a short one a trend below
@@ -344,9 +342,7 @@ class RuleGate(GateProtocol):
     def __post_init__(self) -> None:
         """Check the numbers, once."""
         for name, high in (("trend", math.inf), ("overbought", 100.0), ("oversold", 100.0)):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0.0 <= value <= high:
-                raise ConfigError(f"{name}={value!r}: expected a number from 0 to {high:g}")
+            object.__setattr__(self, name, number(name, getattr(self, name), 0, high))
         if not (isinstance(self.indicator, type) and issubclass(self.indicator, LLMAdvice)):
             raise ConfigError(f"indicator={self.indicator!r}: expected LLMAdvice or a subclass of it")
 
@@ -379,4 +375,4 @@ class _AttachedRule(AttachedGate):
     def decide(self, side: int) -> Decision:
         """Return the decision by the features of the current bar."""
         trend, rsi = value_now(self.features, "trend"), value_now(self.features, "rsi")
-        return Decision(len(self.data), side, self.gate.allows(side, trend, rsi))
+        return Decision(self.bar, side, self.gate.allows(side, trend, rsi))

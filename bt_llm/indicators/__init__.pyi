@@ -1,7 +1,9 @@
 from ._advice import LLMAdvice as LLMAdvice
 from ._advice import find_advice as find_advice
 from ._lines import WarmUp as WarmUp
+from ._lines import closed_bars as closed_bars
 from ._lines import copy_values as copy_values
+from ._lines import joins_late as joins_late
 from ._lines import require_bars as require_bars
 from ._lines import value_now as value_now
 from ._lines import warm_up_bars as warm_up_bars

@@ -22,13 +22,15 @@ from bt_llm.indicators._lines import copy_values
 from bt_llm.indicators._live import LiveAsker
 from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
 from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
-from bt_llm.verdicts import Verdict
+from bt_llm.prompts import PromptTemplate
+from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["LLMAdvice", "find_advice"]
 
 _log = logging.getLogger("bt_llm.advice")
 
 _OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
+_ANSWER = (*_OUTPUTS, "label")
 _BUILT_IN = ("trend", "rsi", "volatility")
 _PERIODS = ("ema", "slope", "rsi", "atr", "median")
 _LIVE = ("auto", "on", "off")
@@ -44,6 +46,8 @@ class LLMAdvice(bt.Indicator):
     ----------
     advisor : AdvisorConfig, optional
         Which model is asked, and how; by default ``AdvisorConfig()``.
+    manager : ModelManager, optional
+        Whose model is asked instead, such as the one that the strategy's own `generate` calls go to.
     ema : int
         Bars of the EMA whose slope is the trend.
     slope : int
@@ -65,13 +69,15 @@ class LLMAdvice(bt.Indicator):
 
     Attributes
     ----------
-    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility, age
-        The verdict is 1, 0 or -1 and the confidence its probability. Both are NaN where there is none; an
-        answer that cannot be read is NaN with a confidence of 0. ``trend`` is
-        ``(EMA[t] - EMA[t-slope]) / (slope * ATR[t])`` (0 where ATR is 0), ``volatility`` is ATR as a
-        percentage of the close over its own trailing median (1 where both are 0, NaN where only the
-        median is). ``age`` is the number of bars since the one whose state the verdict is on: 0 on the bar
-        that was asked, NaN where there is no answer.
+    lines : verdict, confidence, bullish, bearish, neutral, trend, rsi, volatility, age, label
+        The verdict is what the most probable label is worth, 1, 0 or -1 by the default labels, and the
+        confidence its probability. Both are NaN where there is none; an answer that cannot be read is NaN
+        with a confidence of 0. ``bullish``, ``neutral`` and ``bearish`` are the probabilities of all labels
+        worth more than, exactly and less than nothing. ``label`` is the label's place among `labels`.
+        ``trend`` is ``(EMA[t] - EMA[t-slope]) / (slope * ATR[t])`` (0 where ATR is 0), ``volatility`` is
+        ATR as a percentage of the close over its own trailing median (1 where both are 0, NaN where only
+        the median is). ``age`` is the number of bars since the one whose state the verdict is on: 0 on the
+        bar that was asked, NaN where there is no answer.
     bars : int
         Bars seen since the warm-up was complete.
     asked, carried, unanswered : int
@@ -79,6 +85,8 @@ class LLMAdvice(bt.Indicator):
         have none because it did not come in time or failed.
     usage : Usage
         What answering cost.
+    labels : LabelSet
+        What the model chooses from.
 
     Raises
     ------
@@ -122,9 +130,10 @@ class LLMAdvice(bt.Indicator):
     ...             self.buy()
     """
 
-    lines: Any = (*_OUTPUTS, *_BUILT_IN, "age")
+    lines: Any = (*_OUTPUTS, *_BUILT_IN, "age", "label")
     params = (
         ("advisor", None),
+        ("manager", None),
         ("ema", 20),
         ("slope", 3),
         ("rsi", 14),
@@ -145,7 +154,7 @@ class LLMAdvice(bt.Indicator):
     }
     plotlines: ClassVar[Any] = {
         "verdict": {"drawstyle": "steps-post"},
-        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age")},
+        **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age", "label")},
     }
     csv = True
 
@@ -155,7 +164,9 @@ class LLMAdvice(bt.Indicator):
         self.frequency = self._check_frequency()
         self.bars = self.asked = self.carried = self.unanswered = 0
         self.usage = Usage()
+        self._advisor: Advisor | None = None
         self._names = self.config.state_space.names
+        self._labels: LabelSet | None = None
         self._rows: dict[int, Row] = {}
         self._pace: Pace | None = None
         self._before = self._seen = Seen()
@@ -179,7 +190,14 @@ class LLMAdvice(bt.Indicator):
         GenerationTimeout
             If there is no answer in time; a cell asked alone then has no verdict, several are asked alone.
         """
-        return Advisor.shared(self.config).advise_cells(cells, usage=self.usage)
+        return self.advisor.advise_cells(cells, usage=self.usage)
+
+    @property
+    def advisor(self) -> Advisor:
+        """Who is asked; made when first needed. It says who answered, what was asked and what came of it."""
+        if self._advisor is None:
+            self._advisor = Advisor(self.config)
+        return self._advisor
 
     @property
     def warm_up_bars(self) -> int:
@@ -230,13 +248,15 @@ class LLMAdvice(bt.Indicator):
                 raise ConfigError(
                     f"{name} got {period}={value!r}: expected a whole number of bars, at least 1"
                 )
-        config = self.p.advisor if self.p.advisor is not None else AdvisorConfig()
+        config = self.p.advisor
+        if config is None:
+            return AdvisorConfig(manager=self.p.manager)
         if not isinstance(config, AdvisorConfig):
             raise ConfigError(
                 f"{name} got advisor={config!r}: expected an AdvisorConfig, such as "
                 f"AdvisorConfig(model='smollm2')"
             )
-        return config
+        return config.asked_through(self.p.manager)
 
     def _check_frequency(self) -> Frequency:
         for name, least in (("timeout_s", "above 0"), ("min_seconds", "of at least 0")):
@@ -249,14 +269,21 @@ class LLMAdvice(bt.Indicator):
         return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
 
     def _check_length(self) -> None:
-        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError."""
+        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError.
+
+        Beside other datas it may be a young one, of which there is no advice: the run goes bar by bar.
+        """
         needed = max(line._minperiod for line in self.lines)
         bars = self.data.buflen()  # 0 before a feed that is not preloaded has started
-        if 0 < bars < needed:
+        if not 0 < bars < needed:
+            return
+        owner = feed_of(self.data)._env
+        if owner is None or len(owner.datas) < 2:
             raise DataError(
                 f"data {data_name(self.data)!r} has {bars} bars, but {type(self).__name__} needs {needed} to "
                 f"warm up; give more bars or shorter periods (median={self.p.median})"
             )
+        owner._disable_runonce()
 
     # States
 
@@ -319,7 +346,7 @@ class LLMAdvice(bt.Indicator):
             raise self._with_bar(miss, {cell: time}) from None
         self._count(bar.counts_as, 1)
         self._last = (len(self), cell, bar.counts_as)
-        for name, value in zip((*_OUTPUTS, "age"), (*bar.row, bar.age), strict=True):
+        for name, value in zip((*_ANSWER, "age"), (*bar.row, bar.age), strict=True):
             getattr(self.lines, name)[0] = value
 
     def _make_pace(self) -> Pace:
@@ -366,7 +393,7 @@ class LLMAdvice(bt.Indicator):
             first_times = dict(zip(cells[own].tolist(), times[own].tolist(), strict=True))
             raise self._with_bar(miss, first_times) from None
         ages = np.where(np.isnan(rows[:, 1]), math.nan, bars - sources)
-        for name, column in zip((*_OUTPUTS, "age"), (*rows.T, ages), strict=True):
+        for name, column in zip((*_ANSWER, "age"), (*rows.T, ages), strict=True):
             getattr(self.lines, name).array[first:end] = array("d", column.tobytes())
         self.bars += len(cells)
         self.asked += int(np.count_nonzero(ages == 0))
@@ -396,7 +423,7 @@ class LLMAdvice(bt.Indicator):
 
         `times` has for each asked cell the time of its first bar, as Backtrader's number.
         """
-        advisor = Advisor.shared(self.config)
+        advisor = self.advisor
         if advisor.cache.mode is not CacheMode.REPLAY:  # a subclass has its advice from elsewhere
             return miss
         for cell, time in sorted(times.items(), key=lambda item: item[1]):
@@ -417,12 +444,24 @@ class LLMAdvice(bt.Indicator):
                 f"{type(self).__name__}.advise gave {len(verdicts)} verdicts for {len(cells)} cells: "
                 f"expected one each"
             )
+        for verdict in verdicts:
+            self._labels = self._labels or verdict.labels
+            if verdict.labels.meaning != self._labels.meaning:
+                raise ConfigError(
+                    f"{type(self).__name__}.advise gave verdicts on {self._labels.names} and on "
+                    f"{verdict.labels.names}: expected one label set in a run"
+                )
         return verdicts
+
+    @property
+    def labels(self) -> LabelSet:
+        """Those of the verdicts so far; before the first, those of the advisor's template."""
+        return self._labels or PromptTemplate.load(self.config.template_source).choices
 
 
 def _row(verdict: Verdict) -> Row:
-    bullish, neutral, bearish = verdict.probabilities
-    return verdict.action.line, verdict.confidence, bullish, bearish, neutral
+    sides = verdict.bullish, verdict.bearish, verdict.neutral
+    return verdict.worth, verdict.confidence, *sides, verdict.place if verdict.valid else math.nan
 
 
 def _fires(trigger: NDArray[np.float64]) -> NDArray[np.bool_]:

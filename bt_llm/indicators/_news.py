@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import backtrader as bt
 import numpy as np
 
-from bt_llm.advice import AnalystConfig, NewsAnalyst, NewsSentiment
+from bt_llm import settings
+from bt_llm.advice import AnalystConfig, AnalystUsage, NewsAnalyst, NewsSentiment
 from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError
 from bt_llm.indicators._bar_times import BarClock
@@ -54,6 +55,8 @@ class LLMNews(bt.Indicator):
     lines : news, count, unreadable
         The sentiment; how many headlines are new at the bar; how many of these got no readable answer, and
         add nothing. None of them is NaN.
+    usage : AnalystUsage
+        What judging cost.
 
     Raises
     ------
@@ -97,15 +100,24 @@ class LLMNews(bt.Indicator):
         self.config = p.analyst if p.analyst is not None else AnalystConfig()
         if not isinstance(self.config, AnalystConfig):
             raise ConfigError(f"analyst={p.analyst!r:.60}: expected an AnalystConfig")
-        _check_number("half_life", p.half_life, above=0.0)
-        _check_number("latency", p.latency, least=0.0)
+        half_life = settings.number("half_life", p.half_life, above=0)
+        latency = settings.number("latency", p.latency, 0)
         self.headlines = p.headlines if isinstance(p.headlines, Headlines) else Headlines.load(p.headlines)
         self._clock_utc = BarClock.of(self.data, stamp=p.stamp, bar=p.bar, time_zone=p.time_zone)
-        self._latency = timedelta(seconds=p.latency)
-        self._fade = 0.5 ** (1.0 / p.half_life)
+        self._latency = timedelta(seconds=latency)
+        self._fade = 0.5 ** (1.0 / half_life)
+        self.usage = AnalystUsage()
+        self._analyst: NewsAnalyst | None = None
         self._judged: dict[str, NewsSentiment] = {}
         self._seen = (0, 0.0, 0.0)  # length, time and value of the bar that next() saw last
         self._before: tuple[float | None, float] = (None, 0.0)  # time and value of the bar before that
+
+    @property
+    def analyst(self) -> NewsAnalyst:
+        """Who is asked; made when first needed."""
+        if self._analyst is None:
+            self._analyst = NewsAnalyst(self.config, market=self.p.market)
+        return self._analyst
 
     def judge(self, texts: Sequence[str]) -> list[NewsSentiment]:
         """Return the sentiment of each headline; the one hook a subclass overrides.
@@ -115,7 +127,7 @@ class LLMNews(bt.Indicator):
         texts : sequence of str
             Distinct, and never the same text twice in a run.
         """
-        return NewsAnalyst.shared(self.config, market=self.p.market).analyze_many(texts)
+        return self.analyst.analyze_many(texts, self.usage)
 
     def next(self) -> None:
         """Fill one bar; called again for a bar that a replay is still building, it fills it anew."""
@@ -173,10 +185,3 @@ class LLMNews(bt.Indicator):
                     "expected one each"
                 )
             self._judged.update(zip(new, sentiments, strict=True))
-
-
-def _check_number(name: str, value: Any, *, above: float = -math.inf, least: float = -math.inf) -> None:
-    number = type(value) in (int, float) and math.isfinite(value)
-    if not number or value <= above or value < least:
-        bound = f"above {above:g}" if above > -math.inf else f"of at least {least:g}"
-        raise ConfigError(f"{name}={value!r}: expected a number {bound}")

@@ -12,9 +12,9 @@ from bt_llm.indicators._live import LiveAsker
 __all__ = ["NO_ANSWER", "Pace", "PacedBar", "Row", "Seen", "is_answer"]
 
 Row = tuple[float, ...]
-"""A verdict as the indicator's lines show it: verdict, confidence, bullish, bearish, neutral."""
+"""A verdict as the indicator's lines show it: verdict, confidence, bullish, bearish, neutral, label."""
 
-NO_ANSWER: Row = (math.nan,) * 5
+NO_ANSWER: Row = (math.nan,) * 6
 
 
 def is_answer(row: Row) -> bool:
@@ -53,7 +53,7 @@ class Pace:
 
     Examples
     --------
-    >>> pace = Pace(Frequency(every=2), lambda cell: (1.0, 0.6, 0.6, 0.2, 0.2))
+    >>> pace = Pace(Frequency(every=2), lambda cell: (1.0, 0.6, 0.6, 0.2, 0.2, 0.0))
     >>> seen, first = pace.step(Seen(), bar=1, cell=4, time_ms=0)
     >>> seen, second = pace.step(seen, bar=2, cell=7, time_ms=60_000)
     >>> (first.counts_as, first.age), (second.counts_as, second.age)

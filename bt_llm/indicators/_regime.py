@@ -119,11 +119,19 @@ class MarketRegime(bt.Indicator):
             raise ConfigError("vix and oil: expected daily bars of both, such as vix='vix_daily.csv'")
         self._daily = (DailySeries.levels(p.vix), DailySeries.moves(p.oil))
         self._clock_utc = BarClock.of(self.data, stamp=p.stamp, bar=p.bar, time_zone=p.time_zone)
+        self._analyst: MarketAnalystAgent | None = None
         self._answers: dict[int, tuple[float, float]] = {-1: (np.nan, np.nan)}
         self._seen: tuple[int, float] = (0, 0.0)
         atr = bt.ind.ATR(self.data, period=p.atr)
         self.lines.trend = trend_line(self.data, atr, ema=p.ema, slope=p.slope)
         self.lines.rsi = rsi_line(self.data, rsi=p.rsi)
+
+    @property
+    def analyst(self) -> MarketAnalystAgent:
+        """Who is asked; made when first needed."""
+        if self._analyst is None:
+            self._analyst = MarketAnalystAgent(self.config)
+        return self._analyst
 
     def judge(self, states: Sequence[Mapping[str, Any]]) -> list[MarketAnalysis]:
         """Return the analysis of each state; the one hook a subclass overrides.
@@ -133,7 +141,7 @@ class MarketRegime(bt.Indicator):
         states : sequence of mapping
             As `MarketAnalystAgent.analyze` takes them; distinct, and never the same twice in a run.
         """
-        return MarketAnalystAgent.shared(self.config).analyze_many(states)
+        return self.analyst.analyze_many(states)
 
     def describe(self, cell: int) -> dict[str, Any]:
         """Return what the model is told of a cell of the state space."""

@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from bt_llm.cache import GeneratedText, StoredAnswer
 from bt_llm.exceptions import CacheCorruptError, ConfigError
 from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
@@ -70,16 +71,36 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyFacts:
-    """Whose trades they are: the file, as in `DataFacts`, the class in it, and the hash of its text."""
+    """Whose trades they are.
+
+    Attributes
+    ----------
+    file : str or None
+        As in `DataFacts`.
+    name : str
+        Of the class in it.
+    sha256 : str
+        Hash of its text, line ends normalised.
+    neighbours : mapping of str to str
+        The same of the modules beside the file that it imports, by their paths from its folder.
+    """
 
     file: str | None
     name: str
     sha256: str
+    neighbours: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the values, once."""
-        _check(self, file=(str, type(None)), name=(str,))
+        _check(self, file=(str, type(None)), name=(str,), neighbours=(dict,))
         _check_sha256(self)
+        for relative, digest in self.neighbours.items():
+            if (
+                not _SHA256.fullmatch(str(digest))
+                or PurePosixPath(relative).is_absolute()
+                or ".." in relative
+            ):
+                raise ConfigError(f"neighbours: {relative!r:.60}: expected paths from the folder, and hashes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,24 +166,27 @@ class RunManifest:
     ----------
     study : bool
         True for a `GateStudy` (gated, ungated, buy and hold), False for one backtest.
-    data : DataFacts
-        The bars.
+    data : mapping of str to DataFacts
+        The bars of each data by its name, in order.
     strategy : StrategyFacts
         The strategy's code.
     params : mapping
         Its parameters but the gate, as JSON.
     broker : mapping
-        ``cash``, ``commission``, ``slippage`` and ``percent``, as `run_backtest` takes them.
+        ``cash``, ``commission``, ``slippage`` and ``percent``, as `run_backtest` takes them; empty with a
+        set-up of the user's.
     gate : mapping or None
         The gate with its advisor, prompt template and state space, as JSON.
     models : tuple of ModelFacts
         The models asked.
     versions : mapping
         Of python, bt_llm, backtrader, numpy and pandas.
-    verdicts : mapping of str to Verdict
-        The raw verdicts that the run depends on, by key: with grid calibration those on the whole grid.
+    verdicts : mapping of str to Verdict or GeneratedText
+        The raw answers that the run depends on, by key: with grid calibration the verdicts on the whole grid.
     runs : mapping of str to RunFacts
         Results by the name of the run.
+    setup : StrategyFacts or None
+        The user's set-up: its file, the function in it, and the hash of its text. None for the default.
     folder : Path
         Where the file is; paths in it start there. Not part of equality.
 
@@ -173,22 +197,26 @@ class RunManifest:
     """
 
     study: bool
-    data: DataFacts
+    data: Mapping[str, DataFacts]
     strategy: StrategyFacts
     params: Mapping[str, Any]
     broker: Mapping[str, float]
     gate: Mapping[str, Any] | None
     models: tuple[ModelFacts, ...]
     versions: Mapping[str, str]
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, StoredAnswer]
     runs: Mapping[str, RunFacts]
+    setup: StrategyFacts | None = None
     folder: Path = dataclasses.field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
         """Check the values, once."""
         _check(self, study=(bool,), params=(dict,), broker=(dict,), gate=(dict, type(None)), versions=(dict,))
         _check(self, verdicts=(dict,), runs=(dict,))
-        if set(self.broker) != {"cash", "commission", "slippage", "percent"} or not all(
+        if not self.data:
+            raise ConfigError("data: expected at least one")
+        names = {"cash", "commission", "slippage", "percent"} if self.setup is None else set()
+        if set(self.broker) != names or not all(
             type(value) in (int, float) for value in self.broker.values()
         ):
             raise ConfigError("broker: expected the numbers cash, commission, slippage and percent")
@@ -203,6 +231,13 @@ class RunManifest:
         """The file's text: sorted and with every digit, so that the same run gives the same bytes."""
         document = dataclasses.asdict(dataclasses.replace(self, verdicts={}))
         del document["folder"]
+        for name in ("strategy", "setup"):
+            if document[name] is not None and not document[name]["neighbours"]:
+                del document[name]["neighbours"]
+        if self.setup is None:
+            del document["setup"]
+        named = [{"name": name, **facts} for name, facts in document["data"].items()]
+        document["data"] = named if len(named) > 1 else next(iter(document["data"].values()))
         document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
         return _laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
 
@@ -262,7 +297,9 @@ def _manifest(document: Any, folder: Path) -> RunManifest:
     models, runs, verdicts = fields.get("models"), fields.get("runs"), fields.get("verdicts")
     if not (isinstance(models, list) and isinstance(runs, dict) and isinstance(verdicts, dict)):
         raise ConfigError("expected a list of models, and objects of runs and verdicts")
-    fields["data"] = _made(DataFacts, "data", fields.get("data"))
+    fields["data"] = _datas(fields.get("data"))
+    setup = fields.get("setup")
+    fields["setup"] = None if setup is None else _made(StrategyFacts, "setup", setup)
     fields["strategy"] = _made(StrategyFacts, "strategy", fields.get("strategy"))
     fields["models"] = tuple(_made(ModelFacts, f"model {at}", one) for at, one in enumerate(models, 1))
     fields["runs"] = {name: _made(RunFacts, f"run {name!r}", one) for name, one in runs.items()}
@@ -270,10 +307,25 @@ def _manifest(document: Any, folder: Path) -> RunManifest:
     return dataclasses.replace(_made(RunManifest, "manifest", fields, {"folder"}), folder=folder)
 
 
+def _datas(stored: Any) -> dict[str, DataFacts]:
+    """Return the facts of each data by name; a single one has that of its file."""
+    if not isinstance(stored, list):
+        facts = _made(DataFacts, "data", stored)
+        return {"data" if facts.file is None else Path(facts.file).stem: facts}
+    found: dict[str, DataFacts] = {}
+    for at, one in enumerate(stored, 1):
+        name = one.pop("name", None) if isinstance(one, dict) else None
+        if not isinstance(name, str) or not name or name in found:
+            raise ConfigError(f"data {at}: expected a name of its own")
+        found[name] = _made(DataFacts, f"data {name!r}", one)
+    return found
+
+
 def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = None) -> T:
     """Return an object made of exactly its fields."""
-    names = {field.name for field in dataclasses.fields(cls)} - (left_out or set())  # type: ignore[arg-type]
-    if not isinstance(values, dict) or set(values) != names:
+    fields = [one for one in dataclasses.fields(cls) if one.name not in (left_out or ())]  # type: ignore[arg-type]
+    names, optional = {one.name for one in fields}, {"neighbours"}
+    if not isinstance(values, dict) or not names - optional <= set(values) <= names:
         unknown = sorted(set(values) - names)[:3] if isinstance(values, dict) else []
         hint = f"; it has unknown ones, {unknown}" if unknown else ""
         raise ConfigError(f"{where}: expected the fields {', '.join(sorted(names))}{hint}")
@@ -283,11 +335,11 @@ def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = Non
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _verdict(key: str, stored: Any) -> Verdict:
+def _verdict(key: str, stored: Any) -> StoredAnswer:
     if not _SHA256.fullmatch(key) or not isinstance(stored, dict):
         raise ConfigError(f"verdict {key[:12]!r}: expected an object under 64 hex digits")
     try:
-        return Verdict.from_dict(stored)
+        return GeneratedText.from_dict(stored) if "text" in stored else Verdict.from_dict(stored)
     except CacheCorruptError as error:
         raise ConfigError(f"verdict {key[:12]}: {error}") from error
 

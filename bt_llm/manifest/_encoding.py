@@ -1,79 +1,59 @@
-"""Gates, advisors and parameters as JSON, and back.
+"""Descriptions of gates, advisors and parameters as a manifest has them, and the values made of them again.
 
-=========================  ====================================================================
-Python                     JSON
-=========================  ====================================================================
-None, bool, int, float,    itself; a float must be finite
-str
-tuple                      a list
-a frozen dataclass         ``{"type": "module:Name", field: value, ...}``
-a class or function        ``{"name": "module:Name"}``
-another literal            ``{"python": "[1, 2]"}``, as `ast.literal_eval` reads it
-=========================  ====================================================================
-
-The module is ``strategy`` for what the strategy's own file defines or imports, else one of bt_llm or of
-Backtrader: reading a manifest imports nothing else, and runs nothing but the strategy's file.
+The forms are those of `bt_llm.gates.Describer`. The module of a class or function is ``strategy`` for what
+the strategy's own file defines or imports, else one of bt_llm or of Backtrader: reading a manifest imports
+nothing else, and runs nothing but the strategy's file. Paths start from the manifest's folder.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import hashlib
 import importlib
 import inspect
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
-from bt_llm.advice import AdvisorConfig
-from bt_llm.exceptions import ConfigError
-from bt_llm.manifest._files import stored_path
-from bt_llm.plain_json import canonical_json
+from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.data import Headlines
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.gates import NO_ANSWER_DEPENDS_ON, Asker, Describer, NewsGate, file_sha256_of
+from bt_llm.manifest._files import find_file, stored_path
 from bt_llm.prompts import PromptTemplate
+from bt_llm.sources import code_name, is_ours
 
-__all__ = ["ADVISOR", "Decoder", "Encoder", "checked_template", "model_name", "template_facts"]
+__all__ = ["CONFIGS", "Decoder", "Encoder", "checked_template"]
 
-ADVISOR = "bt_llm.advice:AdvisorConfig"
-"""Type of an advisor's JSON form; the only one whose fields are not simply the dataclass's."""
+CONFIGS: Mapping[str, Callable[[str], PromptTemplate]] = {
+    "bt_llm.advice:AdvisorConfig": PromptTemplate.load,
+    "bt_llm.advice:AnalystConfig": PromptTemplate.load,
+}
+"""Types whose JSON form is not simply the dataclass's, and what loads their templates."""
+
+C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 
 _OURS = re.compile(r"bt_llm\.[a-z]+")
 _STRATEGY = "strategy"
 _MAX_LITERAL = 2**20
-
-_NO_RESULT_DEPENDS_ON = ("cache_dir", "cache_mode", "n_threads", "n_gpu_layers")
-"""Settings of an advisor that are left out."""
-
-
-def template_facts(source: str, file: str | None = None) -> dict[str, Any]:
-    """Return what a manifest says of a prompt template: where it is, its name, version and hash."""
-    template = PromptTemplate.load(source)
-    digest = hashlib.sha256(canonical_json(dataclasses.asdict(template)).encode()).hexdigest()
-    return {"file": file or source, "name": template.name, "version": template.version, "sha256": digest}
-
-
-def model_name(config: AdvisorConfig) -> str:
-    """Return what a manifest calls a model: the file's name, without folder and ending."""
-    return Path(str(config.model)).name.removesuffix(".gguf")
+_KNOWN_BY_HASH = ("model_sha256", "chat_template_sha256", "fallbacks")
 
 
 def checked_template(where: str, facts: Any) -> dict[str, Any]:
-    """Return what `template_facts` gave; the input is untrusted."""
-    texts = ("file", "name", "sha256")
+    """Return what `Describer.template` gave; the input is untrusted."""
+    texts = ("text" if isinstance(facts, dict) and "text" in facts else "file", "name", "sha256")
     if not isinstance(facts, dict) or set(facts) != {"version", *texts}:
-        raise ConfigError(f"{where}: expected file, name, version and sha256")
+        raise ConfigError(f"{where}: expected file or text, name, version and sha256")
     if not all(isinstance(facts[text], str) for text in texts):
-        raise ConfigError(f"{where}: expected texts for file, name and sha256")
+        raise ConfigError(f"{where}: expected texts for {', '.join(texts)}")
     return facts
 
 
-class Encoder:
-    """Turns values into JSON.
+class Encoder(Describer):
+    """Describes values such that `Decoder` can make them again.
 
     Parameters
     ----------
@@ -81,84 +61,54 @@ class Encoder:
         The strategy's class, whose file can be named.
     folder : Path
         The manifest's folder, which paths start from.
-
-    Attributes
-    ----------
-    configs : list of AdvisorConfig
-        Those that were met.
     """
 
     def __init__(self, strategy: type[Any], folder: Path) -> None:
+        super().__init__()
         self.module = sys.modules[strategy.__module__]
         self.folder = folder
-        self.configs: list[AdvisorConfig] = []
 
-    def encode(self, where: str, value: Any) -> Any:
-        """Return the JSON form of a value.
-
-        Raises
-        ------
-        ConfigError
-            If it has none; `where` names it.
-        """
-        if isinstance(value, np.generic):
-            value = value.item()
-        if (
-            value is None
-            or type(value) in (bool, int, str)
-            or (type(value) is float and math.isfinite(value))
-        ):
-            return value
-        if type(value) is tuple:
-            return [self.encode(f"{where}[{at}]", item) for at, item in enumerate(value)]
-        if isinstance(value, AdvisorConfig):
-            return self._advisor(where, value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self._fields(where, value, [field.name for field in dataclasses.fields(value)])
-        if isinstance(value, type) or inspect.isfunction(value):
-            return {"name": self._name(where, value)}
-        return {"python": _literal(where, value)}
-
-    def _fields(self, where: str, value: Any, names: list[str]) -> dict[str, Any]:
-        fields = {name: self.encode(f"{where}.{name}", getattr(value, name)) for name in names}
-        return {"type": self._name(where, type(value)), **fields}
-
-    def _advisor(self, where: str, config: AdvisorConfig) -> dict[str, Any]:
-        self.configs.append(config)
-        left_out = (*_NO_RESULT_DEPENDS_ON, "template")
-        names = [field.name for field in dataclasses.fields(config) if field.name not in left_out]
-        source = config.template_source
-        is_name = source.isidentifier() and not Path(source).is_file()
-        file = source if is_name else stored_path(Path(source), self.folder)
-        return {
-            **self._fields(where, config, names),
-            "model": model_name(config),
-            "template": template_facts(source, file),
-        }
-
-    def _name(self, where: str, value: Any) -> str:
+    def code(self, where: str, code: Any) -> dict[str, Any]:
         """Return the name that `Decoder` finds a class or function by."""
-        name, module = value.__qualname__, value.__module__
-        if self._is_in_strategy(name, value):
-            return f"{_STRATEGY}:{name}"
-        if module.startswith("bt_llm."):
-            module = ".".join(module.split(".")[:2])  # the room, whose public names stay when files move
-        shipped = module.split(".")[0] in ("bt_llm", "backtrader")
-        if shipped and getattr(sys.modules.get(module), name, None) is value:
-            return f"{module}:{name}"
+        if self._is_in_strategy(code):
+            return {"name": f"{_STRATEGY}:{code.__qualname__}"}
+        name = code_name(code)
+        module_name, _, attribute = name.partition(":")
+        if is_ours(code) and getattr(sys.modules.get(module_name), attribute, None) is code:
+            return {"name": name}
         raise ConfigError(
-            f"{where} is {module}.{name}: expected a class or function of the strategy's file, bt_llm or "
-            "backtrader; define or import it at the top of that file"
+            f"{where} is {code.__module__}.{code.__qualname__}: expected a class or function of the "
+            "strategy's file, bt_llm or backtrader; define or import it at the top of that file"
         )
 
-    def _is_in_strategy(self, name: str, value: Any) -> bool:
-        found: Any = vars(self.module).get(name)
-        if found is value:
+    def _is_in_strategy(self, code: Any) -> bool:
+        found: Any = vars(self.module).get(code.__qualname__)
+        if found is code:
             return True
         try:  # the file may have been loaded twice, once under a name of its own
-            return inspect.getfile(found) == inspect.getfile(value) == inspect.getfile(self.module)
+            return inspect.getfile(found) == inspect.getfile(code) == inspect.getfile(self.module)
         except TypeError:
             return False
+
+    def file(self, where: str, path: Path) -> dict[str, Any]:
+        """Return the path of a file from the manifest's folder, and the hash of its content."""
+        return {"file": stored_path(path, self.folder), "sha256": file_sha256_of(where, path)}
+
+    def config(
+        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | None
+    ) -> dict[str, Any]:
+        """Return how a model is asked, by whom must be known: the manifest has the answers."""
+        if asker is None:
+            raise ConfigError(
+                f"{where} is an AnalystConfig, whose answers would not be in the manifest: give it in a gate"
+            )
+        return super().config(where, config, asker)
+
+    def place(self, source: str | PromptTemplate) -> dict[str, Any]:
+        """Return where a template is from the manifest's folder, or its name, or its text."""
+        if isinstance(source, PromptTemplate) or (source.isidentifier() and not Path(source).is_file()):
+            return super().place(source)
+        return {"file": stored_path(Path(source), self.folder)}
 
 
 class Decoder:
@@ -196,40 +146,83 @@ class Decoder:
             return tuple(self.decode(f"{where}[{at}]", item) for at, item in enumerate(value))
         if not isinstance(value, dict):
             return value
-        if set(value) == {"python"} and isinstance(value["python"], str):
-            return _evaluated(where, value["python"])
-        if set(value) == {"name"}:
-            return self._found(where, value["name"])
-        return self._made(where, value)
+        if "type" in value:
+            return self._made(where, value)
+        forms: dict[frozenset[str], Callable[[str, dict[str, Any]], Any]] = {
+            frozenset({"name"}): lambda where, form: self._found(where, form["name"]),
+            frozenset({"name", "member"}): self._member,
+            frozenset({"file", "sha256"}): self._file,
+            frozenset({"float"}): lambda where, form: {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[
+                form["float"]
+            ],
+            frozenset({"bytes"}): lambda where, form: bytes.fromhex(form["bytes"]),
+            frozenset({"list"}): lambda where, form: list(self.decode(where, [*form["list"]])),
+            frozenset({"set"}): lambda where, form: set(self.decode(where, [*form["set"]])),
+            frozenset({"mapping"}): lambda where, form: dict(self.decode(where, [*form["mapping"]])),
+        }
+        form = forms.get(frozenset(value))
+        if form is None:
+            raise ConfigError(f"{where}: an object with {sorted(value)[:4]} is none of the forms of a value")
+        try:
+            return form(where, value)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ConfigError(f"{where}: {value!s:.60} is no value ({error})") from error
+
+    def _member(self, where: str, form: dict[str, Any]) -> Any:
+        found = self._found(where, form["name"])
+        if (
+            not (isinstance(found, type) and issubclass(found, Enum))
+            or form["member"] not in found.__members__
+        ):
+            raise ConfigError(f"{where}: {form['name']!r} has no member {form['member']!r:.40}")
+        return found[form["member"]]
+
+    def _file(self, where: str, form: dict[str, Any]) -> Path:
+        return find_file(
+            form["file"], self.folder, what=f"file {where!r}", option="its place beside the manifest"
+        )
 
     def _made(self, where: str, value: dict[str, Any]) -> Any:
-        cls = self._found(where, value.get("type"))
+        cls = self._found(where, value["type"])
         if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
             raise ConfigError(f"{where}: {value['type']!r} is no value with fields")
         given = {name: item for name, item in value.items() if name != "type"}
-        known = {field.name for field in dataclasses.fields(cls) if field.init}
-        if unknown := sorted(set(given) - known):
-            raise ConfigError(f"{where}: {cls.__name__} has no fields {unknown}, only {sorted(known)}")
         try:
-            if cls is AdvisorConfig:
-                return self._advisor(where, given)
-            return cls(**{name: self.decode(f"{where}.{name}", item) for name, item in given.items()})
-        except (TypeError, AttributeError) as error:
+            if issubclass(cls, AdvisorConfig | AnalystConfig):
+                return self._config(where, cls, given)
+            _check_fields(where, cls, given)
+            if cls is Headlines:
+                return Headlines.of((time, text) for time, text in given["items"])
+            fields = {name: self.decode(f"{where}.{name}", item) for name, item in given.items()}
+            if cls is NewsGate and not isinstance(fields.get("headlines"), Headlines):
+                raise ConfigError(f"{where}.headlines: expected headlines, and no file that has them")
+            return cls(**fields)
+        except (TypeError, ValueError, KeyError, AttributeError, DataError) as error:
             raise ConfigError(f"{where}: {cls.__name__} cannot be made of it ({error})") from error
 
-    def _advisor(self, where: str, given: dict[str, Any]) -> AdvisorConfig:
-        given = {name: item for name, item in given.items() if name not in _NO_RESULT_DEPENDS_ON}
-        file = checked_template(f"{where}.template", given.pop("template", None))["file"]
-        model = given.pop("model", None)
-        if not isinstance(model, str):
+    def _config(self, where: str, cls: type[C], given: dict[str, Any]) -> C:
+        """Return how a model is asked: by its hash, in replay, from the cache that reads the manifest."""
+        facts = checked_template(f"{where}.template", given.get("template"))
+        model = given.get("model")
+        digest = given.get("model_sha256", self.models.get(str(model), model))
+        if not isinstance(model, str) or not isinstance(digest, str):
             raise ConfigError(f"{where}.model: expected a text")
-        return AdvisorConfig(
-            model=model if model.startswith("scripted") else self.models.get(model, model),
-            template=file if file.isidentifier() else self.folder / file,
+        left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, "model", "template"}
+        others = {name: item for name, item in given.items() if name not in left_out}
+        _check_fields(where, cls, others)
+        return cls(
+            model=digest,
+            template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",
-            **{name: self.decode(f"{where}.{name}", item) for name, item in given.items()},
+            **{name: self.decode(f"{where}.{name}", item) for name, item in others.items()},
         )
+
+    def _template(self, facts: dict[str, Any]) -> str | Path | PromptTemplate:
+        if "text" in facts:
+            return PromptTemplate.parse(facts["text"], facts["name"])
+        file: str = facts["file"]
+        return file if file.isidentifier() else self.folder / file
 
     def _found(self, where: str, name: Any) -> Any:
         module_name, _, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
@@ -251,23 +244,7 @@ class Decoder:
         return value
 
 
-def _literal(where: str, value: Any) -> str:
-    text = repr(value)
-    try:
-        if type(value) is type(ast.literal_eval(text)) and ast.literal_eval(text) == value:
-            return text
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        pass
-    raise ConfigError(
-        f"{where}={text:.60} of type {type(value).__name__} cannot be written to a manifest: "
-        "expected a Python literal, a class or function by name, or a frozen dataclass"
-    )
-
-
-def _evaluated(where: str, text: str) -> Any:
-    try:
-        if len(text) > _MAX_LITERAL:
-            raise ValueError(f"{len(text)} characters")
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
-        raise ConfigError(f"{where}: {text!r:.60} is not a Python literal") from error
+def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(cls) if field.init}
+    if unknown := sorted(set(given) - known):
+        raise ConfigError(f"{where}: {cls.__name__} has no fields {unknown}, only {sorted(known)}")

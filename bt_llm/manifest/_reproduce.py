@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bt_llm.backtest import gate_study, load_strategy, run_backtest
+from bt_llm.backtest import Market, Source, gate_study, load_strategy, run_backtest
 from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError, ReplayMiss
-from bt_llm.gates import GateProtocol
-from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest
-from bt_llm.manifest._encoding import ADVISOR, Decoder, checked_template, template_facts
+from bt_llm.gates import EntryGate, file_sha256_of
+from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest, StrategyFacts
+from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template
 from bt_llm.manifest._files import find_file, text_sha256
-from bt_llm.manifest._write import Source, data_facts, run_facts, versions
+from bt_llm.manifest._write import market_facts, run_facts, versions
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
@@ -62,6 +62,7 @@ def reproduce(
     *,
     data: Source | None = None,
     strategy: str | os.PathLike[str] | None = None,
+    setup: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Reproduction:
     """Run a manifest again from stored verdicts, and compare; no model is loaded or needed.
@@ -73,10 +74,10 @@ def reproduce(
     ----------
     manifest : RunManifest
         As `read_manifest` returns it.
-    data : DataFrame, path or str, optional
-        The bars; by default the file that the manifest names.
-    strategy : path, optional
-        The strategy's file; by default the one that the manifest names.
+    data : path, DataFrame, feed, mapping, sequence or Market, optional
+        The bars, of several datas in the manifest's order; by default the files that the manifest names.
+    strategy, setup : path, optional
+        The files of the strategy and of the set-up; by default those that the manifest names.
     cache_dir : path, optional
         The cache's folder; by default as in `AdvisorConfig`.
 
@@ -88,7 +89,7 @@ def reproduce(
         What the run itself raises, but for a `ReplayMiss`, which is a difference.
     """
     others = _other_versions(manifest)
-    found = next(_differences(manifest, data, strategy, cache_dir), None)
+    found = next(_differences(manifest, data, strategy, setup, cache_dir), None)
     if found is None:
         return Reproduction(differences=(), other_versions=others)
     first = (Difference("version", others),) if others else ()
@@ -106,60 +107,110 @@ def _other_versions(manifest: RunManifest) -> str:
 
 
 def _differences(
-    manifest: RunManifest, data: Source | None, strategy: Any, cache_dir: Any
+    manifest: RunManifest, data: Source | None, strategy: Any, setup: Any, cache_dir: Any
 ) -> Iterator[Difference]:
-    folder = manifest.folder
-    bars = find_file(manifest.data.file, folder, what="data", option="--data") if data is None else data
-    yield from _in_data(manifest, bars)
-    file = (
-        find_file(manifest.strategy.file, folder, what="strategy", option="--strategy")
-        if strategy is None
-        else Path(strategy)
-    )
-    if (digest := text_sha256(file)) != manifest.strategy.sha256:
-        yield Difference(
-            "code",
-            f"{file.name} is not the strategy's file of the manifest: SHA-256 {digest[:12]}, recorded "
-            f"{manifest.strategy.sha256[:12]}",
-        )
+    market = _market(manifest, data)
+    yield from _in_data(manifest, market)
+    yield from _in_files(manifest)
+    file = _code_file(manifest, manifest.strategy, "strategy", strategy)
+    yield from _in_code(manifest.strategy, "strategy", file)
+    settings: dict[str, Any] = dict(manifest.broker)
+    if manifest.setup is not None:
+        opened = _code_file(manifest, manifest.setup, "setup", setup)
+        yield from _in_code(manifest.setup, "set-up", opened)
+        settings["setup"] = f"{opened}:{manifest.setup.name}"
     yield from _in_templates(manifest)
     yield from _in_verdicts(manifest, VerdictCache(cache_dir, "replay"))
-    yield from _in_results(manifest, f"{file}:{manifest.strategy.name}", bars, cache_dir)
+    yield from _in_results(manifest, f"{file}:{manifest.strategy.name}", market, settings, cache_dir)
 
 
-def _in_data(manifest: RunManifest, bars: Source) -> Iterator[Difference]:
-    recorded, now = manifest.data, data_facts(bars, manifest.folder)
-    if now.sha256 != recorded.sha256:
-        yield Difference(
-            "data",
-            f"{now.bars} bars, {now.first} to {now.last}, SHA-256 {now.sha256[:12]}; recorded "
-            f"{recorded.bars} bars, {recorded.first} to {recorded.last}, SHA-256 {recorded.sha256[:12]}",
+def _market(manifest: RunManifest, data: Source | None) -> Market:
+    """Return the bars, under the manifest's names where there are several."""
+    if data is None:
+        folder = manifest.folder
+        return Market.of(
+            {
+                name: find_file(facts.file, folder, what="data", option="--data")
+                for name, facts in manifest.data.items()
+            }
         )
+    market = Market.of(data)
+    if len(market) != len(manifest.data):
+        raise ConfigError(f"data {list(market)}: expected those of the manifest, {list(manifest.data)}")
+    return Market(dict(zip(manifest.data, market.bars.values(), strict=True)))
+
+
+def _in_data(manifest: RunManifest, market: Market) -> Iterator[Difference]:
+    for (name, recorded), now in zip(manifest.data.items(), market_facts(market), strict=True):
+        if now.sha256 != recorded.sha256:
+            which = f"{name}: " if len(manifest.data) > 1 else ""
+            yield Difference(
+                "data",
+                f"{which}{now.bars} bars, {now.first} to {now.last}, SHA-256 {now.sha256[:12]}; recorded "
+                f"{recorded.bars} bars, {recorded.first} to {recorded.last}, SHA-256 {recorded.sha256[:12]}",
+            )
+
+
+def _code_file(manifest: RunManifest, facts: StrategyFacts, option: str, given: Any) -> Path:
+    if given is not None:
+        return Path(given)
+    what = option.replace("setup", "set-up")
+    return find_file(facts.file, manifest.folder, what=what, option=f"--{option}")
+
+
+def _in_code(facts: StrategyFacts, what: str, file: Path) -> Iterator[Difference]:
+    if (digest := text_sha256(file)) != facts.sha256:
+        yield Difference(
+            "code",
+            f"{file.name} is not the {what}'s file of the manifest: SHA-256 {digest[:12]}, recorded "
+            f"{facts.sha256[:12]}",
+        )
+    for relative, recorded in facts.neighbours.items():
+        path = file.parent / relative
+        if not path.is_file() or text_sha256(path) != recorded:
+            yield Difference(
+                "code", f"{relative}, which the {what} imports, is absent, or not that of the manifest"
+            )
 
 
 def _in_templates(manifest: RunManifest) -> Iterator[Difference]:
-    for recorded in _templates([manifest.gate, manifest.params]):
+    for described in _objects([manifest.gate, manifest.params]):
+        load = CONFIGS.get(str(described.get("type")))
+        if load is None:
+            continue
+        recorded = checked_template("template", described.get("template"))
+        if "text" in recorded:  # then that very text is used
+            continue
         file = recorded["file"]
-        now = template_facts(file if file.isidentifier() else str(manifest.folder / file))
-        if now["sha256"] != recorded["sha256"]:
+        words = load(file if file.isidentifier() else str(manifest.folder / file))
+        now = words.sha256
+        if now != recorded["sha256"]:
             yield Difference(
                 "code",
-                f"prompt template {file!r} is {now['name']!r} version {now['version']}, SHA-256 "
-                f"{now['sha256'][:12]}; recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
+                f"prompt template {file!r} is {words.name!r} version {words.version}, SHA-256 {now[:12]}; "
+                f"recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
                 f"{recorded['sha256'][:12]}",
             )
 
 
-def _templates(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield the facts of every template in the JSON form of a gate or of parameters."""
+def _in_files(manifest: RunManifest) -> Iterator[Difference]:
+    """Yield what differs in the files that the strategy was given, and in those beside it that it imports."""
+    for described in _objects([manifest.gate, manifest.params]):
+        if set(described) == {"file", "sha256"}:
+            path = manifest.folder / str(described["file"])
+            if not path.is_file() or file_sha256_of("file", path) != described["sha256"]:
+                yield Difference("data", f"the file {path.name!r} is absent, or not that of the manifest")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object in the JSON form of a gate or of parameters."""
     if isinstance(value, dict):
-        if value.get("type") == ADVISOR:
-            yield checked_template("template", value.get("template"))
+        yield value
         for item in value.values():
-            yield from _templates(item)
+            yield from _objects(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _templates(item)
+            yield from _objects(item)
 
 
 def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Difference]:
@@ -170,8 +221,7 @@ def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Differe
             f"{len(missing)} of {len(manifest.verdicts)} are not stored in {cache.directory}, first "
             f"{min(missing)[:12]}: import the run's pack, or give it with --pack",
         )
-    recorded_as = {key: verdict.to_dict() for key, verdict in manifest.verdicts.items()}
-    differ = sorted(key for key, record in stored.items() if record.answer.to_dict() != recorded_as[key])
+    differ = sorted(key for key, r in stored.items() if not r.answer.same_answer(manifest.verdicts[key]))
     if differ:
         now, recorded = stored[differ[0]].answer, manifest.verdicts[differ[0]]
         yield Difference(
@@ -184,20 +234,22 @@ def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Differe
 def _told(answer: StoredAnswer) -> str:
     if not isinstance(answer, Verdict):
         return "a generated text"
-    return f"{answer.action.name.lower()} {answer.to_dict()}"
+    return f"{answer.answer} {answer.to_dict()}"
 
 
-def _in_results(manifest: RunManifest, spec: str, bars: Source, cache_dir: Any) -> Iterator[Difference]:
+def _in_results(
+    manifest: RunManifest, spec: str, market: Market, broker: dict[str, Any], cache_dir: Any
+) -> Iterator[Difference]:
     chosen = load_strategy(spec)
     models = {model.name: model.sha256 for model in manifest.models}
     decoder = Decoder(chosen, manifest.folder, models, Path(cache_dir) if cache_dir is not None else None)
     gate = decoder.decode("gate", manifest.gate)
     settings: dict[str, Any] = {
         "params": {name: decoder.decode(name, value) for name, value in manifest.params.items()},
-        **manifest.broker,
+        **broker,
     }
     try:
-        runs = _run(manifest, chosen, bars, gate, settings)
+        runs = _run(manifest, chosen, market, gate, settings)
     except ReplayMiss as miss:
         yield Difference("verdict", str(miss).partition("\n")[0])
         return
@@ -206,16 +258,16 @@ def _in_results(manifest: RunManifest, spec: str, bars: Source, cache_dir: Any) 
 
 
 def _run(
-    manifest: RunManifest, strategy: type[Any], bars: Source, gate: Any, settings: dict[str, Any]
+    manifest: RunManifest, strategy: type[Any], market: Market, gate: Any, settings: dict[str, Any]
 ) -> dict[str, RunFacts]:
-    if gate is not None and not isinstance(gate, GateProtocol):
+    if gate is not None and not isinstance(gate, EntryGate):
         raise ConfigError(f"gate of type {type(gate).__name__}: expected a gate")
     if not manifest.study:
         (name,) = manifest.runs
-        return {name: run_facts(run_backtest(strategy, bars, gate=gate, name=name, **settings))}
+        return {name: run_facts(run_backtest(strategy, market, gate=gate, name=name, **settings))}
     if gate is None:
         raise ConfigError("a study without a gate: expected the gate that it was made with")
-    return {name: run_facts(run) for name, run in gate_study(strategy, bars, gate, **settings).runs.items()}
+    return {name: run_facts(run) for name, run in gate_study(strategy, market, gate, **settings).runs.items()}
 
 
 def _in_run(name: str, now: RunFacts, recorded: RunFacts) -> Iterator[Difference]:

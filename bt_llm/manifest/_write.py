@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
@@ -10,16 +11,15 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 import bt_llm
-from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, GateStudy, load_strategy
-from bt_llm.data import bars_sha256, load_bars
+from bt_llm.backtest import BacktestResult, Bars, GateStudy, Market, Setup, Source, load_strategy
+from bt_llm.cache import StoredAnswer
 from bt_llm.exceptions import ConfigError
+from bt_llm.gates import Asker, model_name
 from bt_llm.manifest._document import (
     TRADE_COLUMNS,
     DataFacts,
@@ -28,17 +28,14 @@ from bt_llm.manifest._document import (
     RunManifest,
     StrategyFacts,
 )
-from bt_llm.manifest._encoding import Encoder, model_name
+from bt_llm.manifest._encoding import Encoder
 from bt_llm.manifest._files import stored_path, text_sha256
 from bt_llm.plain_json import canonical_json, plain
-from bt_llm.verdicts import Verdict
+from bt_llm.sources import files_of
 
-__all__ = ["Source", "data_facts", "run_facts", "versions", "write_manifest"]
-
-Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
+__all__ = ["data_facts", "market_facts", "run_facts", "versions", "write_manifest"]
 
 _BUILD = ("backend", "llama_cpp", "llama_cpp_python")
-_ONE_MILLISECOND = np.timedelta64(1, "ms")  # Backtrader's times are floats
 
 
 def write_manifest(
@@ -57,8 +54,9 @@ def write_manifest(
     outcome : GateStudy or BacktestResult
         What `gate_study` or `run_backtest` returned.
     strategy : type or str
-        As it was given to them. The hash of its whole file goes into the manifest, not of what it imports.
-    data : DataFrame, path or str
+        As it was given to them. The hash of its whole file goes into the manifest, and of those beside it
+        that it imports.
+    data : path, DataFrame, feed, mapping, sequence or Market
         As it was given to them.
 
     Returns
@@ -69,8 +67,8 @@ def write_manifest(
     Raises
     ------
     ConfigError
-        If the strategy or data are not those of the run, something in the gate or the parameters has no JSON
-        form, or verdicts that the run used are not known any more.
+        If the strategy or data are not those of the run, something in the gate, the parameters or the set-up
+        has no JSON form, or verdicts that the run used are not known any more.
     StrategyError, DataError
         If the strategy or the data cannot be read.
 
@@ -83,14 +81,14 @@ def write_manifest(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> from bt_llm import AdvisorConfig, Gate, gate_study
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     >>> data = load_bars(shipped("eurusd_hourly.csv"))[:300]
     >>> with TemporaryDirectory() as folder:
     ...     gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_dir=folder))
     ...     study = gate_study(strategy, data, gate)
     ...     manifest = write_manifest(f"{folder}/run.json", study, strategy=strategy, data=data)
-    >>> manifest.data.bars, len(manifest.verdicts), sorted(manifest.runs)
+    >>> manifest.data["data"].bars, len(manifest.verdicts), sorted(manifest.runs)
     (300, 105, ['buy_and_hold', 'gated', 'ungated'])
     """
     folder = Path(path).absolute().parent
@@ -99,17 +97,18 @@ def write_manifest(
     main = outcome.gated if isinstance(outcome, GateStudy) else outcome
     if main.strategy != chosen.__name__:
         raise ConfigError(f"strategy {chosen.__name__}: expected that of the run, {main.strategy}")
-    settings = dict(main.settings)
-    params = dict(settings.pop("params"))
+    params = dict(main.settings["params"])
     encoder = Encoder(chosen, folder)
-    gate = encoder.encode("gate", params.pop("gate", None))
-    models, verdicts = _used(encoder.configs, main)
+    gate = encoder.describe("gate", params.pop("gate", None))
+    described = {name: encoder.describe(name, value) for name, value in params.items()}
+    models, verdicts = _used(encoder.askers, main)
     manifest = RunManifest(
         study=isinstance(outcome, GateStudy),
         data=data_facts(data, folder, main),
-        strategy=_strategy_facts(chosen, folder),
-        params={name: encoder.encode(name, value) for name, value in params.items()},
-        broker=settings,
+        setup=_setup_facts(main.setup, folder),
+        strategy=_code_facts("strategy", chosen, folder),
+        params=described,
+        broker=_broker(main.setup),
         gate=gate,
         models=tuple(models),
         versions=versions(),
@@ -128,32 +127,75 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "bt_llm": bt_llm.__version__, **found}
 
 
-def data_facts(data: Source, folder: Path, run: BacktestResult | None = None) -> DataFacts:
-    """Return the facts of bars; `run`, if given, must have been made on them."""
-    bars = load_bars(data)
-    if run is not None:
-        last = abs(bars.index[-1].to_datetime64() - run.equity.index[-1].to_datetime64())
-        if len(run.equity) > len(bars) or last > _ONE_MILLISECOND:
-            raise ConfigError(
-                f"data of {len(bars)} bars to {bars.index[-1]}: expected the run's, to {run.equity.index[-1]}"
-            )
-    return DataFacts(
-        file=None if isinstance(data, pd.DataFrame) else stored_path(Path(data), folder),
-        bars=len(bars),
-        first=bars.index[0].isoformat(),
-        last=bars.index[-1].isoformat(),
-        sha256=bars_sha256(bars),
-    )
+def data_facts(data: Source, folder: Path, run: BacktestResult) -> dict[str, DataFacts]:
+    """Return the facts of the datas of a run.
+
+    Raises
+    ------
+    ConfigError
+        If it was made on others, or they have further lines.
+    """
+    market = Market.of(data)
+    if list(market.hashes.values()) != list(run.market["datas"].values()):
+        lengths = " and ".join(f"{len(bars)} bars to {bars.index[-1]}" for bars in market.values())
+        raise ConfigError(f"data of {lengths}: expected the run's, to {run.equity.index[-1]}")
+    if further := [line for bars in market.bars.values() for line in bars.lines]:
+        raise ConfigError(f"data with the lines {further}: a manifest holds none beside those of bars")
+    sources = data if isinstance(data, list | tuple) else [data]
+    sources = list(data.values()) if isinstance(data, Mapping) else sources
+    facts = zip(market, market_facts(market), sources, strict=True)
+    return {name: dataclasses.replace(one, file=_file(source, folder)) for name, one, source in facts}
 
 
-def _strategy_facts(strategy: type[Any], folder: Path) -> StrategyFacts:
+def market_facts(market: Market) -> list[DataFacts]:
+    """Return the facts of each data, without a file."""
+    return [_facts_of(bars) for bars in market.bars.values()]
+
+
+def _facts_of(bars: Bars) -> DataFacts:
+    index = bars.frame.index
+    first, last = (time.isoformat() for time in (index[0], index[-1]))
+    return DataFacts(file=None, bars=len(bars), first=first, last=last, sha256=bars.sha256)
+
+
+def _file(source: object, folder: Path) -> str | None:
+    return stored_path(Path(source), folder) if isinstance(source, str | os.PathLike) else None
+
+
+def _broker(setup: Setup) -> dict[str, float]:
+    """Return the numbers of the default account; none of one that a set-up of the user's opens."""
+    if setup.function is not None:
+        return {}
+    if setup.sizer is not None or setup.cerebro or not isinstance(setup.commission, float):
+        raise ConfigError(
+            "an account with a sizer, a commission scheme or settings of Cerebro: put them into a function "
+            "setup(cerebro, market) in a file, and give that"
+        )
+    names = ("cash", "commission", "slippage", "percent")
+    return {name: getattr(setup, name) for name in names}
+
+
+def _setup_facts(setup: Setup, folder: Path) -> StrategyFacts | None:
+    if setup.function is None:
+        return None
+    return _code_facts("set-up", setup.function, folder)
+
+
+def _code_facts(what: str, code: Any, folder: Path) -> StrategyFacts:
     try:
-        file = Path(inspect.getfile(strategy))
+        file = Path(inspect.getfile(code))
     except (OSError, TypeError) as error:
         raise ConfigError(
-            f"strategy {strategy.__name__} is in no file: put it into one, so that its source can be hashed"
+            f"{what} {code.__name__} is in no file: put it into one, so that its source can be hashed"
         ) from error
-    return StrategyFacts(file=stored_path(file, folder), name=strategy.__name__, sha256=text_sha256(file))
+    files = files_of(code)
+    near = [] if files is None else [relative for relative in files.texts if relative != file.name]
+    return StrategyFacts(
+        file=stored_path(file, folder),
+        name=code.__name__,
+        sha256=text_sha256(file),
+        neighbours={relative: text_sha256(file.parent / relative) for relative in sorted(near)},
+    )
 
 
 def run_facts(run: BacktestResult) -> RunFacts:
@@ -162,7 +204,7 @@ def run_facts(run: BacktestResult) -> RunFacts:
     digest.update(run.equity.index.to_numpy().astype("datetime64[ns]").astype("<i8").tobytes())
     digest.update(run.equity.to_numpy(dtype=np.float64).astype("<f8").tobytes())
     return RunFacts(
-        metrics=run.to_dict(),
+        metrics=run.figures,
         bars=len(run.equity),
         equity_sha256=digest.hexdigest(),
         trades=tuple(_trade_row(trade) for trade in run.trades.to_dict("records")),
@@ -174,35 +216,34 @@ def _trade_row(trade: Mapping[Any, Any]) -> tuple[Any, ...]:
     return opened.isoformat(), closed.isoformat(), int(direction), int(bars), *map(plain, amounts)
 
 
-def _used(
-    configs: Sequence[AdvisorConfig], run: BacktestResult
-) -> tuple[list[ModelFacts], dict[str, Verdict]]:
-    """Return the models that were asked, and their raw verdicts by key."""
-    if run.advice is None or not run.advice["asked"]:
+def _used(askers: Sequence[Asker], run: BacktestResult) -> tuple[list[ModelFacts], dict[str, StoredAnswer]]:
+    """Return the models that were asked, and their raw answers by key."""
+    questions = (run.advice or {}).get("questions") or {"asked": 0}
+    needed = (run.advice["distinct"] if run.advice is not None else 0) + questions["asked"]
+    if not needed:
         return [], {}
     models: dict[str, ModelFacts] = {}
-    verdicts: dict[str, Verdict] = {}
-    for config in dict.fromkeys(configs):
-        advisor = Advisor.shared(config)
-        found = advisor.used()
-        verdicts |= found
+    answers: dict[str, StoredAnswer] = {}
+    for asker in askers:
+        found = asker.used()
+        answers |= found
         if found:
-            models[advisor.identity.sha256] = _model_facts(advisor, model_name(config), list(found))
-    if len(verdicts) < run.advice["distinct"]:
+            models[asker.identity.sha256] = _model_facts(asker, list(found))
+    if len(answers) < needed:
         raise ConfigError(
-            f"{len(verdicts)} of the run's {run.advice['distinct']} verdicts are known: write its manifest "
-            "in the process that made it, and give the AdvisorConfig in the gate or in a parameter"
+            f"{len(answers)} of the run's {needed} verdicts are known: write its manifest in the process "
+            "that made it, and give the AdvisorConfig in the gate or in a parameter"
         )
-    return [models[key] for key in sorted(models)], verdicts
+    return [models[key] for key in sorted(models)], answers
 
 
-def _model_facts(advisor: Advisor, name: str, keys: list[str]) -> ModelFacts:
+def _model_facts(asker: Asker, keys: list[str]) -> ModelFacts:
     builds = {
         canonical_json({name: record.provenance[name] for name in _BUILD if name in record.provenance})
-        for record in advisor.cache.get_many(keys).values()
+        for record in asker.cache.get_many(keys).values()
     }
     return ModelFacts(
-        name=name,
-        sha256=advisor.identity.sha256,
+        name=model_name(asker.config),
+        sha256=asker.identity.sha256,
         answered_by=tuple(json.loads(build) for build in sorted(builds)),
     )

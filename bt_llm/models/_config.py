@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, fields
 from typing import Any
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import is_number, make_plain, python_scalar
 
 __all__ = ["ModelConfig"]
 
@@ -32,8 +32,8 @@ class ModelConfig:
         A GGUF file, a name in `models/`, or ``smollm2``.
     n_ctx : int
         Context window, in tokens.
-    n_threads : int
-        CPU threads. More than there are cores makes it slower.
+    n_threads : int or None
+        CPU threads. More than there are cores makes it slower; None is one a physical core.
     n_gpu_layers : int
         Layers kept on the GPU; 0 is CPU only, -1 is all.
     temperature, top_p, top_k, repeat_penalty : float, float, int, float
@@ -62,7 +62,7 @@ class ModelConfig:
 
     model_path: str | os.PathLike[str] = "models/llama-3.2-1b.gguf"
     n_ctx: int = 2048
-    n_threads: int = 4
+    n_threads: int | None = 4
     n_gpu_layers: int = 0
     temperature: float = 0.7
     max_tokens: int = 512
@@ -74,19 +74,21 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check every field, once."""
+        make_plain(self)
         if not isinstance(self.model_path, str | os.PathLike) or not os.fspath(self.model_path):
             raise ConfigError(f"model_path={self.model_path!r}: expected a path or a model's name")
         if not isinstance(self.verbose, bool):
             raise ConfigError(f"verbose={self.verbose!r}: expected True or False")
         for name in ("n_ctx", "n_threads", "n_gpu_layers", "max_tokens", "top_k", "seed"):
             value = getattr(self, name)
+            if name == "n_threads" and value is None:
+                continue
             if type(value) is not int or (name in _POSITIVE and value < 1):
                 least = " of at least 1" if name in _POSITIVE else ""
                 raise ConfigError(f"{name}={value!r}: expected a whole number{least}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            number = type(value) in (int, float) and math.isfinite(value)
-            if not number or not low <= value <= high:
+            if not is_number(value) or not low <= value <= high:
                 raise ConfigError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
 
     @classmethod
@@ -107,7 +109,8 @@ class ModelConfig:
         >>> ModelConfig.recommended(8 * 1024).model_path
         'models/llama-3.2-3b.gguf'
         """
-        if not (type(available_mb) in (int, float) and available_mb >= 0):
+        available_mb = python_scalar(available_mb)
+        if not is_number(available_mb) or available_mb < 0:
             raise ConfigError(f"available_mb={available_mb!r}: expected a number of at least 0")
         one_b, three_b = "models/llama-3.2-1b.gguf", "models/llama-3.2-3b.gguf"
         if available_mb < 7 * 1024:

@@ -6,14 +6,18 @@ import difflib
 import hashlib
 import importlib.util
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
 
 __all__ = [
     "SMOLLM2",
+    "FileStamp",
     "file_sha256",
+    "file_stamp",
     "find_model",
+    "hashed_file",
     "list_models",
     "models_folders",
 ]
@@ -135,16 +139,61 @@ def _not_found(text: str, path: Path, in_folder: bool) -> str:
     return f"no model {text!r} (looked in {places}){hint}; {get}"
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits: 0.5 to 1 s a GB.
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What the file system says of a file, by which another content shows.
+
+    The inode and the time of the last change of either are in it: copies and archives keep sizes and times
+    of modification, and a finished download replaces a file under its name.
+    """
+
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Return the stamp of a status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def file_stamp(path: str | os.PathLike[str]) -> FileStamp:
+    """Return the stamp of what has a path now.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If it cannot be read.
+    """
+    try:
+        return FileStamp.of(os.stat(path))
+    except OSError as error:
+        raise ModelNotFoundError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+
+
+def hashed_file(path: str | os.PathLike[str]) -> tuple[str, FileStamp]:
+    """Return the SHA-256 of a file's bytes as 64 hex digits, and its stamp: 0.5 to 1 s a GB.
 
     Raises
     ------
     ModelNotFoundError
         If the file cannot be read.
+    ModelFileError
+        If it changes meanwhile, or another one takes its place.
     """
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            before = FileStamp.of(os.fstat(file.fileno()))
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            after = FileStamp.of(os.fstat(file.fileno()))
     except OSError as error:
         raise ModelNotFoundError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+    if not before == after == file_stamp(path):
+        raise ModelFileError(f"{os.fspath(path)} changed while it was read: wait until it is complete")
+    return sha256, after
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits; raises as `hashed_file`."""
+    return hashed_file(path)[0]

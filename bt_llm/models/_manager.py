@@ -1,4 +1,4 @@
-"""ModelManager: one model in memory at a time, and the memory it needs. batch_analyze: many prompts."""
+"""ModelManager: one model in memory for all who ask it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import math
 import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-import psutil
-
-from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelError
+from bt_llm.exceptions import (
+    ConfigError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+)
+from bt_llm.models._base import Backend, ModelIdentity
 from bt_llm.models._config import ModelConfig
+from bt_llm.models._keeping import ManagerUsage, ModelKeeper, ModelWatch, process_mb
+from bt_llm.models._registry import KnownModels, ModelKind, kind_of, model_kinds
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama._llama import LlamaModel
+from bt_llm.settings import is_number, python_scalar
 
-__all__ = ["ModelManager", "TextModel", "batch_analyze"]
+__all__ = ["Answerer", "ModelManager", "forget_managers"]
 
 _log = logging.getLogger("bt_llm.manager")
 
@@ -29,107 +36,43 @@ _LOOK_SECONDS = 5.0
 """Pause between two looks at the memory, and how long a model must have been idle to be taken out of it."""
 
 
-class TextModel(Protocol):
-    """Something that writes text after a prompt, as `LlamaModel` does."""
-
-    def generate(self, prompt: str, **overrides: Any) -> str:
-        """Return what the model writes."""
-        ...
-
-
-def batch_analyze(model: TextModel, prompts: Sequence[str], **overrides: Any) -> list[str]:
-    """Return the model's text after each prompt, in their order.
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Who answers a manager's questions, as `ModelManager.look_up` has found.
 
     Parameters
     ----------
-    model : TextModel
-        Such as a loaded `LlamaModel`.
-    prompts : sequence of str
-        Each is answered on its own: no answer depends on the others.
-    **overrides
-        As in `LlamaModel.generate`, for every prompt.
-
-    Examples
-    --------
-    >>> class Echo:
-    ...     def generate(self, prompt, **overrides):
-    ...         return prompt.upper()
-    >>> batch_analyze(Echo(), ["gold up", "oil down"])
-    ['GOLD UP', 'OIL DOWN']
+    model : ModelKind
+        By its name.
+    identity : ModelIdentity
+        Everything of it that an answer depends on.
+    place : int
+        0 for the manager's model, 1 for its first fallback, and so on.
+    run : int
+        The manager's run in which it was found; see `ModelManager.begin_run`.
     """
-    if isinstance(prompts, str):
-        raise ConfigError("prompts: expected a list of texts, not one text")
-    return [model.generate(prompt, **overrides) for prompt in prompts]
 
-
-class _ManagedModel(LlamaModel):
-    """A model that can be set aside while nobody uses it; it loads itself again when it is asked."""
-
-    def __init__(self, config: ModelConfig, clock: Callable[[], float], on_load: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._clock, self._on_load = clock, on_load
-        self._aside = False
-        self.last_used = clock()
-
-    def load(self) -> None:
-        with self._lock:
-            super().load()
-            self._aside, self.last_used = False, self._clock()
-        self._on_load()
-
-    def unload_model(self) -> None:
-        with self._lock:
-            super().unload_model()
-            self._aside = False
-
-    def set_aside(self, idle_seconds: float) -> bool:
-        """Free the memory if the model has been idle for so long; never waits for one that is in use."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        try:
-            if not self.is_loaded or self.idle_seconds() < idle_seconds:
-                return False
-            super().unload_model()
-            self._aside = True
-            return True
-        finally:
-            self._lock.release()
-
-    def idle_seconds(self) -> float:
-        return self._clock() - self.last_used
-
-    def _loaded(self) -> tuple[Any, Any]:
-        if self._aside:
-            self.load()
-        return super()._loaded()
-
-    def _complete(self, text: str, overrides: Mapping[str, Any]) -> str:
-        with self._lock:
-            try:
-                return super()._complete(text, overrides)
-            finally:
-                self.last_used = self._clock()
-
-
-def _number(value: object) -> float:
-    """Return a finite number, NaN for anything else."""
-    return (
-        float(value)
-        if isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
-        else math.nan
-    )
+    model: ModelKind
+    identity: ModelIdentity
+    place: int
+    run: int
 
 
 class ModelManager:
-    """Loads, shares and unloads one model, and watches the memory. Thread-safe.
+    """Loads, shares and unloads one model for all who ask it, and watches the memory. Thread-safe.
 
-    A model that is idle is taken out of memory (`idle_seconds`, `max_memory_percent`) and comes back when it
-    is used, by whoever holds it. Nothing is ever unloaded while it answers: who unloads waits.
+    Text, scores and JSON come from one load. A model that is idle is taken out of memory (`idle_seconds`,
+    `max_memory_percent`) and comes back when it is used, by whoever holds it. Nothing is ever unloaded while
+    it answers: who unloads waits.
+
+    A fallback answers a whole run or none of it: it is decided on before the first answer. A model that has
+    answered, if only from the cache, is not replaced; that it fails later is an error. `unload_model` ends
+    the run.
 
     Parameters
     ----------
     model_path : str or path
-        A GGUF file, a name in the models folder, or ``smollm2``.
+        A GGUF file, a name in the models folder, ``smollm2``, or ``kind:rest``; see `model_kinds`.
     memory_threshold_mb : float
         Memory in MB that must be available before a model is loaded, whatever the model's size.
         The model's own need is estimated from its file, and must fit too.
@@ -141,8 +84,15 @@ class ModelManager:
     fallback_paths : sequence of str or path
         What to load instead, in this order, if the model is missing, damaged or too large for the memory.
         `loaded_path` says which one it became; the log does too.
+    config : ModelConfig, optional
+        How it is loaded until `load_model` says otherwise; its path is `model_path`.
     clock : callable
         Returns seconds, never going back.
+
+    Notes
+    -----
+    A manager is pickled as its description, without a clock of its own: in another process it is the one of
+    that process with this description. A copy is the manager itself.
 
     Examples
     --------
@@ -158,18 +108,22 @@ class ModelManager:
         max_memory_percent: float | None = 80.0,
         idle_seconds: float | None = 300.0,
         fallback_paths: Sequence[str | os.PathLike[str]] = (),
+        config: ModelConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        number = type(memory_threshold_mb) in (int, float) and math.isfinite(memory_threshold_mb)
-        if not number or memory_threshold_mb < 0:
+        memory_threshold_mb = python_scalar(memory_threshold_mb)
+        max_memory_percent, idle_seconds = python_scalar(max_memory_percent), python_scalar(idle_seconds)
+        if not is_number(memory_threshold_mb) or memory_threshold_mb < 0:
             raise ConfigError(
                 f"memory_threshold_mb={memory_threshold_mb!r}: expected a number of MB of at least 0"
             )
-        if max_memory_percent is not None and not 0 < _number(max_memory_percent) <= 100:
+        if max_memory_percent is not None and not (
+            is_number(max_memory_percent) and 0 < max_memory_percent <= 100
+        ):
             raise ConfigError(
                 f"max_memory_percent={max_memory_percent!r}: expected a number above 0, up to 100, or None"
             )
-        if idle_seconds is not None and not _number(idle_seconds) > 0:
+        if idle_seconds is not None and not (is_number(idle_seconds) and idle_seconds > 0):
             raise ConfigError(f"idle_seconds={idle_seconds!r}: expected a number of seconds above 0, or None")
         if isinstance(fallback_paths, str | os.PathLike):
             raise ConfigError(f"fallback_paths={fallback_paths!r}: expected a list of paths or names")
@@ -180,9 +134,67 @@ class ModelManager:
         self.fallback_paths = tuple(fallback_paths)
         self._clock = clock
         self._lock = threading.RLock()
-        self._config: ModelConfig | None = None
-        self._model: _ManagedModel | None = None
-        self._watch = _Watch(self)
+        self._config = dataclasses.replace(config or ModelConfig(), model_path=model_path)
+        self._models: dict[int, ModelKind] = {}
+        self._backend: Backend | None = None
+        self._opened: ModelKind | None = None
+        self._place, self._errors = 0, list[ModelError]()
+        self._run, self._settled = 0, False
+        self._watch = ModelWatch(self)
+        self._keeper = ModelKeeper(clock, self.memory_threshold_mb, self._watch)
+
+    def __repr__(self) -> str:
+        return f"ModelManager({os.fspath(self.model_path)!r})"
+
+    # Descriptions
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "model_path": os.fspath(self.model_path),
+            "memory_threshold_mb": self.memory_threshold_mb,
+            "max_memory_percent": self.max_memory_percent,
+            "idle_seconds": self.idle_seconds,
+            "fallback_paths": tuple(map(os.fspath, self.fallback_paths)),
+            "config": self._config,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _described, (self._description(),)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    @classmethod
+    def described(
+        cls, model_path: str | os.PathLike[str], *, config: ModelConfig | None = None, **settings: Any
+    ) -> ModelManager:
+        """Return the one manager of this process for a description, made when first asked for.
+
+        Two names of one file with the same settings are one description.
+
+        Parameters
+        ----------
+        model_path, config, **settings
+            As of a manager, without a clock.
+        """
+        made = cls(model_path, config=config, **settings)
+        facts = made._description()
+        names = [made.model_path, *made.fallback_paths]
+        addresses = tuple(kind_of(os.fspath(name)).address for name in names)
+        facts["config"] = dataclasses.replace(made._config, model_path="any")
+        key = (addresses, *(facts[name] for name in sorted(facts) if "path" not in name))
+        with _managers.lock:
+            return _managers.by_description.setdefault(key, made)
+
+    # Text, and the settings of a load
+
+    @property
+    def config(self) -> ModelConfig:
+        """How the model is loaded; the path is the manager's, whoever answers."""
+        return self._config
 
     def create_config(self, **settings: Any) -> ModelConfig:
         """Return a configuration of this manager's model.
@@ -212,15 +224,19 @@ class ModelManager:
         return ModelConfig(**({"model_path": self.model_path} | settings))
 
     @property
+    def usage(self) -> ManagerUsage:
+        """What it has done so far, as a copy."""
+        return dataclasses.replace(self._keeper.usage)
+
+    @property
     def is_loaded(self) -> bool:
         """Whether a model is in memory."""
-        return self._model is not None and self._model.is_loaded
+        return isinstance(self._backend, LlamaModel) and self._backend.is_loaded
 
     @property
     def loaded_path(self) -> str | None:
         """The path or name of the model in memory, a fallback's if it came to that; None if there is none."""
-        model = self._model
-        return os.fspath(model.config.model_path) if model is not None and model.is_loaded else None
+        return self._model(self._place).name if self.is_loaded else None
 
     def load_model(self, config: ModelConfig | None = None) -> bool:
         """Load the model; False, and one line in the log that says what to do, if that fails.
@@ -232,7 +248,12 @@ class ModelManager:
             loaded; another one replaces it.
         """
         try:
-            self._load(config)
+            with self._lock:
+                if config is not None and config != self._config:
+                    self.unload_model()
+                    self.model_path, self._config = config.model_path, config
+                    self._models.clear()
+                self.get_model()
         except ModelError as error:
             _log.error("%s", error)
             return False
@@ -245,71 +266,175 @@ class ModelManager:
         ------
         ModelNotFoundError, ModelFileError, InsufficientMemoryError
             If it cannot be loaded; the message says what to do.
+        ConfigError
+            If it is of a kind that writes no text.
         """
-        return self._load(None)
-
-    def _load(self, config: ModelConfig | None) -> LlamaModel:
         with self._lock:
-            config = config or self._config or self.create_config()
-            if self._model is None or self._config != config:
-                self.unload_model()
-                self._check_threshold()
-                self._model = self._first_that_loads(config)
-                self._config = config
-                self._watch.notice()
-            elif not self._model.is_loaded:
-                self._check_threshold()
-                self._model.load()
-            return self._model
+            while True:
+                place = self._place
+                model = self._model(place)
+                if "generate" not in model.capabilities:
+                    able = [kind.form for kind in model_kinds().values() if "generate" in kind.capabilities]
+                    raise ConfigError(f"model {model.name!r} writes no text: expected {' or '.join(able)}")
+                try:
+                    backend = self._open(model)
+                    backend.load()  # type: ignore[attr-defined]  # what writes text can be loaded
+                except ModelError as error:
+                    self.fall_back(place, error)
+                    continue
+                self._answered(model.name)
+                return backend  # type: ignore[return-value]
 
-    def _check_threshold(self) -> None:
-        if not self._check_memory_available():
-            raise InsufficientMemoryError(
-                f"{self.get_available_memory_mb():,.0f} MB of memory are available, and "
-                f"memory_threshold_mb={self.memory_threshold_mb:g} must be: close other programs, "
-                "lower the threshold, or use a smaller model"
-            )
+    # Who answers
 
-    def _first_that_loads(self, config: ModelConfig) -> _ManagedModel:
-        errors: list[ModelError] = []
-        for path in (config.model_path, *self.fallback_paths):
-            model = _ManagedModel(
-                dataclasses.replace(config, model_path=path), self._clock, self._watch.notice
-            )
+    def look_up(self, known: KnownModels, *, replay: bool = False) -> Answerer:
+        """Return who answers: the first of the model and its fallbacks that is there; nothing is loaded.
+
+        Parameters
+        ----------
+        known, replay
+            As of `ModelKind.identify`.
+
+        Raises
+        ------
+        ModelNotFoundError, ModelFileError
+            If none is there.
+        """
+        with self._lock:
+            while True:
+                place = self._place
+                try:
+                    model = self._model(place)
+                    return Answerer(model, model.identify(known, replay=replay), place, self._run)
+                except (ModelNotFoundError, ModelFileError) as error:
+                    self.fall_back(place, error)
+
+    def begin_run(self) -> None:
+        """Decide anew who answers; what is in memory stays there."""
+        with self._lock:
+            self._place, self._errors = 0, []
+            self._run, self._settled = self._run + 1, False
+
+    def stands(self, who: Answerer) -> bool:
+        """Return whether a model still is the one that answers."""
+        return (self._place, self._run) == (who.place, who.run)
+
+    def settle(self, who: Answerer) -> None:
+        """Note that answers of a model were given: from now on no fallback takes over in this run."""
+        with self._lock:
+            if self.stands(who):
+                self._answered(who.identity.name)
+
+    def _answered(self, name: str) -> None:
+        self._settled = True
+        usage = self._keeper.usage
+        if name not in usage.answered:
+            usage.answered = (*usage.answered, name)
+
+    def backend(self, who: Answerer) -> Backend:
+        """Return what can be asked, not loaded until it is.
+
+        Raises
+        ------
+        ModelFileError
+            If what has the name now is not who was found.
+        """
+        with self._lock:
+            backend = self._open(who.model)
+            if backend.identity.sha256 != who.identity.sha256:
+                raise ModelFileError(
+                    f"{who.model.name} was replaced in the middle of a run: it is "
+                    f"{backend.identity.sha256[:12]} now and was {who.identity.sha256[:12]}; run again"
+                )
+            return backend
+
+    def _model(self, place: int) -> ModelKind:
+        if place not in self._models:
+            names = [self.model_path, *self.fallback_paths]
+            self._models[place] = kind_of(os.fspath(names[place]))
+        return self._models[place]
+
+    def _open(self, model: ModelKind) -> Backend:
+        """Return the backend of a model, another one if its file has changed since it was opened."""
+        if self._opened is not model:
+            self._drop()
+        if self._backend is not None:
             try:
-                model.load()
-            except ModelError as error:
-                errors.append(error)
-                continue
-            if errors:
-                reasons = "; ".join(map(str, errors))
-                _log.warning("%s; using the fallback %s", reasons, os.fspath(path))
-            return model
-        if len(errors) == 1:
-            raise errors[0]
-        reasons = "; ".join(map(str, errors))
-        raise type(errors[0])(f"none of {len(errors)} models loads: {reasons}")
+                model.recognise(self._backend)
+            except ModelFileError:
+                self._drop()
+        if self._backend is None:
+            self._backend = model.open(dataclasses.replace(self._config, model_path=model.name))
+            self._opened = model
+            if isinstance(self._backend, LlamaModel):
+                self._backend.keeper = self._keeper
+        return self._backend
 
-    def unload_model(self) -> None:
-        """Free the model's memory; the next `get_model` loads it again."""
+    def fall_back(self, place: int, error: ModelError) -> None:
+        """Go on with the next model, after what came of the one at a place.
+
+        Raises
+        ------
+        ModelError
+            Of the error's type: if there is no next one, or the model at the place has answered in this run.
+        """
+        with self._lock:
+            if self._place != place:
+                return  # somebody else has seen the same
+            if self._settled and place < len(self.fallback_paths):
+                raise type(error)(
+                    f"{error}. {self._model(place).name} has answered earlier in this run, so that no "
+                    "fallback takes over: answers of two models are never mixed. Run again, or name the "
+                    "fallback as the model"
+                ) from error
+            if self._settled:
+                raise error
+            self._errors.append(error)
+            self._drop()
+            if place == len(self.fallback_paths):
+                errors, self._errors, self._place = self._errors, [], 0
+                if len(errors) == 1:
+                    raise error
+                reasons = "; ".join(map(str, errors))
+                raise type(errors[0])(f"none of {len(errors)} models can be used: {reasons}") from error
+            self._place += 1
+            _log.warning("%s; using the fallback %s", error, self._model(self._place).name)
+
+    # Memory
+
+    def close(self) -> None:
+        """Free the model's memory; whoever asks it again loads it again, in the same run."""
         with self._lock:
             self._watch.stop()
-            if self._model is not None:
-                self._model.unload_model()
-                self._model = None
+            if self._backend is not None:
+                self._backend.close()
+
+    def unload_model(self) -> None:
+        """Free the model's memory and end the run; the next run begins with the model, not a fallback."""
+        with self._lock:
+            self._watch.stop()
+            self._drop()
+            self.begin_run()
+
+    def _drop(self) -> None:
+        if isinstance(self._backend, LlamaModel):
+            self._backend.unload_model()
+        elif self._backend is not None:
+            self._backend.close()
+        self._backend = self._opened = None
 
     def _tend(self) -> float | None:
         """Take an idle model out of memory if it is time; return the seconds until the next look, if any."""
-        model = self._model
-        if model is None or not model.is_loaded:
+        model = self._backend
+        if not isinstance(model, LlamaModel) or not model.is_loaded:
             return None
-        idle, used = model.idle_seconds(), 0.0
+        idle, used = self._keeper.idle_seconds(), 0.0
         patience = self.idle_seconds if self.idle_seconds is not None else math.inf
         look = math.inf
         if self.max_memory_percent is not None:
             look, used = _LOOK_SECONDS, self.get_memory_stats()["percent"]
         crowded = used > (self.max_memory_percent or 100.0) and idle >= _LOOK_SECONDS
-        if (crowded or idle >= patience) and model.set_aside(_LOOK_SECONDS if crowded else patience):
+        if (crowded or idle >= patience) and self._set_aside(model, _LOOK_SECONDS if crowded else patience):
             why = f", {used:.0f} % of the memory is used (max_memory_percent={self.max_memory_percent})"
             _log.log(
                 logging.WARNING if crowded else logging.INFO,
@@ -320,6 +445,18 @@ class ModelManager:
             )
             return None
         return min(look, patience - idle if idle < patience else _LOOK_SECONDS)
+
+    def _set_aside(self, model: LlamaModel, idle_seconds: float) -> bool:
+        """Free the memory if the model has been idle for so long; never waits for one that is in use."""
+        if not model.lock.acquire(blocking=False):
+            return False
+        try:
+            if not model.is_loaded or self._keeper.idle_seconds() < idle_seconds:
+                return False
+            model.close()
+            return True
+        finally:
+            model.lock.release()
 
     @staticmethod
     def get_available_memory_mb() -> float:
@@ -347,7 +484,7 @@ class ModelManager:
             "available_mb": available,
             "used_mb": used,
             "percent": 100.0 * used / total,
-            "process_mb": psutil.Process().memory_info().rss / 2**20,
+            "process_mb": process_mb(),
         }
 
     def __enter__(self) -> Self:
@@ -361,48 +498,30 @@ class ModelManager:
         self.unload_model()
 
 
-class _Watch:
-    """Looks after a manager's model from a thread that sleeps in between, and ends when there is none."""
+class _Managers:
+    """The managers of this process by their description; a forked child begins with none."""
 
-    def __init__(self, manager: ModelManager) -> None:
-        self._manager = weakref.ref(manager)
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._noticed = False
-        weakref.finalize(manager, self.stop).atexit = False
+    def __init__(self) -> None:
+        self.reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.reset)
 
-    def notice(self) -> None:
-        """Begin to look after a model that has been loaded."""
-        manager = self._manager()
-        if manager is None or manager.idle_seconds is manager.max_memory_percent is None:
-            return
-        with self._lock:
-            self._noticed = True
-            if self._thread is None or not self._thread.is_alive():
-                self._ended = threading.Event()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._ended,), name="bt_llm model watch", daemon=True
-                )
-                self._thread.start()
+    def reset(self) -> None:
+        self.lock = threading.Lock()
+        self.by_description: dict[tuple[Any, ...], ModelManager] = {}
 
-    def stop(self) -> None:
-        """End the thread, without waiting for it."""
-        with self._lock:
-            self._thread = None
-            self._ended.set()
 
-    def _run(self, ended: threading.Event) -> None:
-        pause: float | None = 0.0
-        while not ended.wait(pause):
-            with self._lock:
-                self._noticed = False
-            manager = self._manager()
-            pause = manager._tend() if manager is not None else None
-            del manager  # or it would live as long as the pause lasts
-            if pause is None:
-                with self._lock:
-                    if not self._noticed:  # a model loaded since then is to be looked after
-                        self._thread = None if self._ended is ended else self._thread
-                        return
-                pause = 0.0
+_managers = _Managers()
+
+
+def _described(description: dict[str, Any]) -> ModelManager:
+    return ModelManager.described(**description)
+
+
+def forget_managers() -> None:
+    """Free and drop the managers that were made from descriptions; the next ones begin anew."""
+    with _managers.lock:
+        managers = list(_managers.by_description.values())
+        _managers.by_description.clear()
+    for manager in managers:
+        manager.unload_model()

@@ -2,45 +2,92 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
+from bt_llm.models._config import ModelConfig
+from bt_llm.models._registry import ModelKind
 
-__all__ = ["SCRIPTS", "Script", "ScriptedBackend"]
+__all__ = ["SCRIPTS", "Script", "ScriptedBackend", "ScriptedModel"]
 
 Script = Callable[[str], Sequence[float]]
 """From the text of a prompt to the probabilities of its labels, which sum to at most 1."""
 
 
-def _question(prompt: str) -> str:
-    """Return the last line that speaks of a trend: earlier ones are examples."""
-    return next((line for line in reversed(prompt.splitlines()) if line.startswith("Trend: ")), "")
+class AnyLabels(abc.ABC):
+    """A script that answers for any number of labels; like a model it sees their words, not their worths."""
+
+    @abc.abstractmethod
+    def __call__(self, prompt: str, n_labels: int = 3) -> tuple[float, ...]:
+        """Return the probabilities of so many labels, in their order."""
 
 
-def trend_follower(prompt: str) -> tuple[float, float, float]:
-    """Bullish in an up-trend, bearish in a down-trend, neutral otherwise."""
-    words = _question(prompt)
-    up, down = "up" in words, "down" in words
-    return (0.6, 0.2, 0.1) if up else (0.1, 0.2, 0.6) if down else (0.2, 0.5, 0.2)
+class Leaning(AnyLabels):
+    """Leans to the first label or to the last.
+
+    Parameters
+    ----------
+    lean : callable
+        From a prompt's text to a number from 1, the first label, to -1, the last.
+    three : callable
+        From a lean to the probabilities of three labels.
+
+    Examples
+    --------
+    >>> [round(p, 3) for p in trend_follower("Trend: strong up", 5)]
+    [0.484, 0.242, 0.097, 0.048, 0.028]
+    >>> trend_follower("Trend: strong up")
+    (0.6, 0.2, 0.1)
+    """
+
+    def __init__(
+        self, lean: Callable[[str], float], three: Callable[[float], tuple[float, float, float]]
+    ) -> None:
+        self._lean = lean
+        self._three = three
+
+    def __call__(self, prompt: str, n_labels: int = 3) -> tuple[float, ...]:
+        """Return the probabilities for a prompt: the nearer a label is to the lean, the more."""
+        lean = self._lean(prompt)
+        if n_labels == 3:
+            return self._three(lean)
+        places = [1.0 - 2.0 * at / (n_labels - 1) for at in range(n_labels)]
+        weights = [1.0 / (1.0 + 4.0 * (place - lean) ** 2) for place in places]
+        return tuple(0.9 * weight / math.fsum(weights) for weight in weights)
 
 
-def contrarian(prompt: str) -> tuple[float, float, float]:
-    """Return the opposite of the trend follower."""
-    bullish, neutral, bearish = trend_follower(prompt)
-    return bearish, neutral, bullish
+def _trend(prompt: str) -> float:
+    """Return 1 for a strong up-trend to -1 for a strong down-trend, by the prompt's last line about it.
+
+    Earlier ones are examples.
+    """
+    lines = (line for line in reversed(prompt.splitlines()) if line.startswith("Trend: "))
+    words = next(lines, "")
+    size = 1.0 if "strong" in words else 0.5
+    return size if "up" in words else -size if "down" in words else 0.0
 
 
-def always_bullish(_prompt: str) -> tuple[float, float, float]:
-    """Bullish, whatever the state."""
-    return 0.8, 0.1, 0.1
+def _three(lean: float) -> tuple[float, float, float]:
+    return (0.6, 0.2, 0.1) if lean > 0 else (0.1, 0.2, 0.6) if lean < 0 else (0.2, 0.5, 0.2)
 
 
-class RandomScript:
+trend_follower = Leaning(_trend, _three)
+"""The first labels in an up-trend, the last in a down-trend, the middle otherwise."""
+
+contrarian = Leaning(lambda prompt: -_trend(prompt), _three)
+"""The opposite of the trend follower."""
+
+always_bullish = Leaning(lambda _: 1.0, lambda _: (0.8, 0.1, 0.1))
+"""The first label, whatever the state."""
+
+
+class RandomScript(AnyLabels):
     """Probabilities that look random but are a function of the prompt and a seed.
 
     Parameters
@@ -52,12 +99,18 @@ class RandomScript:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def __call__(self, prompt: str) -> tuple[float, float, float]:
+    def __call__(self, prompt: str, n_labels: int = 3) -> tuple[float, ...]:
         """Return the probabilities for a prompt."""
-        digest = hashlib.sha256(f"{self.seed}|{prompt}".encode()).digest()
-        weights = [1 + int.from_bytes(digest[i : i + 4], "big") for i in (0, 4, 8)]
+        found = b"".join(_block(self.seed, prompt, number) for number in range(-(-n_labels // 8)))
+        weights = [1 + int.from_bytes(found[4 * i : 4 * i + 4], "big") for i in range(n_labels)]
         total = sum(weights)
-        return weights[0] / total, weights[1] / total, weights[2] / total
+        return tuple(weight / total for weight in weights)
+
+
+def _block(seed: int, prompt: str, number: int) -> bytes:
+    """Return 32 bytes, enough for eight labels."""
+    name = f"{seed}|{prompt}" if number == 0 else f"{seed}|{prompt}|{number}"
+    return hashlib.sha256(name.encode()).digest()
 
 
 SCRIPTS: dict[str, Script] = {
@@ -74,7 +127,7 @@ class ScriptedBackend:
     Parameters
     ----------
     script : callable
-        Gives the probabilities of the labels, in their order.
+        Gives the probabilities of the labels, in their order; one that is no `AnyLabels` for a fixed number.
     name : str
         Stands for the model's name, and, hashed, for its weights: two scripts need two names.
     batch : int
@@ -121,15 +174,15 @@ class ScriptedBackend:
         ConfigError
             If there is no such script.
         """
-        _, _, rest = name.partition(":")
-        kind, _, seed = (rest or "trend").partition(":")
-        if kind == "random" and seed.isdigit():
+        prefix, _, rest = name.partition(":")
+        script, _, seed = rest.partition(":")
+        if prefix == "scripted" and script == "random" and seed.isdigit():
             return cls(RandomScript(int(seed)), name=name)
-        if kind not in SCRIPTS or seed:
+        if prefix != "scripted" or script not in SCRIPTS or seed:
             raise ConfigError(
                 f"model {name!r}: want scripted:NAME, NAME one of {sorted(SCRIPTS)}, or scripted:random:SEED"
             )
-        return cls(SCRIPTS[kind], name=name)
+        return cls(SCRIPTS[script], name=name)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -150,10 +203,15 @@ class ScriptedBackend:
 
     def _score(self, text: str, n_labels: int) -> LabelScores:
         self.calls += 1
-        probabilities = self.script(text)
+        probabilities = self._probabilities(text, n_labels)
+        return LabelScores(tuple(math.log(p) if p > 0 else -math.inf for p in probabilities))
+
+    def _probabilities(self, text: str, n_labels: int) -> Sequence[float]:
+        script = self.script
+        probabilities = script(text, n_labels) if isinstance(script, AnyLabels) else script(text)
         if len(probabilities) != n_labels:
             raise ConfigError(f"script gave {len(probabilities)} probabilities for {n_labels} labels")
-        return LabelScores(tuple(math.log(p) if p > 0 else -math.inf for p in probabilities))
+        return probabilities
 
     def generate_json(
         self, prompts: Sequence[Prompt], schema: Mapping[str, Any], *, max_tokens: int, seed: int
@@ -163,13 +221,36 @@ class ScriptedBackend:
             self.calls += 1
             yield Answer(self._answers(prompt.text, schema), finished=True)
 
-    def _verdict_json(self, text: str, _schema: Mapping[str, Any]) -> str:
-        probabilities = list(self.script(text))
+    def _verdict_json(self, text: str, schema: Mapping[str, Any]) -> str:
+        words = schema.get("properties", {}).get("verdict", {}).get("enum", ())
+        if not words:  # something other than a verdict is wanted, which a script of labels cannot give
+            return "{}"
+        probabilities = list(self._probabilities(text, len(words)))
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
-        word = ("Bullish", "Neutral", "Bearish")[best]
         return json.dumps(
-            {"verdict": word, "confidence": round(100 * probabilities[best]), "reason": "scripted"}
+            {"verdict": words[best], "confidence": round(100 * probabilities[best]), "reason": "scripted"}
         )
 
     def close(self) -> None:
         """Do nothing: a script holds nothing."""
+
+
+class ScriptedModel(ModelKind):
+    """The scripts that ship, as a kind of models.
+
+    Examples
+    --------
+    >>> ScriptedModel("trend").open(ModelConfig()).identity.name
+    'scripted:trend'
+    """
+
+    kind: ClassVar[str] = "scripted"
+    form: ClassVar[str] = "scripted:NAME"
+
+    def __init__(self, rest: str) -> None:
+        super().__init__(rest)
+        ScriptedBackend.named(self.name)
+
+    def open(self, config: ModelConfig) -> ScriptedBackend:
+        """Return the script as a backend."""
+        return ScriptedBackend.named(self.name)

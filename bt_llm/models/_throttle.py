@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["LLMThrottler"]
 
@@ -39,8 +40,8 @@ class LLMThrottler:
     """
 
     def __init__(self, min_interval: float = 5.0, *, clock: Callable[[], float] = time.monotonic) -> None:
-        number = type(min_interval) in (int, float) and math.isfinite(min_interval)
-        if not number or min_interval < 0:
+        min_interval = python_scalar(min_interval)
+        if not is_number(min_interval) or min_interval < 0:
             raise ConfigError(f"min_interval={min_interval!r}: expected a number of seconds of at least 0")
         self.min_interval = min_interval
         self.last_call = -math.inf

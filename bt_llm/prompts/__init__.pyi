@@ -1,2 +1,1 @@
-from ._analyst_template import AnalystTemplate as AnalystTemplate
 from ._template import PromptTemplate as PromptTemplate

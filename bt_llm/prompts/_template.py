@@ -1,11 +1,13 @@
-"""PromptTemplate: a versioned file that turns a cell of the state space into a prompt."""
+"""PromptTemplate: a versioned file with the words of a question, its answers, and worked examples."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,25 +15,28 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bt_llm.exceptions import PromptError
+from bt_llm.exceptions import ConfigError, PromptError
 from bt_llm.models import ModelIdentity, Prompt, render_chat
-from bt_llm.verdicts import ACTIONS, Feature, StateSpace
+from bt_llm.plain_json import canonical_json
+from bt_llm.prompts._states import example_values, state_values
+from bt_llm.verdicts import DEFAULT_LABELS, LabelSet, StateSpace
 
-__all__ = ["PromptTemplate", "chat_text"]
+__all__ = ["Example", "PromptTemplate", "chat_text"]
 
 FORMAT = 1
-_KNOWN = {"format", "name", "version", "labels", "answer", "system", "user", "examples"}
-_ACTION_NAMES = tuple(action.name.lower() for action in ACTIONS)
-_STATE_MARK = "\u27e6state\u27e7"  # stands for the state while the chat around it is rendered
+_NEEDED = {"format": int, "name": str, "version": int, "user": str}
+_KNOWN = {*_NEEDED, "labels", "answer", "system", "examples"}
+_QUESTION = "\u27e6question\u27e7"  # stands for the question while the chat around it is rendered
+
+# In a sandbox, since templates come from anyone; a variable that is missing is an error.
+_ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
-    """Compile in a sandbox, since templates come from anyone; a variable that is missing is an error."""
-    environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(source)
+    return _ENVIRONMENT.from_string(source)
 
 
 def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) -> str:
@@ -69,23 +74,49 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """A question's variables, and the answer to it.
+
+    Parameters
+    ----------
+    values : mapping
+        In a template with labels numbers by feature, of a state; otherwise the variables themselves.
+    answer : str
+        In a template with labels a label's name; otherwise the text as the model should write it.
+    """
+
+    values: Mapping[str, Any]
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PromptTemplate:
-    """A prompt's words, read from a TOML file.
+    """The words of a question, read from a TOML file.
+
+    A template is its words, wherever they came from: two are equal, and hash alike, when the same words
+    reach the model. It can stand in an `AdvisorConfig` or `AnalystConfig` itself.
 
     Parameters
     ----------
     name, version : str, int
-        Name and version of the words; shown in tables and manifests. Not in a verdict's key: the text is.
-    labels : tuple of str
-        The words for bullish, neutral and bearish, in this order.
-    answer : str
-        What the answer begins with, such as ``Verdict:``; the labels follow it.
-    system : str
-        The instructions; may be empty.
+        Name and version of the words; shown in tables and manifests. Not in an answer's key: the text is.
     user : str
         Jinja source of a question.
-    examples : tuple of (state, action name)
+    system : str
+        The instructions; may be empty.
+    labels : LabelSet, optional
+        What the model chooses from. A template without labels is for answers of another form.
+    answer : str
+        What the answer begins with, such as ``Verdict:``; a label follows it.
+    examples : tuple of Example
         Turns shown before the question.
+    text : str
+        The file's text.
+
+    Attributes
+    ----------
+    sha256 : str
+        Hash of the words, 64 hex digits; comments are not among them.
 
     Examples
     --------
@@ -98,110 +129,177 @@ class PromptTemplate:
     Verdict:
     >>> prompts[0].chunks[0] == prompts[1].chunks[0]
     True
+    >>> print(PromptTemplate.load("news").question({"market": "Gold", "headline": "Quiet day"}))
+    Market: Gold
+    <headline>Quiet day</headline>
     """
 
     name: str
     version: int
-    labels: tuple[str, str, str]
-    answer: str
-    system: str
     user: str
-    examples: tuple[tuple[tuple[tuple[str, float], ...], str], ...] = ()
+    system: str = ""
+    labels: LabelSet | None = None
+    answer: str = ""
+    examples: tuple[Example, ...] = ()
+    text: str = ""
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check that the question compiles and the examples are plain, and hash the words."""
+        try:
+            _compiled(self.user)
+            digest = hashlib.sha256(canonical_json(self._words()).encode()).hexdigest()
+        except jinja2.TemplateError as error:
+            raise PromptError(f"template {self.name!r} cannot be rendered: {error}") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PromptError(
+                f"template {self.name!r}: an example has more than text, numbers, lists and tables ({error})"
+            ) from error
+        object.__setattr__(self, "sha256", digest)
+
+    def _words(self) -> dict[str, Any]:
+        """Return what the hash is of; default labels are known by their words."""
+        default = self.labels is not None and self.labels.is_default
+        labels = self.labels and (list(self.labels.words) if default else self.labels.to_dict())
+        return {
+            "name": self.name,
+            "version": self.version,
+            "labels": labels,
+            "answer": self.answer,
+            "system": self.system,
+            "user": self.user,
+            "examples": [[[list(item) for item in e.values.items()], e.answer] for e in self.examples],
+        }
+
+    def __repr__(self) -> str:
+        """Return what a person needs to tell two apart."""
+        return f"PromptTemplate({self.name!r}, version={self.version}, sha256={self.sha256[:12]!r})"
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the words."""
+        return self.sha256 == other.sha256 if isinstance(other, PromptTemplate) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Hash the words."""
+        return hash(self.sha256)
 
     @classmethod
-    def load(cls, source: str | Path) -> PromptTemplate:
-        """Read a template that ships with the package, by name, or a file, by path.
+    def load(cls, source: str | os.PathLike[str] | PromptTemplate) -> PromptTemplate:
+        """Read a template that ships with the package, by name, or a file, by path, as it is now.
+
+        A template that was read already is returned as it is.
 
         Raises
         ------
         PromptError
             If there is no such template, or the file is not one.
         """
-        shipped = resources.files("bt_llm.prompts") / "templates" / f"{source}.toml"
-        path = Path(source)
+        if isinstance(source, PromptTemplate):
+            return source
+        path, name = Path(source), os.fspath(source)
+        folder = resources.files("bt_llm.prompts") / "templates"
+        shipped = {p.name.removesuffix(".toml"): p for p in folder.iterdir() if p.name.endswith(".toml")}
+        if path.suffix != ".toml" and not path.is_file() and name not in shipped:
+            raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(shipped)}")
         try:
-            if path.suffix == ".toml" or path.is_file():
-                text = path.read_text(encoding="utf-8")
-            elif isinstance(source, str) and source.isidentifier() and shipped.is_file():
-                text = shipped.read_text(encoding="utf-8")
-            else:
-                names = sorted(
-                    p.name.removesuffix(".toml")
-                    for p in (resources.files("bt_llm.prompts") / "templates").iterdir()
-                    if p.name.endswith(".toml")
-                )
-                raise PromptError(f"no template {str(source)!r}: give a .toml file, or one of {names}")
-            return cls.parse(text, str(source))
+            is_file = path.suffix == ".toml" or path.is_file()
+            text = path.read_text(encoding="utf-8") if is_file else shipped[name].read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise PromptError(f"template {str(source)!r} cannot be read ({error})") from error
+            raise PromptError(f"template {name!r} cannot be read ({error})") from error
+        return cls.parse(text, name)
 
     @classmethod
     def parse(cls, text: str, where: str = "template") -> PromptTemplate:
-        """Read the text of a template file; `where` names it in errors."""
+        """Read the text of a template file; `where` names it in errors.
+
+        Raises
+        ------
+        PromptError
+            If it is not one.
+        """
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise PromptError(f"{where}: not TOML ({error})") from error
         if table.get("format") != FORMAT:
             raise PromptError(f"{where}: format {table.get('format')!r}; this version reads format {FORMAT}")
         if unknown := sorted(set(table) - _KNOWN):
             raise PromptError(f"{where}: unknown keys {unknown}; known are {sorted(_KNOWN)}")
-        for key, kind in (("name", str), ("version", int), ("labels", dict), ("user", str)):
-            if not isinstance(table.get(key), kind):
-                raise PromptError(f"{where}: {key!r} is {table.get(key)!r}; expected {kind.__name__}")
-        labels = table["labels"]
-        if set(labels) != set(_ACTION_NAMES) or len(set(labels.values())) != len(_ACTION_NAMES):
-            raise PromptError(f"{where}: labels {labels}; expected three different words for {_ACTION_NAMES}")
-        template = cls(
-            name=table["name"],
-            version=table["version"],
-            labels=(labels["bullish"], labels["neutral"], labels["bearish"]),
-            answer=str(table.get("answer", "")),
-            system=str(table.get("system", "")).strip(),
-            user=table["user"].strip("\n"),
-            examples=tuple(_example(entry, where) for entry in table.get("examples", [])),
-        )
-        template._check(where)
-        return template
-
-    def _check(self, where: str) -> None:
-        """Find a misspelt variable now, not at the first bar."""
+        given = {"answer": "", "system": "", "examples": [], **table}
+        for key, kind in {**_NEEDED, "answer": str, "system": str, "examples": list}.items():
+            if not isinstance(given.get(key), kind):
+                raise PromptError(f"{where}: {key!r} is {given.get(key)!r:.60}; expected {kind.__name__}")
+        labels = _labels(table["labels"], where) if "labels" in table else None
+        examples = tuple(_example(entry, labels, where) for entry in given["examples"])
         try:
-            self.question(StateSpace(), 0)
+            return cls(
+                name=table["name"],
+                version=table["version"],
+                user=table["user"].strip("\n"),
+                system=given["system"].strip(),
+                labels=labels,
+                answer=given["answer"],
+                examples=examples,
+                text=text,
+            )
         except PromptError as error:
             raise PromptError(f"{where}: {error}") from error
 
-    def question(self, space: StateSpace, cell: int) -> str:
-        """Return the user's turn for a cell: one line a feature.
+    @property
+    def choices(self) -> LabelSet:
+        """The labels of a template that must have some.
 
         Raises
         ------
         PromptError
-            If the template uses a variable that the state space does not have.
+            If it has none.
         """
-        described, titles = space.describe(cell), space.titles()
-        features = [
-            {"name": name, "title": titles[name], "label": label} for name, label in described.items()
-        ]
-        try:
-            return _compiled(self.user).render(features=features, **described).strip("\n")
-        except jinja2.TemplateError as error:
+        if self.labels is None:
             raise PromptError(
-                f"template {self.name!r} cannot be rendered: {error}; "
-                f"variables are 'features' and {list(described)}"
-            ) from error
+                f"template {self.name!r} has no labels: expected words that a verdict is read by"
+            )
+        return self.labels
 
     @property
-    def continuations(self) -> tuple[str, str, str]:
-        """The labels as they follow `answer`, with the space between."""
+    def continuations(self) -> tuple[str, ...]:
+        """The labels' words as they follow `answer`, with the space between."""
         space = " " if self.answer and not self.answer[-1].isspace() else ""
-        bullish, neutral, bearish = (space + label for label in self.labels)
-        return bullish, neutral, bearish
+        return tuple(space + word for word in self.choices.words)
+
+    def question(self, values: Mapping[str, Any]) -> str:
+        """Return the user's turn.
+
+        Raises
+        ------
+        PromptError
+            If the template uses a variable that is not there, or says nothing.
+        """
+        try:
+            text = _compiled(self.user).render(**values).strip("\n")
+        except jinja2.TemplateError as error:
+            raise PromptError(
+                f"template {self.name!r} cannot be rendered: {error}; variables are {list(values)}"
+            ) from error
+        if not text:
+            raise PromptError(f"template {self.name!r} gives an empty question: expected at least one line")
+        return text
+
+    def prompt(self, values: Mapping[str, Any], identity: ModelIdentity) -> Prompt:
+        """Return the prompt of one question, cut into the static part and one chunk a line.
+
+        Parameters
+        ----------
+        values : mapping
+            Variables of the question; nothing in them can reach the chat around it.
+        identity : ModelIdentity
+            The model whose chat template is used.
+        """
+        return self._prompt(self._frame(identity, [example.values for example in self.examples]), values)
 
     def prompts(
         self, space: StateSpace, cells: Sequence[int], identity: ModelIdentity, *, identify: str = ""
     ) -> list[Prompt]:
-        """Return the prompt of each cell, cut into the static part and one chunk a line.
+        """Return the prompt of each cell of a state space; all begin with the same static part.
 
         Parameters
         ----------
@@ -215,48 +313,77 @@ class PromptTemplate:
             A line before the state that says what and when the market is; see `AdvisorConfig`. It is the
             end of the static part, so that all cells still share that; without it the text is what it was.
         """
-        head, tail = self._frame(space, identity)
+        head, tail = self._frame(identity, [example_values(space, e.values) for e in self.examples])
         head += f"{identify}\n" if identify else ""
-        prompts = []
-        for cell in cells:
-            lines = self.question(space, cell).splitlines(keepends=True)
-            prompts.append(Prompt((head, *lines[:-1], lines[-1] + tail)))
-        return prompts
+        return [self._prompt((head, tail), state_values(space, cell)) for cell in cells]
 
-    def _frame(self, space: StateSpace, identity: ModelIdentity) -> tuple[str, str]:
-        """Return what stands before and after the state, the same for every cell."""
+    def check_states(self, space: StateSpace) -> None:
+        """Find a misspelt variable now, not at the first bar.
+
+        Raises
+        ------
+        PromptError
+            If a state or an example cannot be rendered.
+        """
+        for values in (state_values(space, 0), *(example_values(space, e.values) for e in self.examples)):
+            self.question(values)
+
+    def _prompt(self, frame: tuple[str, str], values: Mapping[str, Any]) -> Prompt:
+        head, tail = frame
+        lines = self.question(values).splitlines(keepends=True)
+        return Prompt(tuple(chunk for chunk in (head, *lines[:-1], lines[-1] + tail) if chunk))
+
+    def _frame(self, identity: ModelIdentity, examples: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+        """Return what stands before and after the question, the same for every one."""
         messages = [{"role": "system", "content": self.system}] if self.system else []
-        for values, action in self.examples:
-            question = self.question(space, _example_cell(space, dict(values)))
-            label = self.continuations[_ACTION_NAMES.index(action)]
-            messages += [
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": self.answer + label},
-            ]
-        messages.append({"role": "user", "content": _STATE_MARK})
-        head, mark, tail = chat_text(identity, messages).partition(_STATE_MARK)
-        if not mark or not head:
-            raise PromptError(
-                f"chat template of model {identity.name!r} drops or leads with the question: unusable"
-            )
+        for example, values in zip(self.examples, examples, strict=True):
+            messages.append({"role": "user", "content": self.question(values)})
+            messages.append({"role": "assistant", "content": self._answer_of(example)})
+        messages.append({"role": "user", "content": _QUESTION})
+        head, mark, tail = chat_text(identity, messages).partition(_QUESTION)
+        if not mark:
+            raise PromptError(f"chat template of model {identity.name!r} drops the question: unusable")
         return head, tail + self.answer
 
+    def _answer_of(self, example: Example) -> str:
+        if self.labels is None:
+            return example.answer
+        return self.answer + self.continuations[self.labels.names.index(example.answer)]
 
-def _example(entry: Any, where: str) -> tuple[tuple[tuple[str, float], ...], str]:
-    state, action = entry.get("state"), entry.get("verdict")
-    numbers = isinstance(state, dict) and all(type(v) in (int, float) for v in state.values())
-    if not numbers or action not in _ACTION_NAMES:
+
+def _labels(given: Any, where: str) -> LabelSet:
+    """Return the labels of a file: words for the default ones by name, or a list of tables."""
+    names = DEFAULT_LABELS.names
+    try:
+        if not isinstance(given, dict):
+            return LabelSet.from_dict(given)
+        if set(given) != set(names):
+            raise ConfigError(
+                f"labels {given}: expected words for {names}, or for labels of your own a list, "
+                "[[labels]] with name, word and worth of each"
+            )
+        return DEFAULT_LABELS.with_words([given[name] for name in names])
+    except ConfigError as error:
+        raise PromptError(f"{where}: {error}") from error
+
+
+def _example(entry: Any, labels: LabelSet | None, where: str) -> Example:
+    if labels is None:
+        right = isinstance(entry, dict) and set(entry) == {"values", "answer"}
+        if not right or not isinstance(entry["values"], dict) or not isinstance(entry["answer"], str):
+            raise PromptError(
+                f"{where}: example {entry!r:.80}; expected a table 'values' and a text 'answer'"
+            )
+        return Example(values=entry["values"], answer=entry["answer"].strip())
+    right = (
+        isinstance(entry, dict) and set(entry) == {"state", "verdict"} and isinstance(entry["state"], dict)
+    )
+    if not right or not _are_numbers(entry["state"]) or entry["verdict"] not in labels.names:
         raise PromptError(
-            f"{where}: example {entry}; expected a state of numbers and a verdict of {_ACTION_NAMES}"
+            f"{where}: example {entry!r:.120}; expected a state of numbers and a verdict of {labels.names}"
         )
-    return tuple((name, float(value)) for name, value in state.items()), action
+    return Example(values={n: float(v) for n, v in entry["state"].items()}, answer=entry["verdict"])
 
 
-def _example_cell(space: StateSpace, values: dict[str, float]) -> int:
-    """Return the cell of an example; a feature that it does not name takes its middle bucket."""
-    return space.cell({f.name: values.get(f.name, _middle(f)) for f in space.features})
-
-
-def _middle(feature: Feature) -> float:
-    """Return a value in the feature's middle bucket."""
-    return feature.edges[(len(feature.labels) // 2) - 1] if feature.edges else 0.0
+def _are_numbers(state: Mapping[str, Any]) -> bool:
+    return all(type(value) in (int, float) for value in state.values())

@@ -22,9 +22,16 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import GateStudy
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import BtLlmError, ConfigError
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
-from bt_llm.report._content import asked_alike, configs_of, folds_text, sections, verdicts_of
+from bt_llm.report._content import (
+    analyst_gates,
+    asked_alike,
+    configs_of,
+    folds_text,
+    parts,
+    verdicts_of,
+)
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
@@ -98,7 +105,7 @@ def write_report(
     """
     kind, summary = _kind(result)
     bars = None if data is None else load_bars(data)
-    parts = list(sections(result, bars))
+    laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = (
@@ -107,8 +114,8 @@ def write_report(
         .render(
             title=title or f"{_strategy(result)}: {kind}",
             summary=summary,
-            parts=parts,
-            charts=_json([part.content for part in parts if part.kind == "chart"]),
+            parts=laid_out,
+            charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
             facts=_facts(result, bars, data),
             script=markupsafe.Markup(script),
             script_hash=f"sha256-{digest}",
@@ -174,12 +181,14 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
         found += _fold_facts(result)
     for config in configs_of(result):
         try:
-            identity = Advisor.shared(config).identity
+            identity = Advisor(config).identity
         except BtLlmError as error:
             found.append(("model", f"{config.model} ({error})"))
             continue
         found += [("model", identity.name), ("SHA-256 of the model", identity.sha256)]
         found.append(("asked by", f"{config!r}"))
+    for gate in analyst_gates(result):
+        found += _analyst_facts(gate)
     if bars is not None:
         if data is not None and not isinstance(data, pd.DataFrame):
             found.append(("data", Path(data).name))
@@ -214,15 +223,31 @@ def _prior(config: AdvisorConfig) -> str:
     prior = config.calibration
     if not isinstance(prior, Prior):
         return str(prior)
-    return f"a prior of {prior.bullish:.4f} bullish, {prior.neutral:.4f} neutral, {prior.bearish:.4f} bearish"
+    return f"a prior of {', '.join(f'{p:.4f} {name}' for name, p in prior.to_dict().items())}"
 
 
-def _rule(gate: GateProtocol) -> str:
-    """Return what a gate does with its verdicts; who gives them stands elsewhere."""
-    if not isinstance(gate, Gate):
-        return repr(gate)
-    names = [field.name for field in dataclasses.fields(gate) if field.name not in ("advisor", "indicator")]
-    return f"{', '.join(f'{name}={getattr(gate, name)!r}' for name in names)}, {gate.indicator.__name__}"
+def _analyst_facts(gate: AskingGate) -> list[tuple[str, str]]:
+    """Return who answered a gate, and how it was asked."""
+    asked = gate.describe()[gate.config_name]
+    names = ("model", "model_sha256", "template")
+    said = {name: _short(value).strip("'") for name, value in asked.items() if name in names}
+    return [("gate", _rule(gate)), *((name.replace("_", " "), value) for name, value in said.items())]
+
+
+def _rule(gate: EntryGate) -> str:
+    """Return what a gate does with its answers; who gives them stands elsewhere."""
+    described = gate.describe()
+    left_out = {"type", "source", gate.config_name if isinstance(gate, AskingGate) else ""}
+    said = ", ".join(f"{name}={_short(value)}" for name, value in described.items() if name not in left_out)
+    return f"{_short(described)}: {said}" if said else _short(described)
+
+
+def _short(value: Any) -> str:
+    """Return a described value in a word; a class or a value with fields by its name."""
+    if not isinstance(value, dict):
+        return repr(value)
+    name = str(value.get("name", value.get("type", "..."))).rpartition(":")[2]
+    return f"{name} of {len(value['items'])}" if "items" in value else name
 
 
 def _settings(result: Reportable) -> dict[str, Any]:

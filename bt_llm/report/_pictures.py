@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bt_llm.report._tables import number, percent
+from bt_llm.backtest import number, percent
 
 if TYPE_CHECKING:
-    from bt_llm.research import NullRuns, WalkForwardResult
+    from bt_llm.research import FoldResult, NullRuns, ParameterStability
 
 __all__ = ["fold_strips", "histogram", "stability"]
 
@@ -54,11 +55,11 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
     }
 
 
-def fold_strips(result: WalkForwardResult) -> list[dict[str, Any]]:
+def fold_strips(folds: Sequence[FoldResult]) -> list[dict[str, Any]]:
     """Return the folds as strips, in percent of the bars from the first train to the last test."""
-    bars = max(one.fold.test.stop for one in result.folds)
+    bars = max(one.fold.test.stop for one in folds)
     found = []
-    for one in result.folds:
+    for one in folds:
         fold = one.fold
         parts = [("train", fold.train), ("test", fold.test)]
         parts += [("embargoed", part) for part in fold.embargoed]
@@ -85,10 +86,10 @@ def fold_strips(result: WalkForwardResult) -> list[dict[str, Any]]:
     return found
 
 
-def stability(result: WalkForwardResult) -> list[dict[str, Any]]:
+def stability(parameters: Sequence[ParameterStability]) -> list[dict[str, Any]]:
     """Return each parameter's choice fold by fold; `tone` numbers its distinct values."""
     found = []
-    for one in result.stability:
+    for one in parameters:
         distinct = list(dict.fromkeys(str(value) for value in one.chosen))
         found.append(
             {

@@ -84,7 +84,11 @@ def plot_equity(runs: Mapping[str, Any], path: Path, title: str = "") -> None:
 
 
 def plot_panels(
-    rows: Sequence[tuple[str, Sequence[Panel]]], path: Path, title: str, scale: float = 1.0
+    rows: Sequence[tuple[str, Sequence[Panel]]],
+    path: Path,
+    title: str,
+    scale: float = 1.0,
+    measure: str = "",
 ) -> None:
     """Draw policies as heat maps: one row of panels a policy.
 
@@ -98,6 +102,8 @@ def plot_panels(
         Above the picture.
     scale : float
         The value of the strongest colour: green for it, brown for its negative.
+    measure : str
+        What the values are, beside the colours.
     """
     columns = max(len(panels) for _, panels in rows)
     figure = new_figure(3.1 * columns + 1.6, 3.0 * len(rows) + 0.6)
@@ -115,7 +121,7 @@ def plot_panels(
         axes_row[0].set_ylabel(f"{name}\n{panels[0].row_title}", fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if image is not None:
-        figure.colorbar(image, ax=grid, shrink=0.8, label="bullish minus bearish probability")
+        figure.colorbar(image, ax=grid, shrink=0.8, label=measure)
     save(figure, path)
 
 

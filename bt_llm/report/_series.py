@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -21,7 +22,7 @@ MAX_BARS = 20_000
 Stretch: TypeAlias = tuple[pd.Timestamp, pd.Timestamp, str]
 """Times of the first and last bar of a stretch, and its name."""
 
-_CODES = {"bullish": "b", "neutral": "n", "bearish": "s", "invalid": "i"}
+_FIRST_CODE = ord("a")
 
 
 def seconds(index: pd.Index[Any]) -> list[int]:
@@ -109,7 +110,7 @@ def price(
     bars : DataFrame
         Open, high, low and close by time.
     verdicts : DataFrame, optional
-        ``answer`` and ``confidence`` by time; see `bt_llm.research.Judged`.
+        ``answer``, ``worth`` and ``confidence`` by time; see `bt_llm.research.answers_of`.
     trades : DataFrame
         With the columns of `BacktestResult.trades`.
     stretches : sequence of Stretch
@@ -124,10 +125,12 @@ def price(
     group = np.arange(len(bars)) // step
     joined = bars.groupby(group).agg({"open": "first", "high": "max", "low": "min", "close": "last"})
     last = np.append(np.flatnonzero(np.diff(group)), len(bars) - 1)
-    codes, confidence = "." * len(last), None
+    codes, confidence, kinds = "." * len(last), None, []
     if verdicts is not None:
+        kinds = _kinds(verdicts)
+        code_of = {name: chr(_FIRST_CODE + at) for at, (name, _) in enumerate(kinds)}
         answers = verdicts.reindex(bars.index).iloc[last]
-        codes = "".join(_CODES.get(answer, ".") for answer in answers["answer"])
+        codes = "".join(code_of.get(answer, ".") for answer in answers["answer"])
         confidence = [None if value != value else round(value, 3) for value in answers["confidence"].tolist()]
     places = {name: _places(bars.index, trades[name]) // step for name in ("opened", "closed")}
     opened = bars["open"].to_numpy()
@@ -137,6 +140,7 @@ def price(
         "times": seconds(bars.index[last]),
         "ohlc": [[float(f"{value:.7g}") for value in joined[name].tolist()] for name in joined],
         "verdicts": codes,
+        "answers": kinds,
         "confidence": confidence,
         "trades": [
             list(row)
@@ -157,6 +161,14 @@ def price(
         "bars": len(bars),
         "drawn": len(last),
     }
+
+
+def _kinds(verdicts: pd.DataFrame) -> list[tuple[str, float | None]]:
+    """Return the answers that occur and their worths, the highest first; an unreadable one has none."""
+    found = verdicts.loc[verdicts["confidence"].notna(), ["answer", "worth"]].drop_duplicates()
+    worths = {str(name): worth for name, worth in found.itertuples(index=False)}
+    ordered = sorted(worths, key=lambda name: (math.isnan(worths[name]), -worths[name], name))
+    return [(name, None if math.isnan(worths[name]) else worths[name]) for name in ordered]
 
 
 def _places(index: pd.Index[Any], times: pd.Series[Any]) -> NDArray[np.int64]:

@@ -1,4 +1,3 @@
-from ._answers import LABELS as LABELS
 from ._answers import answers_of as answers_of
 from ._cluster import dask_cluster as dask_cluster
 from ._comparison import ModelComparison as ModelComparison
@@ -6,9 +5,6 @@ from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
 from ._cutoffs import before_after_cutoff as before_after_cutoff
 from ._cutoffs import training_cutoff as training_cutoff
-from ._findings import Bootstrap as Bootstrap
-from ._findings import interval as interval
-from ._findings import is_shown as is_shown
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
 from ._leakage import perturbation_check as perturbation_check

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from bt_llm.indicators import LLMAdvice, copy_values
+from bt_llm.verdicts import INVALID
 
-__all__ = ["LABELS", "answers_of"]
+__all__ = ["COLUMNS", "answer_names", "answers_of", "counted"]
 
-LABELS = ("bullish", "neutral", "bearish", "invalid")
-"""What a model can answer."""
-
-_CODES = (1.0, 0.0, -1.0)
 _LINES = ("confidence", "bullish", "neutral", "bearish")
+COLUMNS = ("answer", "worth", *_LINES)
+"""Of the table of `answers_of`."""
 
 
 def answers_of(advice: LLMAdvice, times: pd.Index) -> pd.DataFrame:
@@ -29,12 +27,24 @@ def answers_of(advice: LLMAdvice, times: pd.Index) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a bar, known at its close: ``answer`` (of `LABELS`; empty where there is none),
-        ``confidence``, ``bullish``, ``neutral`` and ``bearish`` (NaN where there is none; the three also for
-        an invalid answer).
+        One row a bar, known at its close: ``answer`` (the label's name or ``invalid``, empty where there is
+        none; categorical, with all that it could be in the labels' order), ``worth`` (of the label),
+        ``confidence``, ``bullish``, ``neutral`` and ``bearish`` (NaN where there is none; all but the
+        confidence also for an invalid answer).
     """
-    verdict = copy_values(advice.lines.verdict)
-    lines = {name: copy_values(getattr(advice.lines, name)) for name in _LINES}
-    said = np.select([verdict == code for code in _CODES], LABELS[:3], default=LABELS[3])
-    answer = np.where(np.isnan(lines["confidence"]), "", said)
-    return pd.DataFrame({"answer": answer, **lines}, index=times)
+    lines = {name: copy_values(getattr(advice.lines, name)) for name in ("label", "verdict", *_LINES)}
+    said = advice.labels.answers(lines["label"], lines["confidence"])
+    answer = pd.Categorical(said, categories=[*advice.labels.names, INVALID, ""])
+    numbers = {name: lines[name] for name in _LINES}
+    return pd.DataFrame({"answer": answer, "worth": lines["verdict"], **numbers}, index=times)
+
+
+def answer_names(*answers: pd.Series) -> list[str]:
+    """Return what the answers of tables could be, in the order of their labels; invalid comes last."""
+    names = dict.fromkeys(str(name) for one in answers for name in one.cat.categories)
+    return [name for name in names if name not in (INVALID, "")] + [INVALID]
+
+
+def counted(answers: pd.Series) -> dict[str, int]:
+    """Return how many there are of each answer, by its name."""
+    return {name: int((answers == name).sum()) for name in answer_names(answers)}

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, periods_per_year, run_backtest
-from bt_llm.data import load_bars
+from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.backtest import (
+    BacktestResult,
+    Bootstrap,
+    Market,
+    Section,
+    added_sections,
+    count,
+    equity_section,
+    interval,
+    is_shown,
+    metrics_section,
+    number,
+    percent,
+    periods_per_year,
+    run_backtest,
+    sentences_section,
+    table_section,
+    trades_section,
+)
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
+from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import LABELS
-from bt_llm.research._findings import Bootstrap, interval, is_shown
+from bt_llm.research._answers import answer_names
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
 from bt_llm.statistics import BootstrapResult
 
 __all__ = ["ModelComparison", "Models", "PairComparison", "compare_models", "gates_by_name"]
 
-Models: TypeAlias = Sequence[str | os.PathLike[str] | AdvisorConfig] | Mapping[str, str | AdvisorConfig]
+Model: TypeAlias = str | os.PathLike[str] | AdvisorConfig | AnalystConfig
+G = TypeVar("G", bound=AskingGate)
+Models: TypeAlias = Sequence[Model] | Mapping[str, Model]
 
 UNGATED = "ungated"
 
@@ -98,6 +118,19 @@ class PairComparison:
             f"{self.worth[first]:,.2f}, {counts[second]} of {second} alone to {self.worth[second]:,.2f}.",
         ]
 
+    def sections(self) -> Iterator[Section]:
+        """Yield where the two agree, and the trades that only one of them made."""
+        first, second = self.models
+        rows = [[str(label), *(count(value) for value in row)] for label, row in self.agreement.iterrows()]
+        yield table_section(
+            f"Bars by answer: {first} in rows, {second} in columns",
+            ["", *map(str, self.agreement.columns)],
+            rows,
+            f"Cohen's kappa is {number(self.kappa)}: 1 is full agreement, 0 what chance gives.",
+        )
+        if len(self.trades):
+            yield trades_section(self.trades, f"Trades that only one of {first} and {second} made")
+
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON; NaN is None."""
         found: dict[str, Any] = plain(
@@ -117,6 +150,16 @@ class PairComparison:
             }
         )
         return found
+
+
+def _confidence(name: str, score: ModelScore) -> Section:
+    filled = score.reliability[score.reliability["count"] > 0]
+    rows = [
+        [percent(row["mean_confidence"], 0), percent(row["frequency"], 0), count(row["count"])]
+        for _, row in filled.iterrows()
+    ]
+    text = "Confidence that can be believed is right as often as it says."
+    return table_section(f"Confidence of {name}", ["stated", "right", "bars"], rows, text)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,12 +210,47 @@ class ModelComparison:
                 f"{interval(over['sharpe'], 'sharpe')}: {shown}."
             )
         for name, model in self.scores.items():
+            brier = f"; Brier score {model.brier:.3f}, {model.brier_constant:.3f} for a constant forecast"
             found.append(
                 f"{name} was right on {100 * model.accuracy:.0f} % of {model.bars} bars, where always giving "
-                f"the commonest answer is right on {100 * model.base_rate:.0f} %; Brier score "
-                f"{model.brier:.3f}, {model.brier_constant:.3f} for a constant forecast."
+                f"the commonest answer is right on {100 * model.base_rate:.0f} %"
+                f"{'' if math.isnan(model.brier) else brier}."
             )
         return found + [sentence for pair in self.pairs for sentence in pair.sentences]
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        yield metrics_section(
+            {str(n): {str(k): v for k, v in row.items()} for n, row in self.table.iterrows()}
+        )
+        yield self._models()
+        for name, scored in self.scores.items():
+            yield _confidence(name, scored)
+        for pair in self.pairs:
+            yield from pair.sections()
+        yield equity_section({name: run.equity for name, run in self.runs.items()})
+        marked = [run.trades.assign(model=name) for name, run in self.runs.items() if len(run.trades)]
+        trades = pd.concat(marked, ignore_index=True) if marked else next(iter(self.runs.values())).trades
+        yield trades_section(trades.sort_values("opened", kind="stable"))
+        yield from added_sections(self)
+
+    def _models(self) -> Section:
+        scores, costs = self.scores.values(), self.costs.values()
+        rows = [
+            ["right", *(percent(one.accuracy, 0) for one in scores)],
+            ["right by the commonest answer", *(percent(one.base_rate, 0) for one in scores)],
+            ["Brier score (lower is better)", *(number(one.brier, 3) for one in scores)],
+            ["Brier score of a constant", *(number(one.brier_constant, 3) for one in scores)],
+            ["market states", *(count(one.prompts) for one in costs)],
+            ["model calls", *(count(one.model_calls) for one in costs)],
+            ["seconds in the model", *(number(one.model_seconds, 1) for one in costs)],
+            ["tokens", *(count(one.tokens) for one in costs)],
+            ["ms a stored verdict", *(number(one.stored_ms, 1) for one in costs)],
+            ["memory, MB (estimate)", *(number(one.memory_mb, 0) for one in costs)],
+        ]
+        text = "How often each was right about what came next, and its cost."
+        return table_section("Models", ["", *self.scores], rows, text)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None."""
@@ -191,10 +269,10 @@ class ModelComparison:
 
 def compare_models(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
+    data: DataSource,
     models: Models,
     *,
-    gate: Gate | None = None,
+    gate: AskingGate | None = None,
     horizon: int = 5,
     flat: float = 0.25,
     resamples: int = 2000,
@@ -208,12 +286,13 @@ def compare_models(
     ----------
     strategy : type or str
         With a parameter ``gate``; see `run_backtest`.
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one or several datas; see `Market.of`.
     models : sequence or mapping
-        Two or more. A name or path replaces the model of `gate`; an `AdvisorConfig` replaces its advisor,
-        so that two templates of one model can be compared. A mapping gives them names.
-    gate : Gate, optional
+        Two or more. A name or path replaces the model of `gate`; an `AdvisorConfig` replaces its advisor (an
+        `AnalystConfig` its analyst), so that two templates of one model can be compared. A mapping gives
+        them names.
+    gate : AskingGate, optional
         The rule, and how models are asked; by default ``Gate()``.
     horizon, flat
         What a verdict is judged by; see `bt_llm.research`.
@@ -235,7 +314,7 @@ def compare_models(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     >>> gate = Gate(advisor=AdvisorConfig(cache_mode="off"))
     >>> found = compare_models(strategy, load_bars(shipped("sp500_daily.csv"))[-700:],
@@ -245,19 +324,19 @@ def compare_models(
     (['trend', 'contrarian', 'ungated'], 0)
     """
     gates = gates_by_name(models, gate or Gate())
-    bars = load_bars(data)
+    market = Market.of(data)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     _check_warm_up(gates)
     runs: dict[str, BacktestResult] = {}
     judged: dict[str, Judged] = {}
     costs: dict[str, ModelCost] = {}
     for name, chosen in gates.items():
-        judged[name] = judge(bars, chosen, horizon=horizon, flat=flat)
-        costs[name] = model_cost(chosen.advisor, judged[name].usage)
-        runs[name] = run_backtest(strategy, bars, gate=chosen, name=name, **settings)
-        Advisor.shared(chosen.advisor).close()
+        judged[name] = judge(market, chosen, horizon=horizon, flat=flat)
+        costs[name] = model_cost(chosen, judged[name].usage)
+        runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
+        chosen.asker().close()
     baseline = next(iter(gates.values())).baseline()
-    runs[UNGATED] = run_backtest(strategy, bars, gate=baseline, name=UNGATED, **settings)
+    runs[UNGATED] = run_backtest(strategy, market, gate=baseline, name=UNGATED, **settings)
     return ModelComparison(
         runs=runs,
         scores={name: score(found) for name, found in judged.items()},
@@ -268,7 +347,7 @@ def compare_models(
     )
 
 
-def gates_by_name(models: Models, gate: Gate) -> dict[str, Gate]:
+def gates_by_name(models: Models, gate: G) -> dict[str, G]:
     """Return a gate for each model, by the name it has in tables.
 
     Raises
@@ -284,20 +363,29 @@ def gates_by_name(models: Models, gate: Gate) -> dict[str, Gate]:
     if isinstance(models, str) or len(models) < 2:
         raise ConfigError(f"models={models!r}: expected two or more, such as ['smollm2', 'scripted:trend']")
     pairs = models.items() if isinstance(models, Mapping) else [(_name(model), model) for model in models]
-    gates: dict[str, Gate] = {}
+    gates: dict[str, G] = {}
     for name, model in pairs:
         if name in gates or name == UNGATED:
             raise ConfigError(
                 f"models: the name {name!r} is taken; give a mapping from names of your own to models"
             )
-        advisor = (
-            model if isinstance(model, AdvisorConfig) else dataclasses.replace(gate.advisor, model=model)
-        )
-        gates[name] = dataclasses.replace(gate, advisor=advisor)
+        gates[name] = gate.with_config(_config(model, gate))
     return gates
 
 
-def _check_warm_up(gates: Mapping[str, Gate]) -> None:
+def _config(model: Model, gate: AskingGate) -> AdvisorConfig | AnalystConfig:
+    """Return how a gate asks a model."""
+    if not isinstance(model, AdvisorConfig | AnalystConfig):
+        return dataclasses.replace(gate.config, model=model)
+    if type(model) is not type(gate.config):
+        raise ConfigError(
+            f"models: {model!r:.60}: expected a name or a {type(gate.config).__name__}, which a "
+            f"{type(gate).__name__} asks by"
+        )
+    return model
+
+
+def _check_warm_up(gates: Mapping[str, AskingGate]) -> None:
     bars = {name: gate.warm_up_bars for name, gate in gates.items()}
     slow, quick = max(bars, key=bars.__getitem__), min(bars, key=bars.__getitem__)
     if bars[slow] != bars[quick]:
@@ -307,8 +395,8 @@ def _check_warm_up(gates: Mapping[str, Gate]) -> None:
         )
 
 
-def _name(model: str | os.PathLike[str] | AdvisorConfig) -> str:
-    text = str(model.model) if isinstance(model, AdvisorConfig) else os.fspath(model)
+def _name(model: Model) -> str:
+    text = str(model.model) if isinstance(model, AdvisorConfig | AnalystConfig) else os.fspath(model)
     return Path(text).stem if text.lower().endswith(".gguf") else text
 
 
@@ -320,7 +408,9 @@ def _row(run: BacktestResult) -> dict[str, float]:
         "return": metrics["return"],
         "sharpe": metrics["sharpe"],
         "sortino": metrics["sortino"],
-        "calmar": statistics.calmar_ratio(run.equity.to_numpy(), yearly),
+        "calmar": math.nan
+        if run.ruined is not None
+        else statistics.calmar_ratio(run.equity.to_numpy(), yearly),
         "max_drawdown": metrics["max_drawdown"],
         "turnover": metrics["turnover"],
         "trades": metrics["trades"],
@@ -338,6 +428,7 @@ def _pair(
     first, second = (judged[name].bars for name in names)
     both = first.index.intersection(second.index)
     first, second = first.loc[both], second.loc[both]
+    said = first["answer"], second["answer"]
     known = first["outcome"].notna() & second["outcome"].notna()
     apart = np.flatnonzero(known)[:: judged[names[0]].horizon]
     one, two = (frame["right"].to_numpy()[apart] == 1.0 for frame in (first, second))
@@ -348,9 +439,9 @@ def _pair(
     table = pd.concat(alone, ignore_index=True).sort_values("opened", kind="stable", ignore_index=True)
     return PairComparison(
         models=names,
-        agreement=statistics.agreement_matrix(first["answer"], second["answer"], LABELS),
+        agreement=statistics.agreement_matrix(*said, answer_names(*said)),
         agreed=float(np.mean(first["answer"].to_numpy() == second["answer"].to_numpy())),
-        kappa=statistics.cohens_kappa(first["answer"], second["answer"]),
+        kappa=statistics.cohens_kappa(*said),
         only_first_right=only[0],
         only_second_right=only[1],
         mcnemar_p=statistics.mcnemar(*only),

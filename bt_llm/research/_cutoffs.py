@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import gate_study
+from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
 
@@ -146,8 +146,8 @@ class CutoffComparison:
 
 def before_after_cutoff(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
-    gate: GateProtocol,
+    data: DataSource,
+    gate: EntryGate,
     *,
     cutoff: datetime.date | str | None = None,
     resamples: int = 2000,
@@ -206,15 +206,15 @@ def before_after_cutoff(
     )
 
 
-def _cutoff_day(gate: GateProtocol, cutoff: datetime.date | str | None) -> datetime.date:
+def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:
     if cutoff is not None:
         try:
             return pd.Timestamp(cutoff).date()
         except (TypeError, ValueError):
             raise ConfigError(f"cutoff={cutoff!r}: expected a date, such as '2023-12-31'") from None
-    known = training_cutoff(gate.advisor.model) if isinstance(gate, Gate) else None
+    known = training_cutoff(str(gate.config.model)) if isinstance(gate, AskingGate) else None
     if known is None:
-        name = repr(gate.advisor.model) if isinstance(gate, Gate) else type(gate).__name__
+        name = repr(gate.config.model) if isinstance(gate, AskingGate) else type(gate).__name__
         families = [entry.family for entry in CUTOFFS]
         raise ConfigError(
             f"training cut-off of {name} is not known, only of {families}: give cutoff='YYYY-MM-DD'"

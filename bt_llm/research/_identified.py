@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, load_strategy, run_backtest
-from bt_llm.data import load_bars
+from bt_llm.backtest import BacktestResult, Bootstrap, Market, interval, is_shown, load_strategy, run_backtest
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
 from bt_llm.verdicts import Verdict
@@ -47,8 +43,7 @@ class FlippedVerdict:
         """Return it for JSON: the answers' names and confidences."""
         both = {"masked": self.masked, "identified": self.identified}
         answers = {
-            name: {"answer": answer.action.name.lower(), "confidence": answer.confidence}
-            for name, answer in both.items()
+            name: {"answer": answer.answer, "confidence": answer.confidence} for name, answer in both.items()
         }
         return {"cell": self.cell, "state": self.state, **answers}
 
@@ -135,7 +130,7 @@ class IdentifiedProbe:
 
 def identified_probe(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
+    data: DataSource,
     gate: Gate,
     identify: str,
     *,
@@ -154,8 +149,8 @@ def identified_probe(
     ----------
     strategy : type or str
         With a parameter ``gate``; see `run_backtest`.
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one or several datas; see `Market.of`.
     gate : Gate
         The rule and the model. Asked as it is, but masked, and with `identify`.
     identify : str
@@ -180,7 +175,7 @@ def identified_probe(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> bars = load_bars(shipped("sp500_daily.csv"))[-400:]
@@ -194,17 +189,17 @@ def identified_probe(
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    bars = load_bars(data)
+    market = Market.of(data)
     answers: dict[str, list[Verdict]] = {}
     runs: dict[str, BacktestResult] = {}
     for name, chosen in told.items():
         answers[name] = _policy(chosen.advisor)
-        runs[name] = run_backtest(strategy, bars, gate=chosen, name=name, **settings)
-        Advisor.shared(chosen.advisor).close()  # one model in memory at a time
-    runs["ungated"] = run_backtest(strategy, bars, gate=gate.baseline(), name="ungated", **settings)
+        runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
+        Advisor(chosen.advisor).close()  # one model in memory at a time
+    runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     flips = _flips(gate.advisor, answers["masked"], answers["identified"])
-    masked, identified = ([answer.action.name for answer in answers[name]] for name in told)
+    masked, identified = ([answer.answer for answer in answers[name]] for name in told)
     return IdentifiedProbe(
         identify=identify,
         cells=len(masked),
@@ -226,7 +221,7 @@ def _told(gate: Gate, identify: str) -> Gate:
 
 def _policy(config: AdvisorConfig) -> list[Verdict]:
     """Return the model's answer to every market state."""
-    advisor = Advisor.shared(config)
+    advisor = Advisor(config)
     return advisor.advise_cells(range(len(advisor.space)))
 
 
@@ -236,5 +231,5 @@ def _flips(
     return tuple(
         FlippedVerdict(cell=cell, state=config.state_space.describe(cell), masked=one, identified=other)
         for cell, (one, other) in enumerate(zip(masked, identified, strict=True))
-        if one.action is not other.action
+        if one.answer != other.answer
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import difflib
-import os
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,13 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.data import load_bars
+from bt_llm.backtest import Market
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import GateProtocol
+from bt_llm.feeds import feed_of
+from bt_llm.gates import EntryGate
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source, inspect_run
+from bt_llm.settings import whole
 
 __all__ = ["Leak", "LeakReport", "Moment", "perturbation_check"]
 
@@ -103,10 +106,10 @@ class LeakReport:
 
 def perturbation_check(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
+    data: DataSource,
     at: Moment | Sequence[Moment] | None = None,
     *,
-    gate: GateProtocol | None = None,
+    gate: EntryGate | None = None,
     points: int = 6,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -123,8 +126,8 @@ def perturbation_check(
     ----------
     strategy : type or str
         As in `run_backtest`.
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars; of several datas, all are changed after the same time, and bars are counted over all times.
     at : int, time, or sequence of them, optional
         The last bar that is left as it is: its number (the first bar is 1) or a time, by default some of
         those at whose close the strategy made an order: a strategy that looks one bar ahead before it acts
@@ -154,7 +157,7 @@ def perturbation_check(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> bars = load_bars(shipped("sp500_daily.csv"))[-300:]
     >>> report = perturbation_check(f"{shipped('sma_cross.py')}:GatedSmaCross", bars, points=2)
     >>> report.clean, report.runs
@@ -164,18 +167,19 @@ def perturbation_check(
         raise ConfigError(
             f"exactbars={settings['exactbars']!r}: expected False; lines are compared as a whole"
         )
-    if type(points) is not int or points < 1:
-        raise ConfigError(f"points={points!r}: expected a whole number, at least 1")
-    bars = load_bars(data)
-    _, ran = inspect_run(strategy, bars, gate=gate, **settings)
-    original = _Trace.of(ran)
-    moments = _acting_bars(original, len(bars), points) if at is None else _bar_numbers(bars, at)
+    points = whole("points", points, 1)
+    market = Market.of(data)
+    _, ran = inspect_run(strategy, market, gate=gate, **settings)
+    original = _Trace.of(ran, market)
+    times = market.index
+    moments = _acting_bars(original, len(times), points) if at is None else _bar_numbers(times, at)
     leaks: list[Leak] = []
     total, done = 2 * len(moments), 0
     for moment in moments:
-        for future in (_mirrored(bars, moment), _redrawn(bars, moment, seed)):
+        for change in (_mirrored, functools.partial(_redrawn, seed=seed)):
+            future = _changed(market, change, moment)
             _, other = inspect_run(strategy, future, gate=gate, **settings)
-            leak = _first_difference(original, _Trace.of(other), moment, pd.DatetimeIndex(bars.index))
+            leak = _first_difference(original, _Trace.of(other, market), moment, market)
             leaks += [leak] if leak is not None else []
             done += 1
             if on_progress is not None:
@@ -191,29 +195,29 @@ def perturbation_check(
 
 @dataclass(frozen=True)
 class _Trace:
-    """Everything of a run that is compared: lines by name, and orders as (bar, description)."""
+    """What is compared of a run: lines by name with their times, and orders as (bar, description)."""
 
-    lines: list[tuple[str, NDArray[np.float64]]]
+    lines: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]]
     orders: list[tuple[int, str]]
 
     @classmethod
-    def of(cls, strategy: bt.Strategy) -> _Trace:
-        times = copy_values(strategy.data.lines.datetime)
+    def of(cls, strategy: bt.Strategy, market: Market) -> _Trace:
         orders = [
-            (int(np.searchsorted(times, order.created.dt, side="right")), _describe(order))
+            (int(np.searchsorted(market.numbers, order.created.dt, side="right")), _describe(order))
             for order in strategy.broker.orders
         ]
         return cls(list(_lines(strategy, "")), orders)
 
 
-def _lines(owner: Any, path: str) -> Iterator[tuple[str, NDArray[np.float64]]]:
+def _lines(owner: Any, path: str) -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
     for indicator in owner.getindicators():
         name = f"{path}{type(indicator).__name__}"
+        times = copy_values(feed_of(indicator).lines.datetime)
         if isinstance(indicator, bt.linebuffer.LineBuffer):  # such as the result of fast - slow
-            yield name, copy_values(indicator)
+            yield name, times, copy_values(indicator)
             continue
         for number, alias in enumerate(indicator.lines.getlinealiases()):
-            yield f"{name}.{alias}", copy_values(indicator.lines[number])
+            yield f"{name}.{alias}", times, copy_values(indicator.lines[number])
         yield from _lines(indicator, f"{name} > ")
 
 
@@ -233,28 +237,39 @@ def _acting_bars(trace: _Trace, n_bars: int, points: int) -> list[int]:
     return [acting[i] for i in chosen]
 
 
-def _bar_numbers(bars: pd.DataFrame, at: Moment | Sequence[Moment]) -> list[int]:
+def _bar_numbers(times: pd.DatetimeIndex, at: Moment | Sequence[Moment]) -> list[int]:
     moments = at if isinstance(at, Sequence) and not isinstance(at, str) else [at]
     numbers = []
     for moment in moments:
         try:
-            number = moment if isinstance(moment, int) else _place(bars, moment)
+            number = moment if isinstance(moment, int) else _place(times, moment)
         except (TypeError, ValueError):
             raise ConfigError(
                 f"at={moment!r}: expected a bar's number or time, such as '2024-01-31'"
             ) from None
-        if not 1 <= number < len(bars):
-            raise ConfigError(f"at={moment!r}: expected a bar from 1 to {len(bars) - 1}, with bars after it")
+        if not 1 <= number < len(times):
+            raise ConfigError(f"at={moment!r}: expected a bar from 1 to {len(times) - 1}, with bars after it")
         numbers.append(number)
     return numbers
 
 
-def _place(bars: pd.DataFrame, moment: str | datetime.datetime) -> int:
+def _place(times: pd.DatetimeIndex, moment: str | datetime.datetime) -> int:
     """Return the number of the last bar up to a time."""
-    return int(pd.DatetimeIndex(bars.index).searchsorted(pd.Timestamp(moment), side="right"))
+    return int(times.searchsorted(pd.Timestamp(moment), side="right"))
 
 
 _PRICES = ["open", "high", "low", "close"]
+
+
+def _changed(market: Market, change: Callable[[pd.DataFrame, int], pd.DataFrame], at: int) -> Market:
+    """Return the market with other bars of every data after bar `at`, counted over all times."""
+    last = market.index[at - 1]
+
+    def of_data(name: str, bars: pd.DataFrame) -> pd.DataFrame:
+        kept = _place(pd.DatetimeIndex(bars.index), last)
+        return change(bars, kept) if 0 < kept < len(bars) else bars
+
+    return market.map(of_data)
 
 
 def _mirrored(bars: pd.DataFrame, at: int) -> pd.DataFrame:
@@ -284,17 +299,20 @@ def _all_positive(bars: pd.DataFrame) -> bool:
     return bool((bars[_PRICES] > 0.0).to_numpy().all())
 
 
-def _first_difference(one: _Trace, two: _Trace, at: int, times: pd.DatetimeIndex) -> Leak | None:
+def _first_difference(one: _Trace, two: _Trace, at: int, market: Market) -> Leak | None:
     found: list[tuple[int, str, str, str]] = []
-    if (names := [name for name, _ in one.lines]) != [name for name, _ in two.lines]:
-        gone = difflib.unified_diff(names, [name for name, _ in two.lines], lineterm="", n=0)
+    names, others = ([name for name, *_ in trace.lines] for trace in (one, two))
+    if names != others:
+        gone = difflib.unified_diff(names, others, lineterm="", n=0)
         found.append((1, "list of indicators", "as it is", ", ".join(list(gone)[3:])))
-    for (name, before), (_, after) in zip(one.lines, two.lines, strict=False):
-        a, b = before[:at], after[:at]
+    for (name, times, before), (*_, after) in zip(one.lines, two.lines, strict=False):
+        known = int(np.searchsorted(times, market.numbers[at - 1], side="right"))
+        a, b = before[:known], after[:known]
         differs = np.flatnonzero((a != b) & ~(np.isnan(a) & np.isnan(b)))
         if len(differs):
-            bar = int(differs[0])
-            found.append((bar + 1, name, f"{a[bar]:.10g}", f"{b[bar]:.10g}"))
+            row = int(differs[0])
+            bar = int(np.searchsorted(market.numbers, times[row], side="right"))
+            found.append((bar, name, f"{a[row]:.10g}", f"{b[row]:.10g}"))
     made = [[order for order in trace.orders if order[0] <= at] for trace in (one, two)]
     for number in range(max(map(len, made))):
         first, second = (orders[number] if number < len(orders) else None for orders in made)
@@ -306,4 +324,4 @@ def _first_difference(one: _Trace, two: _Trace, at: int, times: pd.DatetimeIndex
     if not found:
         return None
     bar, what, was, became = min(found, key=lambda difference: difference[0])
-    return Leak(what=what, bar=bar, time=times[bar - 1], before=was, after=became, at=at)
+    return Leak(what=what, bar=bar, time=market.index[bar - 1], before=was, after=became, at=at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,13 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.data import load_bars
+from bt_llm.backtest import Market
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import (
     LONG,
     SHORT,
     Answers,
-    GateProtocol,
+    EntryGate,
     RandomGate,
     ShiftedGate,
     attach_gate,
@@ -33,7 +33,7 @@ __all__ = ["Evaluate", "NullRuns", "bar_answers", "entry_answers", "random_runs"
 RANKED = ("return", "sharpe")
 """The metrics that are ranked among the nulls'."""
 
-Evaluate: TypeAlias = Callable[[Sequence[GateProtocol]], Sequence[Mapping[str, float]]]
+Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, float]]]
 """From gates to the metrics of a backtest with each; at least those in `RANKED`."""
 
 
@@ -52,7 +52,8 @@ class NullRuns:
 
     Notes
     -----
-    An account that never traded has no Sharpe ratio; here it counts as 0, that of cash.
+    An account that never traded has no Sharpe ratio; here it counts as 0, that of cash. A ruined one has none
+    either; it counts as the lowest.
 
     Examples
     --------
@@ -73,7 +74,12 @@ class NullRuns:
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """Return a metric of every null gate, in their order."""
-        return np.array([_ranked(value) for value in self.nulls[metric]])
+        lost = self.nulls["return"] if "return" in self.nulls else [0.0] * len(self.nulls)
+        return np.array([_ranked(*one) for one in zip(self.nulls[metric], lost, strict=True)])
+
+    def seen(self, metric: str) -> float:
+        """Return a metric of the gate under test, as it is ranked."""
+        return _ranked(self.observed[metric], self.observed.get("return", 0.0))
 
     def p_value(self, metric: str) -> float:
         """Return ``(1 + #{null >= observed}) / (1 + n)``, one-sided.
@@ -81,11 +87,11 @@ class NullRuns:
         It comes in steps of ``1 / (1 + n)``, the smallest of which is its least value; nulls that equal the
         observed value count against it. See `bt_llm.statistics.rank_p_value`.
         """
-        return statistics.rank_p_value(_ranked(self.observed[metric]), self.values(metric))
+        return statistics.rank_p_value(self.seen(metric), self.values(metric))
 
     def share_below(self, metric: str) -> float:
         """Return the share of null gates whose metric is below the observed one."""
-        return float(np.mean(self.values(metric) < _ranked(self.observed[metric])))
+        return float(np.mean(self.values(metric) < self.seen(metric)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the nulls and the ranks for JSON."""
@@ -98,8 +104,10 @@ class NullRuns:
         }
 
 
-def _ranked(value: float) -> float:
-    return 0.0 if math.isnan(value) else float(value)
+def _ranked(value: float, gained: float) -> float:
+    if math.isnan(value):
+        return -math.inf if gained <= -1.0 else 0.0
+    return float(value)
 
 
 _RANDOM = {
@@ -109,31 +117,35 @@ _RANDOM = {
 _SHIFTED = "gates with the same verdicts at other bars"
 
 
-def entry_answers(
-    strategy: Source, data: pd.DataFrame | str | os.PathLike[str], gate: GateProtocol, **settings: Any
-) -> Answers:
+def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Answers:
     """Return what a gate answers to a strategy's entries, by running the strategy once.
+
+    Of a strategy with gates on several datas they are in the order of time, whichever data they are for: null
+    gates give them out in that order too, so that what goes together stays together.
 
     Raises
     ------
     DataError
         If the strategy asks for no entry.
     ConfigError
-        If it attaches no gate, or several.
+        If it attaches no gate.
     """
-    bars = load_bars(data)
-    _, ran = inspect_run(strategy, bars, gate=gate, **settings)
+    market = Market.of(data)
+    _, ran = inspect_run(strategy, market, gate=gate, **settings)
     attached = attached_gates(ran)
-    if len(attached) != 1:
+    if not attached:
         raise ConfigError(
-            f"{type(ran).__name__} attached {len(attached)} gates: expected one, by "
-            f"attach_gate(self.p.gate, self) in its __init__"
+            f"{type(ran).__name__} attached no gate: expected attach_gate(self.p.gate, self) in its __init__"
         )
-    if not attached[0].log:
+    log = [(gate.data.lines.datetime.array[one.bar - 1], one) for gate in attached for one in gate.log]
+    if not log:
         raise DataError(
-            f"{type(ran).__name__} asked its gate for no entry in {len(bars)} bars: there is nothing to test"
+            f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
+            f"to test"
         )
-    return Answers.of_log(attached[0].log, warm_up=gate.warm_up_bars)
+    return Answers.of_log(
+        (one for _, one in sorted(log, key=lambda pair: pair[0])), warm_up=gate.warm_up_bars
+    )
 
 
 class _AskEveryBar(bt.Strategy):  # type: ignore[misc]
@@ -151,21 +163,20 @@ class _AskEveryBar(bt.Strategy):  # type: ignore[misc]
         self.short.append(self.gate.decide(SHORT).allowed)
 
 
-def bar_answers(data: pd.DataFrame | str | os.PathLike[str], gate: GateProtocol) -> Answers:
+def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
     """Return what a gate would answer to either side at every bar from the end of its warm-up on.
 
     Parameters
     ----------
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one data.
     gate : gate
         Asked at every bar; its answers must not depend on what a strategy does.
     """
-    result, ran = inspect_run(_AskEveryBar, load_bars(data), gate=gate)
-    bars = len(ran.data)
-    return Answers(
-        long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=bars - len(result.equity) + 1
-    )
+    bars = Market.of(data).alone("asking a gate at every bar")
+    result, ran = inspect_run(_AskEveryBar, bars, gate=gate)
+    warm_up = len(bars) - len(result.equity) + 1
+    return Answers(long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=warm_up)
 
 
 def random_runs(
@@ -201,11 +212,11 @@ def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Eval
     return NullRuns(kind=_SHIFTED, observed=observed, nulls=_frame(evaluate(_shifted_gates(answers, n))))
 
 
-def _random_gates(answers: Answers, n: int, seed: int) -> list[GateProtocol]:
+def _random_gates(answers: Answers, n: int, seed: int) -> list[EntryGate]:
     return [RandomGate(answers=answers, seed=seed, draw=draw) for draw in range(n)]
 
 
-def _shifted_gates(answers: Answers, n: int) -> list[GateProtocol]:
+def _shifted_gates(answers: Answers, n: int) -> list[EntryGate]:
     length = len(answers.long)
     if n >= length:
         raise ConfigError(f"shifts={n!r}: {length} bars have only {length - 1} other places")

@@ -16,65 +16,19 @@ a backtest                             10,000 bars a second and process
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import Advisor, AdvisorConfig, Supplied
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.exceptions import ConfigError, ModelNotFoundError
-from bt_llm.models import PREFIX, ModelIdentity, Prompt, RemoteBackend, RemoteConfig, ScriptedBackend
+from bt_llm.exceptions import ConfigError
+from bt_llm.models import ModelIdentity, Rates, kind_of
+from bt_llm.prompts import PromptTemplate
 
 __all__ = ["ModelPlan", "Plan", "Rates", "plan"]
 
 _UNKNOWN = "0" * 64
-_BILLIONS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*b(?![a-z])", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """What things take and cost; the defaults are the constants at the top of `bt_llm.research`.
-
-    Parameters
-    ----------
-    letters_per_token : float
-        Of prompts.
-    token_ms_per_billion : float
-        Milliseconds a token on this machine, for each 1,000 million parameters.
-    least_token_ms : float
-        Milliseconds a token of the smallest models.
-    request_ms : float
-        Milliseconds a request to a server.
-    requests_per_prompt : float
-        Requests to a server for each prompt.
-    bars_per_second : float
-        Of a backtest in one process.
-    price_per_mtok : float, optional
-        Money for a million tokens of a server; None if it is not known.
-
-    Examples
-    --------
-    >>> Rates(request_ms=50).bars_per_second
-    10000.0
-    """
-
-    letters_per_token: float = 3.7
-    token_ms_per_billion: float = 5.3
-    least_token_ms: float = 2.0
-    request_ms: float = 200.0
-    requests_per_prompt: float = 3.0
-    bars_per_second: float = 10_000.0
-    price_per_mtok: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the numbers, once."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None or (field.name == "price_per_mtok" and value == 0):
-                continue
-            if type(value) not in (int, float) or not 0 < value < 1e12:
-                raise ConfigError(f"{field.name}={value!r}: expected a number above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,24 +203,24 @@ def plan(
 
 def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
     cache = VerdictCache(config.cache_dir, config.cache_mode)
-    advisor, found = _advisor(config, cache)
+    model = kind_of(str(config.model))
+    identity = model.recall(cache)
+    advisor = _knowing(config, cache, identity)
     cells = range(len(advisor.space))
     prompts = len(cells) if config.calibration == "grid" else min(len(cells), bars)
     asked = advisor.prompts(cells)
-    keys = [advisor._question(prompt).key for prompt in asked]
-    stored = list(cache.get_many(keys).values()) if found else []
+    stored = list(cache.get_many(advisor.keys(cells)).values()) if identity is not None else []
     reads = cache.mode in (CacheMode.RECORD, CacheMode.REPLAY)
-    remote = str(config.model).startswith(PREFIX)
-    tokens, ms, source = _estimated(config, advisor.identity, asked, rates, remote=remote)
+    cost = model.cost(asked, identity, rates)
+    tokens, ms, source = cost.tokens, cost.milliseconds, cost.source
     seen = [record.provenance for record in stored]
     counts = [float(p["tokens"]) for p in seen if type(p.get("tokens")) is int and p["tokens"] > 0]
     times = [float(p["milliseconds"]) for p in seen if type(p.get("milliseconds")) is float]
     if counts and times:
-        at_once = _at_once(str(config.model)) if remote else 1
-        tokens, ms = sum(counts) / len(counts), sum(times) / len(times) / at_once
+        tokens, ms = sum(counts) / len(counts), sum(times) / len(times) / cost.at_once
         source = f"mean of {len(times)} stored answers"
     price = rates.price_per_mtok
-    money = 0.0 if not remote else None if price is None else price * tokens / 1e6
+    money = 0.0 if not cost.paid else None if price is None else price * tokens / 1e6
     return ModelPlan(
         model=str(config.model),
         prompts=prompts,
@@ -274,70 +228,14 @@ def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
         tokens_per_prompt=tokens,
         ms_per_prompt=ms,
         money_per_prompt=money,
-        source=source if found else f"{source}; model not known here yet",
+        source=source if identity is not None else f"{source}; model not known here yet",
     )
 
 
-def _advisor(config: AdvisorConfig, cache: VerdictCache) -> tuple[Advisor, bool]:
-    """Return an advisor that knows its model as far as that is known without asking, and whether it is."""
-    name = str(config.model)
-    if not name.startswith(PREFIX):
-        advisor = Advisor(config, cache=cache)
-        try:
-            _ = advisor.identity
-        except ModelNotFoundError:
-            unknown = ScriptedBackend.named("scripted:trend")
-            return Advisor(config, cache=cache, backend=unknown), False
-        return advisor, True
-    remote = RemoteConfig.parse(name)
-    known = cache.find_models(remote.name)
-    identity = known[0] if len(known) == 1 else ModelIdentity(name=remote.name, sha256=_UNKNOWN)
-    backend = RemoteBackend(remote, identity=identity)
-    return Advisor(config, cache=cache, backend=backend), len(known) == 1
-
-
-def _at_once(name: str) -> int:
-    """Return how many requests the servers of a name are sent at a time.
-
-    Examples
-    --------
-    >>> _at_once("openai:http://a:8000,http://b:8000?connections=4&sha256=" + "ab" * 32)
-    8
-    """
-    remote = RemoteConfig.parse(name)
-    return remote.connections * (1 + len(remote.replicas))
-
-
-def _estimated(
-    config: AdvisorConfig, identity: ModelIdentity, prompts: Sequence[Prompt], rates: Rates, *, remote: bool
-) -> tuple[float, float | None, str]:
-    """Return tokens and milliseconds a prompt from constants, and what they rest on."""
-    name = str(config.model)
-    whole = sum(len(prompt.text) for prompt in prompts) / len(prompts) / rates.letters_per_token
-    if name.startswith("scripted"):
-        return 0.0, 0.0, "a script"
-    if remote:
-        requests = rates.requests_per_prompt
-        return requests * (whole + 1), requests * rates.request_ms / _at_once(name), "constants"
-    shared = len(prompts[0].chunks[0]) / rates.letters_per_token
-    tokens = whole - shared + shared / len(prompts) + 2
-    billions = _billions(identity, name)
-    if billions is None:
-        return tokens, None, "constants; size of the model unknown"
-    token_ms = max(rates.least_token_ms, billions * rates.token_ms_per_billion)
-    return tokens, tokens * token_ms, f"constants for {billions:.2g} billion parameters"
-
-
-def _billions(identity: ModelIdentity, name: str) -> float | None:
-    """Return the size of a model from its file, or from a name such as ``llama-3.2-1b``.
-
-    Examples
-    --------
-    >>> _billions(ModelIdentity(name="x", sha256="0" * 64), "llama-3.2-1b.gguf")
-    1.0
-    """
-    parameters = identity.details.get("parameters")
-    if type(parameters) is int and parameters > 0:
-        return parameters / 1e9
-    match = _BILLIONS.search(name)
-    return float(match[1]) if match else None
+def _knowing(config: AdvisorConfig, cache: VerdictCache, identity: ModelIdentity | None) -> Advisor:
+    """Return an advisor that knows its model as far as that is known, and asks nobody."""
+    unknown = ModelIdentity(name=str(config.model), sha256=_UNKNOWN)
+    template = PromptTemplate.load(config.template_source)
+    device = kind_of(str(config.model)).device(config.n_gpu_layers)
+    supplied = Supplied(identity=identity or unknown, template=template, cache=cache, device=device)
+    return Advisor(dataclasses.replace(config, supplied=supplied))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
-import pandas as pd
 
-from bt_llm.backtest import BacktestResult, load_strategy, run_backtest
-from bt_llm.gates import GateProtocol
+from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
+from bt_llm.backtest import Source as DataSource
+from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._workers import PortableStrategy, chunk_size, leaves, run_each
 
@@ -22,15 +22,15 @@ Source: TypeAlias = type[bt.Strategy] | str
 _CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
 
 
-def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
+def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
     """Run a backtest, and return the strategy too, as it stood at the end.
 
     Parameters
     ----------
     strategy : type or str
         As in `run_backtest`.
-    data : DataFrame
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        See `Market.of`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -56,8 +56,8 @@ def inspect_run(strategy: Source, data: pd.DataFrame, **settings: Any) -> tuple[
 
 def run_many(
     strategy: Source,
-    data: pd.DataFrame,
-    gates: Sequence[GateProtocol],
+    data: DataSource,
+    gates: Sequence[EntryGate],
     *,
     n_jobs: int | None = None,
     on_progress: Progress | None = None,
@@ -70,8 +70,8 @@ def run_many(
     strategy : type or str
         As in `run_backtest`. Workers get a strategy file as text; any other class must be at the top of a
         module that they can import.
-    data : DataFrame
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        See `Market.of`.
     gates : sequence of gate
         Each is given to the strategy's parameter ``gate``.
     n_jobs : int, optional
@@ -92,7 +92,10 @@ def run_many(
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     portable = PortableStrategy.of(chosen) if leaves(n_jobs) else PortableStrategy(made=chosen)
     size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
-    chunks = [(portable, data, gates[start : start + size], settings) for start in range(0, len(gates), size)]
+    market = Market.of(data)
+    chunks = [
+        (portable, market, gates[start : start + size], settings) for start in range(0, len(gates), size)
+    ]
     metrics: list[dict[str, float]] = []
     with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
@@ -103,6 +106,6 @@ def run_many(
 
 
 def _run_chunk(
-    strategy: PortableStrategy, data: pd.DataFrame, gates: Sequence[GateProtocol], settings: dict[str, Any]
+    strategy: PortableStrategy, data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
 ) -> list[dict[str, float]]:
     return [run_backtest(strategy.load(), data, gate=gate, **settings).metrics for gate in gates]

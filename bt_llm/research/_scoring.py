@@ -7,17 +7,16 @@ A bar's *outcome* is up, flat or down, by its close and the close `horizon` bars
     flat    otherwise
 
 The band is known at the close of bar t. The square root is how the moves of a random walk grow; with the
-default `flat` about a third of its bars have each outcome. A verdict is *right* if it is bullish and
-the outcome is up, neutral and flat, or bearish and down. Outcomes are worked out after the run and never
-come near a verdict.
+default `flat` about a third of its bars have each outcome. A verdict is *right* if its label is worth more
+than nothing and the outcome is up, exactly nothing and flat, or less and down. Outcomes are worked out after
+the run and never come near a verdict.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import backtrader as bt
 import numpy as np
@@ -25,19 +24,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
-from bt_llm.data import load_bars
-from bt_llm.exceptions import ConfigError, DataError, ModelError
-from bt_llm.gates import Gate
+from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
+from bt_llm.backtest import Market
+from bt_llm.backtest import Source as DataSource
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
-from bt_llm.models import estimate_memory_mb, find_model, read_facts
+from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import LABELS, answers_of
+from bt_llm.research._answers import COLUMNS, answers_of, counted
 from bt_llm.research._runs import inspect_run
+from bt_llm.settings import number, whole
+from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
+_OF_ANALYSTS = {"reader": "text", "numerics": "canonical"}
+_ATR = 14  # bars, as LLMAdvice has it by default
 _CONTEXT_TOKENS = 512  # holds the prompts of the templates that come with bt_llm
+
+_Told: TypeAlias = dict[int, tuple[Decision, Decision]]
+"""What a gate decided at each bar, for the long and the short side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,10 +54,9 @@ class Judged:
     Attributes
     ----------
     bars : DataFrame
-        One row for each bar that the model was asked about: ``answer`` (of `bt_llm.research.LABELS`,
-        whose first three are in the order of outcomes), ``confidence``,
-        ``bullish``, ``neutral``, ``bearish`` (NaN for an invalid answer), ``outcome`` (0 up, 1 flat, 2
-        down; NaN where `horizon` bars later there is none), and ``right`` (1.0, 0.0 or NaN likewise).
+        One row for each bar that the model was asked about: the columns of `bt_llm.research.answers_of`,
+        ``outcome`` (0 up, 1 flat, 2 down; NaN where `horizon` bars later there is none), and ``right`` (1.0,
+        0.0 or NaN likewise).
     horizon : int
         Bars from the verdict to the outcome.
     flat : float
@@ -66,26 +72,72 @@ class Judged:
 
 
 class _Watch(bt.Strategy):  # type: ignore[misc]
-    """Has a model judge every bar, and trades nothing."""
+    """Has a gate judge every bar, for both sides, and trades nothing."""
 
     params = (("gate", None),)
 
     def __init__(self) -> None:
-        self.advice = self.p.gate.attach(self).advice
-        self.range = bt.ind.ATR(self.data, period=self.advice.p.atr)
+        self.gates = [self.p.gate.attach(self, data) for data in self.datas]
+        periods = [gate.advice.p.atr if isinstance(self.p.gate, Gate) else _ATR for gate in self.gates]
+        self.range = [bt.ind.ATR(data, period=n) for data, n in zip(self.datas, periods, strict=True)]
+        self.told: list[_Told] = [{} for _ in self.datas]
+
+    def prenext(self) -> None:
+        """Judge each data from its own warm-up on."""
+        self.next()
+
+    def next(self) -> None:
+        if isinstance(self.p.gate, Gate):  # its verdicts stand on lines
+            return
+        for gate, told in zip(self.gates, self.told, strict=True):
+            if gate.bar >= self.p.gate.warm_up_bars:
+                told[gate.bar] = gate.decide(LONG), gate.decide(SHORT)
 
 
-def judge(
-    data: pd.DataFrame | str | os.PathLike[str], gate: Gate, *, horizon: int = 5, flat: float = 0.25
-) -> Judged:
+def _answers(gate: AttachedGate, told: _Told, times: pd.Index) -> pd.DataFrame:
+    """Return what a gate's model said of each bar of its data, as `answers_of` does."""
+    if isinstance(gate, AttachedAdviceGate):
+        return answers_of(gate.advice, times)
+    lines = np.full((5, len(times)), np.nan)
+    answers = [""] * len(times)
+    for bar, (long, short) in told.items():
+        side = long.verdict + short.verdict  # each is its side, the other one, 0 or unknown
+        known = not math.isnan(side)
+        answers[bar - 1] = DEFAULT_LABELS.names[1 - int(np.sign(side))] if known else INVALID
+        lines[:2, bar - 1] = side, max(long.confidence, short.confidence) if known else 0.0
+    answer = pd.Categorical(answers, categories=[*DEFAULT_LABELS.names, INVALID, ""])
+    numbers = dict(zip(COLUMNS[1:], np.sign(lines[:1]).tolist() + lines[1:].tolist(), strict=True))
+    return pd.DataFrame({"answer": answer, **numbers}, index=times)
+
+
+def _usage(gate: AttachedGate) -> Usage:
+    """Return what answering a gate cost."""
+    if isinstance(gate, AttachedAdviceGate):
+        usage: Usage = gate.advice.usage
+        return usage
+    asked = gate.questions() or Questions()
+    return Usage(
+        distinct=asked.asked,
+        cache_hits=asked.cache_hits,
+        model_calls=asked.model_calls,
+        model_seconds=asked.model_seconds,
+        tokens=asked.tokens,
+    )
+
+
+def judge(data: DataSource, gate: AskingGate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
+
+    Of a gate without a verdict for each bar, such as one of news or of trades, an answer is what it lets in:
+    bullish if that is longs and not shorts, bearish if it is the reverse, else neutral. It has no
+    probabilities.
 
     Parameters
     ----------
-    data : DataFrame, path or str
-        Bars.
-    gate : Gate
-        Names the model, and the indicator that makes the states.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars; of several datas the rows come one data after the other, and are indexed by data and time.
+    gate : AskingGate
+        Names the model, and what it is asked about.
     horizon : int
         Bars from the verdict to the outcome.
     flat : float
@@ -100,29 +152,41 @@ def judge(
 
     Examples
     --------
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> judged = judge(load_bars(shipped("sp500_daily.csv"))[-200:], gate, horizon=5)
     >>> len(judged.bars), int(judged.bars["outcome"].count())
     (87, 82)
     """
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be asked")
-    if type(horizon) is not int or horizon < 1:
-        raise ConfigError(f"horizon={horizon!r}: expected a whole number of bars, at least 1")
-    if type(flat) not in (int, float) or not 0.0 <= flat < math.inf:
-        raise ConfigError(f"flat={flat!r}: expected a number of ATR, 0 or more")
-    bars = load_bars(data)
-    _, ran = inspect_run(_Watch, bars, gate=gate)
-    frame = answers_of(ran.advice, bars.index)
-    outcome = outcomes(bars["close"].to_numpy(), copy_values(ran.range.lines.atr), horizon, flat)
-    happened = np.array([*LABELS])[np.nan_to_num(outcome).astype(int)]
-    right = np.where(np.isnan(outcome), np.nan, frame["answer"].to_numpy() == happened)
-    frame = frame.assign(outcome=outcome, right=right)
+    if not isinstance(gate, AskingGate):
+        raise ConfigError(f"gate={gate!r:.60}: expected a gate whose model can be asked, such as a Gate")
+    horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
+    market = Market.of(data)
+    _, ran = inspect_run(_Watch, market, gate=gate)
+    frames = {
+        name: _beside_outcomes(
+            _answers(attached, told, bars.index), bars, copy_values(true_range.lines.atr), horizon, flat
+        )
+        for (name, bars), attached, told, true_range in zip(
+            market.items(), ran.gates, ran.told, ran.range, strict=True
+        )
+    }
+    frame = pd.concat(frames, names=["data", "time"]) if len(frames) > 1 else next(iter(frames.values()))
     asked = frame[frame["confidence"].notna()]
     if not asked["outcome"].count():
-        raise DataError(f"{len(bars)} bars: no verdict has an outcome {horizon} bars later; give more bars")
-    return Judged(bars=asked, horizon=horizon, flat=float(flat), usage=ran.advice.usage)
+        raise DataError(
+            f"{len(market.index)} bars: no verdict has an outcome {horizon} bars later; give more bars"
+        )
+    usage = sum(map(_usage, ran.gates), Usage())
+    return Judged(bars=asked, horizon=horizon, flat=flat, usage=usage)
+
+
+def _beside_outcomes(
+    answers: pd.DataFrame, bars: pd.DataFrame, atr: NDArray[np.float64], horizon: int, flat: float
+) -> pd.DataFrame:
+    outcome = outcomes(bars["close"].to_numpy(), atr, horizon, flat)
+    right = np.where(np.isnan(outcome), np.nan, np.sign(answers["worth"].to_numpy()) == 1.0 - outcome)
+    return answers.assign(outcome=outcome, right=right)
 
 
 def outcomes(
@@ -159,14 +223,15 @@ class ModelScore:
     bars : int
         Bars with a verdict and an outcome.
     answers : dict of str to int
-        Of these, how many by each of `LABELS`.
+        Of these, how many by each label's name, and ``invalid``.
     accuracy : float
         Share that was right; an invalid answer is wrong.
     base_rate : float
         Share of the commonest outcome: what always giving that one answer would score.
     brier : float
-        Brier score of the three probabilities, 0 (perfect) to 2, over the valid answers; equal
-        probabilities score 2/3. NaN if there is no valid answer.
+        Brier score of the probabilities of bullish, neutral and bearish, 0 (perfect) to 2, over the valid
+        answers; equal probabilities score 2/3. NaN if there is no valid answer, or answers have no
+        probabilities.
     brier_constant : float
         That of a forecast which always gives the outcomes' own frequencies, known only afterwards.
     reliability : DataFrame
@@ -198,19 +263,26 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
         Of the reliability table.
     """
     known = judged.bars[judged.bars["outcome"].notna()]
-    valid = known[known["answer"] != LABELS[3]]
+    valid = known[known["worth"].notna()]
     outcome = valid["outcome"].to_numpy()
     shares = np.bincount(known["outcome"].astype(int), minlength=3) / len(known)
+    has_forecast = len(valid) > 0 and bool(np.isfinite(valid["neutral"]).all())
     of_valid = np.bincount(outcome.astype(int), minlength=3) / max(1, len(valid))
     return ModelScore(
         bars=len(known),
-        answers={label: int((known["answer"] == label).sum()) for label in LABELS},
+        answers=counted(known["answer"]),
         accuracy=float(known["right"].mean()),
         base_rate=float(shares.max()),
-        brier=statistics.brier_score(valid[list(LABELS[:3])].to_numpy(), outcome) if len(valid) else math.nan,
-        brier_constant=1.0 - float(np.sum(of_valid**2)) if len(valid) else math.nan,
+        brier=_brier(valid, outcome) if has_forecast else math.nan,
+        brier_constant=1.0 - float(np.sum(of_valid**2)) if has_forecast else math.nan,
         reliability=statistics.reliability_table(known["confidence"], known["right"], bins=bins),
     )
+
+
+def _brier(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
+    if not len(valid):
+        return math.nan
+    return statistics.brier_score(valid[["bullish", "neutral", "bearish"]].to_numpy(), outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,17 +315,17 @@ class ModelCost:
     memory_mb: float
 
 
-def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
+def model_cost(gate: AskingGate, usage: Usage) -> ModelCost:
     """Return what a model took to give its verdicts.
 
     Parameters
     ----------
-    config : AdvisorConfig
+    gate : AskingGate
         Names the model.
     usage : Usage
         Of this time.
     """
-    stored = _stored(config)
+    stored = _stored(gate)
     return ModelCost(
         prompts=usage.distinct,
         cache_hits=usage.cache_hits,
@@ -262,15 +334,16 @@ def model_cost(config: AdvisorConfig, usage: Usage) -> ModelCost:
         model_seconds=usage.model_seconds,
         stored_ms=_mean([found.get("milliseconds") for found in stored]),
         stored_tokens=_mean([found.get("tokens") for found in stored]),
-        memory_mb=_memory_mb(config),
+        memory_mb=_memory_mb(gate.config),
     )
 
 
-def _stored(config: AdvisorConfig) -> list[Any]:
-    """Return what is stored beside the verdicts of a model, as it is asked by a configuration."""
-    advisor = Advisor.shared(config)
-    wanted = (advisor.identity.sha256, config.reader, config.numerics)
-    records = advisor.cache.records()
+def _stored(gate: AskingGate) -> list[Any]:
+    """Return what is stored beside the answers of a model, as it is asked by a gate."""
+    asker = gate.asker()
+    reader = getattr(gate.config, "reader", "text")
+    wanted = (asker.identity.sha256, reader, asker.numerics)
+    records = asker.cache.records()
     return [
         record.provenance
         for record in records
@@ -283,10 +356,6 @@ def _mean(values: list[Any]) -> float:
     return float(np.mean(numbers)) if numbers else math.nan
 
 
-def _memory_mb(config: AdvisorConfig) -> float:
-    if str(config.model).startswith("scripted"):
-        return math.nan
-    try:
-        return estimate_memory_mb(read_facts(find_model(config.model)), n_ctx=_CONTEXT_TOKENS)
-    except ModelError:  # a replay needs no file
-        return math.nan
+def _memory_mb(config: AdvisorConfig | AnalystConfig) -> float:
+    memory_mb = kind_of(str(config.model)).memory_mb(_CONTEXT_TOKENS)
+    return math.nan if memory_mb is None else memory_mb

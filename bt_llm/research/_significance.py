@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import pandas as pd
-
-from bt_llm.backtest import BacktestResult, gate_study, run_backtest
-from bt_llm.data import load_bars
+from bt_llm.backtest import (
+    BacktestResult,
+    Bootstrap,
+    Market,
+    Section,
+    added_sections,
+    advice_sections,
+    equity_section,
+    gate_study,
+    interval,
+    is_shown,
+    metrics_section,
+    percent,
+    run_backtest,
+    sentences_section,
+    table_of,
+    trades_section,
+)
+from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, Gate, GateProtocol, NeverOpen, Per, RuleGate
+from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
-from bt_llm.research._findings import Bootstrap, interval, is_shown
 from bt_llm.research._null_runs import (
     Evaluate,
     NullRuns,
@@ -25,6 +38,7 @@ from bt_llm.research._null_runs import (
     shifted_runs,
 )
 from bt_llm.research._runs import Source, run_many
+from bt_llm.settings import number, whole
 from bt_llm.statistics import BootstrapResult
 
 __all__ = ["GateTest", "gate_test"]
@@ -118,6 +132,19 @@ class GateTest:
                 )
         return found
 
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        yield metrics_section({name: run.metrics for name, run in self.runs.items()})
+        for nulls in (self.random, self.shifted):
+            if nulls is not None:
+                yield _ranks(nulls)
+        yield equity_section({name: run.equity for name, run in self.runs.items()})
+        if self.gated.advice is not None:
+            yield from advice_sections(self.gated.advice)
+        yield trades_section(self.gated.trades)
+        yield from added_sections(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None."""
         found: dict[str, Any] = plain(
@@ -143,6 +170,21 @@ class GateTest:
         return found
 
 
+def _ranks(nulls: NullRuns) -> Section:
+    rows = [
+        [name, percent(nulls.share_below(metric), 0), f"{nulls.p_value(metric):.3g}"]
+        for metric, name in (("sharpe", "Sharpe ratio"), ("return", "return"))
+    ]
+    return Section(
+        kind="histograms",
+        title=f"The gate among {nulls.n} {nulls.kind}",
+        text="These gates know nothing. Where it stands among them, luck is enough to explain it; p is the "
+        "share of them that did at least as well, the gate itself counted in.",
+        table=table_of(["", "above", "p"], rows),
+        content=nulls,
+    )
+
+
 def _rank(runs: NullRuns, alpha: float) -> str:
     """Return the rank of the Sharpe ratio in words."""
     p = runs.p_value("sharpe")
@@ -161,15 +203,15 @@ def _shown(result: BootstrapResult) -> str:
 
 def gate_test(
     strategy: Source,
-    data: pd.DataFrame | str | os.PathLike[str],
-    gate: GateProtocol,
+    data: DataSource,
+    gate: EntryGate,
     *,
     n: int = 200,
     seed: int = 0,
     n_jobs: int | None = None,
-    shifts: int = 50,
+    shifts: int | None = None,
     per: Per = "entry",
-    rule: GateProtocol | None = None,
+    rule: EntryGate | None = None,
     alpha: float = 0.05,
     resamples: int = 2000,
     block_length: int | None = None,
@@ -183,8 +225,8 @@ def gate_test(
     ----------
     strategy : type or str
         With a parameter ``gate``; see `run_backtest`.
-    data : DataFrame, path or str
-        Bars.
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one or several datas; see `Market.of`.
     gate : gate
         Under test. The model is asked here, once; the null gates need none.
     n : int
@@ -193,8 +235,9 @@ def gate_test(
         Of the random gates and the bootstrap: the same arguments give the same result.
     n_jobs : int, optional
         Processes for the null gates; -1 is one for each CPU. Results do not depend on it.
-    shifts : int
-        Shifted gates, spaced evenly over the bars; 0 for none.
+    shifts : int, optional
+        Shifted gates, spaced evenly over the bars; 0 for none. By default 50 on one data, and none on
+        several, which have no bars in common to shift by.
     per : {'entry', 'bar'}
         Whether random gates keep the share of *entries* that the gate passed, or that of *bars*; see
         `RandomGate`. Entries by default: a gate that follows the trend passes most entries of a strategy
@@ -239,7 +282,7 @@ def gate_test(
     Examples
     --------
     >>> from bt_llm import AdvisorConfig, Gate
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> strategy = f"{shipped('rsi_reversion.py')}:GatedRsiReversion"
     >>> test = gate_test(strategy, load_bars(shipped("sp500_daily.csv"))[-700:], gate, n=9, shifts=0,
@@ -247,24 +290,26 @@ def gate_test(
     >>> test.random.n, 0.1 <= test.random.p_value("sharpe") <= 1.0
     (9, True)
     """
-    _check_counts(n=n, shifts=shifts, resamples=resamples, seed=seed)
-    if type(alpha) not in (int, float) or not 0.0 < alpha < 1.0:
+    market = Market.of(data)
+    n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
+    shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
+    seed = whole("seed", seed, 0)
+    if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     if per not in get_args(Per):
         raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
-    bars = load_bars(data)
-    study = gate_study(strategy, bars, gate, **settings)
-    entries = entry_answers(strategy, bars, gate, **settings)
-    line = bar_answers(bars, gate) if shifts or per == "bar" else None
+    study = gate_study(strategy, market, gate, **settings)
+    entries = entry_answers(strategy, market, gate, **settings)
+    line = bar_answers(market, gate) if shifts or per == "bar" else None
     observed = study.gated.metrics
-    nulls = evaluate or _Counted(strategy, bars, n_jobs, n + shifts, on_progress, settings)
+    nulls = evaluate or _Counted(strategy, market, n_jobs, n + shifts, on_progress, settings)
     answers = line if per == "bar" and line is not None else entries
     random = random_runs(answers, observed, nulls, n=n, seed=seed)
     shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
 
     warm_up = gate.warm_up_bars
-    closed = run_backtest(strategy, bars, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
-    ruled = _rule_run(strategy, bars, gate, rule, settings)
+    closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
+    ruled = _rule_run(strategy, market, gate, rule, settings)
     if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
         raise ConfigError(
             f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
@@ -296,19 +341,19 @@ class _Counted:
     def __init__(
         self,
         strategy: Source,
-        bars: pd.DataFrame,
+        market: Market,
         n_jobs: int | None,
         total: int,
         on_progress: Progress | None,
         settings: dict[str, Any],
     ) -> None:
-        self.strategy, self.bars = strategy, bars
+        self.strategy, self.market = strategy, market
         self.settings = {**settings, "n_jobs": n_jobs}
         self.on_progress = on_progress
         self.done, self.total = 0, total
 
-    def __call__(self, gates: Sequence[GateProtocol]) -> list[dict[str, float]]:
-        found = run_many(self.strategy, self.bars, gates, on_progress=self._progress, **self.settings)
+    def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
+        found = run_many(self.strategy, self.market, gates, on_progress=self._progress, **self.settings)
         self.done += len(gates)
         return found
 
@@ -319,18 +364,11 @@ class _Counted:
 
 def _rule_run(
     strategy: Source,
-    bars: pd.DataFrame,
-    gate: GateProtocol,
-    rule: GateProtocol | None,
+    market: Market,
+    gate: EntryGate,
+    rule: EntryGate | None,
     settings: dict[str, Any],
 ) -> BacktestResult | None:
     if rule is None and isinstance(gate, Gate):
         rule = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
-    return run_backtest(strategy, bars, gate=rule, name="rule", **settings) if rule is not None else None
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        least = 1 if name in ("n", "resamples") else 0
-        if type(value) is not int or value < least:
-            raise ConfigError(f"{name}={value!r}: expected a whole number, {least} or more")
+    return run_backtest(strategy, market, gate=rule, name="rule", **settings) if rule is not None else None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import pickle
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_llm.backtest import FROM_FILE, load_strategy, source_sha256, source_text
+from bt_llm.backtest import strategy_in
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
+from bt_llm.settings import python_scalar
+from bt_llm.sources import SourceFiles, files_of, source_sha256
 
 __all__ = ["PortableStrategy", "check_jobs", "chunk_size", "leaves", "run_each"]
 
@@ -23,31 +23,33 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortableStrategy:
-    """A strategy as another process gets it: the class, or the text of the file that it comes from.
+    """A strategy as another process gets it: the class, or the texts of the files that it comes from.
 
-    A worker runs the text that it was sent, wherever it is and whatever became of the file since. A class of
-    an installed module cannot be sent: the worker imports its own, and says so if that is another version.
+    A worker runs the texts that it was sent, wherever it is and whatever became of the files since. A class
+    of a module that it can import cannot be sent: the worker imports its own, and says so if that, or what it
+    imports, is another version.
 
     Parameters
     ----------
+    files : SourceFiles or None
+        The file that the class comes from and its neighbours; None for a class of a module. It comes first:
+        what is unpickled after it may be of these files.
     made : type or str
-        The class, or ``path/to/file.py:ClassName`` with an absolute path.
+        The class, or its name in the file.
     source : str or None
-        Of a class, the SHA-256 of its file; None for one that is sent whole, such as a notebook's.
-    text : str or None
-        Of a file, what is in it.
+        Of a class, the SHA-256 of its source; None for one that is sent whole, such as a notebook's.
     """
 
+    files: SourceFiles | None = None
     made: type[Any] | str
     source: str | None = None
-    text: str | None = None
 
     @classmethod
     def of(cls, strategy: type[Any]) -> PortableStrategy:
         """Return a strategy's portable form."""
-        if strategy.__module__.startswith(FROM_FILE):
-            spec = f"{Path(inspect.getfile(strategy)).resolve()}:{strategy.__name__}"
-            return cls(made=spec, text=source_text(strategy))
+        files = files_of(strategy)
+        if files is not None:
+            return cls(files=files, made=strategy.__name__)
         if strategy.__module__ == "__main__":
             return cls(made=strategy)
         try:
@@ -63,17 +65,11 @@ class PortableStrategy:
         StrategyError
             If this process has another version of its module.
         """
-        if isinstance(self.made, str):
-            return _loaded(self.made, self.text)
+        if self.files is not None:
+            return strategy_in(self.files, str(self.made))
         if self.source is not None:
             _check_version(self.made, self.source)  # type: ignore[arg-type]
-        return self.made
-
-
-@functools.lru_cache(maxsize=32)
-def _loaded(spec: str, text: str | None) -> type[Any]:
-    """Load a strategy once in each process and version."""
-    return load_strategy(spec, text)
+        return self.made  # type: ignore[return-value]
 
 
 @functools.lru_cache(maxsize=32)
@@ -87,7 +83,8 @@ def _check_version(strategy: Any, source: str) -> None:
 
 def check_jobs(n_jobs: int | None) -> None:
     """Raise a ConfigError if it is no number of processes."""
-    if n_jobs is not None and (type(n_jobs) is not int or (n_jobs < 1 and n_jobs != -1)):
+    given = python_scalar(n_jobs)
+    if given is not None and (type(given) is not int or (given < 1 and given != -1)):
         raise ConfigError(
             f"n_jobs={n_jobs!r}: expected a number of processes, -1 for one each CPU, or None for what "
             f"joblib.parallel_config says"
@@ -115,7 +112,7 @@ def chunk_size(count: int, n_jobs: int | None, *, chunks: int) -> int:
     if not leaves(n_jobs):
         return 1
     joblib, _ = _joblib()
-    workers = int(joblib.effective_n_jobs(n_jobs))
+    workers: int = joblib.effective_n_jobs(n_jobs)
     return max(1, math.ceil(count / (workers * chunks)))
 
 

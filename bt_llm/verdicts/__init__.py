@@ -1,4 +1,4 @@
-"""What is judged and what comes of it: the state space, the verdict, and its calibration."""
+"""What is judged and what comes of it: the state space, the labels, the verdict, and its calibration."""
 
 import lazy_loader
 

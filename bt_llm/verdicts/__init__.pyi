@@ -1,6 +1,10 @@
 from ._calibration import Prior as Prior
 from ._calibration import calibrated as calibrated
 from ._calibration import mean_prior as mean_prior
+from ._labels import DEFAULT_LABELS as DEFAULT_LABELS
+from ._labels import INVALID as INVALID
+from ._labels import Label as Label
+from ._labels import LabelSet as LabelSet
 from ._state import TREND as TREND
 from ._state import Feature as Feature
 from ._state import MarketState as MarketState

@@ -15,36 +15,68 @@ content-free prompt); Zhou et al. 2023, "Batch Calibration" (the prior is the me
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.verdicts._labels import DEFAULT_LABELS, LabelSet
 from bt_llm.verdicts._verdict import Verdict
 
 __all__ = ["Prior", "calibrated", "mean_prior"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Prior:
-    """What a model answers on average: three positive probabilities that sum to 1.
+    """What a model answers on average: a positive probability of each label, which sum to 1.
+
+    Parameters
+    ----------
+    labels : LabelSet
+        By default bullish, neutral and bearish.
+    probabilities : sequence of float, optional
+        Of the labels, in their order.
+    **named : float
+        The same by the labels' names, instead of `probabilities`.
+
+    Raises
+    ------
+    ConfigError
+        If it is not one number above 0 and below 1 for each label, or they do not sum to 1.
 
     Examples
     --------
-    >>> Prior(bullish=0.2, neutral=0.7, bearish=0.1).neutral
+    >>> Prior(bullish=0.2, neutral=0.7, bearish=0.1).to_dict()["neutral"]
     0.7
     """
 
-    bullish: float
-    neutral: float
-    bearish: float
+    labels: LabelSet
+    probabilities: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        """Check the numbers, once."""
-        values = (self.bullish, self.neutral, self.bearish)
-        if not all(0.0 < p < 1.0 for p in values) or abs(math.fsum(values) - 1.0) > 1e-6:
-            raise ConfigError(f"prior {values}: expected three numbers between 0 and 1 that sum to 1")
+    def __init__(
+        self,
+        *,
+        labels: LabelSet = DEFAULT_LABELS,
+        probabilities: Sequence[float] | None = None,
+        **named: float,
+    ) -> None:
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "probabilities", labels.in_order(probabilities, named, "prior"))
+        values = self.probabilities
+        proper = len(values) == len(labels) and all(0.0 < p < 1.0 for p in values)
+        if not proper or abs(math.fsum(values) - 1.0) > 1e-6:
+            raise ConfigError(
+                f"prior {values} of {', '.join(labels.names)}: expected {len(labels)} numbers between 0 and "
+                "1 that sum to 1"
+            )
+
+    def __repr__(self) -> str:
+        """Return the probabilities by name."""
+        return f"Prior({', '.join(f'{name}={p!r}' for name, p in self.to_dict().items())})"
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the probabilities by their labels' names."""
+        return dict(zip(self.labels.names, self.probabilities, strict=True))
 
 
 def mean_prior(verdicts: Iterable[Verdict]) -> Prior | None:
@@ -52,25 +84,38 @@ def mean_prior(verdicts: Iterable[Verdict]) -> Prior | None:
 
     The sum is exactly rounded (`math.fsum`), so that it does not depend on the order.
 
+    Raises
+    ------
+    ConfigError
+        If they are verdicts on different labels.
+
     Examples
     --------
     >>> mean_prior([Verdict(bullish=0.25, neutral=0.5, bearish=0.25),
     ...             Verdict(bullish=0.5, neutral=0.25, bearish=0.25)])
     Prior(bullish=0.375, neutral=0.375, bearish=0.25)
     """
-    rows = [verdict.probabilities for verdict in verdicts if verdict.valid]
-    if not rows:
+    valid = [verdict for verdict in verdicts if verdict.valid]
+    if not valid:
         return None
+    labels = valid[0].labels
+    if other := next((verdict.labels for verdict in valid if verdict.labels.names != labels.names), None):
+        raise ConfigError(f"verdicts on {labels.names} and on {other.names}: one prior is of one label set")
+    columns = zip(*(verdict.probabilities for verdict in valid), strict=True)
     # A label that never gets any probability must not divide by zero; it stays at zero when calibrated.
-    means = [max(math.fsum(column) / len(rows), 1e-300) for column in zip(*rows, strict=True)]
-    bullish, neutral, bearish = (min(mean, 1.0 - 1e-15) for mean in means)
-    return Prior(bullish=bullish, neutral=neutral, bearish=bearish)
+    means = [max(math.fsum(column) / len(valid), 1e-300) for column in columns]
+    return Prior(labels=labels, probabilities=[min(mean, 1.0 - 1e-15) for mean in means])
 
 
 def calibrated(verdict: Verdict, prior: Prior | None) -> Verdict:
     """Return the verdict with its probabilities divided by the prior and normalised.
 
     Invalid verdicts, and all of them when the prior is None, come back as they are.
+
+    Raises
+    ------
+    ConfigError
+        If the prior is of other labels.
 
     Examples
     --------
@@ -80,10 +125,11 @@ def calibrated(verdict: Verdict, prior: Prior | None) -> Verdict:
     """
     if prior is None or not verdict.valid:
         return verdict
-    lifted = [
-        p / q
-        for p, q in zip(verdict.probabilities, (prior.bullish, prior.neutral, prior.bearish), strict=True)
-    ]
+    if prior.labels.names != verdict.labels.names:
+        raise ConfigError(
+            f"prior of {', '.join(prior.labels.names)} for a verdict on {', '.join(verdict.labels.names)}: "
+            "expected one of the template's labels"
+        )
+    lifted = [p / q for p, q in zip(verdict.probabilities, prior.probabilities, strict=True)]
     total = math.fsum(lifted)
-    bullish, neutral, bearish = (value / total for value in lifted)
-    return dataclasses.replace(verdict, bullish=bullish, neutral=neutral, bearish=bearish)
+    return replace(verdict, probabilities=tuple(value / total for value in lifted))

@@ -16,7 +16,7 @@ from bt_llm.exceptions import ConfigError
 
 __all__ = ["RSI", "TREND", "VOLATILITY", "Feature", "MarketState", "StateSpace"]
 
-RESERVED = frozenset({"verdict", "confidence", "bullish", "bearish", "neutral", "age"})
+RESERVED = frozenset({"verdict", "confidence", "bullish", "bearish", "neutral", "age", "label"})
 """Line names of the advice indicator that a feature cannot take."""
 
 

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.advice import Advisor, AdvisorConfig, Usage, forget_answers, telling
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError, ReplayMiss
-from bt_llm.models import ScriptedBackend
+from bt_llm.exceptions import ConfigError, ModelNotFoundError, ReplayMiss
+from bt_llm.models import ModelConfig, ModelIdentity, ModelManager, ScriptedBackend
+from bt_llm.models.llama import _device
+from bt_llm.models.llama._kind import FileModel
 from bt_llm.verdicts import Action, MarketState, Prior, StateSpace
 
 UP = MarketState(trend=0.2, rsi=60.0, volatility=1.0)
@@ -112,8 +118,11 @@ def test_a_run_that_is_killed_keeps_the_batches_before(tmp_path: Path) -> None:
 def test_progress_is_told(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     advisor = scripted(tmp_path)
-    advisor.on_progress = lambda done, total: seen.append((done, total))
-    advisor.advise(UP)
+
+    def tell(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    advisor.advise_cells([52], on_progress=tell)
     assert seen[-1] == (105, 105)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -137,8 +146,14 @@ def test_replay_of_a_file_that_is_gone_finds_its_identity_in_the_cache(tmp_path:
     absent = Advisor(AdvisorConfig(model="other", cache_dir=tmp_path / "v", cache_mode="replay"))
     with pytest.raises(ModelNotFoundError, match="import a pack"):
         absent.advise(UP)
-    with pytest.raises(ModelError, match="cannot be asked"):
-        replay._asked_backend()
+
+
+def test_whoever_asks_deep_inside_tells_how_far_it_is(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with telling(lambda done, total: seen.append((done, total))):
+        scripted(tmp_path).advise(UP)
+    scripted(tmp_path / "other").advise(UP)
+    assert (seen[0], seen[-1], len(seen)) == ((0, 105), (105, 105), 5)
 
 
 def test_off_stores_nothing(tmp_path: Path) -> None:
@@ -146,15 +161,85 @@ def test_off_stores_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "v").exists()
 
 
-def test_shared_is_one_per_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = AdvisorConfig(model="scripted:trend")
-    assert Advisor.shared(config) is Advisor.shared(AdvisorConfig(model="scripted:trend"))
-    assert Advisor.shared(config) is not Advisor.shared(AdvisorConfig(model="scripted:bullish"))
-    before = Advisor.shared(config)
-    monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "elsewhere"))
-    assert Advisor.shared(config) is not before
-    Advisor.forget_shared()
-    assert Advisor.shared(config).config == config
+class Counting:
+    """Counts what the scripted models of this process are asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.prompts = 0
+        score = ScriptedBackend._score
+
+        def counted(backend: ScriptedBackend, *arguments: Any) -> Any:
+            self.prompts += 1
+            return score(backend, *arguments)
+
+        monkeypatch.setattr(ScriptedBackend, "_score", counted)
+
+
+def test_advisors_on_which_verdicts_depend_alike_share_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Counting(monkeypatch)
+    config = AdvisorConfig(model="scripted:random:3", cache_mode="off", calibration="none")
+    first = Advisor(config).advise_cells(range(10))
+    usage = Usage()
+    assert Advisor(config).advise_cells(range(10), usage) == first
+    assert (asked.prompts, usage.cache_hits, usage.model_calls) == (10, 10, 0)
+    trained = dataclasses.replace(config, calibration=Prior(bullish=0.5, neutral=0.2, bearish=0.3))
+    Advisor(trained).advise_cells(range(10))
+    assert asked.prompts == 10, "calibration is applied to what is known"
+    for change in (
+        {"model": "scripted:random:4"},
+        {"identify": "EUR/USD"},
+        {"numerics": "fast"},
+        {"cache_dir": tmp_path},
+        {"cache_mode": "refresh", "cache_dir": tmp_path},
+    ):
+        before = asked.prompts
+        Advisor(dataclasses.replace(config, **change)).advise_cells(range(10))  # type: ignore[arg-type]
+        assert asked.prompts == before + 10, change
+    forget_answers()
+    Advisor(config).advise_cells(range(10))
+    assert asked.prompts == 70
+
+
+def test_an_edited_template_is_another_one_in_the_same_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, file = Counting(monkeypatch), tmp_path / "mine.toml"
+    words = (resources.files("bt_llm.prompts") / "templates" / "market.toml").read_text("utf-8")
+    config = AdvisorConfig(model="scripted:random:1", template=file, cache_dir=tmp_path / "v")
+    texts = (words, words.replace("You are a trading analyst.", "You are a contrarian."), words)
+    answers = []
+    for text in texts:
+        file.write_text(text, "utf-8")
+        answers.append([v.bullish for v in Advisor(config).raw_cells(range(105))])
+    assert asked.prompts == 210, "the first words are known"
+    assert answers[0] == answers[2] != answers[1]
+
+
+def test_an_advisor_pickles_as_its_configuration() -> None:
+    advisor = Advisor(AdvisorConfig(model="scripted:trend", cache_mode="off"))
+    advisor.advise(UP)
+    again = pickle.loads(pickle.dumps(advisor))
+    assert (type(again), again.config) == (Advisor, advisor.config)
+    assert len(pickle.dumps(advisor)) < 2500
+
+
+def test_a_key_says_what_computed_beside_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_device, "gpu_names", lambda: ["CUDA0", "CUDA1"])
+    identity = ModelIdentity(name="m", sha256="ab" * 32)
+    monkeypatch.setattr(FileModel, "identify", lambda *_, **__: identity)
+    on_cpu = AdvisorConfig(model="m.gguf", cache_mode="off")
+    keys = {}
+    for layers in (0, 20, -1):
+        advisor = Advisor(dataclasses.replace(on_cpu, n_gpu_layers=layers))
+        keys[advisor.numerics] = advisor.keys([0])[0]
+        assert advisor._question(advisor.prompts([0])[0]).numerics == advisor.numerics
+    assert list(keys) == ["canonical", "canonical:cuda:20", "canonical:cuda"]
+    assert len(set(keys.values())) == 3
+    monkeypatch.setattr(_device, "gpu_names", list)
+    without = Advisor(dataclasses.replace(on_cpu, n_gpu_layers=-1))
+    assert without.keys([0]) == [keys["canonical"]], "this build has no GPU to put layers on"
 
 
 def test_config_is_small_hashable_and_picklable(tmp_path: Path) -> None:
@@ -174,11 +259,34 @@ def test_config_is_small_hashable_and_picklable(tmp_path: Path) -> None:
         ({"calibration": "gird"}, "calibration='gird': expected 'grid', 'none' or a Prior"),
         ({"cache_mode": "reply"}, "reply"),
         ({"n_threads": 0}, "n_threads=0"),
+        ({"n_gpu_layers": -2}, "n_gpu_layers=-2"),
+        ({"manager": "smollm2"}, "manager='smollm2': expected a ModelManager"),
     ],
 )
 def test_misspelt_settings_list_the_choices(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AdvisorConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = AdvisorConfig(n_threads=np.int64(2), n_gpu_layers=np.int32(0))
+    assert config == AdvisorConfig(n_threads=2)
+    assert type(config.n_threads) is int
+
+
+def test_a_manager_stands_for_the_model_and_its_settings() -> None:
+    settings = ModelConfig(n_threads=3)
+    manager = ModelManager("scripted:trend", fallback_paths=["scripted:bullish"], config=settings)
+    config = AdvisorConfig(manager=manager)
+    assert (config.model, config.fallbacks, config.n_threads) == ("scripted:trend", ("scripted:bullish",), 3)
+    assert Advisor(config).manager is manager
+    assert dataclasses.replace(config, calibration="none").manager is manager
+    with pytest.raises(ConfigError, match="model='scripted:random' and a manager of 'scripted:trend'"):
+        AdvisorConfig(model="scripted:random", manager=manager)
+    assert len(pickle.dumps(config)) < 2500
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert again.manager is pickle.loads(pickle.dumps(config)).manager, "one in a process"
 
 
 def test_a_custom_space_is_judged_whole(tmp_path: Path) -> None:

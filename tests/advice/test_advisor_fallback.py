@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import backtrader as bt
+import numpy as np
 import pytest
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm import LLMAdvice
+from bt_llm.advice import Advisor, AdvisorConfig, NewsAnalyst, forget_answers
 from bt_llm.cache import VerdictCache
-from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelNotFoundError
-from bt_llm.models import ScriptedBackend
+from bt_llm.data import load_bars, shipped
+from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelError, ModelNotFoundError
+from bt_llm.feeds import FrameFeed
+from bt_llm.models import ModelManager, ScriptedBackend, forget_managers
+from bt_llm.models.llama import _memory as memory
 
 UP = {"trend": 0.2, "rsi": 60.0, "volatility": 1.0}
 
@@ -27,30 +33,111 @@ def test_a_missing_model_is_replaced_and_verdicts_are_those_of_the_one_that_answ
     assert advisor.cache.stats().by_model == {ScriptedBackend.named("scripted:trend").identity.sha256: 105}
 
 
-def test_a_model_too_large_for_the_memory_is_replaced_and_not_mixed_with(tmp_path, monkeypatch):
+def failing(monkeypatch, name, after=0):
+    """Have a scripted model run out of memory after so many calls; returns the names that were asked."""
     real, asked = ScriptedBackend.score, []
 
     def score(self, prompts, labels, *, numerics="canonical"):
         asked.append(self.identity.name)
-        for batch in real(self, prompts, labels, numerics=numerics):
-            if self.identity.name == "scripted:random" and asked.count("scripted:random") > 1:
-                raise InsufficientMemoryError("too large")
-            yield batch
+        if self.identity.name == name and asked.count(name) > after:
+            raise InsufficientMemoryError("too large")
+        yield from real(self, prompts, labels, numerics=numerics)
 
     monkeypatch.setattr(ScriptedBackend, "score", score)
-    advisor = Advisor(
-        config(tmp_path, model="scripted:random", fallbacks=["scripted:trend"], calibration="none")
-    )
-    first = advisor.advise_cells([1, 2])
-    assert {verdict.model for verdict in first} == {"scripted:random"}
-    later = advisor.advise_cells([1, 2, 3])
-    assert {verdict.model for verdict in later} == {"scripted:trend"}
-    assert asked == ["scripted:random", "scripted:random", "scripted:trend"]
-    assert advisor.identity.name == "scripted:trend"
-    counts = VerdictCache(tmp_path).stats().by_model
-    assert sorted(counts.values()) == [2, 3]
-    raw = Advisor(config(tmp_path, model="scripted:random", fallbacks=["scripted:trend"], calibration="none"))
-    assert [verdict.model for verdict in raw.raw_cells([3])] == ["scripted:trend"]
+    return asked
+
+
+BOTH = {"model": "scripted:random", "fallbacks": ["scripted:trend"], "calibration": "none"}
+
+
+def test_a_model_that_cannot_be_loaded_is_replaced_before_the_first_answer(tmp_path, monkeypatch):
+    asked = failing(monkeypatch, "scripted:random")
+    advisor = Advisor(config(tmp_path, **BOTH))
+    assert {verdict.model for verdict in advisor.advise_cells([1, 2])} == {"scripted:trend"}
+    assert {verdict.model for verdict in advisor.advise_cells([1, 2, 3])} == {"scripted:trend"}
+    assert asked == ["scripted:random", "scripted:trend", "scripted:trend"]
+    assert list(VerdictCache(tmp_path).stats().by_model.values()) == [3]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_model_that_has_answered_is_not_replaced(tmp_path, monkeypatch, stored):
+    if stored:  # an answer from the cache counts too: the run has begun with that model
+        Advisor(config(tmp_path, model="scripted:random", calibration="none")).advise_cells([1])
+    asked = failing(monkeypatch, "scripted:random", after=0 if stored else 1)
+    advisor = Advisor(config(tmp_path, **BOTH))
+    assert advisor.advise_cells([1])[0].model == "scripted:random"
+    with pytest.raises(InsufficientMemoryError, match=r"too large\. scripted:random has answered earlier"):
+        advisor.advise_cells([1, 2])
+    assert "scripted:trend" not in asked
+    assert advisor.advise_cells([1])[0].model == "scripted:random"
+
+
+def test_all_who_ask_one_manager_fall_back_together(tmp_path, monkeypatch):
+    failing(monkeypatch, "scripted:random")
+    manager = ModelManager("scripted:random", fallback_paths=["scripted:trend"])
+    advisor = Advisor(config(tmp_path, manager=manager, calibration="none"))
+    news = NewsAnalyst(manager, cache=VerdictCache(tmp_path))
+    assert news.identity.name == advisor.identity.name == "scripted:random"
+    advisor.advise_cells([1])
+    assert news.analyze("Rates are held").model == advisor.identity.name == "scripted:trend"
+    assert manager.usage.answered == ("scripted:trend",)
+
+    manager.unload_model()
+    assert news.analyze("Rates are held").model == "scripted:random", "another run begins anew"
+
+
+def test_who_has_answered_is_not_followed_by_another_that_somebody_else_fell_back_to(tmp_path):
+    manager = ModelManager("scripted:random", fallback_paths=["scripted:trend"])
+    advisor = Advisor(config(tmp_path, manager=manager, calibration="none"))
+    advisor.advise_cells([1])
+    manager._settled = False  # as if the manager did not know
+    manager.fall_back(0, InsufficientMemoryError("too large"))
+    with pytest.raises(
+        ModelError, match="scripted:random has answered earlier in this run, and scripted:trend"
+    ):
+        advisor.advise_cells([2])
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("runonce", [True, False])
+def test_a_backtest_is_one_models_or_ends(tmp_path, monkeypatch, runonce):
+    """The first cells are stored of a real model, which cannot be loaded when the next one is asked."""
+    bars = load_bars(shipped("eurusd_hourly.csv"))[:300]
+    stored = Advisor(config(tmp_path, model="smollm2", n_threads=1, calibration="none"))
+    stored.advise_cells([52])
+    forget_answers()
+    forget_managers()
+    monkeypatch.setattr(memory, "available_memory_mb", lambda: 10.0)
+    chosen = config(tmp_path, model="smollm2", fallbacks=["scripted:trend"], calibration="none")
+
+    class Cells(bt.Strategy):
+        def __init__(self):
+            self.advice = LLMAdvice(self.data, advisor=chosen)
+
+    cerebro = bt.Cerebro(stdstats=False, runonce=runonce)
+    cerebro.adddata(FrameFeed(dataname=bars))
+    cerebro.addstrategy(Cells)
+    if runonce:  # all cells are asked at once, so that the fallback answers all of them
+        (strategy,) = cerebro.run()
+        assert strategy.advice.advisor.identity.name == "scripted:trend"
+        probabilities = np.array(strategy.advice.lines.bullish.array)
+        given = np.unique(np.round(probabilities[np.isfinite(probabilities)], 6))
+        assert set(given) <= {0.111111, 0.222222, 0.666667}
+        return
+    cells = []
+    monkeypatch.setattr(LLMAdvice, "advise", noting(LLMAdvice.advise, cells))
+    monkeypatch.setattr(LLMAdvice, "_cell", lambda self: 52 if len(self) < 120 else 53)
+    with pytest.raises(InsufficientMemoryError, match="smollm2 has answered earlier in this run"):
+        cerebro.run()
+    assert cells == [[52], [53]]
+
+
+def noting(advise, cells):
+    def noted(self, wanted):
+        cells.append(list(wanted))
+        return advise(self, wanted)
+
+    return noted
 
 
 def test_the_last_models_error_is_the_error(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bt_llm.advice import json_sampling, read_json, read_logprobs
 from bt_llm.advice._readers import parse_verdict
 from bt_llm.models import Answer, LabelScores, Prompt, ScriptedBackend
-from bt_llm.verdicts import Action, Verdict
+from bt_llm.verdicts import DEFAULT_LABELS, Action, Verdict
 
 WORDS = ("Bullish", "Neutral", "Bearish")
 PROMPT = Prompt(("You judge.\n", "Trend: up\n"))
@@ -18,7 +18,7 @@ PROMPT = Prompt(("You judge.\n", "Trend: up\n"))
 
 def test_logprobs_are_normalised_over_the_labels_and_the_rest_is_told() -> None:
     backend = ScriptedBackend(lambda _: (0.4, 0.2, 0.2))
-    [[(verdict, extra)]] = list(read_logprobs(backend, [PROMPT], WORDS, "canonical"))
+    [[(verdict, extra)]] = list(read_logprobs(backend, [PROMPT], WORDS, DEFAULT_LABELS, "canonical"))
     assert verdict.probabilities == pytest.approx((0.5, 0.25, 0.25))
     assert verdict.label_mass == pytest.approx(0.8)
     assert extra == {"tokens": 0, "milliseconds": 0.0}
@@ -30,20 +30,20 @@ def test_scores_that_are_no_numbers_are_invalid(logprobs: tuple[float, ...]) -> 
         def score(self, prompts, labels, *, numerics="canonical"):  # type: ignore[no-untyped-def]
             yield [LabelScores(logprobs) for _ in prompts]
 
-    [[(verdict, _)]] = list(read_logprobs(Broken(lambda _: ()), [PROMPT], WORDS, "canonical"))
+    [[(verdict, _)]] = list(read_logprobs(Broken(lambda _: ()), [PROMPT], WORDS, DEFAULT_LABELS, "canonical"))
     assert verdict.action is Action.INVALID
 
 
 def test_batches_come_as_they_are_decoded() -> None:
     backend = ScriptedBackend(lambda _: (0.4, 0.2, 0.2), batch=2)
-    sizes = [len(batch) for batch in read_logprobs(backend, [PROMPT] * 5, WORDS, "canonical")]
+    sizes = [len(batch) for batch in read_logprobs(backend, [PROMPT] * 5, WORDS, DEFAULT_LABELS, "canonical")]
     assert sizes == [2, 2, 1]
 
 
 @pytest.mark.parametrize(("confidence", "probability"), [(0, 1 / 3), (25, 0.5), (70, 0.8), (100, 1.0)])
 def test_confidence_becomes_a_probability(confidence: int, probability: float) -> None:
     text = json.dumps({"verdict": "Bearish", "confidence": confidence, "reason": "weak"})
-    verdict = parse_verdict(text, WORDS)
+    verdict = parse_verdict(text, DEFAULT_LABELS)
     assert verdict.bearish == pytest.approx(probability)
     assert verdict.reason == "weak"
 
@@ -72,12 +72,12 @@ def test_confidence_becomes_a_probability(confidence: int, probability: float) -
     ],
 )
 def test_what_the_schema_refuses_is_invalid(text: str) -> None:
-    assert parse_verdict(text, WORDS).action is Action.INVALID
+    assert parse_verdict(text, DEFAULT_LABELS).action is Action.INVALID
 
 
 @given(st.text() | st.binary().map(lambda b: b.decode("latin-1")))
 def test_no_text_raises(text: str) -> None:
-    assert isinstance(parse_verdict(text, WORDS), Verdict)
+    assert isinstance(parse_verdict(text, DEFAULT_LABELS), Verdict)
 
 
 @given(st.data())
@@ -85,13 +85,13 @@ def test_no_mutation_of_an_answer_raises_or_goes_out_of_range(data: st.DataObjec
     good = json.dumps({"verdict": "Bullish", "confidence": 61, "reason": "trend is up"})
     position = data.draw(st.integers(0, len(good)))
     text = good[:position] + data.draw(st.text(max_size=3)) + good[position + data.draw(st.integers(0, 4)) :]
-    verdict = parse_verdict(text, WORDS)
+    verdict = parse_verdict(text, DEFAULT_LABELS)
     assert verdict.action is Action.INVALID or math.isclose(sum(verdict.probabilities), 1.0)
 
 
 def test_control_characters_of_a_reason_are_taken_out() -> None:
     text = json.dumps({"verdict": "Bullish", "confidence": 61, "reason": "up\x1b[31m\nred"})
-    assert parse_verdict(text, WORDS).reason == "up [31m red"
+    assert parse_verdict(text, DEFAULT_LABELS).reason == "up [31m red"
 
 
 def test_an_answer_cut_off_is_invalid_even_if_it_parses() -> None:
@@ -100,14 +100,14 @@ def test_an_answer_cut_off_is_invalid_even_if_it_parses() -> None:
             for _ in prompts:
                 yield Answer('{"verdict": "Bullish", "confidence": 1, "reason": ""}', finished=False)
 
-    [[(verdict, _)]] = list(read_json(Cut(lambda _: ()), [PROMPT], WORDS))
+    [[(verdict, _)]] = list(read_json(Cut(lambda _: ()), [PROMPT], DEFAULT_LABELS))
     assert verdict.action is Action.INVALID
     assert verdict.reason == "cut off by max_tokens"
 
 
 def test_json_reader_end_to_end_with_the_script() -> None:
     backend = ScriptedBackend.named("scripted:trend")
-    [[(verdict, _)]] = list(read_json(backend, [PROMPT], WORDS))
+    [[(verdict, _)]] = list(read_json(backend, [PROMPT], DEFAULT_LABELS))
     assert verdict.action is Action.BULLISH
     assert verdict.reason == "scripted"
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from bt_llm import AdvisorConfig, Gate, gate_study, run_backtest
-from bt_llm.backtest import periods_per_year
-from bt_llm.backtest._run import BuyAndHold
+from bt_llm.backtest import BuyAndHold, periods_per_year
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
-from bt_llm.gates import AlwaysOpen
+from bt_llm.gates import NeverOpen
+from bt_llm.research import gate_test
+from tests.engines import TREND, walk
 
 GATE = Gate(advisor=AdvisorConfig(model="scripted:trend"))
 
@@ -67,8 +68,9 @@ def test_buy_and_hold_takes_a_share_of_the_account() -> None:
     result = run_backtest(BuyAndHold, six_bars(), cash=1000.0, percent=50.0)
     size = 500 / 10.5  # half of the account at the first close, filled at the next open
     assert result.final_value == pytest.approx(1000 + size * (15.5 - 11))
-    waited = run_backtest(BuyAndHold, six_bars(), gate=AlwaysOpen(warm_up=3), cash=1000.0, percent=50.0)
-    assert waited.equity.index[0] == pd.Timestamp("2020-01-03")
+    third = bt.date2num(pd.Timestamp("2020-01-03"))
+    waited = run_backtest(BuyAndHold, six_bars(), params={"first": third}, cash=1000.0, percent=50.0)
+    assert waited.fills["time"].tolist() == [pd.Timestamp("2020-01-04")]
 
 
 def test_a_reversal_trades_the_stated_share(hours: pd.DataFrame, repository: Path) -> None:
@@ -106,11 +108,11 @@ def test_the_same_numbers_in_every_engine_mode(hours: pd.DataFrame, repository: 
 
 
 def test_the_second_run_asks_nothing_and_gives_the_same(hours: pd.DataFrame, repository: Path) -> None:
-    from bt_llm.advice import Advisor
+    from bt_llm.advice import forget_answers
 
     spec = f"{repository / 'strategies' / 'sma_cross.py'}:GatedSmaCross"
     first = run_backtest(spec, hours, gate=GATE)
-    Advisor.forget_shared()
+    forget_answers()
     second = run_backtest(spec, hours, gate=GATE)
     assert first.advice is not None
     assert second.advice is not None
@@ -118,13 +120,12 @@ def test_the_second_run_asks_nothing_and_gives_the_same(hours: pd.DataFrame, rep
     pd.testing.assert_series_equal(first.equity, second.equity, check_exact=True)
 
 
-def test_a_strategy_without_a_gate_says_how_to_add_one() -> None:
+def test_a_strategy_without_a_gate_runs() -> None:
     class Plain(bt.Strategy):
         pass
 
-    with pytest.raises(ConfigError, match=r"params = \(\('gate', None\),\)"):
-        run_backtest(Plain, six_bars(), gate=GATE)
     assert run_backtest(Plain, six_bars()).final_value == 10_000.0
+    assert run_backtest(Plain, six_bars(), gate=NeverOpen()).problems
 
 
 def test_bars_fewer_than_the_warm_up(hours: pd.DataFrame, repository: Path) -> None:
@@ -169,3 +170,31 @@ def test_periods_per_year() -> None:
     daily = pd.date_range("2020-01-01", periods=366, freq="D")
     assert periods_per_year(daily) == pytest.approx(365.25)
     assert math.isnan(periods_per_year(daily[:1]))
+
+
+def test_the_name_of_the_data_survives(tmp_path: Path, repository: Path) -> None:
+    strategy = f"{repository / 'strategies' / 'sma_cross.py'}:GatedSmaCross"
+    frame = walk(300)
+    frame.to_csv(tmp_path / "my market.csv", index_label="time")
+    named = frame.copy()
+    named.attrs["name"] = "gold"
+    gate = Gate(advisor=TREND)
+    for data, name in ((tmp_path / "my market.csv", "my market"), (named, "gold"), (frame, "data")):
+        for advice in (
+            run_backtest(strategy, data, gate=gate).advice,
+            gate_study(strategy, data, gate).gated.advice,
+            gate_test(strategy, data, gate, n=1, shifts=0, resamples=19).gated.advice,
+        ):
+            assert advice is not None
+            assert list(advice["datas"]) == [name]
+
+
+def test_scalars_of_numpy_are_settings() -> None:
+    frame = walk(60)
+    plain = {"cash": 1000.0, "commission": 0.001, "slippage": 0.0, "percent": 50.0}
+    given = {name: np.float64(value) for name, value in plain.items()} | {"cash": np.int64(1000)}
+    one, two = (run_backtest(BuyAndHold, frame, **settings) for settings in (plain, given))
+    assert one.metrics == two.metrics
+    assert {name: type(two.settings[name]) for name in plain} == dict.fromkeys(plain, float)
+    with pytest.raises(ConfigError, match="percent="):
+        run_backtest(BuyAndHold, frame, percent=np.float64(101))

@@ -7,8 +7,14 @@ from pathlib import Path
 import backtrader as bt
 import pytest
 
-from bt_llm.backtest import load_strategy, source_sha256
+from bt_llm.backtest import load_strategy, run_backtest
 from bt_llm.exceptions import StrategyError
+from bt_llm.gates import AlwaysOpen
+from bt_llm.research._runs import run_many
+from bt_llm.sources import source_sha256
+from tests.engines import walk
+
+BARS = walk(120)
 
 GOOD = """
 import backtrader as bt
@@ -87,3 +93,73 @@ def test_a_file_edited_within_the_second_is_read_anew_and_leaves_no_bytecode(tmp
         os.utime(file, (1e9, 1e9))
         assert load_strategy(f"{file}:Edited").params.fast == fast
     assert [path.name for path in tmp_path.iterdir()] == ["edited.py"]
+
+
+BASE = """
+import backtrader as bt
+
+class Base(bt.Strategy):
+    params = (("gate", None), ("period", {period}))
+"""
+MINE = """
+import backtrader as bt
+from base import Base
+from bt_llm import attach_gate
+
+class Mine(Base):
+    def __init__(self):
+        self.average = bt.ind.SMA(period=self.p.period)
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self):
+        import sizes
+        if self.position and self.data.close[0] < self.average[0]:
+            self.close()
+        elif not self.position and self.data.close[0] > self.average[0] and self.gate.allows_long():
+            self.buy(size=sizes.SIZE)
+"""
+
+
+def write_neighbours(folder: Path, period: int, size: int) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "base.py").write_text(BASE.format(period=period), encoding="utf-8")
+    (folder / "sizes.py").write_text(f"SIZE = {size}\n", encoding="utf-8")
+    return f"{write(folder, MINE)}:Mine"
+
+
+def test_neighbours_are_imported_as_python_would_and_do_not_mix(tmp_path: Path) -> None:
+    specs = [write_neighbours(tmp_path / name, 5, size) for name, size in (("a", 1), ("b", 2))]
+    one, two = (load_strategy(spec) for spec in specs)
+    assert [one.params.period, two.params.period] == [5, 5]
+    first, second = (run_backtest(strategy, BARS).trades["pnl"] for strategy in (one, two))
+    assert len(first) > 5
+    assert second.tolist() == pytest.approx(
+        (2 * first).tolist()
+    )  # each imports its own sizes, when it trades
+    assert run_backtest(one, BARS).trades["pnl"].tolist() == first.tolist()
+
+
+def test_neighbours_travel_to_workers(tmp_path: Path) -> None:
+    strategy = load_strategy(write_neighbours(tmp_path, 5, 3))
+    gates = [AlwaysOpen(warm_up=n) for n in (1, 20)]
+    here = run_many(strategy, BARS, gates)
+    for file in tmp_path.glob("*.py"):
+        file.unlink()
+    assert run_many(strategy, BARS, gates, n_jobs=2) == here
+
+
+def test_a_fault_in_a_neighbour_names_it(tmp_path: Path) -> None:
+    spec = write_neighbours(tmp_path, 5, 1)
+    (tmp_path / "base.py").write_text("import backtrader\n1 / 0\n", encoding="utf-8")
+    with pytest.raises(StrategyError, match=r"base.py' line 2: ZeroDivisionError: division by zero$"):
+        load_strategy(spec)
+    (tmp_path / "base.py").write_text("class (:\n", encoding="utf-8")
+    with pytest.raises(StrategyError, match=r"base.py' line 1: invalid syntax$"):
+        load_strategy(spec)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(b"x = '\xff'\n")
+    with pytest.raises(StrategyError, match="cannot be read"):
+        load_strategy(str(path))

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         argv,
         add=lambda parser: parser.add_argument("--model", default="scripted:trend", help="who is asked"),
     )
-    from bt_llm.advice import Advisor, AdvisorConfig
+    from bt_llm.advice import Advisor, AdvisorConfig, forget_answers
     from bt_llm.backtest import load_strategy, run_backtest
     from bt_llm.cache import VerdictCache
     from bt_llm.data import load_bars, shipped
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     cells = range(len(gate.advisor.state_space))
 
     def backtest() -> None:
-        Advisor.forget_shared()
+        forget_answers()
         run_backtest(strategy, bars, gate=gate)
 
     with fresh_cache():

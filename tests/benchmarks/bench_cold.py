@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def _cold_and_again(model: str) -> list[tuple[float, dict[str, Any]]]:
     """Return seconds and advice of a run from nothing, and of one that finds its cache."""
-    from bt_llm.advice import Advisor, AdvisorConfig
+    from bt_llm.advice import AdvisorConfig, forget_answers
     from bt_llm.backtest import run_backtest
     from bt_llm.data import shipped
     from bt_llm.gates import Gate
@@ -105,7 +105,7 @@ def _cold_and_again(model: str) -> list[tuple[float, dict[str, Any]]]:
     found = []
     with fresh_cache():
         for _ in range(2):
-            Advisor.forget_shared()
+            forget_answers()
             start = time.perf_counter()
             result = run_backtest(strategy, shipped("eurusd_hourly.csv"), gate=gate)
             found.append((time.perf_counter() - start, dict(result.advice or {})))

@@ -62,7 +62,7 @@ class Bench:
         numerics: str = "canonical",
         tree: bool = False,
     ) -> None:
-        from bt_llm.models import LlamaBackend, ModelIdentity, read_facts
+        from bt_llm.models import LlamaModel, ModelConfig, ModelIdentity, read_facts
         from bt_llm.prompts import PromptTemplate
         from bt_llm.verdicts import StateSpace
 
@@ -78,7 +78,7 @@ class Bench:
         self.tree = tree
         self.n_seq, self.numerics, self.labels = n_seq, numerics, template.continuations
         self.prompts = template.prompts(space, cells, identity)
-        self.backend = LlamaBackend(path, identity=identity, n_seq=n_seq, n_threads=threads)
+        self.backend = LlamaModel(ModelConfig(model_path=path, n_threads=threads), n_seq=n_seq)
         self._clock = time.process_time if threads == 1 else time.perf_counter
         self.plain_tokens = self._count_plain_tokens()
         self.tokens = 0

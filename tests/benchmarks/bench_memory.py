@@ -74,35 +74,36 @@ def _in_child(way: str, path: Path) -> dict[str, Any]:
     return found
 
 
-def _resident_mb() -> float:
+def resident_mb() -> float:
+    """Return the present resident size."""
     import psutil
 
     return float(psutil.Process().memory_info().rss) / _MB
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Return the highest resident size so far; on systems without /proc, the present one."""
     try:
         status = Path("/proc/self/status").read_text("ascii", "replace")
     except OSError:
-        return _resident_mb()
+        return resident_mb()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(peak.split()[1]) / 1024
 
 
 def _use_scorer(path: Path) -> dict[str, Any]:
-    from bt_llm.models import LlamaBackend, estimate_memory_mb
+    from bt_llm.models import LlamaModel, ModelConfig, estimate_memory_mb
     from bt_llm.prompts import PromptTemplate
     from bt_llm.verdicts import StateSpace
 
-    backend = LlamaBackend(path)
+    backend = LlamaModel(ModelConfig(model_path=path, n_threads=None))
     template, space = PromptTemplate.load("market"), StateSpace()
     facts, identity = backend.facts, backend.identity
     prompts = template.prompts(space, range(len(space)), identity)
-    before = _resident_mb()
+    before = resident_mb()
     for _ in backend.score(prompts, template.continuations):
         pass
-    grown = _peak_mb() - before
+    grown = peak_mb() - before
     session = backend.session
     tokenised = [session.tokenise(prompt) for prompt in prompts]
     shape = session.prepare(session.shape(tokenised, tail=1, outputs=1), "canonical").shape
@@ -123,11 +124,11 @@ def _use_llama_model(path: Path) -> dict[str, Any]:
     facts = read_facts(path)
     config = ModelConfig(model_path=path, n_ctx=2048)
     model = LlamaModel(config)
-    before = _resident_mb()
+    before = resident_mb()
     model.load()
     model.generate("up and down " * 640, max_tokens=8)
     return {
-        "grown_mb": _peak_mb() - before,
+        "grown_mb": peak_mb() - before,
         "estimate_mb": estimate_memory_mb(facts, config.n_ctx, repacked=True),
         "n_ctx": config.n_ctx,
     }

@@ -98,10 +98,10 @@ def in_a_thread(work: Callable[[], float]) -> float:
 
 def scoring(model: str, rounds: int, threads: int) -> tuple[list[float], int]:
     """Return how long each stopped score took, and after how many the next one was right."""
-    from bt_llm.models import LlamaBackend, Prompt
+    from bt_llm.models import LlamaModel, ModelConfig, Prompt
 
     labels = (" up", " down")
-    backend = LlamaBackend(model, n_threads=threads)
+    backend = LlamaModel(ModelConfig(model_path=model, n_threads=threads))
     many = [Prompt((SHORT, f" It is number {k} of a great many questions." * 10)) for k in range(320)]
     few = [Prompt((SHORT, " Up or down?"))]
 

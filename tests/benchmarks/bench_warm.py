@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         argv,
         add=lambda parser: parser.add_argument("--model", default="smollm2", help="who is asked"),
     )
-    from bt_llm.advice import Advisor, AdvisorConfig
+    from bt_llm.advice import AdvisorConfig, forget_answers
     from bt_llm.backtest import load_strategy, run_backtest
     from bt_llm.data import load_bars, shipped
     from bt_llm.gates import Gate
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         calls += advice["model_calls"] if advice else 0
 
     def from_disk() -> None:
-        Advisor.forget_shared()
+        forget_answers()
         gated()
 
     with fresh_cache():

@@ -150,16 +150,16 @@ def interleaved(
 @contextlib.contextmanager
 def fresh_cache() -> Iterator[Path]:
     """Have a new, empty verdict cache for the time of a block, and no advisor that remembers an older one."""
-    from bt_llm.advice import Advisor
+    from bt_llm.advice import forget_answers
 
     with tempfile.TemporaryDirectory(prefix="bt_llm-bench-") as folder:
         before = os.environ.get("BT_LLM_CACHE_DIR")
         os.environ["BT_LLM_CACHE_DIR"] = folder
-        Advisor.forget_shared()
+        forget_answers()
         try:
             yield Path(folder)
         finally:
-            Advisor.forget_shared()
+            forget_answers()
             if before is None:
                 del os.environ["BT_LLM_CACHE_DIR"]
             else:

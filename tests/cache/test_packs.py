@@ -365,7 +365,7 @@ def test_a_pack_with_a_fitting_hash_is_still_checked(pack: Path) -> None:
     refused("verdict and provenance must be objects", with_verdict(provenance=good[first]["prompt"][0]))
     refused("the question stored under", with_verdict(prompt=good[first]["prompt"][::-1]))
     refused("the question stored under", with_verdict(key="0" * 64))
-    refused("three finite floats", with_verdict(verdict={"bullish": 1}))
+    refused("not finite floats", with_verdict(verdict={"bullish": 1}))
     refused("a prompt of 1114112 characters", [good[0], bomb, *with_verdict(prompt=[bomb["id"]] * 17)[1:]])
     refused("SHA-256 or counts", [good[0], part("unused"), *good[1:]])
     refused("twice", [*good, good[-1]])

@@ -56,9 +56,9 @@ def test_a_text_and_a_verdict_on_the_same_prompt_have_two_keys(tmp_path: Path) -
 
 @pytest.mark.parametrize("labels", [("a",), (" Bullish", " Neutral", " Bearish")])
 def test_a_question_for_a_text_has_no_labels(labels: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="expected 0 and 1 up"):
+    with pytest.raises(ConfigError, match="expected none and 1 up"):
         asked(labels=labels)
-    with pytest.raises(ConfigError, match="expected 3 and 1 up"):
+    with pytest.raises(ConfigError, match="expected 2 up, all different, and 1 up"):
         question(labels=())
 
 

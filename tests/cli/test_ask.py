@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 from bt_llm.cli._ask import app
 from bt_llm.exceptions import ConfigError, ModelNotFoundError
+from bt_llm.models._scripted import ScriptedModel
+from bt_llm.models.llama._kind import FileModel
 from tests.analyst_cases import MARKET, NEWS, TRADE, Scripted, saying
 
 
@@ -17,9 +19,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a backend the one that every model's name stands for."""
 
     def use(backend: Scripted) -> Scripted:
-        monkeypatch.setattr(
-            "bt_llm.advice.analysts._base.look_up_model", lambda name, cache, **_: (backend.identity, backend)
-        )
+        for kind in (FileModel, ScriptedModel):
+            monkeypatch.setattr(kind, "open", lambda model, config: backend)
+            monkeypatch.setattr(kind, "identify", lambda model, known, **_: backend.identity)
         return backend
 
     return use

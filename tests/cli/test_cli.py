@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cache import VerdictCache
 from bt_llm.cli import main
 
@@ -32,7 +32,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rep
     monkeypatch.chdir(repository)
 
     def run(*arguments: str) -> Outcome:
-        Advisor.forget_shared()
+        forget_answers()
         monkeypatch.setattr(sys, "argv", ["bt-llm", *arguments])
         try:
             main()

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cli import _research as research
 from bt_llm.data import shipped
 from bt_llm.exceptions import BtLlmError
@@ -52,7 +52,14 @@ def test_test_prints_one_json_object(bars: str) -> None:
 def test_test_prints_tables_and_sentences(bars: str) -> None:
     done = run("test", bars, "-m", "scripted:trend", "--random", "4", "--shifts", "0")
     assert done.exit_code == 0, done.output
-    for part in ("Results", "Rank of the gate", "buy and hold", "random gates", "Findings", "exposure"):
+    for part in (
+        "Results",
+        "The gate among 4 random",
+        "buy and hold",
+        "random gates",
+        "Findings",
+        "exposure",
+    ):
         assert part in done.stdout, part
 
 
@@ -128,7 +135,7 @@ resamples = 50
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    Advisor.forget_shared()
+    forget_answers()
     cross_file(tmp_path)
     walk(300).to_csv(tmp_path / "bars.csv", index_label="time")
     (tmp_path / "one.toml").write_text(STUDY, encoding="utf-8")

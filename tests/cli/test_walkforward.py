@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cli._walkforward import walkforward
 from bt_llm.exceptions import ConfigError
 from bt_llm.research import load_study
@@ -38,7 +38,7 @@ test_size = "1MS"
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    Advisor.forget_shared()
+    forget_answers()
     cross_file(tmp_path)
     walk(300).to_csv(tmp_path / "bars.csv", index_label="time")
     (tmp_path / "cross.toml").write_text(TEXT, encoding="utf-8")

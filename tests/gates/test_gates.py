@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import dataclass
 
 import backtrader as bt
+import numpy as np
 import pytest
 
 from bt_llm.advice import AdvisorConfig
@@ -13,13 +15,13 @@ from bt_llm.gates import (
     SHORT,
     AlwaysOpen,
     AttachedGate,
+    Decision,
+    EntryGate,
     Gate,
-    GateProtocol,
     NeverOpen,
     attach_gate,
     attached_gates,
 )
-from bt_llm.gates._gates import Decision
 from bt_llm.indicators import LLMAdvice, find_advice
 from tests.engines import BULLISH, MODES, RANDOM, TREND, QuickAdvice, bits, line, run, walk
 
@@ -111,7 +113,7 @@ def test_gates_are_values():
         assert pickle.loads(pickle.dumps(gate)) == gate
         assert len({gate, pickle.loads(pickle.dumps(gate))}) == 1
         assert len(pickle.dumps(gate)) < 2000
-        assert isinstance(gate, GateProtocol)
+        assert isinstance(gate, EntryGate)
     assert AlwaysOpen() != NeverOpen()
     with pytest.raises(AttributeError):
         Gate().min_confidence = 0.5
@@ -330,16 +332,15 @@ def test_at_a_cheating_open_the_gate_sees_the_previous_close():
 # A gate of one's own
 
 
-class Odd:
-    """Lets entries through on odd bars; it shares nothing with bt_llm's gates but the protocol."""
+@dataclass(frozen=True)
+class Odd(EntryGate):
+    """Lets entries through on odd bars."""
 
     warm_up_bars = 1
+    phase: int = 1
 
     def attach(self, strategy, data=None):
         return AttachedOdd(strategy, data)
-
-    def baseline(self):
-        return AlwaysOpen(warm_up=self.warm_up_bars)
 
 
 class AttachedOdd(AttachedGate):
@@ -352,6 +353,49 @@ def test_a_gate_of_ones_own_runs_in_the_same_strategy():
     assert strategy.gate.allowed == sum(d.bar % 2 for d in strategy.gate.log) > 0
     assert strategy.gate.blocked > 0
     assert attached_gates(strategy) == [strategy.gate]
+    assert Odd().baseline() == AlwaysOpen(warm_up=1)
+
+
+def test_a_gate_that_lacks_a_method_says_which():
+    class Lazy(EntryGate):
+        warm_up_bars = 1
+
+    with pytest.raises(ConfigError, match=r"^gate Lazy lacks attach: define it in the class$"):
+        Lazy()
+    with pytest.raises(ConfigError, match=r"^gate EntryGate lacks attach and warm_up_bars: "):
+        EntryGate()
+
+
+def test_what_only_looks_like_a_gate_is_told_what_it_lacks():
+    class Duck:
+        def attach(self, strategy, data=None):
+            raise AssertionError("it is not asked")
+
+        @property
+        def warm_up_bars(self):
+            raise AssertionError("it is not evaluated")
+
+    with pytest.raises(ConfigError, match="Duck is no EntryGate and lacks baseline, describe: derive"):
+        run(Crosser, walk(60), gate=Duck())
+
+
+def test_asking_whether_something_is_a_gate_runs_nothing(monkeypatch):
+    def running(*_, **__):
+        raise AssertionError("a Cerebro was run")
+
+    monkeypatch.setattr(bt.Cerebro, "run", running)
+    assert isinstance(Gate(), EntryGate)
+    assert not isinstance(Gate().advisor, EntryGate)
+
+
+@pytest.mark.parametrize("value", [np.float64(0.4), np.float32(0.5), np.int64(1)])
+def test_numbers_of_numpy_are_kept_as_pythons_own(value):
+    gate = Gate(min_confidence=value)
+    assert type(gate.min_confidence) is float
+    assert gate == Gate(min_confidence=float(value))
+    assert type(AlwaysOpen(warm_up=np.int64(3)).warm_up) is int
+    with pytest.raises(ConfigError, match="min_confidence="):
+        Gate(min_confidence=np.bool_(True))
 
 
 def test_the_default_advisor_is_the_embedded_model():

@@ -18,8 +18,8 @@ from bt_llm.gates import (
     SHORT,
     AlwaysOpen,
     Answers,
+    EntryGate,
     Gate,
-    GateProtocol,
     RandomGate,
     RuleGate,
     ShiftedGate,
@@ -120,8 +120,8 @@ def test_answers_are_checked(settings: dict[str, object], says: str) -> None:
         RuleGate(indicator=QuickAdvice),
     ],
 )
-def test_null_gates_are_gates_that_pickle_and_hash(gate: GateProtocol) -> None:
-    assert isinstance(gate, GateProtocol)
+def test_null_gates_are_gates_that_pickle_and_hash(gate: EntryGate) -> None:
+    assert isinstance(gate, EntryGate)
     assert pickle.loads(pickle.dumps(gate)) == gate
     assert len({gate, pickle.loads(pickle.dumps(gate))}) == 1
     assert gate.warm_up_bars == 16
@@ -184,7 +184,7 @@ def test_answers_of_fewer_bars_are_refused() -> None:
         (lambda: RandomGate(answers=ENTRIES, draw=1.5), "draw=1.5"),
         (lambda: ShiftedGate(answers=ENTRIES, bars=1), "expected answers per bar"),
         (lambda: ShiftedGate(answers=line_of(5), bars=1.0), "whole number of bars"),
-        (lambda: RuleGate(trend=-0.1), "trend=-0.1: expected a number from 0"),
+        (lambda: RuleGate(trend=-0.1), "trend=-0.1: expected a number of at least 0"),
         (lambda: RuleGate(overbought=101.0), "overbought=101.0: expected a number from 0 to 100"),
         (lambda: RuleGate(indicator=int), "expected LLMAdvice"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from bt_llm.advice import AnalystConfig, Decision, TradeAdvice, TradeAnalyst
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import GateProtocol, TradeAdviceGate, attach_gate, attached_gates
+from bt_llm.gates import EntryGate, TradeAdviceGate, attach_gate, attached_gates
 from bt_llm.indicators import LLMAdvice, MarketStateLines
 from bt_llm.verdicts import Feature, StateSpace
 from tests.analyst_cases import OFF, TRADE, Scripted
@@ -38,7 +38,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     """What answers every shared trade analyst."""
     scripted = Scripted(decide)
     analyst = TradeAnalyst(scripted, cache=OFF)
-    monkeypatch.setattr(TradeAnalyst, "shared", lambda config: analyst)
+    monkeypatch.setattr(TradeAdviceGate, "asker", lambda gate: analyst)
     return scripted
 
 
@@ -145,7 +145,7 @@ def test_the_share_of_the_usual_size(
 
 def test_a_gate_is_a_small_value_with_a_baseline() -> None:
     gate = TradeAdviceGate(analyst=CONFIG)
-    assert isinstance(gate, GateProtocol)
+    assert isinstance(gate, EntryGate)
     assert pickle.loads(pickle.dumps(gate)) == gate
     assert gate.baseline().warm_up == gate.warm_up_bars == 114
 

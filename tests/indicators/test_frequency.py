@@ -395,4 +395,4 @@ def test_a_throttled_advice_survives_an_optimisation_and_is_the_same_there():
 
 
 def test_the_documented_names_are_there():
-    assert LLMAdvice.lines._getlines()[-1] == "age"
+    assert LLMAdvice.lines._getlines()[-2:] == ("age", "label")

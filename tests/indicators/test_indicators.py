@@ -260,9 +260,9 @@ def test_a_feature_of_the_users_is_a_line_a_bucket_and_a_word_of_the_prompt(mode
     advisor = Advisor(BAND_CONFIG)
     names = BAND_CONFIG.state_space.names
     cells = BAND_CONFIG.state_space.cells([line(made, name)[19:] for name in names])
-    verdicts = [verdict.action.line for verdict in advisor.advise_cells(cells.tolist())]
+    verdicts = [verdict.worth for verdict in advisor.advise_cells(cells.tolist())]
     assert line(made, "verdict")[19:].tolist() == verdicts
-    assert "Bollinger %B: " in advisor.template.question(advisor.space, int(cells[0]))
+    assert "Bollinger %B: " in advisor.prompts([int(cells[0])])[0].text
 
 
 def test_a_built_in_feature_can_have_an_indicator_of_the_users():

@@ -12,7 +12,7 @@ import backtrader as bt
 import numpy as np
 import pytest
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, forget_answers
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 from bt_llm.feeds import is_live
@@ -73,7 +73,7 @@ class Watcher(bt.Strategy):
         self.shown = {}
 
     def next(self):
-        self.shown[len(self) - 1] = tuple(self.advice.lines[number][0] for number in range(9))
+        self.shown[len(self) - 1] = tuple(line[0] for line in self.advice.lines)
 
 
 def live(frame, kind, *, arriving=None, **params):
@@ -251,12 +251,12 @@ def test_a_backends_own_timeout_is_one_line_and_asked_again(caplog):
 def test_verdicts_asked_live_are_stored_and_replayed(tmp_path):
     recorded = AdvisorConfig(model="scripted:random", cache_dir=tmp_path, cache_mode="record")
     made = live(walk(60), QuickAdvice, advisor=recorded)
-    Advisor.forget_shared()
+    forget_answers()
     replayed = AdvisorConfig(model="scripted:random", cache_dir=tmp_path, cache_mode="replay")
     again = build(lambda s: QuickAdvice(s.data, advisor=replayed), walk(60))
     assert bits(line(made, "bullish")) == bits(line(again, "bullish"))
     assert again.usage.model_calls == 0
-    Advisor.forget_shared()
+    forget_answers()
 
 
 def test_a_feed_that_sleeps():

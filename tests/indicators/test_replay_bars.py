@@ -72,7 +72,7 @@ def last_new_state(bars: pd.DataFrame, recorded: AdvisorConfig) -> tuple[pd.Time
     run_backtest(CROSS, bars, gate=Gate(advisor=recorded, indicator=Watched), **BAR_BY_BAR)
     bar, cell = asked[-1]
     assert bar > asked[0][0]
-    advisor = Advisor.shared(recorded)
+    advisor = Advisor(recorded)
     (prompt,) = advisor.template.prompts(advisor.space, [cell], advisor.identity)
     (key,) = (r.key for r in advisor.cache.records() if r.question.prompt == prompt.chunks)
     return bars.index[bar - 1], key

@@ -26,7 +26,7 @@ def prompt(lines, t):
     """Return the prompt that bar t's state becomes, and its verdict."""
     advisor = Advisor(RANDOM)
     cell = advisor.space.cell({name: lines[name][t] for name in advisor.space.names})
-    return advisor.template.question(advisor.space, cell), advisor.advise_cells([cell])[0]
+    return advisor.prompts([cell]), advisor.advise_cells([cell])[0]
 
 
 @settings(max_examples=40, deadline=None)
@@ -37,7 +37,7 @@ def test_cutting_the_data_after_a_bar_leaves_its_state_prompt_and_verdict(seed, 
     for name, values in whole.items():
         assert bits([cut[name][t]]) == bits([values[t]]), name
     assert prompt(whole, t) == prompt(cut, t)
-    assert prompt(whole, t)[1].action.line == whole["verdict"][t]
+    assert prompt(whole, t)[1].worth == whole["verdict"][t]
 
 
 @settings(max_examples=40, deadline=None)

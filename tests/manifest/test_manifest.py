@@ -16,16 +16,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm import AdvisorConfig, Feature, Gate, StateSpace, gate_study, run_backtest
-from bt_llm.advice import Advisor
+from bt_llm import (
+    AdvisorConfig,
+    Feature,
+    Gate,
+    GateStudy,
+    LLMAdvice,
+    Market,
+    StateSpace,
+    gate_study,
+    run_backtest,
+)
+from bt_llm.advice import forget_answers
 from bt_llm.backtest import load_strategy
-from bt_llm.cache import VerdictCache, export_pack, import_pack
+from bt_llm.cache import CacheMode, VerdictCache, export_pack, import_pack
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import AlwaysOpen, GateProtocol, NeverOpen
+from bt_llm.gates import AlwaysOpen, EntryGate, NeverOpen
 from bt_llm.manifest import RunManifest, read_manifest, reproduce, write_manifest
 from bt_llm.manifest._encoding import Decoder, Encoder
 from bt_llm.verdicts import Prior, Verdict
+from tests.engines import walk
+from tests.market_cases import write_strategies
 
 STRATEGY = """
 import backtrader as bt
@@ -84,7 +96,7 @@ class Place:
         config = AdvisorConfig(**{"model": "scripted:trend", "cache_dir": self.cache} | changes)
         return Gate(advisor=config, min_confidence=0.25)
 
-    def record(self, gate: GateProtocol | None = None, **settings: Any) -> RunManifest:
+    def record(self, gate: EntryGate | None = None, **settings: Any) -> RunManifest:
         study = gate_study(self.spec, self.folder / "bars.csv", gate or self.gate(), **SETTINGS | settings)
         return write_manifest(self.run, study, strategy=self.spec, data=self.folder / "bars.csv")
 
@@ -125,7 +137,7 @@ def test_what_is_written_is_read_back_and_reproduced(place: Place) -> None:
     assert manifest == written
     assert manifest.text == place.run.read_text()
     assert reproduce(manifest, cache_dir=place.cache).identical
-    assert manifest.data.file == "bars.csv"
+    assert manifest.data["bars"].file == "bars.csv"
     assert (manifest.strategy.file, manifest.strategy.name) == ("mine.py", "Crosser")
     assert manifest.params == {"periods": [4, 15]}
     assert manifest.broker == {"cash": 5000.0, "commission": 2e-5, "slippage": 0.0, "percent": 95.0}
@@ -139,7 +151,7 @@ def test_results_are_there_to_the_last_digit(place: Place) -> None:
     write_manifest(place.run, study, strategy=place.spec, data=place.folder / "bars.csv")
     runs = json.loads(place.run.read_text())["runs"]
     for name, result in study.runs.items():
-        assert runs[name]["metrics"] == result.to_dict()
+        assert runs[name]["metrics"] == result.figures
         assert [row[5] for row in runs[name]["trades"]] == result.trades["pnlcomm"].tolist()
         assert runs[name]["bars"] == len(result.equity)
 
@@ -181,7 +193,7 @@ def test_one_backtest_without_a_gate_from_a_frame(place: Place, bars: pd.DataFra
     write_manifest(place.run, result, strategy=load_strategy(place.spec), data=bars)
     manifest = read_manifest(place.run)
     assert (manifest.study, manifest.gate, dict(manifest.verdicts), manifest.models) == (False, None, {}, ())
-    assert manifest.data.file is None
+    assert manifest.data["data"].file is None
     with pytest.raises(ConfigError, match="names no file of the data: give it with --data"):
         reproduce(manifest)
     assert reproduce(manifest, data=bars).identical
@@ -225,6 +237,35 @@ def test_another_template_is_code(place: Place) -> None:
     assert re.search(r"prompt template 'words.toml' is 'market' version 2, .* version 1", message)
 
 
+def test_a_neighbour_that_the_strategy_imports_is_code_and_is_not_run(place: Place) -> None:
+    (place.folder / "near.py").write_text("SIZE = 3\n")
+    (place.folder / "mine.py").write_text(
+        STRATEGY.replace("self.buy()", "self.buy(size=near.SIZE)\n\nimport near")
+    )
+    manifest = place.record()
+    assert list(manifest.strategy.neighbours) == ["near.py"]
+    assert read_manifest(place.run) == manifest
+    assert reproduce(manifest, cache_dir=place.cache).identical
+    trap = place.folder / "was_run"
+    (place.folder / "near.py").write_text(f"SIZE = 3\nopen({str(trap)!r}, 'w').close()\n")
+    what, message = first_difference(place, manifest)
+    assert (what, message.partition(",")[0]) == ("code", "near.py")
+    assert not trap.exists()
+    (place.folder / "near.py").unlink()
+    assert first_difference(place, manifest)[0] == "code"
+
+
+def test_a_file_that_the_strategy_was_given_is_data(place: Place) -> None:
+    notes = place.folder / "notes.txt"
+    notes.write_text("one")
+    manifest = place.record(params={"extra": notes})
+    assert manifest.params["extra"]["file"] == "notes.txt"
+    assert reproduce(manifest, cache_dir=place.cache).identical
+    notes.write_text("two")
+    what, message = first_difference(place, manifest)
+    assert (what, message) == ("data", "the file 'notes.txt' is absent, or not that of the manifest")
+
+
 def test_a_missing_verdict_is_named(place: Place) -> None:
     manifest = read_manifest(place.run)
     key = min(manifest.verdicts)
@@ -258,7 +299,7 @@ def test_verdicts_under_other_keys_are_a_difference_too(place: Place) -> None:
     records = list(VerdictCache(place.cache).records(keys[:5]))
     shutil.rmtree(place.cache)
     VerdictCache(place.cache).put_many(records)
-    Advisor.forget_shared()
+    forget_answers()
     what, message = first_difference(place, fewer)
     assert what == "verdict"
     assert "not stored in" in message
@@ -322,8 +363,10 @@ def test_a_fallen_back_model_name_is_not_what_is_asked_for(place: Place, tmp_pat
     manifest = read_manifest(place.run)
     chosen = load_strategy(place.spec)
     gate = dict(manifest.gate or {})
-    gate["advisor"] = {**gate["advisor"], "model": "llama"}
+    gate["advisor"] = {**gate["advisor"], "model": "llama", "model_sha256": "ab" * 32}
     decoder = Decoder(chosen, place.folder, {"llama": "ab" * 32}, tmp_path)
+    assert decoder.decode("gate", gate).advisor.model == "ab" * 32
+    del gate["advisor"]["model_sha256"]  # as manifests were before
     assert decoder.decode("gate", gate).advisor.model == "ab" * 32
 
 
@@ -333,7 +376,7 @@ def test_a_fallen_back_model_name_is_not_what_is_asked_for(place: Place, tmp_pat
 def encoded(place: Place, value: Any, chosen: Any = None) -> Any:
     """Encode, write as JSON, read and decode."""
     chosen = chosen or load_strategy(place.spec)
-    text = json.dumps(Encoder(chosen, place.folder).encode("value", value), allow_nan=False)
+    text = json.dumps(Encoder(chosen, place.folder).describe("value", value), allow_nan=False)
     return Decoder(chosen, place.folder, {}, place.cache).decode("value", json.loads(text))
 
 
@@ -343,7 +386,8 @@ def values(place: Place, chosen: Any) -> list[Any]:
         name="percent_b", edges=(0.0, 1.0), labels=("below", "inside", "above"), indicator=module.percent_b
     )
     space = StateSpace().with_feature(band)
-    shared = {"cache_dir": str(place.cache), "cache_mode": "replay", "template": "market"}
+    shared = {"model": "scripted:trend", "template": "market"}
+    shared |= {"cache_dir": str(place.cache), "cache_mode": "replay"}
     prior = Prior(bullish=0.25, neutral=0.5, bearish=0.25)
     return [
         None,
@@ -355,6 +399,10 @@ def values(place: Place, chosen: Any) -> list[Any]:
         [1, 2],
         {"a": (1,)},
         b"\x00\x01",
+        math.inf,
+        {1.5, 2.5},
+        {(1, "a"): None, "b": [1]},
+        CacheMode.REPLAY,
         AlwaysOpen(warm_up=3),
         NeverOpen(),
         Gate(advisor=AdvisorConfig(**shared, calibration=prior, numerics="fast"), require="not_against"),
@@ -384,8 +432,8 @@ def test_a_manifest_from_before_a_setting_was_there_is_read(place: Place) -> Non
 
 
 def test_a_feature_of_the_strategys_own_is_reproduced(place: Place) -> None:
-    value = values(place, load_strategy(place.spec))[12]
-    assert isinstance(value, Gate)
+    found = values(place, load_strategy(place.spec))
+    (value,) = (one for one in found if isinstance(one, Gate) and one.indicator is not LLMAdvice)
     advisor = dataclasses.replace(value.advisor, model="scripted:trend", cache_mode="record")
     manifest = place.record(dataclasses.replace(value, advisor=advisor))
     assert len(manifest.verdicts) == 315
@@ -398,9 +446,9 @@ def test_numbers_of_numpy_are_numbers(place: Place) -> None:
     assert encoded(place, (np.float64(0.5), np.int64(3))) == (0.5, 3)
 
 
-@pytest.mark.parametrize("value", [math.inf, lambda data: data, object(), pd.Timestamp(0), {1: object()}])
+@pytest.mark.parametrize("value", [lambda data: data, object(), pd.Timestamp(0), {1: object()}])
 def test_what_has_no_form_is_refused_by_name(place: Place, value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^value(\.|=| is )"):
+    with pytest.raises(ConfigError, match=r"^value(\.|=|\[| is )"):
         encoded(place, value)
 
 
@@ -418,9 +466,17 @@ def test_what_has_no_form_is_refused_by_name(place: Place, value: Any) -> None:
         ({"type": "bt_llm.verdicts:Feature", "name": "x"}, "cannot be made of it"),
         ({"type": "bt_llm.verdicts:StateSpace", "features": 3}, "cannot be made of it"),
         ({"type": "bt_llm.advice:AdvisorConfig"}, "value.template"),
-        ({"unknown": 1}, "no class or function"),
-        ({"python": "__import__('os')"}, "not a Python literal"),
-        ({"python": "(" * 200_000}, "not a Python literal"),
+        ({"type": "bt_llm.gates:NewsGate", "headlines": "/etc/hostname"}, "headlines: expected headlines"),
+        ({"type": "bt_llm.data:Headlines", "items": [["today", "x"]]}, "cannot be made of it"),
+        ({"type": "bt_llm.data:Headlines", "items": 3}, "cannot be made of it"),
+        ({"name": "bt_llm.advice:Decision", "member": "take"}, "has no member 'take'"),
+        ({"name": "bt_llm.gates:Gate", "member": "x"}, "has no member"),
+        ({"float": "1e999999"}, "is no value"),
+        ({"bytes": "zz"}, "is no value"),
+        ({"set": [[{"list": []}]]}, "is no value"),
+        ({"mapping": [[1, 2, 3]]}, "is no value"),
+        ({"file": "absent.csv", "sha256": "0"}, "absent.csv"),
+        ({"unknown": 1}, r"an object with \['unknown'\] is none of the forms"),
     ],
 )
 def test_hostile_json_makes_nothing(place: Place, value: Any, message: str) -> None:
@@ -444,6 +500,9 @@ def test_hostile_json_makes_nothing(place: Place, value: Any, message: str) -> N
         (lambda d: d["data"].update(sha256="x"), "data: sha256='x': expected 64 hex digits"),
         (lambda d: d["data"].update(bars=True), "data: bars=True: expected int"),
         (lambda d: d["strategy"].update(extra=1), "strategy: expected the fields"),
+        (lambda d: d["strategy"].update(neighbours={"../x.py": "a" * 64}), "strategy: neighbours: '../x.py'"),
+        (lambda d: d["strategy"].update(neighbours={"x.py": 1}), "strategy: neighbours: 'x.py'"),
+        (lambda d: d["verdicts"].update({"a" * 64: {"text": 1}}), "verdict aaaaaaaaaaaa: stored text"),
         (lambda d: d["versions"].update(numpy=2), "versions: expected texts"),
         (lambda d: d["models"].append(3), "model 2: expected the fields"),
         (lambda d: d["models"][0].update(answered_by=[3]), "answered_by: expected a list of objects"),
@@ -499,7 +558,7 @@ def test_what_does_not_belong_together_is_refused(place: Place, bars: pd.DataFra
 
 def test_verdicts_that_are_not_known_any_more_are_missed(place: Place, bars: pd.DataFrame) -> None:
     study = gate_study(place.spec, bars, place.gate())
-    Advisor.forget_shared()
+    forget_answers()
     with pytest.raises(ConfigError, match="0 of the run's 22 verdicts are known"):
         write_manifest(place.run, study, strategy=place.spec, data=bars)
 
@@ -514,6 +573,69 @@ def test_without_calibration_only_states_that_occurred_are_listed(place: Place) 
     manifest = place.record(place.gate(calibration="none"))
     assert 10 < len(manifest.verdicts) < 105
     assert reproduce(manifest, cache_dir=place.cache).identical
+
+
+# Several datas, and a set-up of the user's
+
+FUTURES = """
+
+def futures(cerebro, market):
+    market.add_to(cerebro)
+    cerebro.broker.setcash(50_000)
+    cerebro.broker.setcommission(commission=2.0, margin=1_000.0, mult=10.0)
+"""
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, GateStudy, dict[str, Path]]:
+    """A file with a strategy on two datas and its set-up, a study, and where its bars are."""
+    code = write_strategies(tmp_path)
+    code.write_text(code.read_text(encoding="utf-8") + FUTURES, encoding="utf-8")
+    data = {name: tmp_path / f"{name}.csv" for name in ("first", "second")}
+    for seed, path in enumerate(data.values()):
+        walk(150, seed=seed).to_csv(path, index_label="time")
+    gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_dir=tmp_path / "verdicts"))
+    return code, gate_study(f"{code}:Pair", data, gate, setup=f"{code}:futures"), data
+
+
+def test_a_run_of_several_datas_in_a_set_up_is_made_again(
+    pair: tuple[Path, GateStudy, dict[str, Path]], tmp_path: Path
+) -> None:
+    code, study, data = pair
+    assert len(study.ungated.trades) > 0
+    run = tmp_path / "run.json"
+    written = write_manifest(run, study, strategy=f"{code}:Pair", data=data)
+    assert read_manifest(run) == written
+    assert list(written.data) == ["first", "second"]
+    assert (written.broker, written.setup and written.setup.name) == ({}, "futures")
+    assert reproduce(written, cache_dir=tmp_path / "verdicts").identical
+    assert reproduce(written, data=list(data.values()), cache_dir=tmp_path / "verdicts").identical
+    turned = dict(reversed(data.items()))
+    (found,) = reproduce(written, data=turned, cache_dir=tmp_path / "verdicts").differences
+    assert str(found).startswith("data: first: 150 bars")
+    with pytest.raises(ConfigError, match=r"expected those of the manifest, \['first', 'second'\]"):
+        reproduce(written, data=data["first"], cache_dir=tmp_path / "verdicts")
+
+
+def test_a_set_up_that_was_changed_is_not_run(
+    pair: tuple[Path, GateStudy, dict[str, Path]], tmp_path: Path
+) -> None:
+    code, study, data = pair
+    written = write_manifest(tmp_path / "run.json", study, strategy=f"{code}:Pair", data=data)
+    other = tmp_path / "other.py"
+    other.write_text("raise SystemExit\n", encoding="utf-8")
+    (found,) = reproduce(written, setup=other, cache_dir=tmp_path / "verdicts").differences
+    assert str(found).startswith("code: other.py is not the set-up's file of the manifest")
+
+
+def test_an_account_that_no_manifest_holds_is_refused(place: Place, bars: pd.DataFrame) -> None:
+    result = run_backtest(place.spec, bars, sizer=bt.sizers.FixedSize)
+    with pytest.raises(ConfigError, match=r"put them into a function setup\(cerebro, market\)"):
+        write_manifest(place.run, result, strategy=place.spec, data=bars)
+    market = Market.of(bars.assign(pe=1.0), lines=("pe",))
+    result = run_backtest(place.spec, market)
+    with pytest.raises(ConfigError, match=r"data with the lines \['pe'\]"):
+        write_manifest(place.run, result, strategy=place.spec, data=market)
 
 
 # The demo

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +24,8 @@ from bt_llm.exceptions import (
     PromptError,
 )
 from bt_llm.models import (
-    LlamaBackend,
     LlamaModel,
     ModelConfig,
-    ModelIdentity,
     Prompt,
     file_sha256,
     identify,
@@ -45,8 +45,8 @@ def model(smollm2_path: Path) -> Iterator[LlamaModel]:
 
 
 @pytest.fixture
-def backend(smollm2_path: Path) -> Iterator[LlamaBackend]:
-    made = LlamaBackend(smollm2_path, n_threads=1)
+def backend(smollm2_path: Path) -> Iterator[LlamaModel]:
+    made = LlamaModel(ModelConfig(model_path=smollm2_path, n_threads=1))
     yield made
     made.close()
 
@@ -67,9 +67,9 @@ def test_a_new_model_is_not_loaded():
 def test_load_and_unload(smollm2_path):
     model = LlamaModel(ModelConfig(model_path=smollm2_path, n_ctx=256, n_threads=1))
     assert model.load_model()
-    first = model._llama
+    first = model._in_use()
     assert model.load_model()
-    assert model._llama is first, "loaded once"
+    assert model._in_use() is first, "loaded once"
     model.unload_model()
     assert not model.is_loaded
     with pytest.raises(ModelNotLoadedError):
@@ -119,13 +119,9 @@ def test_too_little_memory_is_false_and_names_what_would_fit(smollm2_path, caplo
 
 @pytest.mark.model
 def test_a_file_that_llama_cpp_refuses_is_an_error(smollm2_path, monkeypatch):
-    def refuse(*_, **__):
-        raise ValueError("unknown model architecture")
-
-    lc = llama.library()
-    monkeypatch.setattr(lc, "Llama", refuse)
-    with pytest.raises(ModelFileError, match="unknown model architecture"):
-        LlamaModel(ModelConfig(model_path=smollm2_path)).load()
+    monkeypatch.setattr(llama.library(), "llama_model_load_from_file", lambda *_: None)
+    with pytest.raises(ModelFileError, match=r"llama\.cpp cannot load .*: it gave no reason"):
+        LlamaModel(ModelConfig(model_path=smollm2_path, n_gpu_layers=1)).load()
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch):
@@ -188,26 +184,11 @@ def test_a_chat_is_put_into_the_models_template(model):
     assert "<|im" not in answer
 
 
-def test_a_bos_that_the_template_wrote_is_not_doubled():
-    class Doubling:
-        def tokenize(self, text, *, add_bos, special):
-            assert add_bos
-            assert special
-            return [1, 1, 5] if text.startswith(b"<s>") else [1, 5]
-
-        def token_bos(self):
-            return 1
-
-    model = LlamaModel(ModelConfig(model_path="smollm2"))
-    assert model._tokens(Doubling(), "<s>up") == [1, 5]
-    assert model._tokens(Doubling(), "up") == [1, 5]
-
-
 @pytest.mark.model
 def test_a_model_without_a_chat_template_cannot_chat(model, monkeypatch):
     import dataclasses
 
-    monkeypatch.setattr(model, "_facts", dataclasses.replace(model._facts, chat_template=""))
+    monkeypatch.setattr(model, "_facts", dataclasses.replace(model.facts, chat_template=""))
     with pytest.raises(PromptError, match="has no chat template"):
         model.chat(HELLO)
 
@@ -250,14 +231,31 @@ def test_a_timeout_stops_and_leaves_the_model_usable(model):
 
 @pytest.mark.model
 def test_a_failed_decode_is_a_model_error(model, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("llama_decode returned -3")
-
     with monkeypatch.context() as patch:
-        patch.setattr(model._llama._ctx, "decode", fail)
-        with pytest.raises(ModelError, match="llama_decode returned -3"):
+        patch.setattr(llama.library(), "llama_decode", lambda *_: -3)
+        with pytest.raises(ModelError, match=r"failed to decode \d+ tokens \(code -3\)"):
             model.generate(PROMPT)
     assert model.generate(PROMPT)
+
+
+@pytest.mark.model
+def test_greedy_text_is_what_llama_cpps_own_class_writes(smollm2_path, model):
+    """An independent way: llama-cpp-python's high-level class, with the same settings."""
+    lc = llama.library()
+    other = lc.Llama(str(smollm2_path), n_ctx=512, verbose=False, n_threads=1)
+    expected = other.create_completion(PROMPT, max_tokens=12, temperature=0, repeat_penalty=1.1)
+    other.close()
+    assert model.generate(PROMPT, temperature=0) == expected["choices"][0]["text"]
+
+
+@pytest.mark.model
+def test_an_answer_ends_where_the_context_does(smollm2_path):
+    with LlamaModel(ModelConfig(model_path=smollm2_path, n_ctx=256, n_threads=1)) as small:
+        tokens = small._writer.tokens("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15," * 5)
+        text = small.generate(
+            "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15," * 5, temperature=0, repeat_penalty=1.0
+        )
+        assert 0 < len(small._writer.weights.tokens(text, special=False)) <= 256 - len(tokens)
 
 
 FORK = """
@@ -282,7 +280,7 @@ def test_a_forked_child_loads_its_own(smollm2_path, tmp_path):
     subprocess.run(command, check=True, timeout=120, env=environment)
 
 
-# -- LlamaBackend
+# -- LlamaModel: scores and JSON
 
 
 @pytest.mark.model
@@ -294,19 +292,7 @@ def test_identity_is_that_of_the_file(smollm2_path, backend):
     assert (identity.bos_token, identity.eos_token) == ("<|im_start|>", "<|im_end|>")
     assert identity.details["quantization"] == "Q4_1"
     json.dumps(dict(identity.details))
-    assert backend._session is None, "nothing is loaded for it"
-
-
-@pytest.mark.model
-def test_a_known_identity_spares_the_hash(smollm2_path, monkeypatch):
-    monkeypatch.setattr(llama, "file_sha256", lambda _: pytest.fail("hashed"))
-    known = ModelIdentity(name="smollm2", sha256="0" * 64)
-    assert LlamaBackend(smollm2_path, identity=known).identity is known
-
-
-def test_an_unknown_model_is_refused_when_it_is_named():
-    with pytest.raises(ModelNotFoundError):
-        LlamaBackend("no-such-model")
+    assert not backend.is_loaded, "nothing is loaded for it"
 
 
 @pytest.mark.model
@@ -323,7 +309,7 @@ def test_provenance_says_how_an_answer_came_about(backend):
 @pytest.mark.model
 def test_scores_come_batch_by_batch_and_close_can_be_undone(smollm2_path, backend):
     prompts = [Prompt(("Gold", f" is {word}")) for word in ("strong", "weak", "dull")]
-    one_by_one = LlamaBackend(smollm2_path, n_threads=1, n_seq=1)
+    one_by_one = LlamaModel(ModelConfig(model_path=smollm2_path, n_threads=1), n_seq=1)
     batches = list(one_by_one.score(prompts, [" up", " down"]))
     assert [len(batch) for batch in batches] == [1, 1, 1]
     one_by_one.close()
@@ -345,15 +331,115 @@ def test_json_answers_follow_the_schema(backend):
 
 
 @pytest.mark.model
-def test_a_timeout_of_the_backend_holds_for_every_call(smollm2_path):
-    impatient = LlamaBackend(smollm2_path, n_threads=1, timeout_s=0.01)
+def test_a_time_limit_holds_for_scores_and_json_too(backend):
     prompts = [Prompt(("Gold is " * 20, "up"))]
     with pytest.raises(GenerationTimeout, match=r"timeout_s=0\.01"):
-        list(impatient.score(prompts, [" up", " down"]))
+        list(backend.score(prompts, [" up", " down"], timeout_s=0.01))
     with pytest.raises(GenerationTimeout, match=r"timeout_s=0\.01"):
-        list(impatient.generate_json(prompts, {"type": "boolean"}, max_tokens=5, seed=0))
-    assert len(list(impatient.score(prompts, [" up", " down"], timeout_s=600))) == 1
-    impatient.close()
+        list(backend.generate_json(prompts, {"type": "boolean"}, max_tokens=5, seed=0, timeout_s=0.01))
+    assert len(list(backend.score(prompts, [" up", " down"], timeout_s=600))) == 1
+
+
+# -- One load
+
+
+@pytest.mark.model
+def test_text_json_and_scores_use_one_set_of_weights(smollm2_path, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.symlink_to(smollm2_path)
+    backend = LlamaModel(ModelConfig(model_path=path, n_threads=1))
+    (before,) = backend.score([Prompt(("Gold", " is"))], [" up", " down"])
+    weights = backend.session.loaded
+    assert weights is not None
+    assert backend.generate("Gold is", max_tokens=2), "what has scored can write"
+    list(backend.generate_json([Prompt(("True?",))], {"type": "boolean"}, max_tokens=5))
+    assert backend._writer.weights is backend.session.loaded is weights
+    (after,) = backend.score([Prompt(("Gold", " is"))], [" up", " down"])
+    assert after[0].logprobs == before[0].logprobs, "to the last bit"
+    with LlamaModel(ModelConfig(model_path="smollm2", n_threads=1, n_ctx=256)) as other:
+        assert other._writer.weights is weights, "another name and context, the same file"
+    backend.unload_model()
+    assert not backend.is_loaded
+    with pytest.raises(ModelNotLoadedError):
+        backend.generate("Gold is")
+
+
+@pytest.mark.model
+def test_weights_are_freed_when_nobody_uses_them(smollm2_path, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(smollm2_path.read_bytes())
+    models = [LlamaModel(ModelConfig(model_path=path, n_threads=1, n_ctx=256)) for _ in range(2)]
+    for model in models:
+        model.load()
+    held = weakref.ref(models[0]._writer.weights)
+    models[0].unload_model()
+    gc.collect()
+    assert held() is models[1]._writer.weights
+    models[1].unload_model()
+    gc.collect()
+    assert held() is None
+
+
+@pytest.mark.model
+def test_a_closed_model_comes_back_as_it_was(backend):
+    backend.load()
+    text = backend.generate("Gold is", max_tokens=3)
+    backend.close()
+    assert not backend.is_loaded
+    assert backend.generate("Gold is", max_tokens=3) == text
+
+
+def replace_by(path: Path, content: bytes) -> None:
+    """Put another file in the place of one, as a finished download does."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    os.replace(new, path)
+
+
+@pytest.mark.model
+def test_a_file_replaced_after_its_hash_was_taken_is_noticed(smollm2_path, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(smollm2_path.read_bytes())
+    model = LlamaModel(ModelConfig(model_path=path, n_threads=1))
+    before = model.identity.sha256
+    replace_by(path, changed(path))
+    with pytest.raises(ModelFileError, match="not the file whose hash was taken any more"):
+        list(model.score([Prompt(("Gold", " is"))], [" up", " down"]))
+    assert not model.is_loaded
+    assert LlamaModel(ModelConfig(model_path=path)).identity.sha256 != before
+
+
+@pytest.mark.model
+def test_a_file_replaced_after_the_load_is_not_hashed_for_it(smollm2_path, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(smollm2_path.read_bytes())
+    with LlamaModel(ModelConfig(model_path=path, n_threads=1, n_ctx=256)) as model:
+        replace_by(path, changed(path))
+        with pytest.raises(ModelFileError, match="not the file whose hash was taken any more"):
+            _ = model.identity
+
+
+@pytest.mark.model
+def test_a_file_that_changes_while_it_is_loaded_is_refused(smollm2_path, tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(smollm2_path.read_bytes())
+    lc = llama.library()
+    load = lc.llama_model_load_from_file
+
+    def slow(name, params):
+        replace_by(path, changed(path))
+        return load(name, params)
+
+    monkeypatch.setattr(lc, "llama_model_load_from_file", slow)
+    with pytest.raises(ModelFileError, match="changed while it was loaded"):
+        LlamaModel(ModelConfig(model_path=path, n_threads=1, n_ctx=256)).load()
+
+
+def changed(path: Path) -> bytes:
+    """Return a file's bytes with other weights at its end."""
+    content = bytearray(path.read_bytes())
+    content[-200_000:] = bytes(reversed(content[-200_000:]))
+    return bytes(content)
 
 
 def test_importing_the_backends_does_not_load_llama_cpp():

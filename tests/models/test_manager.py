@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import weakref
+from types import SimpleNamespace
 
+import backtrader as bt
+import numpy as np
 import psutil
 import pytest
 
+from bt_llm import LLMAdvice, LLMAnalyzer
+from bt_llm.advice import AdvisorConfig, MarketAnalystAgent
+from bt_llm.cache import VerdictCache
+from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -18,7 +29,8 @@ from bt_llm.exceptions import (
     ModelNotFoundError,
     ModelNotLoadedError,
 )
-from bt_llm.models import LlamaModel, ModelConfig, ModelManager, batch_analyze
+from bt_llm.feeds import FrameFeed
+from bt_llm.models import LlamaModel, ManagerUsage, ModelConfig, ModelManager, batch_analyze, forget_managers
 from bt_llm.models.llama import _memory as memory
 
 
@@ -145,11 +157,19 @@ def test_the_documented_use(smollm2_path):
 # The life of a model, with one that takes no memory
 
 
-class Weights:
-    """What stands for llama.cpp's object."""
+class Writer:
+    """What stands for a model in memory."""
 
-    def __init__(self, path):
-        self.path, self.closed = path, False
+    def __init__(self, fleet, path):
+        self.fleet, self.path, self.closed = fleet, path, False
+        self.weights = SimpleNamespace(repack=False, stamp=None)
+
+    def write(self, text, sampling, stop, deadline):
+        self.fleet.began.set()
+        assert self.fleet.door.wait(60)
+        assert not self.closed, "unloaded while it answers"
+        self.fleet.during()
+        return f"{self.path}: {text}"
 
     def close(self):
         assert not self.closed
@@ -164,27 +184,21 @@ class Fleet:
         self.door = threading.Event()
         self.door.set()
         self.began = threading.Event()
-        monkeypatch.setattr(LlamaModel, "_open", lambda model: self.open(model))
-        monkeypatch.setattr(LlamaModel, "_complete", lambda model, text, overrides: self.answer(model, text))
+        self.during = lambda: None
+        monkeypatch.setattr(LlamaModel, "_make_writer", lambda model: self.open(model))
         monkeypatch.setattr(memory, "total_memory_mb", lambda: 10_000.0)
         monkeypatch.setattr(memory, "available_memory_mb", lambda: self.free_mb)
         self.free_mb = 6_000.0
 
     def open(self, model):
         path = str(model.config.model_path)
+        model.keeper.before_load()
         self.loaded.append(path)
         if path in self.errors:
             raise self.errors[path]
-        self.opened.append(Weights(path))
-        model._facts = object()
+        self.opened.append(Writer(self, path))
+        model.keeper.after_load(0.5)
         return self.opened[-1]
-
-    def answer(self, model, text):
-        weights, _ = model._loaded()
-        self.began.set()
-        assert self.door.wait(60)
-        assert not weights.closed, "unloaded while it answers"
-        return f"{weights.path}: {text}"
 
 
 class Clock:
@@ -326,17 +340,17 @@ def test_a_model_that_answers_is_not_idle_and_unloading_it_waits(fleet, clock):
     assert fleet.opened[0].closed
 
 
-def test_the_end_of_an_answer_begins_the_idle_time_an_error_too(fleet, clock, monkeypatch):
+def test_the_end_of_an_answer_begins_the_idle_time_an_error_too(fleet, clock):
     manager = managed(clock, idle_seconds=300, max_memory_percent=None)
     model = manager.get_model()
 
-    def late(model, text, overrides):
+    def late():
         clock.now += 500
         raise GenerationTimeout("over")
 
-    monkeypatch.setattr(LlamaModel, "_complete", late)
+    fleet.during = late
     with pytest.raises(GenerationTimeout):
-        model.generate("a")
+        model.generate("a", timeout_s=1)
     assert manager._tend() == 300
 
 
@@ -402,7 +416,8 @@ def test_the_next_model_is_taken_logged_and_named(fleet, clock, caplog):
     assert (manager.loaded_path, model.config.model_path, model.config.n_ctx) == ("small", "small", 2048)
     assert model.generate("a") == "small: a"
     assert [record.message for record in caplog.records] == [
-        "3b needs 9,000 MB; no model '1b'; using the fallback small"
+        "3b needs 9,000 MB; using the fallback 1b",
+        "no model '1b'; using the fallback small",
     ]
     assert manager.get_model() is model, "the first one is not tried at every call"
     assert fleet.loaded == ["3b", "1b", "small"]
@@ -428,13 +443,72 @@ def test_if_no_fallback_loads_every_reason_is_given(fleet, clock, caplog):
         "1b": ModelNotFoundError("no model '1b'"),
     }
     manager = managed(clock, fallback_paths=["1b"])
-    message = "none of 2 models loads: 3b needs 9,000 MB; no model '1b'"
+    message = "none of 2 models can be used: 3b needs 9,000 MB; no model '1b'"
     with pytest.raises(InsufficientMemoryError, match=message):
         manager.get_model()
     assert manager.load_model() is False
     assert caplog.records[-1].message == message
     with pytest.raises(ModelError, match=r"^3b needs 9,000 MB$"):
         managed(clock).get_model()
+
+
+def test_a_model_that_is_in_use_is_not_replaced(fleet, clock):
+    manager = managed(clock, fallback_paths=["1b"], idle_seconds=10)
+    model = manager.get_model()
+    clock.now += 10
+    manager._tend()
+    fleet.errors = {"3b": InsufficientMemoryError("3b needs 9,000 MB")}
+    with pytest.raises(InsufficientMemoryError, match="3b needs 9,000 MB"):
+        model.generate("a")
+    with pytest.raises(InsufficientMemoryError, match=r"9,000 MB\. 3b has answered earlier in this run"):
+        manager.get_model()
+    manager.unload_model()
+    assert manager.get_model().generate("a") == "1b: a", "another run"
+
+
+# What it has done, and its description
+
+
+def test_what_was_done_is_counted(fleet, clock):
+    manager = managed(clock, idle_seconds=10, max_memory_percent=None)
+    assert manager.usage == ManagerUsage()
+    manager.get_model().generate("a")
+    before = manager.usage
+    assert (before.loads, before.unloads, before.load_seconds, before.answered) == (1, 0, 0.5, ("3b",))
+    assert before.peak_memory_mb == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.2)
+    clock.now += 10
+    manager._tend()
+    manager.get_model()
+    manager.unload_model()
+    assert (manager.usage.loads, manager.usage.unloads) == (2, 2)
+    done = manager.usage.since(before)
+    assert (done.loads, done.unloads, done.load_seconds, done.answered) == (1, 2, 0.5, ("3b",))
+
+
+def test_numbers_of_numpy_are_numbers():
+    manager = ModelManager("3b", np.int64(512), max_memory_percent=np.float64(70), idle_seconds=np.float32(5))
+    assert (manager.memory_threshold_mb, manager.max_memory_percent, manager.idle_seconds) == (512, 70.0, 5.0)
+
+
+def test_a_manager_is_pickled_as_its_description_and_copied_as_itself(clock):
+    manager = managed(clock, fallback_paths=["1b"], idle_seconds=7, config=ModelConfig(n_ctx=512))
+    sent = pickle.dumps(manager)
+    assert len(sent) < 1000
+    one, two = pickle.loads(sent), pickle.loads(sent)
+    assert one is two, "one in a process"
+    assert (one.model_path, one.fallback_paths, one.idle_seconds, one.config.n_ctx) == ("3b", ("1b",), 7, 512)
+    assert copy.copy(manager) is copy.deepcopy(manager) is manager
+
+
+def test_two_names_of_one_file_are_one_description(smollm2_path):
+    one = ModelManager.described("smollm2", memory_threshold_mb=10)
+    assert ModelManager.described(smollm2_path, memory_threshold_mb=10) is one
+    assert ModelManager.described("smollm2", memory_threshold_mb=20) is not one
+    assert (
+        ModelManager.described("smollm2", memory_threshold_mb=10, config=ModelConfig(n_threads=1)) is not one
+    )
+    forget_managers()
+    assert ModelManager.described("smollm2", memory_threshold_mb=10) is not one
 
 
 # The thread that looks after it
@@ -526,3 +600,85 @@ def test_loading_and_unloading_leaks_no_memory(smollm2_path):
     span = f"{min(grown):+.1f} to {max(grown):+.1f}, at last {grown[-1]:+.1f}"
     logging.getLogger("test").info("RSS in MB over %d rounds: %.0f, then %s", rounds, warm, span)
     assert grown[-1] < 20, f"a model takes over 100 MB: {grown}"
+
+
+class Asking(bt.Strategy):
+    """Asks one manager in each way: an indicator, an analyst, and text of its own."""
+
+    params = (("manager", None), ("cache", None))
+
+    def __init__(self):
+        config = AdvisorConfig(manager=self.p.manager, cache_dir=self.p.cache, calibration="none")
+        self.advice = LLMAdvice(self.data, advisor=config)
+        self.analyst = MarketAnalystAgent(self.p.manager, cache=VerdictCache(self.p.cache))
+        self.said = []
+
+    def next(self):
+        if len(self) == 120:
+            self.said.append(self.p.manager.get_model().generate("The euro", max_tokens=2))
+            self.said.append(self.analyst.analyze({"vix": 14.0}).model)
+
+
+def asked(manager, cache, bars):
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(FrameFeed(dataname=bars))
+    cerebro.addstrategy(Asking, manager=manager, cache=cache)
+    cerebro.addanalyzer(LLMAnalyzer, _name="advice")
+    (strategy,) = cerebro.run()
+    return strategy, strategy.analyzers.advice.get_analysis()
+
+
+@pytest.mark.model
+def test_an_indicator_an_analyst_and_text_load_one_model_once(smollm2_path, clock, tmp_path):
+    bars = load_bars(shipped("eurusd_hourly.csv"))[:125]
+    settings = ModelConfig(n_threads=1, n_ctx=512)
+    manager = managed(
+        clock, tmp_path / "none.gguf", fallback_paths=[smollm2_path], idle_seconds=60, config=settings
+    )
+    strategy, found = asked(manager, tmp_path / "first", bars)
+    name = smollm2_path.stem
+    assert strategy.said[1] == name
+    assert (found["answered_by"], found["loads"], found["unloads"]) == ([name], 1, 0), "all by the fallback"
+    assert 0 < found["load_seconds"] < 60
+    assert 100 < found["peak_memory_mb"] < 4000
+    assert manager.usage.answered == (name, str(smollm2_path))
+
+    clock.now += 60
+    assert manager._tend() is None
+    assert not manager.is_loaded, "between two runs"
+    again, found = asked(manager, tmp_path / "second", bars)
+    assert (again.said, found["loads"], manager.usage.loads) == (strategy.said, 1, 2)
+    manager.unload_model()
+
+
+MEMORY = """
+import sys, tempfile
+from importlib import resources
+from pathlib import Path
+import psutil
+from bt_llm import AdvisorConfig, Gate, run_backtest
+from bt_llm.data import load_bars, shipped
+folder = Path(tempfile.mkdtemp(dir=sys.argv[1]))
+words = (resources.files("bt_llm.prompts") / "templates" / "market.toml").read_text("utf-8")
+bars = load_bars(shipped("eurusd_hourly.csv"))[:130]
+strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
+for number in range(3):
+    file = folder / f"{number}.toml"
+    file.write_text(words.replace("trading analyst", f"trading analyst number {number}"), "utf-8")
+    config = AdvisorConfig(model="smollm2", template=file, calibration="none", n_threads=1, cache_dir=folder)
+    found = run_backtest(strategy, bars, gate=Gate(advisor=config)).advice
+    print(found["model_calls"], found["loads"], psutil.Process().memory_info().rss / 2**20)
+"""
+
+
+@pytest.mark.model
+def test_three_templates_of_one_model_take_the_memory_of_one(tmp_path):
+    script = tmp_path / "three.py"
+    script.write_text(MEMORY)
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [int(row[1]) for row in rows] == [1, 0, 0]
+    assert all(int(row[0]) > 0 for row in rows)
+    first, *_, last = (float(row[2]) for row in rows)
+    assert last < 1.1 * first

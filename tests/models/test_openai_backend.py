@@ -7,6 +7,7 @@ import logging
 import math
 import pickle
 import re
+import signal
 import ssl
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,10 @@ from bt_llm.exceptions import (
     ModelError,
     ModelNotFoundError,
 )
-from bt_llm.models import LabelScores, LlamaBackend, Prompt, RemoteBackend, RemoteConfig
+from bt_llm.models import LabelScores, LlamaModel, ModelConfig, Prompt, RemoteBackend, RemoteConfig
 from bt_llm.models.openai._config import ApiKey
 from bt_llm.prompts import PromptTemplate
-from bt_llm.verdicts import Action, StateSpace
+from bt_llm.verdicts import DEFAULT_LABELS, Action, StateSpace
 from tests.faulty_server import LABELS, Fault, FaultyServer, probabilities, random_faults
 from tests.planted import CORE, SECRET
 
@@ -113,6 +115,7 @@ def test_a_name_says_who_is_asked_and_how() -> None:
     assert unpinned.name == "openai:https://llm.example:8443/api/v1?model=org/big"
     assert RemoteConfig.parse("openai:http://localhost:80").base_url == "http://localhost:80/v1"
     assert RemoteConfig.parse("openai:http://[::1]:80/v1").host == "[::1]:80"
+    assert RemoteConfig.parse("openai:http://[0:0:0::1]").base_url == "http://[::1]/v1"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,8 @@ def test_a_name_says_who_is_asked_and_how() -> None:
         ("openai:localhost:8000", "expected openai:http"),
         ("openai:ftp://localhost/v1", "expected openai:http"),
         ("openai:http://localhost:99999/v1", "expected openai:http"),
+        ("openai:http://[::1:8000/v1", "expected openai:http"),
+        ("openai:http://[1::2::3]:8000/v1", "expected openai:http"),
         pytest.param(f"openai:http://user:{CORE}@localhost/v1", "holds a password", id="password"),
         pytest.param(
             f"openai:http://localhost/v1?api_key={CORE}",
@@ -212,7 +217,7 @@ def test_no_label_in_sight_makes_the_verdict_invalid() -> None:
     with FaultyServer(only_prompts("wrong labels")) as server:
         backend = remote(server)
         assert [scores.logprobs for scores in ask(backend, 2)] == [NAN, NAN]
-        [[(verdict, _)]] = readers.read_logprobs(backend, prompts(1), LABELS, "canonical")
+        [[(verdict, _)]] = readers.read_logprobs(backend, prompts(1), LABELS, DEFAULT_LABELS, "canonical")
     assert verdict.action is Action.INVALID
 
 
@@ -316,7 +321,7 @@ def test_a_llama_cpp_server_tells_its_chat_template() -> None:
 def test_the_served_file_gives_hash_and_template(smollm2_path: Path) -> None:
     with FaultyServer() as server:
         remote_identity = remote(server, gguf=smollm2_path).identity
-    local = LlamaBackend(smollm2_path).identity
+    local = LlamaModel(ModelConfig(model_path=smollm2_path)).identity
     assert remote_identity.chat_template == local.chat_template
     assert local.sha256 in remote_identity.details["weights"]
     assert remote_identity.sha256 != local.sha256
@@ -437,6 +442,10 @@ def test_a_senseless_retry_after_blocks_nobody(retry_after: str) -> None:
         ("no logprobs", ModelError, "no log-probabilities"),
         ("positive", ModelError, "log-probability of 0.7"),
         ("too much", ModelError, "sum to more than 1"),
+        ("200 text", ModelError, "/completions refused with status 200: the model crashed"),
+        ("200 object", ModelError, "refused with status 200: no such adapter"),
+        ("200 401", ModelError, r"refused with status 401: who is it\?; set the API key"),
+        ("echo key in 200", ModelError, "status 401: .its message is withheld"),
         ("echo key in error", ModelError, "message is withheld"),
         ("echo key in reply", ModelError, "repeats the API key: refused"),
         ("echo key in garbage", ModelError, "message is withheld"),
@@ -459,6 +468,8 @@ def test_what_no_retry_cures_is_not_retried(
     [
         ("429", "status 429: too many"),
         ("503", "status 503"),
+        ("200 503", "status 503: overloaded"),
+        ("200 choice", "status 502: cut"),
         ("cut", "the connection broke, 3 times; is the server running"),
         ("drop", "the connection broke, 3 times"),
     ],
@@ -468,6 +479,13 @@ def test_retries_end(fault: str, match: str) -> None:
         with fails(ModelError, match):
             ask(remote(server, retries=2), 1)
         assert server.asked[prompts(1)[0].text] == 3
+
+
+def test_an_error_with_a_status_of_200_is_no_way_of_reading() -> None:
+    with FaultyServer(lambda number, _prompt: "200 400" if number < 3 else None) as server:
+        backend = remote(server)
+        assert (backend.reader.via, backend.reader.method) == ("chat", "first_token")
+        assert len(ask(backend, 2)) == 2
 
 
 def test_a_server_that_hangs_is_given_up() -> None:
@@ -505,6 +523,45 @@ def test_it_works_inside_a_running_event_loop() -> None:
     with FaultyServer() as server:
         backend = remote(server)
         assert len(asyncio.run(main())) == 3
+
+
+def test_it_works_from_several_threads_at_once() -> None:
+    with FaultyServer(delay_s=0.002) as server:
+        backend = remote(server, connections=2)
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: [s.logprobs for s in ask(backend, 30)], range(4)))
+    assert answers == [right(30)] * 4
+
+
+@pytest.mark.parametrize("asked_first", ["who it is", "a prompt"])
+def test_ctrl_c_ends_the_asking_at_once(asked_first: str) -> None:
+    hang: Fault = lambda _number, prompt: "hang"  # noqa: E731
+    before = set(threading.enumerate())
+    with FaultyServer(hang if asked_first == "who it is" else only_prompts("hang")) as server:
+        backend = remote(server)
+        if asked_first == "a prompt":
+            _ = backend.identity
+        interrupt = threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+        started = time.monotonic()
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            ask(backend, 50)
+        assert time.monotonic() - started < 0.9  # a reply would take a second
+    interrupt.join()
+    assert set(threading.enumerate()) <= before
+
+
+def test_addresses_of_ipv6_are_asked() -> None:
+    try:
+        server = FaultyServer(host="::1")
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    with server:
+        backend = remote(server)
+        assert [s.logprobs for s in ask(backend, 5)] == [pytest.approx(expected) for expected in right(5)]
+        assert backend.identity.name == f"openai:{server.url}"
+        assert backend.config.host == server.url.split("/")[2]
+        assert backend.config.host.startswith("[::1]:")
 
 
 # TLS
@@ -633,7 +690,7 @@ def llama_server(smollm2_path: Path) -> Iterator[str]:
 @pytest.mark.model
 def test_llama_cpp_pythons_server_agrees_with_the_local_scorer(llama_server: str, smollm2_path: Path) -> None:
     template, space = PromptTemplate.load("market"), StateSpace()
-    local = LlamaBackend(smollm2_path, n_threads=2)
+    local = LlamaModel(ModelConfig(model_path=smollm2_path, n_threads=2))
     backend = RemoteBackend.named(f"openai:{llama_server}?model=smollm2&gguf={smollm2_path}&connections=2")
     cells = range(0, len(space), 9)
     asked = template.prompts(space, cells, backend.identity)
@@ -641,7 +698,7 @@ def test_llama_cpp_pythons_server_agrees_with_the_local_scorer(llama_server: str
     assert backend.reader.via == "completions"
 
     def verdicts(of: Any) -> list[Any]:
-        batches = readers.read_logprobs(of, asked, template.continuations, "canonical")
+        batches = readers.read_logprobs(of, asked, template.continuations, template.choices, "canonical")
         return [verdict for batch in batches for verdict, _ in batch]
 
     ours, theirs = verdicts(local), verdicts(backend)
@@ -659,7 +716,9 @@ def test_llama_cpp_pythons_server_can_be_read_in_the_other_ways(llama_server: st
     template, space = PromptTemplate.load("market"), StateSpace()
     backend = RemoteBackend.named(f"openai:{llama_server}?via={via}&backoff=0.01")
     asked = template.prompts(space, [50], backend.identity)
-    [[(verdict, _)]] = readers.read_logprobs(backend, asked, template.continuations, "canonical")
+    [[(verdict, _)]] = readers.read_logprobs(
+        backend, asked, template.continuations, template.choices, "canonical"
+    )
     assert verdict.valid
     assert backend.reader.method == {"chat": "first_token", "json": "json_object"}[via]
 
@@ -669,7 +728,7 @@ def test_llama_cpp_pythons_server_writes_json(llama_server: str) -> None:
     template, space = PromptTemplate.load("market_json"), StateSpace()
     backend = RemoteBackend.named(f"openai:{llama_server}?via=json&backoff=0.01")
     asked = template.prompts(space, [50], backend.identity)
-    [[(verdict, _)]] = readers.read_json(backend, asked, template.labels)
+    [[(verdict, _)]] = readers.read_json(backend, asked, template.choices)
     assert verdict.valid
     assert verdict.reason
 

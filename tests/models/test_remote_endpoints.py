@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bt_llm.advice import Advisor, AdvisorConfig, look_up_model
+from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cache import VerdictCache, export_pack, merge_packs
 from bt_llm.cli._verifying import ask_again
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError, PackError
-from bt_llm.models import LabelScores, RemoteBackend, RemoteConfig
+from bt_llm.models import LabelScores, ModelConfig, RemoteBackend, RemoteConfig, kind_of
 from tests.faulty_server import LABELS, FaultyServer, random_faults
 from tests.models.test_openai_backend import ask, prompts, right
 
@@ -134,7 +134,7 @@ def test_a_server_that_dies_hands_its_prompts_to_the_others(caplog: pytest.LogCa
     assert "what it had to do goes to" in warning.getMessage()
 
 
-@pytest.mark.parametrize("fault", ["503", "drop", "429"])
+@pytest.mark.parametrize("fault", ["503", "drop", "429", "200 503"])
 def test_a_server_that_stays_broken_is_given_up(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     def after_ten(number: int, _prompt: str) -> str | None:
         return fault if number > 10 else None
@@ -306,9 +306,9 @@ def test_packs_that_differ_in_a_verdict_do_not_merge(tmp_path: Path) -> None:
 
 def test_the_lookup_takes_several_addresses(tmp_path: Path) -> None:
     with several(FaultyServer(), FaultyServer()) as servers:
-        identity, found = look_up_model(name(*servers), VerdictCache(tmp_path))
-        assert identity.name == f"openai:*?sha256={PIN}"
-        assert found is not None
+        model = kind_of(name(*servers))
+        assert model.identify(VerdictCache(tmp_path)).name == f"openai:*?sha256={PIN}"
+        found = model.open(ModelConfig())
         [[scores, *_], *_] = found.score(prompts(1), LABELS)
         assert isinstance(scores, LabelScores)
         assert found.provenance["server"] == ",".join(server.url for server in servers)

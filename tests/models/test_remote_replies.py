@@ -14,6 +14,7 @@ from bt_llm.models.openai._replies import (
     chat_text,
     next_tokens,
     read_json,
+    refusal,
     served_models,
     tokens_used,
 )
@@ -93,6 +94,29 @@ def test_only_facts_that_stay_the_same_are_kept_of_a_model() -> None:
     assert served_models({"data": [{"id": "a", "created": 5, "meta": meta, "root": "/models/a"}]}) == {
         "a": {"n_params": 7, "root": "/models/a"}
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "expected"),
+    [
+        (200, {"choices": []}, None),
+        (200, {"choices": [{"text": "a", "error": None}], "error": {}}, None),
+        (200, [], None),
+        (200, {"error": "crashed"}, (200, "crashed")),
+        (200, {"error": {"message": "busy", "code": 429}}, (429, "busy")),
+        (200, {"error": {"message": "busy", "code": "rate_limit"}}, (200, "busy")),
+        (200, {"error": {"message": "lost", "code": 200}}, (200, "lost")),
+        (200, {"object": "error", "message": "no", "code": 50001}, (200, "no")),
+        (200, {"choices": [{"error": {"message": "cut", "code": 502}}]}, (502, "cut")),
+        (400, {"error": {"message": "no", "code": 503}}, (400, "no")),
+        (422, {"detail": "no"}, (422, "no")),
+        (500, "oops", (500, "oops")),
+        (503, None, (503, "")),
+        (404, {"error": {"message": 7}}, (404, "")),
+    ],
+)
+def test_errors_are_told_from_answers_whatever_the_status(status: int, document: Any, expected: Any) -> None:
+    assert refusal(status, document) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"[Infinity]", b"\xff", b"[" * 100_000])

@@ -26,7 +26,7 @@ from bt_llm.exceptions import (
 from bt_llm.models import Prompt, estimate_memory_mb, read_facts
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama import _session as session
-from bt_llm.models.llama._native import MIN_ROWS, Context, cpu_threads, library
+from bt_llm.models.llama._native import MIN_ROWS, Context, Weights, cpu_threads, library
 from bt_llm.models.llama._scorer import LabelTrie, Scorer, log_softmax_at
 from bt_llm.models.llama._session import Session
 from tests.tiny_gguf import BOS, write_tiny_model
@@ -603,7 +603,7 @@ def test_a_file_that_llama_cpp_refuses_is_one_line(tmp_path, capfd):
 @pytest.mark.model
 def test_llama_cpps_log_goes_to_logging_and_to_stderr_when_asked(smollm2_path, caplog, capfd):
     with caplog.at_level(logging.DEBUG, logger="bt_llm.llama"):
-        held = Session(smollm2_path, verbose=True)
+        held = Session(smollm2_path, load=lambda _: Weights(smollm2_path, verbose=True))
         held.weights()
     held.close()
     assert any("llama_model_loader" in record.message for record in caplog.records)

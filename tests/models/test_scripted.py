@@ -18,7 +18,7 @@ def scores(backend: ScriptedBackend, text: str) -> list[float]:
 
 def test_scripts_read_the_last_trend_of_the_prompt() -> None:
     text = "Trend: down\nVerdict: Bearish\n\nTrend: up\nVerdict:"
-    assert scores(ScriptedBackend.named("scripted"), text) == [0.6, 0.2, 0.1]
+    assert scores(ScriptedBackend.named("scripted:trend"), text) == [0.6, 0.2, 0.1]
     assert scores(ScriptedBackend.named("scripted:contrarian"), text) == [0.1, 0.2, 0.6]
     assert scores(ScriptedBackend.named("scripted:bullish"), text) == [0.8, 0.1, 0.1]
     assert scores(ScriptedBackend.named("scripted:trend"), "no trend here") == [0.2, 0.5, 0.2]
@@ -37,7 +37,17 @@ def test_two_scripts_are_two_models() -> None:
     assert len(hashes) == len(SCRIPTS) + 1
 
 
-@pytest.mark.parametrize("name", ["scripted:trand", "scripted:trend:3", "scripted:random:x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scripted",
+        "scripted_trend",
+        "scriptedfoo:trend",
+        "scripted:trand",
+        "scripted:trend:3",
+        "scripted:random:x",
+    ],
+)
 def test_unknown_scripts_list_the_known(name: str) -> None:
     with pytest.raises(ConfigError, match=r"\['bullish', 'contrarian', 'random', 'trend'\]"):
         ScriptedBackend.named(name)
@@ -49,7 +59,7 @@ def test_a_script_must_answer_every_label() -> None:
 
 
 def test_calls_are_counted() -> None:
-    backend = ScriptedBackend.named("scripted")
+    backend = ScriptedBackend.named("scripted:trend")
     list(backend.score([Prompt(("a",)), Prompt(("b",))], LABELS))
     list(backend.generate_json([Prompt(("a",))], {}, max_tokens=1, seed=0))
     backend.close()

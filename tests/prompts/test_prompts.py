@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
 import pytest
 
+from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.exceptions import PromptError
 from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
@@ -92,19 +95,72 @@ def test_a_template_by_path_with_its_own_words(tmp_path: Path) -> None:
     ("edit", "message"),
     [
         (("format = 1", "format = 2"), "format 2; this version reads format 1"),
-        (("{{ trend }}", "{{ trand }}"), "'trand' is undefined; variables are"),
         (("{{ trend }}", "{{ trend "), "cannot be rendered"),
         (("version = 3", 'version = "3"'), "'version' is '3'; expected int"),
-        (('bearish = "Down"', 'bearish = "Up"'), "three different words"),
+        (('bearish = "Down"', 'bearish = "Up"'), "expected two or more, all different"),
         (('name = "mine"', 'name = "mine"\nsysten = "x"'), r"unknown keys \['systen'\]"),
         (("user =", "user"), "not TOML"),
-        (("{{ trend }}", "{{ ().__class__.__mro__ }}"), "cannot be rendered"),
     ],
 )
 def test_a_template_with_a_fault_says_which(tmp_path: Path, edit: tuple[str, str], message: str) -> None:
     path = write(tmp_path, MINIMAL.replace(*edit))
     with pytest.raises(PromptError, match=message):
         PromptTemplate.load(path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("{{ trand }}", "template 'mine' cannot be rendered: 'trand' is undefined; variables are"),
+        ("{{ ().__class__.__mro__ }}", "cannot be rendered"),
+        ("{# nothing #}", "gives an empty question"),
+    ],
+)
+def test_an_advisor_checks_the_question_before_the_first_bar(
+    tmp_path: Path, variable: str, message: str
+) -> None:
+    path = write(tmp_path, MINIMAL.replace("Trend {{ trend }}, RSI {{ rsi }}", variable))
+    with pytest.raises(PromptError, match=message):
+        Advisor(AdvisorConfig(model="scripted:trend", template=path))
+
+
+def test_a_template_can_use_a_feature_of_the_users_by_its_name(tmp_path: Path) -> None:
+    band = Feature(name="percent_b", edges=(0.0, 1.0), labels=("below", "inside", "above"))
+    template = PromptTemplate.load(write(tmp_path, MINIMAL.replace("{{ rsi }}", "band {{ percent_b }}")))
+    config = AdvisorConfig(
+        model="scripted:trend", template=template, state_space=StateSpace().with_feature(band)
+    )
+    [prompt] = Advisor(config).prompts([0])
+    assert prompt.text == "Trend strong down, RSI band below\n"
+    with pytest.raises(PromptError, match="'percent_b' is undefined"):
+        Advisor(AdvisorConfig(model="scripted:trend", template=template))
+
+
+def test_a_template_without_labels_gives_no_verdicts() -> None:
+    with pytest.raises(PromptError, match="template 'news' has no labels"):
+        Advisor(AdvisorConfig(model="scripted:trend", template="news"))
+
+
+def test_a_template_is_its_words_wherever_they_come_from(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    first = PromptTemplate.load(path)
+    assert PromptTemplate.parse("# another comment\n" + MINIMAL) == first
+    assert PromptTemplate.load(first) is first
+    assert pickle.loads(pickle.dumps(first)) == first
+    write(tmp_path, MINIMAL.replace("Trend ", "The trend is "))
+    edited = PromptTemplate.load(path)  # the same path, in the same process
+    assert edited != first
+    assert edited.question({"trend": "up", "rsi": "55"}) == "The trend is up, RSI 55"
+    assert len({first, edited, PromptTemplate.parse(MINIMAL)}) == 2
+    configs = {AdvisorConfig(template=first), AdvisorConfig(template=edited)}
+    assert AdvisorConfig(template=PromptTemplate.parse(MINIMAL)) in configs
+    assert len(configs) == 2
+
+
+def test_the_hash_of_a_shipped_template_is_the_one_that_manifests_recorded(repository: Path) -> None:
+    recorded = json.loads((repository / "data" / "demo_run.json").read_text(encoding="utf-8"))
+    template = PromptTemplate.load("market")
+    assert recorded["gate"]["advisor"]["template"]["sha256"] == template.sha256
 
 
 @pytest.mark.parametrize("example", ['state = 3\nverdict = "bullish"', 'state = { rsi = 1 }\nverdict = "up"'])
@@ -130,7 +186,7 @@ def test_a_chat_template_is_sandboxed_and_its_errors_are_ours() -> None:
     with pytest.raises(PromptError, match="no system"):
         chat_text(strict, [{"role": "system", "content": "x"}])
     silent = ModelIdentity(name="q", sha256="4" * 64, chat_template="nothing")
-    with pytest.raises(PromptError, match="drops or leads with the question"):
+    with pytest.raises(PromptError, match="drops the question"):
         PromptTemplate.load("market").prompts(StateSpace(), [0], silent)
 
 

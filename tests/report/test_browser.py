@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cli import app
 from bt_llm.research import judge
 from tests.browser import CTRL, Browser, chromium, needs_chromium
@@ -66,7 +66,7 @@ def test_a_page_that_says_or_asks_something_is_noticed(tmp_path: Path, browser: 
 
 
 def test_a_study_that_compares_has_a_report(tmp_path: Path, browser: Browser) -> None:
-    Advisor.forget_shared()
+    forget_answers()
     walk(300, seed=3).rename_axis("time").to_csv(tmp_path / "bars.csv")
     cross_file(tmp_path)
     (tmp_path / "study.toml").write_text(

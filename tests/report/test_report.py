@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
+from bt_llm.backtest import trades_table
 from bt_llm.cli import app
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.report import write_csv, write_report
 from bt_llm.report._series import MAX_BARS, MAX_POINTS, curves, drawdown, keep, price
-from bt_llm.report._tables import trades_table
 from tests.engines import walk
 from tests.report_cases import BARS, EVIL, EXPECTED, KINDS, Page, one_of_each, page_of
 from tests.walk_forward_cases import cross_file
@@ -88,9 +88,10 @@ def test_chart_data_by_hand(results: dict[str, Any], tmp_path: Path) -> None:
     assert min(equity["falls"][0]) == pytest.approx(-run.metrics["max_drawdown"], abs=1e-5)
     assert equity["times"][0] == run.equity.index[0].round("s").timestamp()
     np.testing.assert_allclose(drawn["ohlc"][3], BARS["close"], rtol=1e-6)
-    said = {code: drawn["verdicts"].count(code) for code in "bnsi"}
-    names = {"b": "bullish", "n": "neutral", "s": "bearish", "i": "invalid"}
-    assert said == {code: run.advice["verdicts"][name] for code, name in names.items()}
+    assert drawn["answers"] == [["bullish", 1.0], ["neutral", 0.0], ["bearish", -1.0]]
+    said = {n: drawn["verdicts"].count(code) for code, (n, _) in zip("abc", drawn["answers"], strict=True)}
+    assert said == {name: run.advice["verdicts"][name] for name in said}
+    assert drawn["verdicts"].count(".") == run.advice["verdicts"]["not_asked"]
     assert drawn["confidence"][0] is None
     assert len(drawn["trades"]) == len(run.trades)
     place, _, entry, *_ = drawn["trades"][0]
@@ -162,7 +163,7 @@ def test_errors_name_what_to_do(results: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_commands_write_them(tmp_path: Path) -> None:
-    Advisor.forget_shared()
+    forget_answers()
     bars, strategy = tmp_path / "bars.csv", f"{shipped('sma_cross.py')}:GatedSmaCross"
     walk(300, seed=3).rename_axis("time").to_csv(bars)
     shared = ["-s", strategy, "-d", str(bars), "-p", "slow=15", "-m", "scripted:trend"]

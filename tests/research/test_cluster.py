@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import bt_llm
 from bt_llm import AdvisorConfig, ClusterError, Gate, WalkForward, dask_cluster
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.cli import app
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.gates import AlwaysOpen, NeverOpen
@@ -87,7 +87,7 @@ def workers() -> Iterator[Any]:
 
 @pytest.fixture
 def cross(tmp_path: Path) -> str:
-    Advisor.forget_shared()
+    forget_answers()
     return cross_file(tmp_path)
 
 
@@ -193,6 +193,19 @@ class TestResults:
                 there = SPLIT.run(cross, BARS, gate=gate, grid={"fast": [2, 4]})
                 here = SPLIT.run(cross, BARS, gate=gate, grid={"fast": [2, 4]}, n_jobs=1)
                 assert plain(there) == plain(here)
+
+    def test_neighbours_of_the_strategy_go_there_too(self, workers: Any, tmp_path: Path) -> None:
+        source = CROSS.replace("import backtrader as bt", "import backtrader as bt\nfrom rules import wants")
+        source = source.replace("self.cross[0] > 0 and not", "wants(self.cross[0]) and not")
+        (tmp_path / "cross.py").write_text(source, encoding="utf-8")
+        (tmp_path / "rules.py").write_text("def wants(x):\n    import late\n    return x > late.X\n")
+        (tmp_path / "late.py").write_text("X = 0\n")
+        spec = f"{tmp_path / 'cross.py'}:Cross"
+        here = SPLIT.run(spec, BARS, grid={"fast": [2, 4]}, n_jobs=1)
+        hidden = Hidden(*tmp_path.glob("*.py"))
+        with dask_cluster(workers.scheduler_address):
+            there = SPLIT.run(spec, BARS, grid={"fast": [2, 4]}, on_progress=hidden)
+        assert plain(there) == plain(here)
 
     def test_null_runs_go_there_too(self, workers: Any, cross: str) -> None:
         gates = [AlwaysOpen(), NeverOpen(), AlwaysOpen(warm_up=50)]

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from bt_llm import statistics
-from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import run_backtest
+from bt_llm.advice import Advisor, AdvisorConfig, forget_answers
+from bt_llm.backtest import Bootstrap, run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AlwaysOpen, Gate
 from bt_llm.models import ModelIdentity
 from bt_llm.models._scripted import SCRIPTS, contrarian, trend_follower
 from bt_llm.prompts import PromptTemplate
-from bt_llm.research import Bootstrap, identified_probe
-from bt_llm.research.walk_forward._grid import _plain
+from bt_llm.research import identified_probe
 from bt_llm.verdicts import StateSpace
 from tests.engines import walk
 from tests.research_cases import Alternate, gate_of, regimes
@@ -39,9 +38,9 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setitem(SCRIPTS, "remembers", remembers)
     monkeypatch.setitem(SCRIPTS, "confused", confused)
-    Advisor.forget_shared()
+    forget_answers()
     yield
-    Advisor.forget_shared()
+    forget_answers()
 
 
 class TestPrompts:
@@ -79,9 +78,11 @@ class TestPrompts:
 
     def test_a_ledger_keeps_the_two_apart(self) -> None:
         """Otherwise a trial of one would be taken for one of the other."""
-        masked, told = (_plain(AdvisorConfig(model="scripted:trend", identify=name)) for name in ("", NAME))
-        assert "identify" not in masked
-        assert told == {**masked, "identify": NAME}
+        masked, told = (
+            Gate(advisor=AdvisorConfig(model="scripted:trend", identify=name)).describe()["advisor"]
+            for name in ("", NAME)
+        )
+        assert masked != told == {**masked, "identify": NAME}
 
 
 class TestProbe:

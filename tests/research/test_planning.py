@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cli import _research as research
 from bt_llm.cli._budget import approve
+from bt_llm.cli._options import Spending
 from bt_llm.cli._plan import plan
 from bt_llm.cli._walkforward import walkforward
 from bt_llm.exceptions import ConfigError, ModelError, ReplayMiss
@@ -123,13 +124,13 @@ def costing(money: float | None) -> Plan:
 
 
 def test_nothing_over_the_budget_is_spent_unasked() -> None:
-    approve(costing(5.0), 5.0)
-    approve(costing(5.0), None)
-    approve(costing(5.0), 4.99, yes=True)
+    approve(costing(5.0), Spending(budget=5.0))
+    approve(costing(5.0), Spending(budget=None))
+    approve(costing(5.0), Spending(budget=4.99, yes=True))
     with pytest.raises(ConfigError, match=r"5\.00 is over the budget of 4\.99; nothing was asked"):
-        approve(costing(5.0), 4.99)
+        approve(costing(5.0), Spending(budget=4.99))
     with pytest.raises(ConfigError, match="price of a server is not known"):
-        approve(costing(None), 1000.0)
+        approve(costing(None), Spending(budget=1000.0))
 
 
 @pytest.mark.parametrize("answer", [True, False])
@@ -138,10 +139,10 @@ def test_a_person_is_asked(answer: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr(typer, "confirm", lambda text, **_: asked.append(text) or answer)
     if answer:
-        approve(costing(5.0), 1.0)
+        approve(costing(5.0), Spending(budget=1.0))
     else:
         with pytest.raises(ConfigError, match="nothing was asked"):
-            approve(costing(5.0), 1.0)
+            approve(costing(5.0), Spending(budget=1.0))
     assert asked == ["5.00 is over the budget of 1.00. Ask all the same?"]
 
 
@@ -245,7 +246,7 @@ def test_a_study_keeps_its_budget(command: str, priced: Path, monkeypatch: pytes
     assert isinstance(over.exception, ConfigError)
     assert "is over the budget of 0.01; nothing was asked" in str(over.exception)
     # With enough of it, or leave, the server is asked, which is not there.
-    monkeypatch.setattr("bt_llm.models.openai._identity.FIRST_RETRIES", 0)
+    monkeypatch.setattr("bt_llm.models.openai._servers._FEW_RETRIES", 0)
     for more in (["--budget", "1000000"], ["--yes"], ["--price-per-mtok", "0"]):
         asked = CliRunner().invoke(others(), [command, str(priced), *more])
         assert isinstance(asked.exception, ModelError), asked.output

@@ -11,8 +11,8 @@ from sklearn.metrics import brier_score_loss
 
 from bt_llm.advice import Advisor, AdvisorConfig, Usage
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import AlwaysOpen
-from bt_llm.research import LABELS, judge
+from bt_llm.gates import AlwaysOpen, Gate
+from bt_llm.research import judge
 from bt_llm.research._scoring import Judged, _memory_mb, model_cost, outcomes, score
 from tests.engines import walk
 from tests.research_cases import gate_of, regimes
@@ -73,7 +73,7 @@ def test_answers_and_outcomes_are_those_of_the_bar() -> None:
     assert judged.bars["outcome"].isna().iloc[-3:].all()
     known = judged.bars.dropna()
     expected = [
-        LABELS.index(answer) == outcome
+        ("bullish", "neutral", "bearish").index(answer) == outcome
         for answer, outcome in zip(known["answer"], known["outcome"], strict=True)
     ]
     assert (known["right"] == np.array(expected, dtype=float)).all()
@@ -102,7 +102,7 @@ def test_settings_are_checked(settings: dict[str, Any], says: str) -> None:
 
 
 def test_only_gates_with_a_model_and_bars_with_an_outcome_can_be_judged() -> None:
-    with pytest.raises(ConfigError, match="expected a Gate, whose model can be asked"):
+    with pytest.raises(ConfigError, match="expected a gate whose model can be asked"):
         judge(walk(50), AlwaysOpen())  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no verdict has an outcome 30 bars later"):
         judge(walk(40), gate_of("scripted:trend"), horizon=30)
@@ -148,20 +148,20 @@ def test_a_model_that_never_gives_a_valid_answer_has_no_brier_score() -> None:
 def test_the_cost_is_what_was_counted_and_what_was_stored() -> None:
     config = AdvisorConfig(model="scripted:trend")
     usage = Usage(distinct=3, cache_hits=1, model_calls=2, model_seconds=0.5, tokens=60)
-    before = model_cost(config, usage)
+    before = model_cost(Gate(advisor=config), usage)
     assert (before.prompts, before.cache_hits, before.model_calls, before.tokens) == (3, 1, 2, 60)
     assert before.model_seconds == 0.5
     assert math.isnan(before.stored_ms)
     assert math.isnan(before.memory_mb)
-    Advisor.shared(config).advise_cells([0])
-    assert model_cost(config, usage).stored_ms == 0.0  # a script takes no time
+    Advisor(config).advise_cells([0])
+    assert model_cost(Gate(advisor=config), usage).stored_ms == 0.0  # a script takes no time
     other = AdvisorConfig(model="scripted:contrarian")
-    assert math.isnan(model_cost(other, usage).stored_ms)
+    assert math.isnan(model_cost(Gate(advisor=other), usage).stored_ms)
 
 
 @pytest.mark.model
 def test_a_model_file_has_an_estimate_of_its_memory(smollm2_path: Any) -> None:
-    cost = model_cost(AdvisorConfig(model=smollm2_path), Usage())
+    cost = model_cost(Gate(advisor=AdvisorConfig(model=smollm2_path)), Usage())
     assert 90 < cost.memory_mb < 400
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bt_llm import AdvisorConfig, Gate
-from bt_llm.advice import Advisor
+from bt_llm.advice import forget_answers
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.research import Study, WalkForward, load_study
@@ -45,7 +45,7 @@ constraints = ["fast < slow"]
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    Advisor.forget_shared()
+    forget_answers()
     folder = tmp_path / "study"
     folder.mkdir()
     cross_file(folder)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from bt_llm import AdvisorConfig, Gate, attach_gate
-from bt_llm.advice import Advisor, Policy
+from bt_llm.advice import Advisor, Policy, forget_answers
 from bt_llm.gates import AlwaysOpen
 from bt_llm.models import ScriptedBackend
 from bt_llm.report import write_csv, write_report
@@ -54,9 +54,9 @@ class Told(bt.Strategy):
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    Advisor.forget_shared()
+    forget_answers()
     yield
-    Advisor.forget_shared()
+    forget_answers()
 
 
 @pytest.fixture
@@ -201,12 +201,12 @@ class TestModels:
         assert sorted(numbers) == [fold.fold.number for fold in result.folds]
         assert len({model.advisor for model in result.models}) == len(result.models) > 1
         for model in result.models:
-            assert model.sha256 == Advisor.shared(model.advisor).identity.sha256
+            assert model.sha256 == Advisor(model.advisor).identity.sha256
             for number in model.folds:
                 gate = result.folds[number - 1].gate
                 assert isinstance(gate, Gate)
                 assert gate.advisor == model.advisor
-            whole = Policy.of(Advisor.shared(model.advisor))
+            whole = Policy.of(Advisor(model.advisor))
             known = ~np.isnan(model.policy.raw[:, 0])
             np.testing.assert_array_equal(model.policy.raw[known], whole.raw[known])
             np.testing.assert_array_equal(model.policy.calibrated[known], whole.calibrated[known])
@@ -239,10 +239,10 @@ class TestReport:
         gate = dataclasses.replace(QUICK, advisor=dataclasses.replace(QUICK.advisor, cache_mode=mode))
         if mode == "replay":
             chosen_otherwise()
-            Advisor.forget_shared()
+            forget_answers()
         result = chosen_otherwise(gate=gate)
         before, files = len(asked), _files(tmp_path)
-        Advisor.forget_shared()  # nothing that this process remembers is needed
+        forget_answers()  # nothing that this process remembers is needed
         write_report(tmp_path / "report.html", result, data=BARS)
         write_csv(tmp_path, result, data=BARS)
         json.dumps(result.to_dict(), allow_nan=False)

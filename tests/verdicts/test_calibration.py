@@ -26,10 +26,8 @@ def test_worked_by_hand() -> None:
 def test_the_prior_itself_calibrates_to_no_opinion(verdicts: list[Verdict]) -> None:
     prior = mean_prior(verdicts)
     assert prior is not None
-    total = prior.bullish + prior.neutral + prior.bearish
-    mean = Verdict(
-        bullish=prior.bullish / total, neutral=prior.neutral / total, bearish=prior.bearish / total
-    )
+    total = sum(prior.probabilities)
+    mean = Verdict(probabilities=[p / total for p in prior.probabilities])
     assert calibrated(mean, prior).probabilities == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
@@ -65,5 +63,5 @@ def test_invalid_verdicts_are_left_out_and_left_alone() -> None:
 
 @pytest.mark.parametrize("bad", [(0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (math.nan, 0.5, 0.5)])
 def test_priors_are_checked(bad: tuple[float, float, float]) -> None:
-    with pytest.raises(ConfigError, match="expected three numbers"):
+    with pytest.raises(ConfigError, match="expected 3 numbers"):
         Prior(bullish=bad[0], neutral=bad[1], bearish=bad[2])

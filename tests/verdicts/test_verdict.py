@@ -21,7 +21,7 @@ def verdict(bullish: float, neutral: float, bearish: float) -> Verdict:
         ((0.5, 0.3, 0.2), Action.BULLISH, 0.5),
         ((0.2, 0.3, 0.5), Action.BEARISH, 0.5),
         ((0.2, 0.5, 0.3), Action.NEUTRAL, 0.5),
-        ((0.4, 0.2, 0.4), Action.NEUTRAL, 0.4),  # a tie does nothing
+        ((0.4, 0.2, 0.4), Action.NEUTRAL, 0.2),  # a tie of two sides does nothing
         ((0.5, 0.5, 0.0), Action.NEUTRAL, 0.5),
     ],
 )
@@ -43,13 +43,10 @@ def test_invalid_is_a_state_of_its_own() -> None:
     assert invalid.action is Action.INVALID
     assert invalid.action not in ACTIONS
     assert invalid.confidence == 0.0
-    assert math.isnan(invalid.action.line)
-    assert not invalid.action.line < 0  # a line is compared with zero
-    assert not invalid.action.line > 0
-
-
-def test_lines_of_the_three_actions() -> None:
-    assert [action.line for action in ACTIONS] == [1.0, 0.0, -1.0]
+    assert (invalid.answer, invalid.label) == ("invalid", None)
+    assert math.isnan(invalid.worth)
+    assert not invalid.worth < 0  # a line is compared with zero
+    assert not invalid.worth > 0
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 1000), st.floats(0, 1))

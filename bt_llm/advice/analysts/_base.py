@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import hashlib
 import os
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from bt_llm.advice._lookup import look_up_model
+from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
 from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
-from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
-from bt_llm.exceptions import ConfigError, ModelError, PromptError
-from bt_llm.models import Answer, Backend, LlamaModel, ModelIdentity, ModelManager, Prompt
+from bt_llm.cache import GeneratedText, Question, Record, VerdictCache
+from bt_llm.exceptions import ConfigError, PromptError
+from bt_llm.models import Backend, ModelIdentity, ModelManager, Progress, Prompt
 from bt_llm.plain_json import canonical_json, plain
-from bt_llm.prompts import AnalystTemplate
+from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
 
@@ -29,25 +26,17 @@ _LONGEST = 20_000  # characters of an answer that are kept; a server can send an
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalystConfig:
+class AnalystConfig(AskerConfig):
     """Who answers an analyst, and where answers are kept; small, hashable and picklable.
 
     Parameters
     ----------
-    model : str or path
-        A GGUF file, a name in `models/`, ``smollm2``, or ``scripted:NAME``.
-    template : str or path, optional
-        A template's name or file; by default the analyst's own.
+    model, fallbacks, cache_dir, cache_mode, n_threads, n_gpu_layers, manager, supplied
+        As of `AdvisorConfig`.
+    template : str, path or PromptTemplate, optional
+        A template, or its name or file; by default the analyst's own.
     max_tokens : int, optional
         Longest answer, in tokens; by default the analyst's own. One that is cut off is INVALID.
-    cache_dir : str or path, optional
-        By default ``BT_LLM_CACHE_DIR``, or the user's cache folder.
-    cache_mode : str, optional
-        record, replay, refresh or off; by default ``BT_LLM_CACHE_MODE``, or record.
-    n_threads : int, optional
-        CPU threads; by default one a physical core. Answers do not depend on it.
-    n_gpu_layers : int
-        Layers on the GPU.
 
     Raises
     ------
@@ -60,36 +49,21 @@ class AnalystConfig:
     'smollm2'
     """
 
-    model: str | os.PathLike[str] = "smollm2"
-    template: str | os.PathLike[str] | None = None
     max_tokens: int | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    cache_mode: CacheMode | str | None = None
-    n_threads: int | None = None
-    n_gpu_layers: int = 0
 
     def __post_init__(self) -> None:
-        """Check the choices, once, and make paths plain text."""
-        for name in ("model", "template", "cache_dir"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, os.fspath(value))
-        if self.cache_mode is not None:
-            object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
-        for name in ("max_tokens", "n_threads"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1, or None")
+        """Check the choices, once."""
+        super().__post_init__()
+        self._check_count("max_tokens")
 
 
-ModelSource: TypeAlias = AnalystConfig | str | os.PathLike[str] | LlamaModel | ModelManager | Backend
-"""What can answer an analyst. A LlamaModel or ModelManager names the file, which is opened anew while the
-analyst asks, with numerics that give the same answer in any company, and freed again."""
+ModelSource: TypeAlias = AnalystConfig | str | os.PathLike[str] | ModelManager | Backend
+"""What can answer an analyst. A `LlamaModel` is a Backend: it is asked as it is, and loads if it is not."""
 
 
 @dataclass(slots=True)
-class AnalystUsage:
-    """What an analyst answered, and what it cost.
+class AnalystUsage(Usage):
+    """What an analyst answered, and what it cost; see `Usage`.
 
     Attributes
     ----------
@@ -97,22 +71,15 @@ class AnalystUsage:
         Answers given, those to the same question included.
     invalid : int
         Of these, answers that could not be read, or questions that could not be asked.
-    cache_hits : int
-        Distinct questions answered from the cache.
-    model_calls : int
-        Questions that the model was asked.
-    model_seconds : float
-        Wall time inside the model.
-    tokens : int
-        Tokens decoded for them, shared prefixes not counted.
     """
 
     answers: int = 0
     invalid: int = 0
-    cache_hits: int = 0
-    model_calls: int = 0
-    model_seconds: float = 0.0
-    tokens: int = 0
+
+    def add(self, other: AnalystUsage) -> None:
+        """Add other counters to these."""
+        for counter in dataclasses.fields(self):
+            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +119,7 @@ S = TypeVar("S")
 R = TypeVar("R", bound=Analysis)
 
 
-class Analyst(abc.ABC, Generic[S, R]):
+class Analyst(Asker[GeneratedText], Generic[S, R]):
     """Has a model answer in JSON, under a grammar, and reads the answer strictly.
 
     An answer is a function of the model, the template and what is judged; it is stored like a verdict,
@@ -165,11 +132,15 @@ class Analyst(abc.ABC, Generic[S, R]):
         Who answers; by default ``AnalystConfig()``.
     cache : VerdictCache, optional
         Instead of the one that the configuration names, or the default one.
+    identity : ModelIdentity, optional
+        Who answers, where that is known already and `cache` has all answers: no model is looked for.
+    template : PromptTemplate, optional
+        Instead of the one that the configuration names.
 
     Attributes
     ----------
     usage : AnalystUsage
-        Counters.
+        Counters, of all that was ever asked.
 
     Raises
     ------
@@ -179,47 +150,37 @@ class Analyst(abc.ABC, Generic[S, R]):
         If the template cannot be used.
     """
 
+    config: AnalystConfig
     result: ClassVar[type[Any]]
     fields: ClassVar[Mapping[str, Field]]
     template_name: ClassVar[str]
     max_tokens: ClassVar[int]
-    _shared: ClassVar[dict[tuple[Any, ...], Any]] = {}
-    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, source: ModelSource | None = None, *, cache: VerdictCache | None = None) -> None:
+    def __init__(
+        self,
+        source: ModelSource | None = None,
+        *,
+        cache: VerdictCache | None = None,
+        identity: ModelIdentity | None = None,
+        template: PromptTemplate | None = None,
+    ) -> None:
         if source is None or isinstance(source, str | os.PathLike):
-            source = AnalystConfig() if source is None else AnalystConfig(model=source)
-        self.config = source if isinstance(source, AnalystConfig) else AnalystConfig()
-        self.cache = (
-            cache if cache is not None else VerdictCache(self.config.cache_dir, self.config.cache_mode)
+            source = AnalystConfig(model=source)
+        config, backend = (source, None) if isinstance(source, AnalystConfig) else (AnalystConfig(), source)
+        can_answer = isinstance(backend, ModelManager) or callable(getattr(backend, "generate_json", None))
+        if backend is not None and not can_answer:
+            raise ConfigError(
+                f"model={source!r:.60}: expected a model's name or path, an AnalystConfig, a LlamaModel, "
+                "a ModelManager or a Backend"
+            )
+        super().__init__(config, backend=backend, cache=cache)
+        supplied = config.supplied
+        self.template: PromptTemplate = (
+            supplied.template if supplied else PromptTemplate.load(str(config.template or self.template_name))
         )
-        self.template = AnalystTemplate.load(str(self.config.template or self.template_name))
         self.usage = AnalystUsage()
-        self._source = source
-        self._lock = threading.RLock()
-        self._identity: ModelIdentity | None = None
-        self._backend: Backend | None = None
         self._schema = object_schema(self.fields)
         self._check()
-
-    @classmethod
-    def shared(cls, config: AnalystConfig, **settings: Any) -> Self:
-        """Return the one analyst of this process for a configuration, made when first asked for."""
-        environment = (os.environ.get("BT_LLM_CACHE_DIR"), os.environ.get("BT_LLM_CACHE_MODE"))
-        key = (cls, os.getpid(), config, tuple(sorted(settings.items())), *environment)
-        with Analyst._shared_lock:
-            if key not in Analyst._shared:
-                Analyst._shared[key] = cls(config, **settings)
-            made: Self = Analyst._shared[key]
-            return made
-
-    @staticmethod
-    def forget_shared() -> None:
-        """Close and drop the shared analysts, so that the next ones read their cache anew."""
-        with Analyst._shared_lock:
-            for analyst in Analyst._shared.values():
-                analyst.close()
-            Analyst._shared.clear()
 
     @abc.abstractmethod
     def variables(self, subject: S) -> Mapping[str, Any]:
@@ -237,22 +198,66 @@ class Analyst(abc.ABC, Generic[S, R]):
         """Return the answer on one subject; an answer that cannot be read is INVALID."""
         return self.analyze_many([subject])[0]
 
-    def analyze_many(self, subjects: Sequence[S]) -> list[R]:
-        """Return the answers in order; the same question is asked once."""
-        with self._lock:
-            if isinstance(self._source, ModelManager):  # it may have another model by now
-                self._identity = self._backend = None
-            prompts = [self._prompt(subject) for subject in subjects]
-            questions = [self._question(p) for p in prompts if isinstance(p, Prompt)]
-            texts = iter(self.cache.fetch(questions, self._ask)) if questions else iter(())
-            answers = [
-                self._read(next(texts)) if isinstance(p, Prompt) else self._invalid(p) for p in prompts
-            ]
-            distinct = {q.key: a for q, a in zip(questions, _of(prompts, answers), strict=True)}
-            self.usage.answers += len(answers)
-            self.usage.invalid += sum(not answer.valid for answer in answers)
-            self.usage.cache_hits += sum(answer.cached for answer in distinct.values())
+    def analyze_many(
+        self,
+        subjects: Sequence[S],
+        usage: AnalystUsage | None = None,
+        *,
+        on_progress: Progress | None = None,
+    ) -> list[R]:
+        """Return the answers in order; the same question is asked once.
+
+        Parameters
+        ----------
+        subjects : sequence
+            What is to be judged.
+        usage : AnalystUsage, optional
+            Counters to add to, besides the analyst's own.
+        on_progress : callable, optional
+            Called with (asked, to ask) while the model is asked.
+        """
+        counted = AnalystUsage()
+        try:
+            answers, distinct = self._answering(lambda: self._analyze(subjects, counted, on_progress))
+            counted.answers += len(answers)
+            counted.invalid += sum(not answer.valid for answer in answers)
+            counted.distinct += len(distinct)
+            counted.cache_hits += sum(answer.cached for answer in distinct.values())
             return answers
+        finally:
+            for counters in (self.usage, usage):
+                if counters is not None:
+                    counters.add(counted)
+
+    def _analyze(
+        self, subjects: Sequence[S], usage: AnalystUsage, on_progress: Progress | None
+    ) -> tuple[list[R], dict[str, R]]:
+        """Return the answers, and those to distinct questions by their keys."""
+        prompts = [self._prompt(subject) for subject in subjects]
+        asked = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+        given = self._fetch(asked, usage, on_progress) if asked else []
+        questions = [self._question(prompt) for prompt in asked]
+        told = {"model": self.identity.name}
+        self._known().update({q.key: Record(q, text, told) for q, text in zip(questions, given, strict=True)})
+        texts = iter(given)
+        answers = [self._read(next(texts)) if isinstance(p, Prompt) else self._invalid(p) for p in prompts]
+        keys = [question.key for question in questions]
+        return answers, dict(zip(keys, _of(prompts, answers), strict=True))
+
+    def used(self) -> dict[str, GeneratedText]:
+        """Return the answers that have been given so far, by their keys: what a run depends on."""
+        return {key: record.answer for key, record in self._known().items()}  # type: ignore[misc]
+
+    def records(self) -> list[Record]:
+        """Return the same with their questions, as a pack holds them."""
+        return list(self._known().values())
+
+    def _known(self) -> dict[str, Record]:
+        """Return the records of this process that were answered by the same model in the same words."""
+        identity = self.identity
+        who = (type(self), identity.sha256, identity.chat_template_sha256, self.device)
+        how = (self.template, self._max_tokens, tuple(sorted(self._settings().items())))
+        return TABLES.of(self.cache, (*who, *how), brought=self._brought_cache)
 
     def _prompt(self, subject: S) -> Prompt | str:
         """Return the prompt, or why there is none."""
@@ -262,47 +267,39 @@ class Analyst(abc.ABC, Generic[S, R]):
             return str(problem)
         return self.template.prompt(values, self.identity)
 
+    @property
+    def numerics(self) -> str:
+        """What rounds the sums, as it stands in keys."""
+        return f"canonical:{self.device}" if self.device else "canonical"
+
     def _question(self, prompt: Prompt) -> Question:
         schema = hashlib.sha256(canonical_json(self._schema).encode()).hexdigest()
+        identity = self.identity
         return Question(
-            model_sha256=self.identity.sha256,
-            chat_template_sha256=self.identity.chat_template_sha256,
+            model_sha256=identity.sha256,
+            chat_template_sha256=identity.chat_template_sha256,
             prompt=prompt.chunks,
             labels=(),
             reader="text",
             sampling={"max_tokens": self._max_tokens, "seed": _SEED, "schema_sha256": schema},
-            numerics="canonical",
+            numerics=self.numerics,
         )
 
     @property
     def _max_tokens(self) -> int:
         return self.config.max_tokens or self.max_tokens
 
-    def _ask(
-        self, questions: Sequence[Question]
-    ) -> Iterator[list[tuple[Question, GeneratedText, Mapping[str, Any]]]]:
-        """Ask the model, and count; each answer goes to the cache as it comes."""
-        self.cache.put_model(self.identity)
-        prompts = [Prompt(question.prompt) for question in questions]
-        with self._asking() as backend:
-            started = time.perf_counter()
-            answers = backend.generate_json(prompts, self._schema, max_tokens=self._max_tokens, seed=_SEED)
-            for question, answer in zip(questions, answers, strict=True):
-                if answer is None:
-                    continue
-                self.usage.model_seconds += time.perf_counter() - started
-                self.usage.model_calls += 1
-                self.usage.tokens += answer.tokens
-                yield [(question, self._generated(answer), self._provenance(backend, answer))]
-                started = time.perf_counter()
-
-    def _generated(self, answer: Answer) -> GeneratedText:
-        text = answer.text[:_LONGEST]
-        finished = answer.finished and len(answer.text) <= _LONGEST
-        return GeneratedText(text=text, finished=finished, model=self.identity.name)
-
-    def _provenance(self, backend: Backend, answer: Answer) -> dict[str, Any]:
-        return {**backend.provenance, "tokens": answer.tokens, "milliseconds": answer.milliseconds}
+    def _readings(
+        self, backend: Backend, prompts: Sequence[Prompt]
+    ) -> Iterator[Sequence[tuple[GeneratedText, Mapping[str, Any]] | None]]:
+        name = self.identity.name
+        for answer in backend.generate_json(prompts, self._schema, max_tokens=self._max_tokens, seed=_SEED):
+            if answer is None:
+                yield [None]
+                continue
+            finished = answer.finished and len(answer.text) <= _LONGEST
+            generated = GeneratedText(text=answer.text[:_LONGEST], finished=finished, model=name)
+            yield [(generated, {"tokens": answer.tokens, "milliseconds": answer.milliseconds})]
 
     def _read(self, generated: GeneratedText) -> R:
         origin = {"cached": generated.cached, "model": self.identity.name}
@@ -329,64 +326,11 @@ class Analyst(abc.ABC, Generic[S, R]):
             except ValueError as error:
                 raise PromptError(f"template {self.template.name!r}: example answer: {error}") from None
 
-    # Who answers
-
     @property
-    def identity(self) -> ModelIdentity:
-        """Who answers; in replay, without a model file, as the cache knows it."""
-        with self._lock:
-            if self._identity is None:
-                self._identity, self._backend = self._look_up()
-            return self._identity
-
-    def _look_up(self) -> tuple[ModelIdentity, Backend | None]:
-        source = self._source
-        if isinstance(source, AnalystConfig):
-            threads, layers = source.n_threads, source.n_gpu_layers
-            return look_up_model(str(source.model), self.cache, n_threads=threads, n_gpu_layers=layers)
-        if isinstance(source, LlamaModel | ModelManager):
-            name, threads, layers = self._file_of(source)
-            return look_up_model(name, self.cache, n_threads=threads, n_gpu_layers=layers)
-        if callable(getattr(source, "generate_json", None)):
-            return source.identity, source
-        raise ConfigError(
-            f"model={source!r:.60}: expected a model's name or path, an AnalystConfig, a LlamaModel, "
-            "a ModelManager or a Backend"
-        )
-
-    def _file_of(self, source: LlamaModel | ModelManager) -> tuple[str, int | None, int]:
-        """Return the file of a model, threads and GPU layers; of a manager, those of the model it loads."""
-        if isinstance(source, ModelManager):
-            if self.cache.mode is CacheMode.REPLAY:
-                return os.fspath(source.model_path), None, 0
-            source = source.get_model()
-        return os.fspath(source.config.model_path), source.config.n_threads, source.config.n_gpu_layers
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[Backend]:
-        """Give the backend; one that was opened beside a loaded model is freed again."""
-        backend = self._backend
-        if backend is None:
-            raise ModelError(f"model {self.identity.name!r} is known from the cache only and cannot be asked")
-        try:
-            yield backend
-        finally:
-            if isinstance(self._source, LlamaModel | ModelManager):
-                backend.close()
-
-    def close(self) -> None:
-        """Free what the analyst opened itself; it can be asked again and loads it anew."""
-        with self._lock:
-            if isinstance(self._source, AnalystConfig) and self._backend is not None:
-                self._backend.close()
-
-    def __enter__(self) -> Self:
-        """Return the analyst."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Free what the analyst opened itself."""
-        self.close()
+    def template_source(self) -> str | PromptTemplate:
+        """The template that the configuration names, or the analyst's own, or its name."""
+        source = self.config.template or self.template_name
+        return source if isinstance(source, PromptTemplate) else os.fspath(source)
 
 
 def _of(prompts: Sequence[Prompt | str], answers: Sequence[R]) -> list[R]:

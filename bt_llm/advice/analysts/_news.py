@@ -93,10 +93,10 @@ class NewsAnalyst(Analyst[str, NewsSentiment]):
     ----------
     source : AnalystConfig, str, path, LlamaModel, ModelManager or Backend, optional
         Who answers; by default ``AnalystConfig()``.
-    cache : VerdictCache, optional
-        Instead of the one that the configuration names.
     market : str
         Which market is to rise or fall; the prompt says it.
+    cache, identity, template
+        See `Analyst`.
 
     Examples
     --------
@@ -120,16 +120,15 @@ class NewsAnalyst(Analyst[str, NewsSentiment]):
     max_tokens: ClassVar[int] = 128
 
     def __init__(
-        self,
-        source: ModelSource | None = None,
-        *,
-        cache: VerdictCache | None = None,
-        market: str = "EUR/USD",
+        self, source: ModelSource | None = None, *, market: str = "EUR/USD", **settings: Any
     ) -> None:
         self.market = clean_text(market, 60)
         if not self.market:
             raise ConfigError(f"market={market!r}: expected a name, such as 'EUR/USD'")
-        super().__init__(source, cache=cache)
+        super().__init__(source, **settings)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"market": self.market}
 
     def variables(self, subject: str) -> Mapping[str, Any]:
         """Return the market and the cleaned headline."""

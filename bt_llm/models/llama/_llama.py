@@ -1,11 +1,10 @@
-"""LlamaModel: text from a local GGUF. LlamaBackend: verdicts from one."""
+"""LlamaModel: one local GGUF that writes text, fills schemas and scores labels, with one set of weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import logging
-import math
 import os
 import threading
 import time
@@ -13,54 +12,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
     ModelError,
-    ModelFileError,
     ModelNotLoadedError,
     PromptError,
 )
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
-from bt_llm.models._files import file_sha256, find_model
+from bt_llm.models._files import find_model
 from bt_llm.models._gguf import ModelFacts, read_facts
+from bt_llm.models.llama._device import compute_device
+from bt_llm.models.llama._files import IdentifiedFile
 from bt_llm.models.llama._generation import GrammarWriter, json_grammar
 from bt_llm.models.llama._memory import check_fits
-from bt_llm.models.llama._native import Watch, computing_threads, cpu_threads, library
+from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads, library
 from bt_llm.models.llama._scorer import Scorer
 from bt_llm.models.llama._session import Session
+from bt_llm.models.llama._text import TextWriter
+from bt_llm.settings import is_number, python_scalar
 
-__all__ = ["LlamaBackend", "LlamaModel", "identify", "system_info"]
+__all__ = ["Keeper", "LlamaModel", "system_info"]
 
 _log = logging.getLogger("bt_llm.llama")
 
 _SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "repeat_penalty", "seed")
 _OVERRIDES = (*_SAMPLING, "stop", "timeout_s")
-_LAST_SEED = 2**32 - 2  # the one after it asks llama.cpp for a random seed
-
-
-def identify(path: Path) -> ModelIdentity:
-    """Return a GGUF's identity, named after the file; this hashes the file, so keep the result."""
-    facts = read_facts(path)
-    return ModelIdentity(
-        name=path.stem,
-        sha256=file_sha256(path),
-        chat_template=facts.chat_template,
-        bos_token=facts.bos_token,
-        eos_token=facts.eos_token,
-        details={
-            "title": facts.name,
-            "architecture": facts.architecture,
-            "parameters": facts.parameters,
-            "quantization": facts.quantization,
-            "n_ctx_train": facts.n_ctx_train,
-            "file_bytes": facts.file_bytes,
-        },
-    )
+_KEEP_FREE_MB = 256.0
+"""Left free by contexts for many prompts: these take fewer at a time where memory is short."""
 
 
 def system_info() -> str:
@@ -69,10 +52,34 @@ def system_info() -> str:
     return " ".join(text.split()).strip("| ")
 
 
-class LlamaModel:
-    """A local model that writes text. Thread-safe: one call at a time.
+class Keeper(Protocol):
+    """Somebody who is told what becomes of a model, such as its manager."""
 
-    A call's text depends on the prompt, the settings and the seed, not on the calls before it.
+    def before_load(self) -> None:
+        """Weights are about to be loaded; what it raises prevents that."""
+        ...
+
+    def after_load(self, seconds: float) -> None:
+        """Note that weights were loaded."""
+        ...
+
+    def after_use(self) -> None:
+        """Note that a call, or a batch of one, has ended, with an answer or not."""
+        ...
+
+    def after_unload(self) -> None:
+        """Note that what was loaded is free again."""
+        ...
+
+
+class LlamaModel:
+    """A local model: it writes text, fills schemas and scores labels. Thread-safe: one decode at a time.
+
+    Weights are loaded once, whatever is asked and however many models of this process have the file; each use
+    has a context of its own, made when it is first needed. Weights are not repacked for the processor, since
+    that changes how sums are rounded with the size of a batch. No answer depends on the calls before it.
+
+    Text needs a `load`; scores and JSON load by themselves.
 
     Parameters
     ----------
@@ -80,27 +87,78 @@ class LlamaModel:
         Which file, how it is loaded, and the defaults of the sampling.
     memory_threshold_mb : float
         Memory in MB that must remain free after loading.
+    file : IdentifiedFile, optional
+        The file, where it has been hashed: another one under its name is refused.
+    n_seq : int
+        Prompts scored side by side, fewer where memory is short. No result depends on it.
+    keeper : Keeper, optional
+        Who is told of loads and uses.
 
     Examples
     --------
     >>> from bt_llm.models import ModelConfig
     >>> with LlamaModel(ModelConfig(model_path="smollm2")) as model:             # doctest: +SKIP
     ...     print(model.generate("Analyze the trend of EUR/USD:", max_tokens=50))
+    ...     (scores,) = next(model.score([Prompt(("Up or down?",))], [" up", " down"]))
     """
 
-    def __init__(self, config: ModelConfig, *, memory_threshold_mb: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        memory_threshold_mb: float = 0.0,
+        file: IdentifiedFile | None = None,
+        n_seq: int = 128,
+        keeper: Keeper | None = None,
+    ) -> None:
         self.config = config
         self.memory_threshold_mb = memory_threshold_mb
-        self._lock = threading.RLock()
-        self._llama: Any = None
+        self.keeper = keeper
+        self.lock = threading.RLock()
+        self._n_seq = n_seq
+        self._file = file
         self._facts: ModelFacts | None = None
+        self._session: Session | None = None
+        self._writer: TextWriter | None = None
+        self._loads_itself = False  # text too, after a first load
+        self._numerics: Numerics = "canonical"
         self._pid = os.getpid()
-        self._left_behind: list[Any] = []
+
+    # Loading
+
+    @property
+    def path(self) -> Path:
+        """The file; looked for until it is found."""
+        return self._file.path if self._file is not None else find_model(self.config.model_path)
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the file's header says."""
+        if self._facts is None:
+            self._facts = read_facts(self.path)
+        return self._facts
+
+    @property
+    def session(self) -> Session:
+        """What scores and fills schemas; made, but not loaded, when first asked for."""
+        with self.lock:
+            if self._session is None:
+                self._session = Session(
+                    self.path,
+                    facts=self.facts,
+                    n_threads=self.config.n_threads,
+                    n_gpu_layers=self.config.n_gpu_layers,
+                    n_seq=self._n_seq,
+                    memory_threshold_mb=max(_KEEP_FREE_MB, self.memory_threshold_mb),
+                    load=self._weights,
+                    lock=self.lock,
+                )
+            return self._session
 
     @property
     def is_loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._llama is not None
+        return self._in_use() is not None
 
     def load_model(self) -> bool:
         """Load the model; False, and one line in the log that says what to do, if that fails."""
@@ -119,45 +177,81 @@ class LlamaModel:
         ModelNotFoundError, ModelFileError, InsufficientMemoryError
             What `load_model` turns into False.
         """
-        with self._lock:
-            if self._llama is None:
-                self._pid = os.getpid()
-                self._llama = self._open()
+        with self.lock:
+            self._after_fork()
+            if self._writer is None:
+                self._writer = self._make_writer()
+            self._loads_itself = True
 
-    def _open(self) -> Any:
-        config = self.config
-        path = find_model(config.model_path)
-        self._facts = facts = read_facts(path)
+    def _make_writer(self) -> TextWriter:
+        config, facts = self.config, self.facts
         if config.n_gpu_layers == 0:  # with a GPU, the weights are not in the memory that is measured
-            check_fits(
-                facts, config.n_ctx, keep_free_mb=self.memory_threshold_mb, repacked=config.n_gpu_layers == 0
-            )
+            check_fits(facts, config.n_ctx, keep_free_mb=self.memory_threshold_mb)
         n_threads = computing_threads(cpu_threads(config.n_threads))
-        if n_threads != config.n_threads:
+        if config.n_threads not in (None, n_threads):
             _log.debug("n_threads=%d: using %d, one a core", config.n_threads, n_threads)
         if config.n_ctx > facts.n_ctx_train:
             _log.warning(
                 "n_ctx=%d: %s was trained for %d tokens", config.n_ctx, facts.name, facts.n_ctx_train
             )
-        lc = library(verbose=config.verbose)
-        try:
-            return lc.Llama(
-                str(path),
-                n_ctx=config.n_ctx,
-                n_threads=n_threads,
-                n_threads_batch=n_threads,
-                n_gpu_layers=config.n_gpu_layers,
-                verbose=config.verbose,
-            )
-        except (ValueError, RuntimeError) as error:
-            raise ModelFileError(f"llama.cpp cannot load {path}: {error}") from error
+        return TextWriter(self._weights("canonical"), n_ctx=config.n_ctx, n_threads=n_threads)
+
+    def _in_use(self, numerics: Numerics | None = None) -> Weights | None:
+        """Return the weights in memory, of the given numerics or any."""
+        if self._pid != os.getpid():
+            return None
+        held = [
+            self._writer.weights if self._writer else None,
+            self._session.loaded if self._session else None,
+        ]
+        fitting = [
+            w for w in held if w is not None and numerics in (None, "fast" if w.repack else "canonical")
+        ]
+        return fitting[0] if fitting else None
+
+    def _weights(self, numerics: Numerics) -> Weights:
+        """Return the weights for these numerics, loading them unless they are in use here."""
+        if (found := self._in_use(numerics)) is not None:
+            return found
+        if self.keeper is not None:
+            self.keeper.before_load()
+        started = time.perf_counter()
+        config = self.config
+        found = Weights.load(
+            self.path,
+            n_gpu_layers=config.n_gpu_layers,
+            repack=numerics == "fast",
+            verbose=config.verbose,
+        )
+        if self._file is not None:
+            self._file.check(found.stamp)
+        if self.keeper is not None:
+            self.keeper.after_load(time.perf_counter() - started)
+        return found
+
+    def _after_fork(self) -> None:
+        """In a forked child, leave alone what the parent made: it is not ours to use, nor to free."""
+        if self._pid != os.getpid():
+            self._pid, self._writer = os.getpid(), None
 
     def unload_model(self) -> None:
-        """Free the model's memory; it can be loaded again."""
-        with self._lock:
-            if self._llama is not None and self._pid == os.getpid():
-                self._llama.close()
-            self._llama = None
+        """Free the model's memory; it can be loaded again, and then has the file that is there then."""
+        with self.lock:
+            self.close()
+            self._loads_itself, self._facts, self._session = False, None, None
+
+    def close(self) -> None:
+        """Free the model's memory; whoever uses it again loads it again."""
+        with self.lock:
+            loaded = self.is_loaded
+            self._after_fork()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._session is not None:
+                self._session.close()
+            if loaded and self.keeper is not None:
+                self.keeper.after_unload()
 
     def __enter__(self) -> Self:
         """Load the model; unlike `load_model`, raises if that fails."""
@@ -169,6 +263,8 @@ class LlamaModel:
     ) -> None:
         """Free the model's memory."""
         self.unload_model()
+
+    # Text
 
     def generate(self, prompt: str, **overrides: Any) -> str:
         """Return what the model writes after a prompt.
@@ -213,62 +309,39 @@ class LlamaModel:
             As in `generate`.
         """
         checked = check_messages(messages)
-        with self._lock:
-            facts = self._loaded()[1]
+        with self.lock:
+            self._ready_to_write()
+            facts = self.facts
             if not facts.chat_template:
                 raise PromptError(f"{facts.name} has no chat template: use generate(), or an Instruct model")
             tokens = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
             return self._complete(render_chat(facts.chat_template, checked, **tokens), overrides)
 
-    def _loaded(self) -> tuple[Any, ModelFacts]:
-        if self._llama is not None and self._pid != os.getpid():
-            # Forked: the parent's model is not ours to use, nor to free.
-            self._left_behind.append(self._llama)
-            self._llama = None
-            self.load()
-        if self._llama is None or self._facts is None:
+    def _ready_to_write(self) -> TextWriter:
+        if not (self._loads_itself or self.is_loaded):
             raise ModelNotLoadedError("the model is not loaded: call load_model(), or use it in a with block")
-        return self._llama, self._facts
+        self.load()
+        assert self._writer is not None
+        return self._writer
 
     def _complete(self, text: str, overrides: Mapping[str, Any]) -> str:
         settings, stop, timeout_s = self._settings(overrides)
-        with self._lock:
-            llama, _ = self._loaded()
-            tokens = self._tokens(llama, text)
-            llama.reset()  # nothing of the calls before
+        with self.lock:
+            writer = self._ready_to_write()
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             try:
-                with Watch(llama.ctx, deadline) as watch:
-                    completion = llama.create_completion(
-                        tokens,
-                        max_tokens=settings.max_tokens,
-                        temperature=float(settings.temperature),
-                        top_p=float(settings.top_p),
-                        top_k=settings.top_k,
-                        min_p=0.0,  # a default of llama-cpp-python that ModelConfig does not have
-                        repeat_penalty=float(settings.repeat_penalty),
-                        seed=min(settings.seed, _LAST_SEED),
-                        stop=stop,
-                    )
-            except RuntimeError as error:
-                if watch.late:
-                    raise GenerationTimeout(
-                        f"timeout_s={timeout_s:g}: over before the answer was complete; allow more time, "
-                        f"or fewer max_tokens than {settings.max_tokens}"
-                    ) from None
-                raise ModelError(f"llama.cpp failed: {error}") from error
-        return str(completion["choices"][0]["text"])
+                return writer.write(text, settings, stop, deadline)
+            except GenerationTimeout:
+                raise GenerationTimeout(
+                    f"timeout_s={timeout_s:g}: over before the answer was complete; allow more time, "
+                    f"or fewer max_tokens than {settings.max_tokens}"
+                ) from None
+            finally:
+                self._used()
 
-    def _tokens(self, llama: Any, text: str) -> list[int]:
-        tokens = list(llama.tokenize(text.encode(), add_bos=True, special=True))
-        if tokens[:2] == [llama.token_bos()] * 2:  # the chat template wrote one already
-            del tokens[0]
-        if len(tokens) >= self.config.n_ctx:
-            raise ConfigError(
-                f"a prompt of {len(tokens)} tokens does not fit n_ctx={self.config.n_ctx} with room for an "
-                "answer: shorten it, or load the model with a larger n_ctx"
-            )
-        return tokens
+    def _used(self) -> None:
+        if self.keeper is not None:
+            self.keeper.after_use()
 
     def _settings(self, overrides: Mapping[str, Any]) -> tuple[ModelConfig, list[str], float | None]:
         for name in overrides:
@@ -276,110 +349,47 @@ class LlamaModel:
                 near = difflib.get_close_matches(name, _OVERRIDES, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"unknown option {name!r}{hint} (options: {', '.join(_OVERRIDES)})")
-        stop, timeout_s = overrides.get("stop", []), overrides.get("timeout_s")
+        stop, timeout_s = overrides.get("stop", []), python_scalar(overrides.get("timeout_s"))
         stop = [stop] if isinstance(stop, str) else stop
         if not isinstance(stop, Sequence) or not all(isinstance(text, str) and text for text in stop):
             raise ConfigError(f"stop={stop!r}: expected a text, or a list of texts")
-        if timeout_s is not None and not _is_positive(timeout_s):
+        if timeout_s is not None and not (is_number(timeout_s) and timeout_s > 0):
             raise ConfigError(f"timeout_s={timeout_s!r}: expected a number of seconds above 0")
         sampling = {name: overrides[name] for name in _SAMPLING if name in overrides}
         return dataclasses.replace(self.config, **sampling), list(stop), timeout_s
 
-
-def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
-
-
-class LlamaBackend:
-    """Answers prompts with a GGUF through llama.cpp, in this process. Thread-safe.
-
-    The file is opened when something of it is asked for, the model is loaded at the first question,
-    and both are remembered until `close`.
-
-    Parameters
-    ----------
-    path : str or path
-        A file or a name, as `bt_llm.models.find_model` takes it.
-    identity : ModelIdentity, optional
-        The file's, if it is known already: spares the hash.
-    n_threads : int, optional
-        CPU threads; by default one for each physical core this process may use.
-    n_gpu_layers : int
-        Layers kept on the GPU; 0 is CPU only, -1 is all.
-    n_seq : int
-        Prompts decoded side by side, fewer where memory is short. No result depends on it.
-    memory_threshold_mb : float
-        Memory in MB that must remain free.
-    timeout_s : float, optional
-        Default limit of a call, in seconds spent in here.
-    verbose : bool
-        Let llama.cpp write its log to standard error.
-
-    Examples
-    --------
-    >>> backend = LlamaBackend("smollm2")                                # doctest: +SKIP
-    >>> (scores,) = next(backend.score([Prompt(("Up or down?",))], [" up", " down"]))   # doctest: +SKIP
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        identity: ModelIdentity | None = None,
-        n_threads: int | None = None,
-        n_gpu_layers: int = 0,
-        n_seq: int = 128,
-        memory_threshold_mb: float = 256.0,
-        timeout_s: float | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.path = find_model(path)
-        self.timeout_s = timeout_s
-        self._identity = identity
-        self._facts: ModelFacts | None = None
-        self._session: Session | None = None
-        self._numerics: Numerics = "canonical"
-        self._options: dict[str, Any] = {
-            "n_threads": n_threads,
-            "n_gpu_layers": n_gpu_layers,
-            "n_seq": n_seq,
-            "memory_threshold_mb": memory_threshold_mb,
-            "verbose": verbose,
-        }
-
-    @property
-    def facts(self) -> ModelFacts:
-        """What the file's header says."""
-        if self._facts is None:
-            self._facts = read_facts(self.path)
-        return self._facts
-
-    @property
-    def session(self) -> Session:
-        """What decodes; made, but not loaded, when first asked for."""
-        if self._session is None:
-            self._session = Session(self.path, facts=self.facts, **self._options)
-        return self._session
+    # Scores and JSON
 
     @property
     def identity(self) -> ModelIdentity:
-        """Who answers. Hashes the file unless it was given."""
-        if self._identity is None:
-            self._identity = identify(self.path)
-        return self._identity
+        """Who answers. Hashes the file, unless that was done before."""
+        with self.lock:
+            if self._file is None:
+                self.recognise(IdentifiedFile.of(self.path))
+            assert self._file is not None
+            return self._file.identity
+
+    def recognise(self, file: IdentifiedFile) -> None:
+        """Take a file that was hashed for the model's; a ModelFileError if another one is loaded."""
+        with self.lock:
+            if (weights := self._in_use()) is not None:
+                file.check(weights.stamp)
+            self._file = file
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """The build, the CPU's features, the threads and the numerics of the last call."""
         lc = library()
+        device = compute_device(self.config.n_gpu_layers)
         return {
             "backend": "llama.cpp",
             "llama_cpp_python": version("llama-cpp-python"),
             "llama_cpp": lc.llama_version().decode("ascii", "replace"),
             "cpu_features": system_info(),
             "n_threads": self.session.n_threads,
-            "n_gpu_layers": self.session.n_gpu_layers,
+            "n_gpu_layers": self.config.n_gpu_layers,
             "numerics": self._numerics,
+            **({"device": device} if device else {}),
         }
 
     def score(
@@ -392,8 +402,8 @@ class LlamaBackend:
     ) -> Iterator[list[LabelScores]]:
         """Yield the labels' log-probabilities in the prompts' order, batch by batch; see `Scorer.score`."""
         self._numerics = numerics
-        limit = self.timeout_s if timeout_s is None else timeout_s
-        yield from Scorer(self.session).score(prompts, labels, numerics=numerics, timeout_s=limit)
+        scores = Scorer(self.session).score(prompts, labels, numerics=numerics, timeout_s=timeout_s)
+        yield from self._noting(scores)
 
     def generate_json(
         self,
@@ -409,11 +419,16 @@ class LlamaBackend:
         The seed changes nothing, since nothing is drawn; numerics are canonical.
         """
         self._numerics = "canonical"
-        limit = self.timeout_s if timeout_s is None else timeout_s
         writer = GrammarWriter(self.session)
-        yield from writer.write(prompts, json_grammar(schema), max_tokens=max_tokens, timeout_s=limit)
+        answers = writer.write(prompts, json_grammar(schema), max_tokens=max_tokens, timeout_s=timeout_s)
+        yield from self._noting(answers)
 
-    def close(self) -> None:
-        """Free the model; the next question loads it again."""
-        if self._session is not None:
-            self._session.close()
+    def _noting(self, answers: Iterator[Any]) -> Iterator[Any]:
+        """Yield what comes, and note that the model was used until then."""
+        self._loads_itself = True
+        try:
+            for answer in answers:
+                self._used()
+                yield answer
+        finally:
+            self._used()

@@ -34,6 +34,7 @@ from bt_llm.exceptions import (
     ModelFileError,
 )
 from bt_llm.models._base import Numerics
+from bt_llm.models._files import file_stamp
 
 __all__ = [
     "MIN_ROWS",
@@ -140,6 +141,8 @@ def computing_threads(wanted: int) -> int:
 class Weights:
     """The weights and the vocabulary of one GGUF file, mapped into memory.
 
+    `load` gives them once for all who use them in this process; they are freed when nobody does.
+
     Parameters
     ----------
     path : Path
@@ -153,7 +156,12 @@ class Weights:
     Raises
     ------
     ModelFileError
-        If llama.cpp refuses the file.
+        If llama.cpp refuses the file, or it changes meanwhile.
+
+    Attributes
+    ----------
+    stamp : FileStamp
+        Of the file that was loaded.
     """
 
     def __init__(
@@ -161,7 +169,8 @@ class Weights:
     ) -> None:
         self.path = path
         self._lc = library(verbose=verbose)
-        self.n_gpu_layers = n_gpu_layers
+        self.n_gpu_layers, self.repack = n_gpu_layers, repack
+        self.stamp = file_stamp(path)
         params = self._lc.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack
@@ -176,10 +185,22 @@ class Weights:
         self._tokenise = functools.lru_cache(maxsize=4096)(tokenise)  # prompts share most of their lines
         self._free = weakref.finalize(self, _free_in, os.getpid(), self._lc.llama_model_free, self.pointer)
         self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
+        if file_stamp(path) != self.stamp:
+            raise ModelFileError(f"{path} changed while it was loaded: wait until it is complete")
 
-    def close(self) -> None:
-        """Free the weights; nothing may use them afterwards."""
-        self._free()
+    @classmethod
+    def load(
+        cls, path: Path, *, n_gpu_layers: int = 0, repack: bool = False, verbose: bool = False
+    ) -> Weights:
+        """Return the weights of a file, loaded unless somebody in this process has them already."""
+        library(verbose=verbose)
+        with _pool.lock:
+            key = (path.resolve(), file_stamp(path), n_gpu_layers, repack)
+            found = _pool.weights.get(key)
+            if found is None:
+                found = cls(path, n_gpu_layers=n_gpu_layers, repack=repack, verbose=verbose)
+                _pool.weights[key] = found
+            return found
 
     def tokens(self, text: str, *, special: bool) -> list[int]:
         """Tokenise a text on its own; `special` reads texts such as ``<|im_end|>`` as control tokens."""
@@ -204,6 +225,22 @@ class Weights:
     def ends_generation(self, token: int) -> bool:
         """Whether a token ends an answer (EOS, EOT and their like)."""
         return bool(self._lc.llama_vocab_is_eog(self.vocabulary, token))
+
+
+class _Pool:
+    """The weights that are in use in this process; a forked child begins with none."""
+
+    def __init__(self) -> None:
+        self.reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.reset)
+
+    def reset(self) -> None:
+        self.lock = threading.Lock()
+        self.weights: weakref.WeakValueDictionary[tuple[Any, ...], Weights] = weakref.WeakValueDictionary()
+
+
+_pool = _Pool()
 
 
 class Watch:
@@ -327,7 +364,8 @@ class Context:
         params.kv_unified = False
         if numerics == "canonical":
             params.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
-            params.op_offload = False  # a GPU would take the large batches and leave the small ones
+        # A GPU would take the large batches and leave the small ones; one that has no layer takes none.
+        params.op_offload = numerics == "fast" and weights.n_gpu_layers != 0
         params.offload_kqv = weights.n_gpu_layers != 0
         _log_tail.clear()
         pointer = lc.llama_init_from_model(weights.pointer, params)
@@ -420,6 +458,10 @@ class Context:
             self._pointer, (sequence - self._first) * self._length + column
         )
         return np.ctypeslib.as_array(pointer, shape=(self.weights.n_vocab,))
+
+    def sample(self, sampler: Any) -> int:
+        """Return the token that a sampler chooses after the last token of the last decode."""
+        return int(self._lc.llama_sampler_sample(sampler, self._pointer, -1))
 
     def fork(self, source: int, targets: Sequence[int]) -> None:
         """Make each target a copy of the source sequence."""

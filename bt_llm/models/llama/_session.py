@@ -18,7 +18,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,8 +61,10 @@ class Session:
         side by side where it is short, and there is a clear error where it does not suffice.
     memory_threshold_mb : float
         Memory to keep free, if `facts` are given.
-    verbose : bool
-        Let llama.cpp write its log to standard error.
+    load : callable, optional
+        From the numerics to the weights; by default `Weights.load` of the file.
+    lock : threading.RLock, optional
+        Held while something is decoded; by default one of its own.
     """
 
     def __init__(
@@ -75,17 +77,22 @@ class Session:
         n_batch: int = 2048,
         facts: ModelFacts | None = None,
         memory_threshold_mb: float = 0.0,
-        verbose: bool = False,
+        load: Callable[[Numerics], Weights] | None = None,
+        lock: threading.RLock | None = None,
     ) -> None:
         if n_seq < 1 or n_batch < MIN_ROWS:
             raise ConfigError(f"n_seq={n_seq}, n_batch={n_batch}: expected at least 1 and {MIN_ROWS}")
         self.path = path
         self.n_threads = cpu_threads(n_threads)
-        self.n_gpu_layers, self.n_seq, self.n_batch, self.verbose = n_gpu_layers, n_seq, n_batch, verbose
+        self.n_gpu_layers, self.n_seq, self.n_batch = n_gpu_layers, n_seq, n_batch
         self.facts = facts if n_gpu_layers == 0 else None  # the estimate is of this machine's memory only
         self.memory_threshold_mb = memory_threshold_mb
-        self.lock = threading.RLock()
+        self.lock = lock or threading.RLock()
+        self._load = load or self._load_file
         self._forget()
+
+    def _load_file(self, numerics: Numerics) -> Weights:
+        return Weights.load(self.path, n_gpu_layers=self.n_gpu_layers, repack=numerics == "fast")
 
     def _forget(self) -> None:
         self._weights: Weights | None = None
@@ -98,19 +105,16 @@ class Session:
         self._pid = os.getpid()
 
     def close(self) -> None:
-        """Free the model; the next question loads it again."""
+        """Free the context, and the weights unless somebody else uses them; the next question loads again."""
         with self.lock:
-            if self._pid == os.getpid():
-                if self._context is not None:
-                    self._context.close()
-                if self._weights is not None:
-                    self._weights.close()
+            if self._pid == os.getpid() and self._context is not None:
+                self._context.close()
             self._forget()
 
     @property
-    def loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self._weights is not None
+    def loaded(self) -> Weights | None:
+        """The weights, if they are in memory."""
+        return self._weights if self._pid == os.getpid() else None
 
     def weights(self, numerics: Numerics = "canonical") -> Weights:
         """Return the model, loaded for these numerics; the other ones need another load."""
@@ -119,11 +123,7 @@ class Session:
                 self.close()  # after a fork, what the parent made is not ours to use
             if self._weights is None:
                 self._check(ContextShape(n_seq=MIN_ROWS, n_ctx_seq=256, n_batch=256, n_outputs=MIN_ROWS))
-                repack = numerics == "fast"
-                self._weights = Weights(
-                    self.path, n_gpu_layers=self.n_gpu_layers, repack=repack, verbose=self.verbose
-                )
-                self._numerics = numerics
+                self._weights, self._numerics = self._load(numerics), numerics
             return self._weights
 
     def tokenise(self, prompt: Prompt, numerics: Numerics = "canonical", *, room: int = 0) -> TokenisedPrompt:

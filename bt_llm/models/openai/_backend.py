@@ -29,21 +29,18 @@ way they are read must be the same.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
-from bt_llm.models.openai._calls import Exchange
 from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
-from bt_llm.models.openai._endpoints import Calls
-from bt_llm.models.openai._identity import FIRST_RETRIES, Found, identify_servers
+from bt_llm.models.openai._identity import identify_servers
 from bt_llm.models.openai._readers import (
     Asking,
-    JsonMethod,
     RemoteReader,
     candidates,
     check_labels,
@@ -51,6 +48,7 @@ from bt_llm.models.openai._readers import (
     stored_reader,
 )
 from bt_llm.models.openai._replies import chat_text
+from bt_llm.models.openai._servers import Server, Servers
 
 __all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
 
@@ -67,8 +65,8 @@ class RemoteBackend:
     config : RemoteConfig
         Which servers, and how.
     identity : ModelIdentity, optional
-        Who answers, if it is known, as in replay: then a server is not asked who it is; of several each
-        is, before the first prompt.
+        Who answers, if it is known, as in replay: then the servers are not asked who they are before the
+        first prompt.
     known : sequence of ModelIdentity
         Identities that this name had before: if the server is still one of them, it is read as it was then.
 
@@ -100,11 +98,8 @@ class RemoteBackend:
         known: Sequence[ModelIdentity] = (),
     ) -> None:
         self.config = config
-        self._identity = identity
-        self._known = known
-        self._found: Found | None = None
-        self._calls: Calls | None = None
-        self._json_method: JsonMethod | None = None
+        self._stored = identity
+        self._known = known if identity is None else (identity, *known)
 
     @classmethod
     def named(
@@ -116,9 +111,7 @@ class RemoteBackend:
     @property
     def identity(self) -> ModelIdentity:
         """Who answers and how it is read; asks the servers when first used."""
-        if self._identity is None:
-            self._identity = self._find().identity
-        return self._identity
+        return self._stored or self._found[0]
 
     @property
     def reader(self) -> RemoteReader:
@@ -154,16 +147,14 @@ class RemoteBackend:
         check_labels(labels)
         if not prompts:
             return
-        reader, calls = self.reader, self._servers()
-        model = self._model
+        reader, model = self.reader, self._model
 
-        async def work(exchange: Exchange, number: int) -> LabelScores:
-            started = time.monotonic()
-            asking = Asking(exchange, model)
+        async def work(server: Server, number: int) -> LabelScores:
+            asking = Asking(server, model)
             logprobs = await reader.scores(asking, prompts[number].text, labels)
-            return LabelScores(logprobs, asking.tokens, 1e3 * (time.monotonic() - started))
+            return LabelScores(logprobs, asking.tokens, asking.milliseconds)
 
-        yield from calls.many(len(prompts), work)
+        yield from self._servers.spread(len(prompts), work)
 
     def generate_json(
         self, prompts: Sequence[Prompt], schema: Mapping[str, Any], *, max_tokens: int, seed: int = 0
@@ -181,69 +172,53 @@ class RemoteBackend:
                 "own template; add via=json to the model's name"
             )
 
-        method, calls = self._how_to_write(), self._servers()
-        model = self._model
+        model, method = self._model, self._json_method
 
-        async def work(exchange: Exchange, number: int) -> Answer:
-            started = time.monotonic()
-            asking = Asking(exchange, model)
-            text = prompts[number].text
-            request = json_request(text, schema, method, max_tokens=max_tokens, seed=seed)
-            text, finished = chat_text((await asking.post(*request)).document)
-            return Answer(text, finished, asking.tokens, 1e3 * (time.monotonic() - started))
+        async def work(server: Server, number: int) -> Answer:
+            asking = Asking(server, model)
+            request = json_request(prompts[number].text, schema, method, max_tokens=max_tokens, seed=seed)
+            text, finished = chat_text(await asking.post(*request))
+            return Answer(text, finished, asking.tokens, asking.milliseconds)
 
-        for batch in calls.many(len(prompts), work):
+        for batch in self._servers.spread(len(prompts), work):
             yield from batch
 
     def close(self) -> None:
         """Do nothing: no connection stays open."""
 
-    def _find(self) -> Found:
-        """Ask the servers who they are, once."""
-        if self._found is None:
-            self._found = identify_servers(self.config, self._known)
-        return self._found
+    @cached_property
+    def _servers(self) -> Servers:
+        return Servers(self.config.servers)
 
-    def _servers(self) -> Calls:
-        """Return those to ask: of several, the ones that have said that they are who they should be."""
-        if self._calls is None:
-            if self._found is None and len(self.config.servers) == 1:
-                self._calls = Calls(self.config.servers)
-            else:
-                self._check(self._find())
-                self._calls = Calls(self._find().servers)
-        return self._calls
-
-    def _check(self, found: Found) -> None:
-        if found.identity.sha256 != self.identity.sha256:
-            raise ConfigError(
-                f"model {self.identity.name!r}: the servers are not what was stored under this name "
-                f"({found.identity.sha256[:12]}, not {self.identity.sha256[:12]}); record it again"
-            )
+    @cached_property
+    def _found(self) -> tuple[ModelIdentity, str]:
+        return identify_servers(self.config, self._servers, self._known)
 
     @property
     def _model(self) -> str:
-        return self._found.model if self._found is not None else self.config.model
+        """The model's name there, once the servers have said that they are who they should be."""
+        found, model = self._found
+        if found.sha256 != self.identity.sha256:
+            raise ConfigError(
+                f"model {self.identity.name!r}: the servers are not what was stored under this name "
+                f"({found.sha256[:12]}, not {self.identity.sha256[:12]}); record it again"
+            )
+        return model
 
-    def _how_to_write(self) -> JsonMethod:
-        """Return the form in which the server is asked for JSON, found out once."""
-        reader = self.reader
-        if reader.method in ("json_schema", "json_object"):
+    @cached_property
+    def _json_method(self) -> str:
+        """The form in which the servers are asked for JSON."""
+        reader, model = self.reader, self._model
+        if reader.via == "json":
             return reader.method
 
-        model = self._model
-
-        async def find(exchange: Exchange) -> JsonMethod:
-            asking = Asking(exchange, model)
+        async def find(server: Server) -> str:
+            asking = Asking(server, model)
             for candidate in candidates("json", 0):
-                if candidate.method in ("json_schema", "json_object") and await candidate.works(asking):
+                if await candidate.works(asking):
                     return candidate.method
-            raise ModelError(f"{exchange.host}: it writes no JSON after a schema; use the reader logprobs")
+            raise ModelError(
+                f"{server.config.host}: it writes no JSON after a schema; use the reader logprobs"
+            )
 
-        if self._json_method is not None:
-            return self._json_method
-        servers = self._found.servers if self._found is not None else self.config.servers
-        hurried = [replace(one, retries=min(one.retries, FIRST_RETRIES)) for one in servers]
-        found = Calls(hurried).one(find)
-        self._json_method = found
-        return found
+        return self._servers.each(find)[0]

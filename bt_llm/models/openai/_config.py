@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
+from ipaddress import IPv6Address
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -29,28 +31,14 @@ _ANY = "*"
 
 ANYWHERE = f"{PREFIX}{_ANY}"
 """What the name of pinned weights begins with."""
-_OPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "model": "model",
-        "sha256": "sha256",
-        "gguf": "gguf",
-        "via": "via",
-        "top": "top",
-        "connections": "connections",
-        "timeout": "timeout_s",
-        "deadline": "deadline_s",
-        "retries": "retries",
-        "backoff": "backoff_s",
-        "key_env": "key_env",
-    }
-)
-"""Options of the name, and the fields they set."""
 
 _IN_NAME = ("model", "sha256", "gguf", "via", "top")
 """Options that say who answers and how; the others only say how it is asked."""
 
 _SHORTEST_PART = 8
 """Letters of a key that may stand in a text by chance, plus one."""
+
+_HTTP_LOGGERS = ("httpcore.connection", "httpcore.http11")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,17 +165,14 @@ class RemoteConfig:
         addresses, _, query = text.removeprefix(PREFIX).partition("?")
         address, *replicas = addresses.split(",")
         values: dict[str, Any] = {}
-        kinds = {field.name: field.type for field in fields(cls)}
         for option, value in parse_qsl(query, keep_blank_values=True):
-            name = _OPTIONS.get(option)
-            if name is None or name in values:
-                problem = "unknown" if name is None else "given twice"
+            field = _OPTIONS.get(option)
+            if field is None or field.name in values:
+                problem = "unknown" if field is None else "given twice"
                 raise ConfigError(
                     f"option {option[:40]!r} of a remote model is {problem}: use {list(_OPTIONS)}"
                 )
-            values[name] = _number(option, value) if kinds[name] in ("int", "float") else value
-            if kinds[name] == "int" and values[name].is_integer():
-                values[name] = int(values[name])
+            values[field.name] = value if field.type not in ("int", "float") else _number(option, value)
         return cls(base_url=address, replicas=tuple(replicas), **values)
 
     @property
@@ -201,11 +186,10 @@ class RemoteConfig:
 
         Where the weights are pinned it has no address: what one server said is found by the name of another.
         """
-        defaults = {field.name: field.default for field in fields(self)}
         chosen = {
-            option: getattr(self, _OPTIONS[option])
+            option: getattr(self, option)
             for option in _IN_NAME
-            if getattr(self, _OPTIONS[option]) != defaults[_OPTIONS[option]]
+            if getattr(self, option) != _OPTIONS[option].default
         }
         where = _ANY if self.pinned else self.base_url
         return f"{PREFIX}{where}" + (f"?{urlencode(chosen, safe='/:', quote_via=quote)}" if chosen else "")
@@ -243,18 +227,35 @@ class RemoteConfig:
         return self.base_url.removesuffix("/v1")
 
 
+_OPTIONS = {
+    field.name.removesuffix("_s"): field
+    for field in fields(RemoteConfig)
+    if field.name not in ("base_url", "replicas", "max_bytes")
+}
+"""What may stand after the question mark of a name, and the fields it sets."""
+
+
 def _number(option: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise ConfigError(f"option {option}={text[:40]!r} of a remote model: expected a number") from None
+    return int(number) if number.is_integer() else number
 
 
 def _checked_url(text: str) -> str:
-    """Return the address without a slash at its end, and with ``/v1`` where it names no path."""
+    """Return the address without a slash at its end, and with ``/v1`` where it names no path.
+
+    Examples
+    --------
+    >>> _checked_url("http://[0:0::1]:8000")
+    'http://[::1]:8000/v1'
+    """
     try:
         parts = urlsplit(text)
-        port = parts.port
+        host, port = parts.hostname or "", parts.port
+        if ":" in host:
+            host = f"[{IPv6Address(host)}]"
     except ValueError:
         raise ConfigError(f"address of a remote model: expected {_FORM}") from None
     if parts.username is not None or parts.password is not None:
@@ -262,9 +263,8 @@ def _checked_url(text: str) -> str:
             "address of a remote model: it holds a password; put the key into an environment variable"
         )
     bad = any(not "!" <= character <= "~" for character in text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or bad:
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or bad:
         raise ConfigError(f"address {text[:80]!r} of a remote model: expected {_FORM}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/') or '/v1'}"
 
 
@@ -284,9 +284,9 @@ class ApiKey:
 
     def __init__(self, value: str = "") -> None:
         self._value = value
-        parts = [value[i : i + _SHORTEST_PART] for i in range(max(0, len(value) - _SHORTEST_PART) + 1)]
+        parts = [value[i : i + _SHORTEST_PART] for i in range(len(value) - _SHORTEST_PART + 1)]
         encoded = base64.b64encode(value.encode()).decode().rstrip("=")
-        self._forms = (*(part for part in parts if len(part) == _SHORTEST_PART), encoded, quote(value))
+        self._forms = (*parts, encoded, quote(value))
 
     @classmethod
     def from_environment(cls, name: str) -> ApiKey:
@@ -323,3 +323,25 @@ class ApiKey:
         A key of fewer letters, such as the ``EMPTY`` of a server that checks none, is no secret.
         """
         return len(self._value) >= _SHORTEST_PART and any(form in text for form in self._forms)
+
+    def kept_out_of(self, text: str) -> str:
+        """Return text of a server as it may be shown: short, printable, and without the key."""
+        if self.repeated_in(text):
+            return "(its message is withheld: it repeats the API key)"
+        return "".join(c if c.isprintable() else " " for c in text)[:300]
+
+    @contextlib.contextmanager
+    def kept_out_of_logs(self) -> Iterator[None]:
+        """Keep a key that a server repeats in its headers out of the HTTP library's own debug log."""
+
+        def harmless(record: logging.LogRecord) -> bool:
+            return not self.repeated_in(record.getMessage())
+
+        loggers = [logging.getLogger(name) for name in _HTTP_LOGGERS]
+        for logger in loggers:
+            logger.addFilter(harmless)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(harmless)

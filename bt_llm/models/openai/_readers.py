@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from bt_llm.exceptions import ConfigError, ModelError
+from bt_llm.exceptions import ConfigError
 from bt_llm.models._base import ModelIdentity
-from bt_llm.models.openai._calls import Exchange, Reply
 from bt_llm.models.openai._replies import (
     NoLogprobsError,
-    ServerGoneError,
+    RefusedError,
     chat_text,
     next_tokens,
     tokens_used,
 )
+from bt_llm.models.openai._servers import Server
 
 __all__ = [
     "Asking",
-    "JsonMethod",
     "RemoteReader",
     "candidates",
     "check_labels",
@@ -29,58 +29,36 @@ __all__ = [
     "stored_reader",
 ]
 
-JsonMethod = Literal["json_schema", "json_object"]
-
 _METHODS: Mapping[str, tuple[str, ...]] = {
     "completions": ("tokens",),
     "chat": ("first_token",),
-    "json": get_args(JsonMethod),
+    "json": ("json_schema", "json_object"),
 }
 _TOPS = {"completions": (100, 20, 5), "chat": (100, 20, 5), "json": (0,)}
 """How many tokens to ask for, the most first: llama.cpp gives any number, vLLM 20 and OpenAI 5 or 20."""
 
 _PROBE = "RSI: 55 to 70\nTrend: up\nVerdict:"
-JSON_TOKENS = 60
+_JSON_TOKENS = 60
 
 
 class Asking:
-    """The requests of one prompt: counts their tokens, and makes a refusal an error.
+    """The requests of one prompt to a server's model, and what they take."""
 
-    Parameters
-    ----------
-    exchange : Exchange
-        Asks.
-    model : str
-        Which model of the server.
-    """
-
-    def __init__(self, exchange: Exchange, model: str = "") -> None:
-        self._exchange = exchange
-        self.model = model
+    def __init__(self, server: Server, model: str) -> None:
+        self._server, self._model = server, model
+        self._started = time.monotonic()
         self.tokens = 0
 
-    async def get(self, path: str, *, must: bool = True) -> Reply:
-        """Get; unless `must` is False, anything but a 2xx is an error."""
-        return self._checked(path, await self._exchange(path), must)
+    async def post(self, path: str, payload: Mapping[str, Any]) -> Any:
+        """Ask, decoding greedily; return the answer's JSON."""
+        answer = await self._server.ask(path, {"model": self._model, "temperature": 0.0, **payload})
+        self.tokens += tokens_used(answer)
+        return answer
 
-    async def post(self, path: str, payload: Mapping[str, Any], *, must: bool = True) -> Reply:
-        """Post JSON; unless `must` is False, anything but a 2xx is an error."""
-        reply = await self._exchange(path, {"model": self.model, "temperature": 0.0, **payload})
-        self.tokens += tokens_used(reply.document)
-        return self._checked(path, reply, must)
-
-    def _checked(self, path: str, reply: Reply, must: bool) -> Reply:
-        if must and not reply.ok:
-            raise self.refused(path, reply)
-        return reply
-
-    def refused(self, path: str, reply: Reply) -> ModelError:
-        """Return the error for a refusal: what was asked, what the server says, and what to do."""
-        hint = {401: "set the API key", 403: "set the API key", 404: "is it an OpenAI-compatible API?"}
-        said = f": {reply.complaint}" if reply.complaint else ""
-        todo = f"; {hint[reply.status]}" if reply.status in hint else ""
-        kind = ServerGoneError if reply.may_pass else ModelError
-        return kind(f"{self._exchange.host}: {path} refused with status {reply.status}{said}{todo}")
+    @property
+    def milliseconds(self) -> float:
+        """Time since the first request."""
+        return 1e3 * (time.monotonic() - self._started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +79,9 @@ class RemoteReader:
     method: Literal["tokens", "first_token", "json_schema", "json_object"]
     top: int = 0
 
+    def __str__(self) -> str:
+        return f"via={self.via} ({self.method}, top={self.top})"
+
     async def works(self, asking: Asking) -> bool:
         """Whether a server can be read this way; asks it for one short answer.
 
@@ -109,21 +90,16 @@ class RemoteReader:
         ModelError
             If the server refuses for another reason, such as a wrong API key.
         """
-        if self.method in ("json_schema", "json_object"):
-            schema = _confidence_schema(["up", "down"])
-            path, payload = json_request(_PROBE, schema, self.method, max_tokens=JSON_TOKENS)
-        else:
-            path, payload = self._request(_PROBE)
-        reply = await asking.post(path, payload, must=False)
-        if not reply.ok:
-            # llama-cpp-python's server answers 500 to options that it does not know.
-            if reply.status in (401, 403, 429) or reply.status > 500:
-                raise asking.refused(path, reply)
-            return False
         try:
+            answer = await asking.post(*self._request(_PROBE, ["up", "down"]))
             if self.via == "json":
-                return isinstance(json.loads(chat_text(reply.document)[0]), dict)
-            return bool(next_tokens(reply.document))
+                return isinstance(json.loads(chat_text(answer)[0]), dict)
+            return bool(next_tokens(answer))
+        except RefusedError as error:
+            # llama-cpp-python's server answers 500 to options that it does not know.
+            if error.status in (0, 401, 403, 429) or error.status > 500:
+                raise
+            return False
         except (NoLogprobsError, ValueError, RecursionError):
             return False
 
@@ -132,26 +108,19 @@ class RemoteReader:
         if self.method == "tokens":
             return await self._followed(asking, text, labels)
         words = [label.strip() for label in labels]
+        answer = await asking.post(*self._request(text, words))
         if self.method == "first_token":
-            return _first_token_scores(await self._next(asking, text), words)
-        path, payload = json_request(text, _confidence_schema(words), self.method, max_tokens=JSON_TOKENS)
-        reply = await asking.post(path, payload)
-        return _written_scores(chat_text(reply.document)[0], words)
+            return _first_token_scores(next_tokens(answer), words)
+        return _written_scores(chat_text(answer)[0], words)
 
-    def _request(self, text: str) -> tuple[str, dict[str, Any]]:
+    def _request(self, text: str, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
         if self.via == "completions":
             return "/completions", {"prompt": text, "max_tokens": 1, "logprobs": self.top}
+        if self.via == "json":
+            return json_request(text, _confidence_schema(words), self.method, max_tokens=_JSON_TOKENS)
         messages = [{"role": "user", "content": text}]
-        return "/chat/completions", {
-            "messages": messages,
-            "max_tokens": 1,
-            "logprobs": True,
-            "top_logprobs": self.top,
-        }
-
-    async def _next(self, asking: Asking, text: str) -> dict[str, float]:
-        reply = await asking.post(*self._request(text))
-        return next_tokens(reply.document)
+        logprobs = {"logprobs": True, "top_logprobs": self.top}
+        return "/chat/completions", {"messages": messages, "max_tokens": 1, **logprobs}
 
     async def _followed(self, asking: Asking, text: str, labels: Sequence[str]) -> tuple[float, ...]:
         """Follow the labels token by token; of several tokens that begin a label, the longest is its own."""
@@ -160,7 +129,7 @@ class RemoteReader:
         nodes = {"": (0.0, list(labels))}
         while nodes:
             begun, (before, going_on) = nodes.popitem()
-            tokens = await self._next(asking, text + begun)
+            tokens = next_tokens(await asking.post(*self._request(text + begun, labels)))
             for label in going_on:
                 rest = label[len(begun) :]
                 token = max((t for t in tokens if t and rest.startswith(t)), key=len, default="")
@@ -213,7 +182,7 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def json_request(
-    text: str, schema: Mapping[str, Any], method: JsonMethod, *, max_tokens: int, seed: int = 0
+    text: str, schema: Mapping[str, Any], method: str, *, max_tokens: int, seed: int = 0
 ) -> tuple[str, dict[str, Any]]:
     """Return path and payload that ask for JSON after a schema, in one of the two forms that servers know.
 

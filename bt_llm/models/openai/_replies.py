@@ -11,16 +11,17 @@ from bt_llm.plain_json import strict_json
 
 __all__ = [
     "NoLogprobsError",
+    "RefusedError",
     "ReplyError",
     "ServerGoneError",
     "chat_text",
     "next_tokens",
     "read_json",
+    "refusal",
     "served_models",
     "tokens_used",
 ]
 
-_MOST_TOKENS = 100_000
 _SPACES = str.maketrans({"\u2581": " ", "\u0120": " "})
 """How some servers write the space that a token begins with."""
 
@@ -32,7 +33,15 @@ class ReplyError(ModelError):
     """A reply that is not what the API says it is."""
 
 
-class ServerGoneError(ModelError):
+class RefusedError(ModelError):
+    """An error in the place of an answer; `status` is 0 where there was no reply at all."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerGoneError(RefusedError):
     """A server that is down, or too busy, after all retries; another one of the same model may answer."""
 
 
@@ -55,6 +64,29 @@ def read_json(body: bytes) -> Any:
         raise ReplyError(
             f"the reply is not JSON: {''.join(c if c.isprintable() else ' ' for c in start)!r}"
         ) from None
+
+
+def refusal(status: int, document: Any) -> tuple[int, str] | None:
+    """Return status and message of an error, which some send with a status of 200; None for an answer.
+
+    Examples
+    --------
+    >>> refusal(200, {"error": {"message": "overloaded", "code": 503}})
+    (503, 'overloaded')
+    >>> refusal(200, {"choices": [{"text": "a"}], "error": None}) is None
+    True
+    """
+    fields = document if isinstance(document, dict) else {}
+    choice = _first(fields.get("choices"))
+    error = fields.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
+    succeeded = status // 100 == 2
+    if succeeded and not error and fields.get("object") != "error":
+        return None
+    told = error or document
+    parts = [told.get(key) for key in ("message", "detail", "code")] if isinstance(told, dict) else [told]
+    if succeeded and type(parts[-1]) is int and 400 <= parts[-1] < 600:
+        status = parts[-1]
+    return status, next((part for part in parts if isinstance(part, str)), "")
 
 
 def served_models(document: Any) -> dict[str, dict[str, Any]]:
@@ -105,7 +137,8 @@ def next_tokens(document: Any) -> dict[str, float]:
         raise ReplyError("the reply's logprobs are no object")
     first = _first(logprobs.get("content"))
     if isinstance(first, dict) and isinstance(first.get("top_logprobs"), list):
-        pairs = [_pair(entry) for entry in first["top_logprobs"]]
+        entries = [entry if isinstance(entry, dict) else {} for entry in first["top_logprobs"]]
+        pairs = [(entry.get("token"), entry.get("logprob")) for entry in entries]
     else:
         legacy = _first(logprobs.get("top_logprobs"))
         if not isinstance(legacy, dict):
@@ -125,16 +158,12 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else None
 
 
-def _pair(entry: Any) -> tuple[Any, Any]:
-    return (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
-
-
 def _checked(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
     """Return tokens and log-probabilities; of two tokens of one text, the more probable one."""
     if not pairs:
         raise NoLogprobsError("the reply's top_logprobs are empty")
     tokens: dict[str, float] = {}
-    for text, value in pairs[:_MOST_TOKENS]:
+    for text, value in pairs:
         number = type(value) in (int, float) and value <= 1e-4
         if not isinstance(text, str) or not number:
             raise ReplyError(f"the reply has a token of {text!r:.40} with a log-probability of {value!r:.40}")

@@ -3,7 +3,7 @@
 (function () {
   const LEFT = 8, RIGHT = 62, FOOT = 22, GAP = 14, LEAST = 12;
   const specs = JSON.parse(document.getElementById("charts").textContent);
-  const VERDICTS = {b: ["bullish", "--bull"], n: ["neutral", "--neutral"], s: ["bearish", "--bear"], i: ["invalid", "--invalid"]};
+  const shown = (worth) => worth === null ? "--invalid" : worth > 0 ? "--bull" : worth < 0 ? "--bear" : "--neutral";
 
   const element = (kind, parent, text, name) => {
     const made = document.createElement(kind);
@@ -39,11 +39,15 @@
 
   function chart(box, spec) {
     const last = spec.times.length - 1, isPrice = spec.kind === "price";
+    const most = isPrice ? Math.max(0, ...spec.answers.map(([, worth]) => Math.abs(worth))) : 0;
+    const strength = (worth) => worth ? Math.abs(worth) / most : 1;
+    const answer = (i) => spec.answers[spec.verdicts.charCodeAt(i) - 97];
     const bar = element("div", box, "", "bar"), buttons = element("span", bar, "", "group");
-    const keys = isPrice ? (/[^.]/.test(spec.verdicts) ? Object.values(VERDICTS) : []) : spec.names.map((name, i) => [name, "--c" + i % 6]);
-    for (const [name, variable] of keys) {
-      const key = element("span", bar, "", "key");
-      element("i", key).style.background = "var(" + variable + ")";
+    const keys = isPrice ? spec.answers.map(([name, worth]) => [name, shown(worth), strength(worth)]) : spec.names.map((name, i) => [name, "--c" + i % 6]);
+    for (const [name, variable, opacity] of keys) {
+      const key = element("span", bar, "", "key"), patch = element("i", key);
+      patch.style.background = "var(" + variable + ")";
+      if (opacity) patch.style.opacity = opacity;
       element("span", key, name);
     }
     const readout = element("div", box, "", "readout"), canvas = element("canvas", box), context = canvas.getContext("2d");
@@ -120,13 +124,13 @@
       const [low, high] = range([highs, lows], first, end);
       const each = (width - LEFT - RIGHT) / Math.max(1, to - from);
       inside(top, height, () => {
-        context.globalAlpha = 0.2;
         for (let i = first; i <= end;) {
           let stop = i;
           while (stop < end && spec.verdicts[stop + 1] === spec.verdicts[i]) stop++;
-          const kind = VERDICTS[spec.verdicts[i]];
-          if (kind && kind[0] !== "neutral") {
-            context.fillStyle = colour(kind[1]);
+          const said = answer(i);
+          if (said && said[1] !== 0) {
+            context.globalAlpha = 0.2 * strength(said[1]);
+            context.fillStyle = colour(shown(said[1]));
             context.fillRect(across(i - 0.5), top, across(stop + 0.5) - across(i - 0.5), height);
           }
           i = stop + 1;
@@ -177,7 +181,7 @@
       if (!isPrice) return stamp(spec.times[i]) + "   " + spec.names.map((name, k) =>
         name + " " + plain(spec.values[k][i]) + " (" + percent(spec.falls[k][i]) + ")").join("   ");
       const [opens, highs, lows, closes] = spec.ohlc.map((list) => plain(list[i]));
-      const verdict = VERDICTS[spec.verdicts[i]], sure = spec.confidence && spec.confidence[i];
+      const verdict = answer(i), sure = spec.confidence && spec.confidence[i];
       const trade = spec.trades.find((one) => one[0] <= i && i <= one[1]);
       const stretch = spec.stretches.find((one) => one[0] <= i && i <= one[1]);
       return stamp(spec.times[i]) + "   open " + opens + ", high " + highs + ", low " + lows + ", close " + closes

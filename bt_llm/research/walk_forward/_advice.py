@@ -1,72 +1,81 @@
-"""Ask for every verdict that a search needs, first and once; the trials then replay, and load no model."""
+"""Ask for every answer that a search needs, first and once; the trials then replay, and load no model."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice import Advisor, AdvisorConfig, Policy
+from bt_llm.advice import Advisor, AdvisorConfig, AnalystConfig, Policy
+from bt_llm.backtest import Market, Window
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import AskingGate, EntryGate, Gate
 from bt_llm.indicators import LLMAdvice
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
-from bt_llm.research.walk_forward._windows import Bars, Window, window_cells
+from bt_llm.research.walk_forward._windows import ask_every_bar, window_cells
 from bt_llm.verdicts import Prior, mean_prior
 
 __all__ = ["Desk", "open_desk"]
 
 Asked = tuple[AdvisorConfig, type[LLMAdvice]]
+C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 
 
 @contextlib.contextmanager
-def open_desk(bars: Bars, windows: Sequence[Window], on_prompts: Progress | None = None) -> Iterator[Desk]:
+def open_desk(
+    market: Market, windows: Sequence[Window], on_prompts: Progress | None = None
+) -> Iterator[Desk]:
     """Yield a desk for as long as its trials run.
 
-    Where a configuration stores nothing (cache mode 'off'), its verdicts are kept in a temporary folder for
+    Where a configuration stores nothing (cache mode 'off'), its answers are kept in a temporary folder for
     that long, since the workers have to read them from somewhere.
     """
     with tempfile.TemporaryDirectory(prefix="bt_llm_", ignore_cleanup_errors=True) as folder:
-        yield Desk(bars, windows, folder, on_prompts)
+        yield Desk(market, windows, folder, on_prompts)
 
 
 class Desk:
-    """Where gates get their verdicts before a search, and the priors that they are calibrated with.
+    """Where gates get their answers before a search, and the priors that they are calibrated with.
 
     Parameters
     ----------
-    bars : Bars
-        All of them.
+    market : Market
+        All of it.
     windows : sequence of Window
         All train and test windows.
     folder : str
-        For the verdicts of configurations that store nothing.
+        For the answers of configurations that store nothing.
     on_prompts : callable, optional
         Called with (answered, to ask) while a model is asked.
     """
 
     def __init__(
         self,
-        bars: Bars,
+        market: Market,
         windows: Sequence[Window],
         folder: str,
         on_prompts: Progress | None = None,
     ) -> None:
-        self._bars = bars
+        self._market = market
         self._windows = windows
         self._folder = folder
         self._on_prompts = on_prompts
         self._cells: dict[tuple[Asked, Window], NDArray[np.int64]] = {}
         self._priors: dict[tuple[Asked, Window], Prior | None] = {}
         self._known: dict[Asked, list[int]] = {}
+        self._asked_gates: dict[Hashable, AskingGate] = {}
 
-    def ask(self, gates: Iterable[tuple[GateProtocol | None, bool]]) -> None:
-        """Ask for every verdict that the gates need in any window.
+    def ask(self, gates: Iterable[tuple[EntryGate | None, bool]]) -> None:
+        """Ask for everything that the gates may need in any window.
+
+        A gate that asks about trades is asked about both sides at every bar: which of them a strategy wants
+        depends on the combination, and on the answers.
 
         Parameters
         ----------
@@ -74,67 +83,73 @@ class Desk:
             And whether it is calibrated on train windows.
         """
         wanted: dict[Asked, bool] = {}
+        others: list[AskingGate] = []
         for gate, trained in gates:
             if isinstance(gate, Gate) and _asks_as_usual(gate):
                 grid = gate.advisor.calibration == "grid" and not trained
                 asked = self._asked(gate)
                 wanted[asked] = wanted.get(asked, False) or grid
+                raw = gate.with_config(asked[0])
+                self._asked_gates[raw.source] = raw
+            elif isinstance(gate, AskingGate) and not isinstance(gate, Gate):
+                others.append(gate.with_config(self._recording(gate.config)))
         for asked, grid in wanted.items():
-            config, _ = asked
-            advisor = Advisor.shared(config)
-            advisor.on_progress = self._on_prompts
+            self._ask_states(asked, grid)
+        for gate in dict.fromkeys(gate.without_rule() for gate in others):
+            self._asked_gates[gate.source] = gate
+            for window in self._windows:
+                ask_every_bar(gate, self._market.cut(window))
+            gate.asker().close()
+
+    def _ask_states(self, asked: Asked, grid: bool) -> None:
+        with Advisor(asked[0]) as advisor:
             cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
-            advisor.raw_cells(cells)
+            advisor.raw_cells(cells, on_progress=self._on_prompts)
             self._known[asked] = cells
-            advisor.on_progress = None
-            advisor.close()
 
     def supplies(self) -> Supplies:
         """Return what was asked here, as it goes to workers."""
-        return Supplies.of(dict.fromkeys(config for config, _ in self._known))
+        return Supplies.of((gate, gate.asker()) for gate in self._asked_gates.values())
 
-    def prior(self, gate: GateProtocol | None, window: Window) -> Prior | None:
+    def prior(self, gate: EntryGate | None, window: Window) -> Prior | None:
         """Return the mean of the raw verdicts over the bars of a train window; None if none is valid."""
         if not isinstance(gate, Gate):
             return None
         asked = self._asked(gate)
         if (asked, window) not in self._priors:
             cells = self._window_cells(asked, window)
-            verdicts = Advisor.shared(asked[0]).raw_cells(cells[cells >= 0].tolist())
+            verdicts = Advisor(asked[0]).raw_cells(cells[cells >= 0].tolist())
             self._priors[asked, window] = mean_prior(verdicts)
         return self._priors[asked, window]
 
-    def replaying(self, gate: GateProtocol | None) -> GateProtocol | None:
+    def replaying(self, gate: EntryGate | None) -> EntryGate | None:
         """Return the gate as trials get it: with what was asked here, and no leave to ask."""
-        if not isinstance(gate, Gate) or not _asks_as_usual(gate):
+        if not isinstance(gate, AskingGate) or (isinstance(gate, Gate) and not _asks_as_usual(gate)):
             return gate
-        return dataclasses.replace(gate, advisor=self._replaying(gate.advisor))
+        recording = self._recording(gate.config)
+        return gate.with_config(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
 
-    def _replaying(self, config: AdvisorConfig) -> AdvisorConfig:
-        folder, _ = self._cache(config)
-        return dataclasses.replace(config, cache_dir=folder, cache_mode=CacheMode.REPLAY)
-
-    def policy(self, gate: GateProtocol | None) -> tuple[ModelIdentity, Policy] | None:
+    def policy(self, gate: EntryGate | None) -> tuple[ModelIdentity, Policy] | None:
         """Return who answered a gate, and what was asked here, calibrated as the gate has it.
 
         None where nothing was asked here. The model is not asked about the cells that are left.
         """
         if not isinstance(gate, Gate) or (cells := self._known.get(self._asked(gate))) is None:
             return None
-        advisor = Advisor.shared(self._replaying(gate.advisor))
+        recording = self._recording(gate.advisor)
+        advisor = Advisor(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
         return advisor.identity, Policy.of(advisor, cells)
 
     def _asked(self, gate: Gate) -> Asked:
         """Return what the raw verdicts of a gate depend on."""
-        folder, mode = self._cache(gate.advisor)
-        config = dataclasses.replace(gate.advisor, cache_dir=folder, cache_mode=mode, calibration="none")
-        return config, gate.indicator
+        return dataclasses.replace(self._recording(gate.advisor), calibration="none"), gate.indicator
 
-    def _cache(self, config: AdvisorConfig) -> tuple[str, CacheMode]:
+    def _recording(self, config: C) -> C:
+        """Return a configuration whose answers are kept where trials can read them."""
         cache = VerdictCache(config.cache_dir, config.cache_mode)
         if cache.mode is CacheMode.OFF:
-            return self._folder, CacheMode.RECORD
-        return str(cache.directory), cache.mode
+            return dataclasses.replace(config, cache_dir=self._folder, cache_mode=CacheMode.RECORD)
+        return dataclasses.replace(config, cache_dir=str(cache.directory), cache_mode=cache.mode)
 
     def _all_cells(self, asked: Asked) -> set[int]:
         found = (self._window_cells(asked, window) for window in self._windows)
@@ -144,8 +159,7 @@ class Desk:
         """Return the states of a window, from its own bars alone."""
         if (asked, window) not in self._cells:
             config, indicator = asked
-            cut = self._bars.cut(window)
-            self._cells[asked, window] = window_cells(indicator, config, cut, window.warm_up)
+            self._cells[asked, window] = window_cells(indicator, config, self._market, window)
         return self._cells[asked, window]
 
 

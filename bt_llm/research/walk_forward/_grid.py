@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import itertools
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import source_sha256
-from bt_llm.exceptions import ConfigError, StrategyError
-from bt_llm.gates import Gate, GateProtocol
-from bt_llm.plain_json import canonical_json
+from bt_llm.backtest import takes_gate
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, Describer, EntryGate
 from bt_llm.verdicts import Prior
 
 __all__ = ["TRAIN", "Settings", "Space", "configure", "describe_gate", "describe_params"]
@@ -31,8 +25,8 @@ Settings: TypeAlias = dict[str, Any]
 TRAIN = "train"
 """The calibration whose prior is the mean of the raw verdicts over each fold's train window."""
 
-_GATE, _ADVISOR, _CALIBRATION = "gate.", "gate.advisor.", "gate.advisor.calibration"
-_NOT_SEARCHED = {"cache_dir", "cache_mode", "n_threads", "n_gpu_layers"}  # no verdict depends on them
+_GATE, _CALIBRATION = "gate.", "gate.advisor.calibration"
+_LONGEST_PATH = 4096
 _CONSTRAINT = re.compile(r"\s*([\w.]+)\s*(<=|>=|==|!=|<|>)\s*([\w.+-]+)\s*")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -69,7 +63,7 @@ class Space:
     """
 
     strategy: type[Any]
-    gate: GateProtocol | None
+    gate: EntryGate | None
     grid: Mapping[str, Sequence[Any]]
     fixed: Mapping[str, Any]
     constraints: Sequence[str] = ()
@@ -108,15 +102,16 @@ class Space:
         return made
 
     def _has_gate(self) -> bool:
-        return "gate" in self.strategy.params._getkeys()
+        return takes_gate(self.strategy)
 
     def _known(self) -> list[str]:
         known = [name for name in self.strategy.params._getkeys() if name != "gate"]
         if dataclasses.is_dataclass(self.gate):
-            known += [_GATE + f.name for f in dataclasses.fields(self.gate) if f.name != "advisor"]
-        if isinstance(self.gate, Gate):
-            fields = (f.name for f in dataclasses.fields(AdvisorConfig))
-            known += [_ADVISOR + name for name in fields if name not in _NOT_SEARCHED]
+            known += [_GATE + f.name for f in dataclasses.fields(self.gate)]
+        if isinstance(self.gate, AskingGate):
+            known.remove(_GATE + self.gate.config_name)
+            fields = (f.name for f in dataclasses.fields(self.gate.config))
+            known += [_config(self.gate) + name for name in fields if name not in NO_ANSWER_DEPENDS_ON]
         return known
 
     def _unknown(self, name: str, known: list[str]) -> ConfigError:
@@ -152,11 +147,16 @@ class Space:
     def _value(self, settings: Settings, name: str) -> Any:
         if name in settings:
             return settings[name]
-        if name.startswith(_ADVISOR) and isinstance(self.gate, Gate):
-            return getattr(self.gate.advisor, name.removeprefix(_ADVISOR))
+        if isinstance(self.gate, AskingGate) and name.startswith(_config(self.gate)):
+            return getattr(self.gate.config, name.removeprefix(_config(self.gate)))
         if name.startswith(_GATE):
             return getattr(self.gate, name.removeprefix(_GATE))
         return getattr(self.strategy.params, name)
+
+
+def _config(gate: AskingGate) -> str:
+    """Return how the names begin of the fields that say how a gate's model is asked."""
+    return f"{_GATE}{gate.config_name}."
 
 
 def _number(text: str) -> float | None:
@@ -167,8 +167,8 @@ def _number(text: str) -> float | None:
 
 
 def configure(
-    settings: Settings, gate: GateProtocol | None, prior: Prior | None = None
-) -> tuple[Settings, GateProtocol | None, bool]:
+    settings: Settings, gate: EntryGate | None, prior: Prior | None = None
+) -> tuple[Settings, EntryGate | None, bool]:
     """Return a combination as a strategy's parameters and a gate, and whether it wants a train prior.
 
     Parameters
@@ -189,109 +189,57 @@ def configure(
     trained = settings.get(_CALIBRATION) == TRAIN
     if gate is None:
         return params, None, False
-    advisor: dict[str, Any] = {
-        name.removeprefix(_ADVISOR): (prior or "none") if value == TRAIN and name == _CALIBRATION else value
+    prefix = _config(gate) if isinstance(gate, AskingGate) else "\0"
+    asked: dict[str, Any] = {
+        name.removeprefix(prefix): (prior or "none") if value == TRAIN and name == _CALIBRATION else value
         for name, value in settings.items()
-        if name.startswith(_ADVISOR)
+        if name.startswith(prefix)
     }
     changes = {
         name.removeprefix(_GATE): value
         for name, value in settings.items()
-        if name.startswith(_GATE) and not name.startswith(_ADVISOR)
+        if name.startswith(_GATE) and not name.startswith(prefix)
     }
-    if advisor and isinstance(gate, Gate):
-        changes["advisor"] = dataclasses.replace(gate.advisor, **advisor)
+    if asked and isinstance(gate, AskingGate):
+        gate = gate.with_config(dataclasses.replace(gate.config, **asked))
     return params, dataclasses.replace(gate, **changes) if changes else gate, trained  # type: ignore[type-var]
 
 
 def describe_params(strategy: type[Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy's parameters, defaults included, as JSON values.
+    """Return a strategy's parameters, defaults included, by content, as JSON values.
 
-    A default that has no JSON form is left out: the hash of the strategy's source stands for it.
+    A default that has no such form is left out: the hash of the strategy's source stands for it. A text or
+    path that names a file stands for what is in the file.
 
     Raises
     ------
     ConfigError
-        If a given value has no JSON form.
+        If a given value has no such form.
     """
-    found = {}
+    by, found = Describer(), {}
     for name in strategy.params._getkeys():
         if name == "gate":
             continue
         try:
-            found[name] = _plain(params.get(name, getattr(strategy.params, name)))
-        except ConfigError as error:
+            value = params.get(name, getattr(strategy.params, name))
+            found[name] = by.describe(repr(name), Path(value) if _names_file(value) else value)
+        except ConfigError:
             if name in params:
-                raise ConfigError(f"{name!r}: {error}") from None
+                raise
     return found
 
 
-def describe_gate(gate: GateProtocol | None, trained: bool) -> Any:
-    """Return everything about a gate that its answers depend on, as JSON values.
+def _names_file(value: object) -> bool:
+    """Return whether a text is the path of a file; a bare word is a word, whatever lies beside it."""
+    looks_so = isinstance(value, str) and len(value) < _LONGEST_PATH and Path(value).suffix + Path(value).root
+    return bool(looks_so) and Path(str(value)).is_file()
 
-    A model stands there by the hash of its bytes and a template by its words, so that neither a file that
-    was moved nor one that was changed is taken for another.
-    """
-    found = _plain(gate)
+
+def describe_gate(gate: EntryGate | None, trained: bool) -> Any:
+    """Return everything about a gate that its answers depend on, as JSON values; see `EntryGate.describe`."""
+    if gate is None:
+        return None
+    found = gate.describe()
     if trained:
-        found["fields"]["advisor"]["calibration"] = TRAIN
+        found["advisor"]["calibration"] = TRAIN
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON values from which equal ones, and no others, give equal text."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": repr(value)}
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, Enum):
-        return {"enum": _name(type(value)), "value": value.name}
-    if isinstance(value, AdvisorConfig):
-        return _plain_advisor(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": _name(type(value)), "fields": fields}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {"mapping": {key: _plain(value[key]) for key in sorted(value)}}
-    if isinstance(value, bytes):
-        return {"bytes": hashlib.sha256(value).hexdigest()}
-    if hasattr(value, "__qualname__"):
-        return {"code": _name(value)}
-    raise ConfigError(
-        f"a value of type {type(value).__name__} cannot be written into the ledger: expected numbers, text, "
-        f"lists, classes or dataclasses of these"
-    )
-
-
-def _plain_advisor(config: AdvisorConfig) -> dict[str, Any]:
-    advisor = Advisor.shared(config)
-    return {
-        "model": advisor.identity.sha256,
-        "chat_template": advisor.identity.chat_template_sha256,
-        "template": _plain(advisor.template),
-        "state_space": _plain(config.state_space),
-        "reader": config.reader,
-        "calibration": _plain(config.calibration),
-        "numerics": config.numerics,
-        **({"identify": config.identify} if config.identify else {}),  # without it, as in older ledgers
-    }
-
-
-def _name(code: Any) -> list[str]:
-    """Return the name of a class or function, and the hash of the file of one that is not of this package."""
-    name = f"{code.__module__}.{code.__qualname__}"
-    if code.__module__.partition(".")[0] in ("bt_llm", "backtrader", "builtins"):
-        return [name]
-    try:
-        return [name, source_sha256(code)]
-    except StrategyError:
-        return [name]
-
-
-def sha256_of(description: Any) -> str:
-    """Return the SHA-256, in hex, of JSON values."""
-    return hashlib.sha256(canonical_json(description).encode()).hexdigest()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bt_llm.backtest import Market, Setup, Window
 from bt_llm.research._ledger import TrialOutcome
 from bt_llm.research._workers import PortableStrategy, run_each
 from bt_llm.research.walk_forward._supplies import Supplies
-from bt_llm.research.walk_forward._windows import Account, Bars, run_window
+from bt_llm.research.walk_forward._windows import run_trial
 
 __all__ = ["Job", "run_jobs"]
 
@@ -24,26 +26,26 @@ class Job:
         Of the trial, in the ledger.
     strategy : PortableStrategy
         What runs.
-    bars : Bars
-        The window's bars and those its indicators warm up on; nothing after the window is sent.
-    warm_up : int
-        As for `run_window`.
+    market : Market
+        The window's bars and those that its indicators warm up on; nothing after the window is sent.
+    window : Window
+        Its place in that market.
     params : dict
         Of the strategy, its gate included.
-    account : Account
-        Starting cash and costs.
+    setup : Setup
+        How the account is opened.
     """
 
     key: str
     strategy: PortableStrategy
-    bars: Bars
-    warm_up: int
+    market: Market
+    window: Window
     params: dict[str, Any]
-    account: Account
+    setup: Setup
 
     def run(self) -> tuple[str, TrialOutcome]:
         """Return the key and what came of it."""
-        outcome, _ = run_window(self.strategy.load(), self.bars, self.warm_up, self.params, self.account)
+        outcome, _ = run_trial(self.strategy.load(), self.market, self.window, self.params, self.setup)
         return self.key, outcome
 
 
@@ -71,5 +73,5 @@ def run_jobs(
 
 def _run(job: Job, supplies: Supplies | None = None) -> tuple[str, TrialOutcome]:
     if supplies is not None:
-        supplies.settle(job.params)
+        job = dataclasses.replace(job, params=supplies.settled(job.params))
     return job.run()

@@ -49,7 +49,7 @@ def sharpe_per_bar(returns: Floats) -> float:
 
 
 def measure(outcome: TrialOutcome, returns: Floats, periods_per_year: float) -> Metrics:
-    """Return the figures of a window.
+    """Return the figures of a window; NaN where one has no meaning, as all ratios of a ruined account.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def measure(outcome: TrialOutcome, returns: Floats, periods_per_year: float) -> 
     periods_per_year : float
         Bars in a year.
     """
-    enough = len(returns) > 1
+    enough = len(returns) > 1 and bool(outcome.equity.min() > 0.0)  # a ruined account has no ratios
     growth = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
     n_bars, mean_value = len(outcome.equity), float(np.mean(outcome.equity))
     return {
@@ -74,7 +74,7 @@ def measure(outcome: TrialOutcome, returns: Floats, periods_per_year: float) -> 
         "trades": float(outcome.trades),
         "win_rate": outcome.wins / outcome.trades if outcome.trades else math.nan,
         "exposure": outcome.held / n_bars,
-        "turnover": outcome.traded / mean_value if mean_value > 0.0 else math.nan,
+        "turnover": outcome.traded / mean_value if enough else math.nan,
     }
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import backtrader as bt
 import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, Policy
-from bt_llm.gates import AttachedAdviceGate, Gate, attached_gates
+from bt_llm.gates import AttachedAdviceGate, EntryGate, Gate, attached_gates
 from bt_llm.indicators import LLMAdvice
 from bt_llm.research._answers import answers_of
+from bt_llm.research.walk_forward._advice import Desk
 from bt_llm.verdicts import Prior
-
-if TYPE_CHECKING:
-    from bt_llm.research.walk_forward._advice import Desk
-    from bt_llm.research.walk_forward._results import FoldResult
 
 __all__ = ["AskedModel", "asked_models", "gate_answers"]
 
@@ -51,35 +47,35 @@ class AskedModel:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without where verdicts are kept: they do not depend on it."""
         advisor = self.advisor
-        calibration = advisor.calibration
+        calibration, source = advisor.calibration, advisor.template_source
         return {
             "model": self.name,
             "sha256": self.sha256,
             "folds": list(self.folds),
-            "template": advisor.template_source,
+            "template": source if isinstance(source, str) else source.name,
             "reader": advisor.reader,
             "numerics": advisor.numerics,
-            "calibration": dataclasses.asdict(calibration) if isinstance(calibration, Prior) else calibration,
+            "calibration": calibration.to_dict() if isinstance(calibration, Prior) else calibration,
         }
 
 
-def asked_models(desk: Desk, folds: Iterable[FoldResult]) -> tuple[AskedModel, ...]:
+def asked_models(desk: Desk, gates: Mapping[int, EntryGate | None]) -> tuple[AskedModel, ...]:
     """Return the models that folds traded with, in the order of their first folds; none is asked.
 
     Parameters
     ----------
     desk : Desk
         Where they were asked before the search.
-    folds : iterable of FoldResult
-        What was chosen.
+    gates : mapping of int to gate
+        The gate that each fold chose, by the fold's number.
     """
-    chosen: dict[tuple[AdvisorConfig, type[LLMAdvice]], list[FoldResult]] = {}
-    for fold in folds:
-        if isinstance(fold.gate, Gate):
-            chosen.setdefault((fold.gate.advisor, fold.gate.indicator), []).append(fold)
+    chosen: dict[tuple[AdvisorConfig, type[LLMAdvice]], dict[int, Gate]] = {}
+    for number, gate in gates.items():
+        if isinstance(gate, Gate):
+            chosen.setdefault((gate.advisor, gate.indicator), {})[number] = gate
     found = []
     for (advisor, _), those in chosen.items():
-        asked = desk.policy(those[0].gate)
+        asked = desk.policy(next(iter(those.values())))
         if asked is not None:
             identity, policy = asked
             found.append(
@@ -87,7 +83,7 @@ def asked_models(desk: Desk, folds: Iterable[FoldResult]) -> tuple[AskedModel, .
                     advisor=advisor,
                     name=identity.name,
                     sha256=identity.sha256,
-                    folds=tuple(fold.fold.number for fold in those),
+                    folds=tuple(those),
                     policy=policy,
                 )
             )

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bt_llm.backtest import Section
 from bt_llm.data import save_csv
-from bt_llm.gates import Gate, GateProtocol
+from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import LABELS
+from bt_llm.research._answers import COLUMNS, counted
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
+from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
 
@@ -66,7 +67,7 @@ class FoldResult:
     scores: tuple[float, ...]
     deflated_sharpe: float
     prior: Prior | None = None
-    gate: GateProtocol | None = None
+    gate: EntryGate | None = None
     verdicts: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -86,8 +87,8 @@ class FoldResult:
             "out_of_sample": _figures(self.out_of_sample),
             "efficiency": plain(self.efficiency),
             "deflated_sharpe": plain(self.deflated_sharpe),
-            "prior": self.prior and dataclasses.asdict(self.prior),
-            "verdicts": answers if answers is None else {n: int((answers == n).sum()) for n in LABELS},
+            "prior": self.prior and self.prior.to_dict(),
+            "verdicts": answers if answers is None else counted(answers),
         }
 
 
@@ -176,6 +177,8 @@ class WalkForwardResult:
         The models that the folds traded with, and each way in which one was asked.
     settings : dict
         Everything else that was asked for.
+    problems : tuple of str
+        What speaks against any conclusion from the record, one line each, with its fold; usually none.
     """
 
     name: str
@@ -193,6 +196,7 @@ class WalkForwardResult:
     trials_run: int
     models: tuple[AskedModel, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
     @property
     def in_sample(self) -> Metrics:
@@ -231,7 +235,7 @@ class WalkForwardResult:
             if one.verdicts is not None and isinstance(one.gate, Gate)
         ]
         if not parts:
-            return pd.DataFrame(columns=["fold", "model", "answer", "confidence", *LABELS[:3]])
+            return pd.DataFrame(columns=["fold", "model", *COLUMNS])
         joined = pd.concat(parts)
         return joined.loc[joined["answer"] != "", ["fold", "model", *joined.columns.drop(["fold", "model"])]]
 
@@ -258,6 +262,10 @@ class WalkForwardResult:
             values=len(tried),
             changes=changes,
         )
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        return walk_forward_sections(self)
 
     def diagram(self, width: int = 80) -> str:
         """Draw the folds as text; see `fold_diagram`."""
@@ -305,6 +313,7 @@ class WalkForwardResult:
             "models": [one.to_dict() for one in self.models],
             "warm_up": self.warm_up,
             "settings": {name: plain(value) for name, value in self.settings.items()},
+            "problems": list(self.problems),
         }
 
 

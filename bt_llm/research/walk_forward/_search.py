@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 
 import bt_llm
 from bt_llm import statistics
-from bt_llm.backtest import periods_per_year, source_sha256
-from bt_llm.data import bars_sha256
+from bt_llm.backtest import (
+    Market,
+    Setup,
+    Trade,
+    Window,
+    frame_of,
+    periods_per_year,
+    problems_of,
+    warm_up_of,
+    with_gate,
+)
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import GateProtocol
+from bt_llm.gates import EntryGate, content_sha256
 from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
@@ -31,21 +40,13 @@ from bt_llm.research.walk_forward._grid import (
     configure,
     describe_gate,
     describe_params,
-    sha256_of,
 )
 from bt_llm.research.walk_forward._jobs import Job, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
 from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
-from bt_llm.research.walk_forward._windows import (
-    Account,
-    Bars,
-    Trade,
-    Window,
-    run_window,
-    strategy_warm_up,
-    trades_frame,
-)
+from bt_llm.research.walk_forward._windows import run_trial
+from bt_llm.sources import source_sha256
 from bt_llm.verdicts import Prior
 
 __all__ = ["Search"]
@@ -64,7 +65,7 @@ class _Trial:
     configuration: str
     description: str
     params: dict[str, Any]
-    gate: GateProtocol | None
+    gate: EntryGate | None
     prior: Prior | None
 
 
@@ -74,6 +75,8 @@ class _Stretches:
 
     value: float
     trades: list[Trade] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+    gate_problems: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
     outcomes: list[TrialOutcome] = dataclasses.field(default_factory=list)
 
     def joined(self) -> TrialOutcome:
@@ -97,18 +100,16 @@ class Search:
         Bars up to a trial's first decision; None for as many as the slowest combination needs.
     strategy : type
         What is searched.
-    bars : DataFrame
-        As `load_bars` returns them.
-    label : str
-        Of the data, in the ledger.
+    market : Market
+        What is traded.
     space : Space
         The combinations.
     metric : Metric
         What a fold chooses by.
     min_trades : int
         Closed trades that a combination needs in sample.
-    account : Account
-        Starting cash and costs.
+    setup : Setup
+        How an account is opened.
     """
 
     def __init__(
@@ -117,28 +118,26 @@ class Search:
         split: WalkForwardSplit,
         warm_up: int | None,
         strategy: type[Any],
-        bars: pd.DataFrame,
-        label: str,
+        market: Market,
         space: Space,
         metric: Metric,
         min_trades: int,
-        account: Account,
+        setup: Setup,
     ) -> None:
         self.split = split
         self.strategy = strategy
-        self.bars = bars
-        self.index = pd.DatetimeIndex(bars.index)
-        self.label = label
+        self.market = market
+        self.index = market.index
+        self.label = market.label
         self.space = space
         self.metric = metric
         self.min_trades = min_trades
-        self.account = account
+        self.setup = setup
         self.combinations = space.combinations()
         self.folds = split.split(self.index)
         self.warm_up = self._checked_warm_up(warm_up)
         self.trains = [self._train_window(fold) for fold in self.folds]
         self.tests = [self._test_window(fold) for fold in self.folds]
-        self.arrays = Bars.of(bars, label)
         self.source = source_sha256(strategy)
         self.portable = PortableStrategy.of(strategy)
         self.yearly = periods_per_year(self.index)
@@ -151,14 +150,14 @@ class Search:
         on_prompts: Progress | None,
     ) -> WalkForwardResult:
         """Ask for all verdicts, run the trials that are not in the ledger, and join the tests."""
-        with open_desk(self.arrays, [*self.trains, *self.tests], on_prompts) as desk:
+        with open_desk(self.market, [*self.trains, *self.tests], on_prompts) as desk:
             desk.ask(configure(settings, self.space.gate)[1:] for settings in self.combinations)
             configurations = [self._configuration(settings) for settings in self.combinations]
             trials = [list(self._trials(desk, window, configurations)) for window in self.trains]
             before = len(ledger)
             outcomes = self._outcomes(trials, ledger, n_jobs, desk, on_progress)
             results, record = self._walk(trials, outcomes)
-            models = asked_models(desk, results)
+            models = asked_models(desk, {one.fold.number: one.gate for one in results})
         run = len(ledger) - before
         return self._result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
 
@@ -167,8 +166,8 @@ class Search:
     def _checked_warm_up(self, wanted: int | None) -> int:
         needed: dict[int, Settings] = {}
         for settings in self.combinations:
-            params = self._strategy_params(*configure(settings, self.space.gate)[:2])
-            needed.setdefault(strategy_warm_up(self.strategy, params), settings)
+            params = with_gate(self.strategy, *configure(settings, self.space.gate)[:2])
+            needed.setdefault(warm_up_of(self.strategy, params, self.market, self.setup), settings)
         longest = max(needed)
         if wanted is not None and wanted < longest:
             raise ConfigError(
@@ -193,25 +192,26 @@ class Search:
 
     # Trials
 
-    def _strategy_params(self, params: Settings, gate: GateProtocol | None) -> dict[str, Any]:
-        return {**params, "gate": gate} if "gate" in self.strategy.params._getkeys() else params
-
     def _configuration(self, settings: Settings) -> str:
-        """Return the hash of what is tried, wherever it is tried."""
+        """Return the hash of what is tried, whichever train window it is tried on.
+
+        The market is known by the bars of the first: a study of more bars of it goes on with the trials of
+        the earlier one, and another market's trials are others, whatever the two are called.
+        """
         params, gate, trained = configure(settings, self.space.gate)
-        return sha256_of(
+        return content_sha256(
             {
                 "strategy": [self.strategy.__qualname__, self.source],
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
-                "account": dataclasses.asdict(self.account),
-                "data": self.label,
+                "account": self.setup.describe(),
+                "market": self.market.sha256,
             }
         )
 
     def _trials(self, desk: Desk, window: Window, configurations: list[str]) -> Iterator[_Trial]:
         """Yield the combinations on one train window."""
-        seen = bars_sha256(self.bars.iloc[window.start : window.stop])
+        seen = self.market.cut(window).sha256
         stretch = [self.index[window.first].isoformat(), self.index[window.stop - 1].isoformat()]
         for settings, configuration in zip(self.combinations, configurations, strict=True):
             params, gate, trained = configure(settings, self.space.gate)
@@ -225,10 +225,10 @@ class Search:
                 "train": stretch,
             }
             yield _Trial(
-                key=sha256_of([configuration, seen, self.warm_up, bt_llm.__version__]),
+                key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__]),
                 configuration=configuration,
                 description=canonical_json(description),
-                params=self._strategy_params(params, desk.replaying(gate)),
+                params=with_gate(self.strategy, params, desk.replaying(gate)),
                 gate=gate,
                 prior=prior,
             )
@@ -270,15 +270,15 @@ class Search:
         return outcomes
 
     def _jobs(self, trials: Mapping[str, tuple[_Trial, Window]]) -> list[Job]:
-        cuts = {window: self.arrays.cut(window) for _, window in trials.values()}
+        cuts = {window: self.market.cut(window) for _, window in trials.values()}
         return [
             Job(
                 key=key,
                 strategy=self.portable,
-                bars=cuts[window],
-                warm_up=window.warm_up,
+                market=cuts[window],
+                window=_within(self.market, window, cuts[window]),
                 params=trial.params,
-                account=self.account,
+                setup=self.setup,
             )
             for key, (trial, window) in trials.items()
         ]
@@ -288,14 +288,14 @@ class Search:
     def _walk(
         self, trials: list[list[_Trial]], outcomes: Mapping[str, TrialOutcome]
     ) -> tuple[list[FoldResult], _Stretches]:
-        record = _Stretches(value=self.account.cash)
+        record = _Stretches(value=self.setup.starting_cash(self.market))
         results = []
         for fold, train, test, tried in zip(self.folds, self.trains, self.tests, trials, strict=True):
             found = [outcomes[trial.key] for trial in tried]
             returns = [self._scored(outcome, train, fold) for outcome in found]
             metrics = [measure(o, r, self.yearly) for o, r in zip(found, returns, strict=True)]
             chosen = best_of(metrics, self.metric, self.min_trades)
-            outcome, verdicts = self._trade(tried[chosen], test, record)
+            outcome, verdicts = self._trade(tried[chosen], fold.number, test, record)
             results.append(
                 FoldResult(
                     fold=fold,
@@ -320,29 +320,25 @@ class Search:
         return returns[np.isin(np.arange(window.first + 1, window.stop), fold.scored)]
 
     def _trade(
-        self, trial: _Trial, window: Window, record: _Stretches
+        self, trial: _Trial, number: int, window: Window, record: _Stretches
     ) -> tuple[TrialOutcome, pd.DataFrame | None]:
         """Trade a test stretch with the value that the one before left, by the verdicts that come back."""
-        told: list[pd.DataFrame | None] = []
+        seen: pd.DataFrame | None = None
         if record.value <= 0.0:
             equity = np.full(window.stop - window.first, record.value)
             outcome = TrialOutcome(equity=equity, trades=0, wins=0, held=0, traded=0.0)
         else:
-            account = dataclasses.replace(self.account, cash=record.value)
-            cut, times = self.arrays.cut(window), self.index[window.start : window.stop]
-            outcome, trades = run_window(
-                self.strategy,
-                cut,
-                window.warm_up,
-                trial.params,
-                account,
-                lambda strategy: told.append(gate_answers(strategy, times)),
+            outcome, ran = run_trial(
+                self.strategy, self.market, window, trial.params, self.setup, cash=record.value
             )
-            record.trades += trades
+            record.trades += ran.account.trades
+            of_account = problems_of(ran, self.market, None)
+            record.problems += [f"fold {number}: {problem}" for problem in of_account]
+            record.gate_problems.append(problems_of(ran, self.market, trial.gate)[len(of_account) :])
+            seen = gate_answers(ran.strategy, self.market.cut(window).first.index)
         record.outcomes.append(outcome)
         record.value = float(outcome.equity[-1])
-        seen = told[0] if told else None
-        return outcome, None if seen is None else seen.iloc[window.first - window.start :]
+        return outcome, None if seen is None else seen.loc[self.index[window.first] :]
 
     # Result
 
@@ -366,7 +362,7 @@ class Search:
             folds=tuple(folds),
             combinations=tuple(self.combinations),
             equity=pd.Series(joined.equity, index=self.index[times], name="equity"),
-            trades=trades_frame(record.trades),
+            trades=frame_of(Trade, record.trades, self.market),
             metrics=measure(joined, returns, self.yearly),
             probabilistic_sharpe=_deflated(returns, [0.0]),
             deflated_sharpe=_deflated(returns, [ratios[name] for name in sorted(ratios)]),
@@ -376,6 +372,7 @@ class Search:
             trials_run=trials_run,
             models=models,
             settings=self._settings(),
+            problems=(*record.problems, *_in_all(record.gate_problems)),
         )
 
     def _overfitting(
@@ -399,12 +396,25 @@ class Search:
         sizes = {f.name: getattr(self.split, f.name) for f in dataclasses.fields(WalkForwardSplit)}
         return {
             **sizes,
-            **dataclasses.asdict(self.account),
+            **self.setup.describe(),
             "min_trades": self.min_trades,
             "data": self.label,
-            "bars_sha256": bars_sha256(self.bars),
+            "bars_sha256": self.market.sha256,
             "strategy_sha256": self.source,
         }
+
+
+def _within(market: Market, window: Window, cut: Market) -> Window:
+    """Return a window's place in what was cut for it."""
+    first = int(np.searchsorted(cut.numbers, market.numbers[window.first]))
+    return Window(start=first - window.warm_up + 1, first=first, stop=len(cut.numbers))
+
+
+def _in_all(found: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the problems that all folds have: one in which a gate is not asked is none yet."""
+    kinds = [{problem.partition(":")[0] for problem in problems} for problems in found]
+    first = found[0] if found else ()
+    return tuple(problem for problem in first if all(problem.partition(":")[0] in one for one in kinds))
 
 
 def _deflated(returns: Floats, ratios: list[float]) -> float:

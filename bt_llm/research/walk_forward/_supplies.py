@@ -1,25 +1,46 @@
-"""What workers answer from: the pack of a search's verdicts, and who gave them; no file and no model."""
+"""What workers answer from: the pack of a search's answers, and who gave them; no file and no model."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bt_llm
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import Supplied
 from bt_llm.cache import CacheMode, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
-from bt_llm.gates import Gate
+from bt_llm.gates import Asker, AskingGate, Gate
 from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Supplies"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Who answered gates.
+
+    Parameters
+    ----------
+    source : hashable
+        `AskingGate.source` of the gates, in replay and without a calibration.
+    identity : ModelIdentity
+        Who answered.
+    template : PromptTemplate
+        The words that were asked in.
+    device : str
+        What computed the answers beside a processor.
+    """
+
+    source: Hashable
+    identity: ModelIdentity
+    template: PromptTemplate
+    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,37 +52,36 @@ class Supplies:
     version : str
         Of bt_llm.
     pack : bytes
-        The verdicts, as a compressed pack; see `bt_llm.cache`.
-    advisors : tuple
-        Of each configuration that was asked: itself, without a calibration; who answers; the prompt's words.
+        The answers, verdicts and generated texts, as a compressed pack; see `bt_llm.cache`.
+    answered : tuple of Answered
+        Who gave them, to which gates, and in which words they were asked.
     """
 
     version: str
     pack: bytes
-    advisors: tuple[tuple[AdvisorConfig, ModelIdentity, PromptTemplate], ...]
+    answered: tuple[Answered, ...]
 
     @classmethod
-    def of(cls, configs: Iterable[AdvisorConfig]) -> Supplies:
-        """Return what the advisors of this process have been asked.
-
-        Parameters
-        ----------
-        configs : iterable of AdvisorConfig
-            Of `Advisor.shared`.
-        """
+    def of(cls, askers: Iterable[tuple[AskingGate, Asker]]) -> Supplies:
+        """Return what gates have been answered in this process, each beside who answered it."""
         records: dict[str, Record] = {}
-        advisors = []
-        for config in configs:
-            advisor = Advisor.shared(config)
-            records |= {record.key: record for record in advisor.records()}
-            advisors.append((_asked(config), advisor.identity, advisor.template))
+        answered = []
+        for gate, asker in askers:
+            records |= {record.key: record for record in asker.records()}
+            found = Answered(
+                source=_source(gate),
+                identity=asker.identity,
+                template=asker.template,
+                device=asker.device,
+            )
+            answered.append(found)
         pack = Pack(records=tuple(records.values()))
         return cls(
-            version=bt_llm.__version__, pack=zlib.compress(pack.text.encode()), advisors=tuple(advisors)
+            version=bt_llm.__version__, pack=zlib.compress(pack.text.encode()), answered=tuple(answered)
         )
 
-    def settle(self, params: Mapping[str, Any]) -> None:
-        """Have the gate of a strategy's parameters answered from here, in this process.
+    def settled(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a strategy's parameters with a gate that is answered from here.
 
         Raises
         ------
@@ -76,29 +96,26 @@ class Supplies:
                 f"version on both"
             )
         gate = params.get("gate")
-        if isinstance(gate, Gate):
-            self._settle(gate.advisor)
-
-    def _settle(self, config: AdvisorConfig) -> None:
-        with _settling:
-            before = _settled.get(config)
-            if before is not None and before[0] == self:
-                Advisor.share(before[1])
-                return
-            for asked, identity, template in self.advisors:
-                if asked == _asked(config):
-                    cache = _unpacked(self.pack)
-                    advisor = Advisor(config, cache=cache, identity=identity, template=template)
-                    Advisor.share(advisor)
-                    _settled[config] = self, advisor
+        if not isinstance(gate, AskingGate):
+            return dict(params)
+        for one in self.answered:
+            if one.source == _source(gate):
+                supplied = Supplied(
+                    identity=one.identity,
+                    template=one.template,
+                    cache=_unpacked(self.pack),
+                    device=one.device,
+                )
+                answered = gate.with_config(dataclasses.replace(gate.config, supplied=supplied))
+                return {**params, "gate": answered}
+        return dict(params)
 
 
-_settled: dict[AdvisorConfig, tuple[Supplies, Advisor]] = {}
-_settling = threading.Lock()  # a Dask worker may have several threads
-
-
-def _asked(config: AdvisorConfig) -> AdvisorConfig:
-    return dataclasses.replace(config, calibration="none", cache_mode=CacheMode.REPLAY)
+def _source(gate: AskingGate) -> Hashable:
+    """Return what a gate's raw answers depend on, but for where they are kept."""
+    raw: dict[str, Any] = {"calibration": "none"} if isinstance(gate, Gate) else {}
+    told = dataclasses.replace(gate.config, cache_mode=CacheMode.REPLAY, manager=None, **raw)
+    return gate.with_config(told).source
 
 
 @functools.lru_cache(maxsize=4)

@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from bt_llm.backtest import load_strategy
-from bt_llm.data import load_bars
-from bt_llm.exceptions import ConfigError
-from bt_llm.gates import GateProtocol
+from bt_llm.backtest import Market, Setup, SetupFunction, Source, load_strategy
+from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._ledger import TrialLedger
 from bt_llm.research._splits import WalkForwardSplit
@@ -22,7 +18,7 @@ from bt_llm.research.walk_forward._grid import Space
 from bt_llm.research.walk_forward._metrics import Metric
 from bt_llm.research.walk_forward._results import WalkForwardResult
 from bt_llm.research.walk_forward._search import Search
-from bt_llm.research.walk_forward._windows import Account
+from bt_llm.settings import whole
 from bt_llm.statistics import choose
 
 __all__ = ["LEDGER", "WalkForward"]
@@ -97,24 +93,27 @@ class WalkForward(WalkForwardSplit):
     def __post_init__(self) -> None:
         """Check the sizes, once."""
         super().__post_init__()
-        if self.warm_up is not None and (type(self.warm_up) is not int or self.warm_up < 1):
-            raise ConfigError(f"warm_up={self.warm_up!r}: expected a whole number of bars from 1, or None")
+        if self.warm_up is not None:
+            object.__setattr__(self, "warm_up", whole("warm_up", self.warm_up, 1, of=" of bars"))
 
     def run(
         self,
         strategy: type[Any] | str,
-        data: pd.DataFrame | str | os.PathLike[str],
+        data: Source,
         *,
-        gate: GateProtocol | None = None,
+        gate: EntryGate | None = None,
         grid: Mapping[str, Sequence[Any]] | None = None,
         params: Mapping[str, Any] | None = None,
         constraints: Sequence[str] = (),
         metric: Metric | str = Metric.SHARPE,
         min_trades: int = 1,
         cash: float = 10_000.0,
-        commission: float = 0.0,
+        commission: Any = 0.0,
         slippage: float = 0.0,
         percent: float = 95.0,
+        sizer: Any = None,
+        cerebro: Mapping[str, Any] | None = None,
+        setup: Setup | SetupFunction | str | None = None,
         n_jobs: int | None = None,
         output: str | os.PathLike[str] | None = None,
         on_progress: Progress | None = None,
@@ -125,9 +124,10 @@ class WalkForward(WalkForwardSplit):
         Parameters
         ----------
         strategy : type or str
-            A `backtrader.Strategy`, or ``path/to/file.py:ClassName``. It trades on its first data.
-        data : DataFrame, path or str
-            Bars, or a CSV of bars; see `bt_llm.data.load_bars`.
+            A `backtrader.Strategy`, or ``path/to/file.py:ClassName``.
+        data : path, DataFrame, feed, mapping, sequence or Market
+            Bars of one or several datas; see `Market.of`. The stretches are cut from all times at which
+            some data has a bar; one with fewer bars than the warm-up joins when it has them.
         gate : Gate, optional
             Given to the strategy's parameter ``gate``; None runs it ungated.
         grid : mapping
@@ -143,7 +143,7 @@ class WalkForward(WalkForwardSplit):
             What the best combination of a train stretch is chosen by; of a drawdown, less is better.
         min_trades : int
             Closed trades that a combination needs in sample.
-        cash, commission, slippage, percent : float
+        cash, commission, slippage, percent, sizer, cerebro, setup
             As in `run_backtest`.
         n_jobs : int, optional
             Processes; -1 is one for each CPU, 1 none but this one. Results do not depend on it. By default
@@ -168,29 +168,29 @@ class WalkForward(WalkForwardSplit):
         MissingExtraError
             If trials leave this process and joblib is not installed.
         """
-        if type(min_trades) is not int or min_trades < 0:
-            raise ConfigError(f"min_trades={min_trades!r}: expected a whole number, 0 or more")
+        min_trades = whole("min_trades", min_trades, 0)
         check_jobs(n_jobs)
         loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
         search = Search(
             split=self,
             warm_up=self.warm_up,
             strategy=loaded,
-            bars=load_bars(data),
-            label=_label(data),
+            market=Market.of(data),
             space=Space(
                 strategy=loaded, gate=gate, grid=grid or {}, fixed=params or {}, constraints=constraints
             ),
             metric=choose(Metric, metric, "metric"),
             min_trades=min_trades,
-            account=Account(cash=cash, commission=commission, slippage=slippage, percent=percent),
+            setup=Setup.of(
+                setup,
+                cash=cash,
+                commission=commission,
+                slippage=slippage,
+                percent=percent,
+                sizer=sizer,
+                cerebro=cerebro,
+            ),
         )
         path = None if output is None else Path(output) / LEDGER
         with TrialLedger(path) as ledger:
             return search.run(ledger, n_jobs, on_progress, on_prompts)
-
-
-def _label(data: pd.DataFrame | str | os.PathLike[str]) -> str:
-    if isinstance(data, pd.DataFrame):
-        return str(data.attrs.get("name", "data"))
-    return Path(os.fsdecode(data)).stem

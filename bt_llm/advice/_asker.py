@@ -1,0 +1,436 @@
+"""Asker: questions answered from the cache where it can be, by a model where it must be; for all who ask."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar
+
+from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
+from bt_llm.exceptions import (
+    ConfigError,
+    InsufficientMemoryError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+)
+from bt_llm.models import Answerer, Backend, ModelConfig, ModelIdentity, ModelManager, Progress, Prompt
+from bt_llm.prompts import PromptTemplate
+from bt_llm.settings import make_plain
+from bt_llm.verdicts import Verdict
+
+__all__ = ["Asker", "AskerConfig", "Supplied", "Tables", "Usage", "forget_answers", "telling"]
+
+_KEEP_FREE_MB = 256.0
+"""Threshold of a manager that only a configuration describes: its contexts adapt to the memory."""
+
+_telling: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("bt_llm_telling", default=None)
+
+
+@contextlib.contextmanager
+def telling(on_progress: Progress) -> Iterator[None]:
+    """Have everything that is asked in here, however deep, tell how far it is.
+
+    A backtest asks from inside Backtrader, where no argument reaches. Threads begun in here are not told of.
+
+    Parameters
+    ----------
+    on_progress : callable
+        Called with (answered, to ask), as an argument of that name is.
+    """
+    token = _telling.set(on_progress)
+    try:
+        yield
+    finally:
+        _telling.reset(token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supplied:
+    """Answers that come with a job, and who gave them to which words: no model, folder or template is read.
+
+    Parameters
+    ----------
+    identity : ModelIdentity
+        Who answered.
+    template : object
+        The words that were asked.
+    cache : VerdictCache
+        The answers.
+    device : str
+        What computed them beside a processor; see `ModelKind.device`.
+    """
+
+    identity: ModelIdentity
+    template: Any
+    cache: VerdictCache
+    device: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskerConfig:
+    """Who is asked, in which words, and where answers are kept: what every asker's configuration has."""
+
+    model: str | os.PathLike[str] | None = None
+    fallbacks: Sequence[str | os.PathLike[str]] = ()
+    template: str | os.PathLike[str] | PromptTemplate | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_mode: CacheMode | str | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int = 0
+    manager: ModelManager | None = field(default=None, compare=False, repr=False)
+    supplied: Supplied | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the choices, once, and make paths and numbers plain."""
+        make_plain(self)
+        if self.manager is not None:
+            self._describe(self.manager)
+        if self.model is None:
+            object.__setattr__(self, "model", "smollm2")
+        for name in ("model", "template", "cache_dir"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, PromptTemplate):
+                object.__setattr__(self, name, os.fspath(value))
+        if isinstance(self.fallbacks, str | os.PathLike):
+            raise ConfigError(f"fallbacks={self.fallbacks!r}: expected a list of models")
+        object.__setattr__(self, "fallbacks", tuple(map(os.fspath, self.fallbacks)))
+        if self.cache_mode is not None:
+            object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
+        self._check_count("n_threads")
+        if type(self.n_gpu_layers) is not int or self.n_gpu_layers < -1:
+            raise ConfigError(f"n_gpu_layers={self.n_gpu_layers!r}: expected a whole number of at least -1")
+
+    def _check_count(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1, or None")
+
+    def _describe(self, manager: ModelManager) -> None:
+        """Take over what a manager says of its model."""
+        if not isinstance(manager, ModelManager):
+            raise ConfigError(f"manager={manager!r:.60}: expected a ModelManager")
+        name = os.fspath(manager.model_path)
+        if self.model is not None and os.fspath(self.model) != name:
+            raise ConfigError(f"model={os.fspath(self.model)!r} and a manager of {name!r}: give one of them")
+        facts = {
+            "model": name,
+            "fallbacks": manager.fallback_paths,
+            "n_threads": manager.config.n_threads,
+            "n_gpu_layers": manager.config.n_gpu_layers,
+        }
+        for field_name, value in facts.items():
+            object.__setattr__(self, field_name, value)
+
+    def asked_through(self, manager: ModelManager | None) -> Self:
+        """Return the configuration with a manager's model, whatever it had; the same for None."""
+        if manager is None or manager is self.manager:
+            return self
+        return dataclasses.replace(self, model=None, manager=manager)
+
+    def described_manager(self) -> ModelManager:
+        """Return the one manager of this process for what the configuration describes."""
+        config = ModelConfig(n_threads=self.n_threads, n_gpu_layers=self.n_gpu_layers)
+        return ModelManager.described(
+            str(self.model),
+            memory_threshold_mb=_KEEP_FREE_MB,
+            fallback_paths=self.fallbacks,
+            config=config,
+        )
+
+
+@dataclass(slots=True)
+class Usage:
+    """What answering cost, counted by whoever asked.
+
+    Attributes
+    ----------
+    distinct : int
+        Distinct prompts needed.
+    cache_hits : int
+        Of these, answered from the cache or from this process's memory of it.
+    model_calls : int
+        Prompts that the model was asked, those of the calibration grid included.
+    model_seconds : float
+        Wall time inside the model.
+    tokens : int
+        Tokens decoded for those prompts, shared prefixes not counted.
+    """
+
+    distinct: int = 0
+    cache_hits: int = 0
+    model_calls: int = 0
+    model_seconds: float = 0.0
+    tokens: int = 0
+
+    def add(self, other: Self) -> None:
+        """Add what another one counted, field by field."""
+        for name in (f.name for f in dataclasses.fields(self)):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def __add__(self, other: Self) -> Self:
+        """Return the sum, field by field."""
+        return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)))
+
+
+class Tables:
+    """Raw verdicts by cell, and texts by key, in this process's memory, pooled by all that they depend on.
+
+    A pool belongs to a cache folder and mode, or to a cache that somebody brought.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.reset)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._lock = threading.Lock()
+        self._of_folders: dict[tuple[str, CacheMode], dict[Any, dict[Any, Any]]] = {}
+        self._of_caches: weakref.WeakKeyDictionary[VerdictCache, dict[Any, dict[Any, Any]]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def of(self, cache: VerdictCache, content: Any, *, brought: bool) -> dict[Any, Any]:
+        """Return the table of a content, empty when it is first asked for.
+
+        Parameters
+        ----------
+        cache : VerdictCache
+            Where the verdicts are kept.
+        content : hashable
+            Who answers, the words, the states, and the way of reading.
+        brought : bool
+            Whether the cache is somebody's own object, and its folder says nothing.
+        """
+        with self._lock:
+            if brought:
+                pool = self._of_caches.setdefault(cache, {})
+            else:
+                pool = self._of_folders.setdefault((str(cache.directory), cache.mode), {})
+            return pool.setdefault(content, {})
+
+
+TABLES = Tables()
+
+
+def forget_answers() -> None:
+    """Drop the verdicts that this process remembers, so that they are read from their caches again."""
+    TABLES.reset()
+
+
+A = TypeVar("A", Verdict, GeneratedText)
+T = TypeVar("T")
+
+_REPLACEABLE = (ModelNotFoundError, ModelFileError, InsufficientMemoryError)
+
+
+class Asker(abc.ABC, Generic[A]):
+    """Has a model answer prompts, each distinct one at most once. Thread-safe.
+
+    Whoever answers the first question answers all: a fallback takes over before that, or never.
+
+    Parameters
+    ----------
+    config : AskerConfig
+        Who is asked, and where answers are kept.
+    backend : Backend or ModelManager, optional
+        Who answers, instead of the model that `config` names.
+    cache : VerdictCache, optional
+        Instead of the one that `config` names.
+    """
+
+    config: AskerConfig
+
+    def __init__(
+        self,
+        config: AskerConfig,
+        *,
+        backend: Backend | ModelManager | None = None,
+        cache: VerdictCache | None = None,
+    ) -> None:
+        self.cache = self._chosen_cache(config, cache)
+        self.config = config
+        self._brought_cache = cache is not None or config.supplied is not None
+        self._manager = backend if isinstance(backend, ModelManager) else config.manager
+        self._is_managed = self._manager is not None  # by somebody who decides when a run ends
+        self._backend = None if isinstance(backend, ModelManager) else backend
+        self._who: Answerer | None = None
+        self._has_answered = False
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the configuration: what is loaded and remembered stays in its process."""
+        return functools.partial(type(self), **self._settings()), (self.config,)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the keyword arguments of this class that its configuration does not have."""
+        return {}
+
+    @staticmethod
+    def _chosen_cache(config: AskerConfig, cache: VerdictCache | None) -> VerdictCache:
+        if cache is not None:
+            return cache
+        if config.supplied is not None:
+            return config.supplied.cache
+        return VerdictCache(config.cache_dir, config.cache_mode)
+
+    # What a subclass asks
+
+    @abc.abstractmethod
+    def _question(self, prompt: Prompt) -> Question:
+        """Return everything that the answer to a prompt depends on."""
+
+    @abc.abstractmethod
+    def _readings(
+        self, backend: Backend, prompts: Sequence[Prompt]
+    ) -> Iterator[Sequence[tuple[A, Mapping[str, Any]] | None]]:
+        """Yield answers in order, in batches, with what to write beside each; None where none came."""
+
+    def _forget(self) -> None:
+        """Another model answers from now on: drop what the one before said."""
+
+    # Who answers
+
+    @property
+    def manager(self) -> ModelManager | None:
+        """Whose model is asked; None where a backend was given."""
+        if self._manager is None and self._backend is None and self.config.supplied is None:
+            self._manager = self.config.described_manager()
+        return self._manager
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Who answers; in replay, without a model file, as the cache knows it."""
+        with self._lock:
+            if self.config.supplied is not None:
+                return self.config.supplied.identity
+            if self._backend is not None:
+                return self._backend.identity
+            return self._current().identity
+
+    @property
+    def answered_by(self) -> str:
+        """Name of the model that has answered, stored answers included; empty before."""
+        return self.identity.name if self._has_answered else ""
+
+    @property
+    def device(self) -> str:
+        """What computes beside the processor; see `ModelKind.device`."""
+        if self.config.supplied is not None:
+            return self.config.supplied.device
+        if self._backend is not None:
+            return ""
+        return self._current().model.device(self._found_manager().config.n_gpu_layers)
+
+    def _found_manager(self) -> ModelManager:
+        manager = self.manager
+        assert manager is not None
+        return manager
+
+    def _current(self) -> Answerer:
+        """Return who answers; not another one than has answered before, unless its manager was unloaded."""
+        manager = self._found_manager()
+        before = self._who
+        if before is not None and manager.stands(before):
+            return before
+        if before is None and not self._is_managed:
+            manager.begin_run()
+        new = manager.look_up(self.cache, replay=self.cache.mode is CacheMode.REPLAY)
+        if before is not None and before.identity != new.identity:
+            if self._has_answered and (before.run == new.run or not self._is_managed):
+                raise ModelError(
+                    f"{before.identity.name} has answered earlier in this run, and {new.identity.name} "
+                    "has taken over from it since: answers of two models are never mixed; run again"
+                )
+            self._has_answered = False
+            self._forget()
+        self._who = new
+        return new
+
+    def _answering(self, work: Callable[[], T]) -> T:
+        """Return what work comes to, with one model from its first question to its last."""
+        with self._lock:
+            if self._backend is not None or self.config.supplied is not None:
+                result, self._has_answered = work(), True
+                return result
+            manager = self._found_manager()
+            while True:
+                who = self._current()
+                try:
+                    result = work()
+                except _REPLACEABLE as error:
+                    if self._has_answered:
+                        manager.settle(who)
+                    manager.fall_back(who.place, error)  # which raises it where there is nobody else
+                    continue
+                manager.settle(who)
+                if manager.stands(who):
+                    self._has_answered = True
+                    return result
+
+    # Asking
+
+    def _fetch(
+        self,
+        prompts: Sequence[Prompt],
+        usage: Usage,
+        on_progress: Progress | None,
+        where: Callable[[Question], str] | None = None,
+    ) -> list[A]:
+        """Return the answers to prompts, in order."""
+
+        def ask(wanted: Sequence[Question]) -> Iterator[list[tuple[Question, A, Mapping[str, Any]]]]:
+            yield from self._ask(wanted, usage)
+
+        questions = [self._question(prompt) for prompt in prompts]
+        return self.cache.fetch(questions, ask, on_progress=on_progress or _telling.get(), where=where)
+
+    def _ask(
+        self, questions: Sequence[Question], usage: Usage
+    ) -> Iterator[list[tuple[Question, A, Mapping[str, Any]]]]:
+        """Ask the model, and count; each batch goes to the cache as it comes."""
+        backend = self._backend or self._found_manager().backend(self._current())
+        identity = self.identity
+        self.cache.put_model(identity)
+        readings = self._readings(backend, [Prompt(question.prompt) for question in questions])
+        done, common = 0, {"model": identity.name, **backend.provenance}
+        started = time.perf_counter()
+        for batch in readings:
+            usage.model_seconds += time.perf_counter() - started
+            asked = questions[done : done + len(batch)]
+            done += len(batch)
+            answered: list[tuple[Question, A, Mapping[str, Any]]] = [
+                (question, reading[0], {**common, **reading[1]})
+                for question, reading in zip(asked, batch, strict=True)
+                if reading is not None
+            ]
+            usage.model_calls += len(answered)
+            usage.tokens += sum(int(extra.get("tokens", 0)) for _, _, extra in answered)
+            yield answered
+            started = time.perf_counter()
+
+    def close(self) -> None:
+        """Free the model; whoever asks it again loads it anew."""
+        with self._lock:
+            held = self._backend or self._manager
+            if held is not None:
+                held.close()
+
+    def __enter__(self) -> Self:
+        """Return the asker."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Free the model."""
+        self.close()

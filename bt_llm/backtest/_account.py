@@ -1,0 +1,314 @@
+"""What an account did: value, fills, orders and trades, as the broker that ran tells them."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bt_llm import statistics
+from bt_llm.backtest._market import Market
+from bt_llm.indicators import require_bars
+
+__all__ = [
+    "Account",
+    "AccountAnalyzer",
+    "Fill",
+    "SentOrder",
+    "Trade",
+    "frame_of",
+    "measure_account",
+    "order_counts",
+    "periods_per_year",
+]
+
+_OPEN = ("Created", "Submitted", "Accepted", "Partial")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trade:
+    """A closed trade; times are Backtrader's numbers."""
+
+    opened: float
+    closed: float
+    direction: int
+    bars: int
+    pnl: float
+    pnlcomm: float
+    data: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """A fill; the time is Backtrader's number, the size negative for what was sold."""
+
+    time: float
+    data: str
+    size: float
+    price: float
+    commission: float
+
+
+@dataclass(slots=True, kw_only=True)
+class SentOrder:
+    """An order of a strategy, and what became of it; times are Backtrader's numbers."""
+
+    time: float
+    data: str
+    side: int
+    size: float
+    kind: str
+    status: str = "Created"
+    reason: str = ""
+    vetoed: bool = False
+    early: bool = False
+    traded: float = 0.0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the broker refused it."""
+        return self.status in ("Margin", "Rejected") and not self.vetoed
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """The account from the first bar that counts on.
+
+    Attributes
+    ----------
+    numbers, equity : array of float
+        Backtrader's number of each bar, and the account's value at its close.
+    cash : float
+        What it began with.
+    held : int
+        Bars with a position at their close, on whichever data.
+    fills, trades : list
+        All fills, and the closed trades.
+    orders : dict of int to SentOrder
+        All orders, by Backtrader's reference.
+    ruined, ruin_value : float or None, float
+        Number of the bar at whose close the account was worth nothing or less, where the run ended, and
+        what it was worth then.
+    """
+
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    equity: array[float] = field(default_factory=lambda: array("d"))
+    cash: float = math.nan
+    held: int = 0
+    fills: list[Fill] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
+    orders: dict[int, SentOrder] = field(default_factory=dict)
+    ruined: float | None = None
+    ruin_value: float = math.nan
+
+    @property
+    def traded(self) -> float:
+        """Sum of the absolute values of all fills."""
+        total = 0.0  # one after the other: `sum` rounds otherwise from Python 3.12 on
+        for order in self.orders.values():
+            total += order.traded
+        return total
+
+    def equity_at(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the account's value at given bars: the last one known at each; its cash before the first.
+
+        A run that ended in ruin has fewer bars, and one on resampled bars fewer and others.
+        """
+        values = np.array(self.equity)
+        known = np.array(self.numbers)
+        if np.array_equal(known, numbers):
+            return values
+        places = np.searchsorted(known, numbers, side="right")
+        return np.concatenate([[self.cash], values])[places]
+
+
+class AccountAnalyzer(bt.Analyzer):
+    """Keeps an `Account`, and ends the run at the bar of its ruin.
+
+    Parameters
+    ----------
+    first : float, optional
+        Backtrader's number of the first bar that counts. By default the first that ``next`` is called at, or,
+        of a strategy that joins, at which one of its datas has warmed up.
+    joins : bool
+        Whether the strategy trades datas before all of them have warmed up.
+    """
+
+    params = (("first", None), ("joins", False))
+
+    def start(self) -> None:
+        """Begin with nothing; see how the run has to go."""
+        require_bars(self.strategy, joins=self.p.joins or self.p.first is not None)
+        self.account = Account(cash=float(self.strategy.broker.startingcash))
+        self._begun = False
+        self._broker, self._clock = self.strategy.broker, self.strategy.lines.datetime
+        self._first = self.p.first
+        datas = enumerate(self.strategy.datas)
+        self._names = {data: str(getattr(data, "_name", "") or f"data{number}") for number, data in datas}
+
+    def prenext(self) -> None:
+        """Count the bar if it counts, and note ruin wherever it comes."""
+        self._note(self._begun or (self.p.joins and self._one_is_warm()))
+
+    def next(self) -> None:
+        """Count the bar."""
+        self._note(True)
+
+    # Of every bar Backtrader tells analyzers' children first, and there are none here.
+    def _notify_cashvalue(self, cash: float, value: float) -> None:
+        pass
+
+    def _notify_fund(self, cash: float, value: float, fundvalue: float, shares: float) -> None:
+        pass
+
+    def _one_is_warm(self) -> bool:
+        strategy = self.strategy
+        return any(
+            len(data) >= needed for data, needed in zip(strategy.datas, strategy._minperiods, strict=True)
+        )
+
+    def _note(self, counts: bool) -> None:
+        account, now, value = self.account, self._clock[0], self._broker.getvalue()
+        self._begun = counts if self._first is None else now >= self._first
+        if self._begun:
+            account.numbers.append(now)
+            account.equity.append(value)
+            for position in self._broker.positions.values():
+                if position.size:
+                    account.held += 1
+                    break
+        if value <= 0.0 and account.ruined is None:
+            account.ruined, account.ruin_value = now, value
+            self.strategy.cerebro.runstop()
+
+    def notify_order(self, order: Any) -> None:
+        """Keep the order, what became of it, and its fills."""
+        sent = self.account.orders.get(order.ref)
+        if sent is None:
+            sent = self.account.orders[order.ref] = SentOrder(
+                time=order.created.dt,
+                data=self._names[order.data],
+                side=1 if order.isbuy() else -1,
+                size=abs(order.created.size),
+                kind=order.getordername(),
+                # Strategies learn of an order a bar later; with `quicknotify`, in the bar's own `next`.
+                early=not self._begun and self.strategy._minperstatus > 0,
+            )
+        sent.status = order.getstatusname()
+        sent.vetoed = sent.vetoed or bool(order.info.get("vetoed"))
+        if sent.refused:
+            sent.reason = self._reason(order)
+        for bit in order.executed.iterpending():
+            self.account.fills.append(
+                Fill(
+                    time=bit.dt,
+                    data=sent.data,
+                    size=bit.size,
+                    price=bit.price,
+                    commission=bit.closedcomm + bit.openedcomm,
+                )
+            )
+        mult = self.strategy.broker.getcommissioninfo(order.data).p.mult
+        sent.traded = abs(order.executed.size * order.executed.price) * mult
+
+    def _reason(self, order: Any) -> str:
+        if order.status != order.Margin:
+            return order.info.get("reason") or f"{order.getordername()} order rejected by the broker"
+        broker, size, price = self.strategy.broker, order.created.size, order.created.price
+        cost = broker.getcommissioninfo(order.data).getoperationcost(size, price)
+        return f"{size:g} at {price:g} cost {cost:,.2f}, and the cash was {broker.getcash():,.2f}"
+
+    def notify_trade(self, trade: Any) -> None:
+        """Keep a closed trade."""
+        if trade.isclosed:
+            self.account.trades.append(
+                Trade(
+                    opened=trade.dtopen,
+                    closed=trade.dtclose,
+                    direction=1 if trade.long else -1,
+                    bars=trade.barlen,
+                    pnl=trade.pnl,
+                    pnlcomm=trade.pnlcomm,
+                    data=self._names[trade.data],
+                )
+            )
+
+
+_TIMES = ("opened", "closed", "time")
+
+
+def frame_of(kind: type[Any], rows: Sequence[Any], market: Market) -> pd.DataFrame:
+    """Return trades, fills or orders as a table, with the market's own times."""
+    names = [one.name for one in fields(kind)]
+    frame = pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)
+    for name in _TIMES:
+        if name in names:
+            frame[name] = market.times(frame[name].to_numpy(dtype=np.float64))
+    return frame
+
+
+def order_counts(account: Account, market: Market) -> dict[str, Any]:
+    """Return what became of an account's orders, for JSON.
+
+    Returns
+    -------
+    dict
+        Counts: ``submitted`` to the broker, of these ``filled`` whole, ``cancelled``, ``expired``,
+        ``refused`` and still ``open``; and ``vetoed`` by a gate, which reached no broker. Of the first
+        refused order ``first_refused``, its time, and ``reason``; else None.
+    """
+    sent = [order for order in account.orders.values() if not order.vetoed]
+    status = Counter(order.status for order in sent)
+    refused = [order for order in sent if order.refused]
+    first = refused[0] if refused else None
+    return {
+        "submitted": len(sent),
+        "filled": status["Completed"],
+        "cancelled": status["Canceled"],
+        "expired": status["Expired"],
+        "refused": len(refused),
+        "open": sum(status[name] for name in _OPEN),
+        "vetoed": len(account.orders) - len(sent),
+        "first_refused": None if first is None else market.times([first.time])[0].isoformat(),
+        "reason": None if first is None else first.reason,
+    }
+
+
+def periods_per_year(index: pd.DatetimeIndex) -> float:
+    """Return how many bars a year has, from the bars' own times (years of 365.25 days)."""
+    if len(index) < 2:
+        return math.nan
+    years = float((index[-1] - index[0]) / pd.Timedelta(days=365.25))
+    return (len(index) - 1) / years
+
+
+def measure_account(account: Account, equity: pd.Series[float]) -> dict[str, float]:
+    """Return the figures of an account; NaN where one has no meaning, as all ratios of a ruined one."""
+    values = equity.to_numpy()
+    trades = account.trades
+    figures = {
+        "final_value": float(values[-1]),
+        "return": float(values[-1] / account.cash - 1.0),
+        "sharpe": math.nan,
+        "sortino": math.nan,
+        "max_drawdown": statistics.max_drawdown(values) if values[0] > 0.0 else math.nan,
+        "trades": float(len(trades)),
+        "win_rate": float(np.mean([trade.pnlcomm > 0 for trade in trades])) if trades else math.nan,
+        "exposure": account.held / len(values),
+        "turnover": math.nan,
+    }
+    if account.ruined is None:
+        returns = equity.pct_change().iloc[1:].to_numpy()
+        yearly = periods_per_year(pd.DatetimeIndex(equity.index))
+        figures["sharpe"] = statistics.sharpe_ratio(returns, periods_per_year=yearly)
+        figures["sortino"] = statistics.sortino_ratio(returns, periods_per_year=yearly)
+        figures["turnover"] = account.traded / float(np.mean(values))
+    return figures

@@ -1,0 +1,189 @@
+"""The one engine: a strategy in a set-up on a market, whole or in a window."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import backtrader as bt
+
+from bt_llm.backtest._account import Account, AccountAnalyzer
+from bt_llm.backtest._market import Market, Window
+from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._windowed import Stretch, windowed
+from bt_llm.exceptions import BtLlmError, ConfigError, StrategyError
+from bt_llm.gates import EntryGate
+from bt_llm.indicators import joins_late
+
+__all__ = ["Ran", "run_strategy", "takes_gate", "warm_up_of", "with_gate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """A strategy as its run left it, and its account."""
+
+    strategy: bt.Strategy
+    account: Account
+
+
+def order_gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
+    """Return the strategy as it is run: one that attaches no gate itself has its orders judged.
+
+    One that does is left as it is.
+    """
+    return strategy
+
+
+def takes_gate(strategy: type[bt.Strategy]) -> bool:
+    """Return whether a strategy, as it is run, has the parameter ``gate``."""
+    return "gate" in order_gated(strategy).params._getkeys()
+
+
+def with_gate(
+    strategy: type[bt.Strategy], params: Mapping[str, Any], gate: EntryGate | None
+) -> dict[str, Any]:
+    """Return a strategy's parameters with the gate among them, if it takes one."""
+    return {**params, "gate": gate} if takes_gate(strategy) else dict(params)
+
+
+def run_strategy(
+    strategy: type[bt.Strategy],
+    market: Market,
+    setup: Setup,
+    params: Mapping[str, Any],
+    *,
+    window: Window | None = None,
+    first: float | None = None,
+    cash: float | None = None,
+    analyzers: Mapping[str, type[bt.Analyzer]] | None = None,
+    **engine: Any,
+) -> Ran:
+    """Run a strategy.
+
+    Parameters
+    ----------
+    strategy : type
+        Whose orders are judged by its gate, if it attaches none itself.
+    market : Market
+        What it trades; all of it, also for a window.
+    setup : Setup
+        How the account is opened.
+    params : mapping
+        Of the strategy, its gate included.
+    window : Window, optional
+        Where it decides: it sees the window's bars and those before them that indicators warm up on,
+        its own methods are called within the window only, and at its end the position is closed.
+    first : float, optional
+        Backtrader's number of the first bar that counts; by default the first after the warm-up.
+    cash : float, optional
+        Starting value instead of the set-up's.
+    analyzers : mapping of str to type, optional
+        Further analyzers by their names.
+    **engine
+        Backtrader's ``preload``, ``runonce`` and ``exactbars``.
+
+    Returns
+    -------
+    Ran
+        What the strategy prints while it runs goes to standard error: standard output is for results.
+
+    Raises
+    ------
+    ConfigError
+        If ``exactbars=1`` is asked of datas of different times.
+    StrategyError
+        If the strategy fails, in one line that names its own, or skips itself.
+    BtLlmError
+        What its parts raise.
+    """
+    if int(engine.get("exactbars", False)) > 0 and not market.aligned:
+        raise ConfigError(
+            f"exactbars={engine['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
+            f"{market.label}; expected exactbars=False, -1 or -2"
+        )
+    chosen, settings = order_gated(strategy), dict(params)
+    if window is not None:
+        first = float(market.numbers[window.first])
+        leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
+        market = market.cut(window)
+        chosen = windowed(chosen)  # type: ignore[arg-type]
+        settings["bt_llm_stretch"] = Stretch(first=first, leave=leave)
+    with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
+        cerebro = setup.open(market, cash=cash, **engine)
+        cerebro.addstrategy(chosen, **settings)
+        joins = joins_late(strategy)
+        cerebro.addanalyzer(AccountAnalyzer, _name="bt_llm_account", first=first, joins=joins)
+        for name, kind in (analyzers or {}).items():
+            cerebro.addanalyzer(kind, _name=name)
+        ran = cerebro.run()
+    if not ran:
+        raise StrategyError(
+            f"{strategy.__name__} skipped itself with {_shown(params)}: expected every combination to run; "
+            f"leave some out by constraints, such as 'fast < slow'"
+        )
+    return Ran(strategy=ran[0], account=ran[0].analyzers.bt_llm_account.account)
+
+
+def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: Market, setup: Setup) -> int:
+    """Return how many bars a strategy needs until its first ``next``, without data and without a model."""
+    chosen = order_gated(strategy)
+
+    class Probe(chosen):  # type: ignore[misc, valid-type]
+        __module__ = strategy.__module__
+
+        def start(self) -> None:
+            pass
+
+        def stop(self) -> None:
+            pass
+
+    Probe.__name__ = strategy.__name__
+    with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
+        cerebro = setup.open(market.emptied(), runonce=False, preload=False)
+        cerebro.addstrategy(Probe, **params)
+        ran = cerebro.run()
+    return int(ran[0]._minperiod) if ran else 1
+
+
+@contextlib.contextmanager
+def own_errors(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what a strategy raises into an error of one line that names the strategy's own file and line."""
+    try:
+        yield
+    except BtLlmError:
+        raise
+    except Exception as error:
+        raise StrategyError(
+            f"{strategy.__name__} failed with {_shown(params)}: {type(error).__name__}: {error}"
+            f"{_place_of(error, strategy)}"
+        ) from error
+
+
+def _place_of(error: Exception, strategy: type[bt.Strategy]) -> str:
+    """Return the innermost line of the user's own code that an error passed through, as text."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = set()
+    for kind in strategy.__mro__:
+        if not kind.__module__.startswith(("backtrader.", "builtins")):
+            with contextlib.suppress(OSError, TypeError):
+                own.add(Path(inspect.getfile(kind)))
+    theirs = [frame for frame in frames if frame[0] in own] or [
+        frame for frame in frames if not any(parent in _LIBRARIES for parent in frame[0].parents)
+    ]
+    return f" ({theirs[-1][0].name}, line {theirs[-1][1]})" if theirs else ""
+
+
+_LIBRARIES = (Path(inspect.getfile(bt)).parent, Path(__file__).parent.parent)
+
+
+def _shown(params: Mapping[str, Any]) -> str:
+    return (
+        ", ".join(f"{name}={value!r}" for name, value in params.items() if name != "gate") or "its defaults"
+    )

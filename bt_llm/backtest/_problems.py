@@ -1,0 +1,87 @@
+"""What makes a run no ground for a conclusion, in one line each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import backtrader as bt
+
+from bt_llm.backtest._account import order_counts
+from bt_llm.backtest._engine import Ran
+from bt_llm.backtest._market import Market
+from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates
+
+__all__ = ["problems_of"]
+
+
+def problems_of(
+    ran: Ran, market: Market, gate: EntryGate | None, verdicts: Mapping[str, int] | None = None
+) -> tuple[str, ...]:
+    """Return what speaks against concluding anything from a run; usually nothing.
+
+    Parameters
+    ----------
+    ran : Ran
+        The run.
+    market : Market
+        What it traded.
+    gate : gate or None
+        What it was gated by.
+    verdicts : mapping of str to int, optional
+        Bars by what its advice showed, as `LLMAnalyzer` counts them.
+
+    Returns
+    -------
+    tuple of str
+        Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
+        whether the gate was not attached or never asked, every answer was invalid, and no verdict reached the
+        gate's ``min_confidence``.
+    """
+    found = [*_of_account(ran, market)]
+    if gate is not None:
+        found += [*_of_gate(ran.strategy), *_of_answers(verdicts or {})]
+    return tuple(found)
+
+
+def _of_account(ran: Ran, market: Market) -> Iterator[str]:
+    account = ran.account
+    if account.ruined is not None:
+        when = market.times([account.ruined])[0]
+        worth = f"{account.ruin_value:,.2f}"
+        yield f"the account was ruined at {when}: it was worth {worth}, and the run ended there"
+    orders = order_counts(account, market)
+    if orders["refused"]:
+        yield (
+            f"the broker refused {orders['refused']} of {orders['submitted']} orders, the first at "
+            f"{orders['first_refused']}: {orders['reason']}"
+        )
+    early = [order for order in account.orders.values() if order.early and not order.vetoed]
+    if early:
+        yield (
+            f"{len(early)} orders came before the warm-up was over, the first at "
+            f"{market.times([early[0].time])[0]}"
+        )
+
+
+def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
+    attached, name = attached_gates(strategy), type(strategy).__name__
+    if not attached:
+        yield f"{name} attaches no gate: attach_gate(self.p.gate, self) in its __init__ is missing"
+    elif not any(one.log for one in attached):
+        yield f"the gate was never asked: {name} made no entry, or does not call allows_long()"
+    for one in attached:
+        if not isinstance(one, AttachedAdviceGate):
+            continue
+        said = [decision.confidence for decision in one.log if not math.isnan(decision.confidence)]
+        if said and max(said) < one.gate.min_confidence:
+            yield (
+                f"no verdict that {name} asked for reached min_confidence={one.gate.min_confidence:g}: the "
+                f"highest was {max(said):.3f}"
+            )
+
+
+def _of_answers(verdicts: Mapping[str, int]) -> Iterator[str]:
+    invalid = verdicts.get("invalid", 0)
+    if invalid and not any(verdicts[name] for name in ("bullish", "neutral", "bearish")):
+        yield f"every answer was invalid: on {invalid} bars of {invalid}"

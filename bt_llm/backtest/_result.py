@@ -1,0 +1,161 @@
+"""What came of one backtest, and what speaks against concluding anything from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import backtrader as bt
+import pandas as pd
+
+from bt_llm.backtest._account import Fill, SentOrder, Trade, frame_of, measure_account, order_counts
+from bt_llm.backtest._engine import Ran
+from bt_llm.backtest._market import Market
+from bt_llm.backtest._problems import problems_of
+from bt_llm.backtest._setup import Setup
+from bt_llm.exceptions import DataError
+from bt_llm.gates import EntryGate
+
+__all__ = ["BacktestResult", "result_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktestResult:
+    """What came of one backtest; everything is measured from the first bar after the warm-up.
+
+    Of a strategy that trades datas before all have warmed up, that is the first bar at which one has.
+
+    Attributes
+    ----------
+    name : str
+        Of the run, for tables.
+    strategy : str
+        Name of the strategy's class.
+    equity : pandas.Series
+        Value of the account at each bar's close, by time.
+    trades : pandas.DataFrame
+        One row a closed trade: opened, closed (times of the bars of the fills), direction (1 or -1), bars,
+        pnl (before commission), pnlcomm (after) and data, its name.
+    fills : pandas.DataFrame
+        One row a fill: time, data, size (negative: sold), price and commission.
+    order_log : pandas.DataFrame
+        One row an order: time (of the close that it was decided at), data, side, size, kind, status, reason
+        of a refusal, vetoed (by a gate: it reached no broker), early (sent before the first bar that is
+        measured), and the value traded.
+    orders : dict
+        How many orders were ``submitted`` to the broker, and of these ``filled``, ``cancelled``,
+        ``expired``, ``refused`` and still ``open``; how many a gate ``vetoed``; ``first_refused``, the time
+        of the first that the broker refused, and ``reason``, both None if there is none.
+    metrics : dict
+        final_value, return (fraction of the starting cash), sharpe and sortino (annualised, risk-free rate
+        0), max_drawdown (positive fraction), trades (closed), win_rate, exposure (share of bars with a
+        position, on any data) and turnover (value traded on all datas over mean equity). NaN where a number
+        has no meaning: a ruined account has no ratios.
+    ruined : pandas.Timestamp or None
+        The bar at whose close the account was worth nothing or less: the run ended there.
+    advice : dict or None
+        `LLMAnalyzer`'s analysis; None for a run without a gate.
+    settings : dict
+        What the account was, as `Setup.describe` says, ``cash`` as its broker says, and the strategy's
+        ``params``.
+    market : dict
+        ``sha256`` of the content of all datas, and ``datas``: that of each by its name.
+    setup : Setup
+        How the account was opened.
+    problems : tuple of str
+        What speaks against any conclusion from this run, one line each; usually none.
+    warnings : tuple of str
+        The problems, and what was repaired or noticed when the bars were read.
+    """
+
+    name: str
+    strategy: str
+    equity: pd.Series[float]
+    trades: pd.DataFrame
+    fills: pd.DataFrame
+    order_log: pd.DataFrame
+    orders: dict[str, Any]
+    metrics: dict[str, float]
+    ruined: pd.Timestamp | None = None
+    advice: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    market: dict[str, Any] = field(default_factory=dict)
+    setup: Setup = field(default_factory=Setup)
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def final_value(self) -> float:
+        """Value of the account at the last close."""
+        return self.metrics["final_value"]
+
+    @property
+    def returns(self) -> pd.Series[float]:
+        """Simple return of each bar; the first bar has none."""
+        return self.equity.pct_change().iloc[1:]
+
+    @property
+    def figures(self) -> dict[str, float | int | None]:
+        """The metrics for JSON: what is undefined or infinite is None, counts are whole numbers."""
+        whole = {"trades"}
+        return {
+            key: None if not math.isfinite(value) else int(value) if key in whole else value
+            for key, value in self.metrics.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result for JSON, without its series and tables."""
+        return {
+            **self.figures,
+            "ruined": None if self.ruined is None else self.ruined.isoformat(),
+            "orders": self.orders,
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+        }
+
+
+def result_of(
+    ran: Ran,
+    market: Market,
+    setup: Setup,
+    *,
+    strategy: type[bt.Strategy],
+    params: Mapping[str, Any],
+    gate: EntryGate | None,
+    name: str,
+) -> BacktestResult:
+    """Return the result of a run over a whole market.
+
+    Raises
+    ------
+    DataError
+        If no bar counted.
+    """
+    account = ran.account
+    if not account.numbers:
+        lengths = ", ".join(f"{len(bars)} bars of {name}" for name, bars in market.bars.items())
+        raise DataError(f"{lengths}: fewer than the warm-up needs; give more bars")
+    equity = pd.Series(account.equity, index=market.times(account.numbers), name="equity", dtype=float)
+    advice = dict(ran.strategy.analyzers.bt_llm_advice.get_analysis())
+    orders = order_counts(account, market)
+    ruined = None if account.ruined is None else market.times([account.ruined])[0]
+    problems = problems_of(ran, market, gate, advice["verdicts"])
+    return BacktestResult(
+        name=name or strategy.__name__,
+        strategy=strategy.__name__,
+        equity=equity,
+        trades=frame_of(Trade, account.trades, market),
+        fills=frame_of(Fill, account.fills, market),
+        order_log=frame_of(SentOrder, list(account.orders.values()), market),
+        orders=orders,
+        metrics=measure_account(account, equity),
+        ruined=ruined,
+        advice=advice if advice["bars"] else None,
+        settings={**setup.describe(), "cash": account.cash, "params": dict(params)},
+        market={"sha256": market.sha256, "datas": dict(market.hashes)},
+        setup=setup,
+        problems=problems,
+        warnings=(*problems, *market.notes),
+    )

@@ -1,0 +1,326 @@
+"""Setup: how an account is opened on a market, by default or by the user's own function."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import functools
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import backtrader as bt
+
+from bt_llm.backtest._market import Market
+from bt_llm.backtest._strategy_files import function_in, load_function
+from bt_llm.exceptions import ConfigError, StrategyError
+from bt_llm.settings import number
+from bt_llm.sources import SourceFiles, files_of, source_sha256
+
+__all__ = ["Setup", "SetupFunction", "ShareOfAccount"]
+
+SetupFunction: TypeAlias = Callable[[bt.Cerebro, Market], Any]
+"""Opens an account: adds datas, broker, commission schemes, sizers and timers, all but the strategy."""
+
+_ENGINE = ("preload", "runonce", "exactbars")
+_AT_MARKET = (bt.Order.Market, bt.Order.Close)
+
+
+class ShareOfAccount(bt.Sizer):
+    """A fixed share of the account's value an entry; an order against the position closes it.
+
+    An exit written ``self.sell()`` closes a long position, whatever its size. Market orders on their way
+    count as filled, so that a reversal made of ``close()`` and ``buy()`` is an exit and an entry of full
+    size; with Backtrader's PercentSizer the entry would have the size of the position that is closed.
+
+    Parameters
+    ----------
+    percent : float
+        Of the account's value, commission and contract size (``mult``) apart.
+    """
+
+    params = (("percent", 95.0),)
+
+    def _getsizing(self, comminfo: Any, cash: float, data: Any, isbuy: bool) -> float:
+        held = self._exposure(data)
+        if held * (1 if isbuy else -1) < 0:
+            return abs(held)
+        price = data.close[0] * comminfo.p.mult
+        return float(self.broker.getvalue() * self.p.percent / 100.0 / price) if price > 0.0 else 0.0
+
+    def _exposure(self, data: Any) -> float:
+        """Return the position's size once the market orders on their way are filled."""
+        waiting = [*getattr(self.broker, "submitted", ()), *getattr(self.broker, "pending", ())]
+        coming = [order for order in waiting if order.data is data and order.exectype in _AT_MARKET]
+        position: float = self.broker.getposition(data).size
+        return float(position + sum(order.executed.remsize for order in coming if order.parent is None))
+
+
+class _Broker(bt.brokers.BackBroker):
+    """Backtrader's broker, of which a data without a bar can be asked for its position.
+
+    The original values such a position at the price of a bar that is not there.
+    """
+
+    def getposition(self, data: Any) -> Any:
+        return self.positions[data] if len(data) else bt.Position()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How an account is opened on a market.
+
+    Parameters
+    ----------
+    cash : float
+        Starting value of the account.
+    commission : float, or CommInfo instance or class
+        Fraction of the traded value; or a commission scheme of Backtrader's.
+    slippage : float
+        Fraction of the price that every fill at a market price is worse by. All of it is charged, if need be
+        beyond the bar's range.
+    percent : float
+        Share of the account, in percent, that an order of unstated size takes; see `ShareOfAccount`.
+    sizer : class, instance or (class, dict), optional
+        Sizes such orders instead.
+    cerebro : mapping, optional
+        Settings of Cerebro, such as ``{"cheat_on_open": True}``.
+    function : callable or str, optional
+        The user's own set-up instead of all of these: ``function(cerebro, market)``, or
+        ``path/to/file.py:function``. It does what a script does before ``run()``, without the strategy:
+        adds datas (``cerebro.adddata(market.feed("a"), name="a")``, resampled or not), commission
+        schemes, sizers, timers. Where it adds no data, those of the market are added in order.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of its range, or given beside a function.
+    StrategyError
+        If the function cannot be loaded.
+
+    Notes
+    -----
+    A set-up from a file is pickled as the file's text, as strategies are: other machines need not have it.
+
+    Examples
+    --------
+    >>> Setup(cash=50_000, sizer=(bt.sizers.FixedSize, {"stake": 10})).describe()["sizer"]
+    'FixedSize(stake=10)'
+    """
+
+    cash: float = 10_000.0
+    commission: Any = 0.0
+    slippage: float = 0.0
+    percent: float = 95.0
+    sizer: Any = None
+    cerebro: Mapping[str, Any] | None = None
+    function: SetupFunction | str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings, once."""
+        for name, least, most in (
+            ("cash", 1e-9, math.inf),
+            ("slippage", 0, 1),
+            ("percent", 0, 100),
+        ):
+            object.__setattr__(self, name, number(name, getattr(self, name), least, most))
+        if not _is_a(self.commission, bt.CommInfoBase):
+            object.__setattr__(self, "commission", number("commission", self.commission, 0, 1))
+        sizer = self.sizer[0] if isinstance(self.sizer, tuple) and len(self.sizer) == 2 else self.sizer
+        if sizer is not None and not _is_a(sizer, bt.Sizer):
+            raise ConfigError(
+                f"sizer={self.sizer!r:.60}: expected a Sizer, or (a Sizer class, its parameters)"
+            )
+        _check_cerebro(self.cerebro or {})
+        if self.function is not None:
+            self._check_function()
+
+    def _check_function(self) -> None:
+        given = [f.name for f in fields(self) if f.name not in ("function", "cerebro")]
+        default = Setup()
+        if others := [name for name in given if getattr(self, name) != getattr(default, name)]:
+            raise ConfigError(f"{others[0]} beside a set-up of your own: set it there, on the broker")
+        if isinstance(self.function, str):
+            object.__setattr__(self, "function", load_function(self.function))
+        if not callable(self.function):
+            raise ConfigError(
+                f"setup={self.function!r:.60}: expected setup(cerebro, market) or file.py:function"
+            )
+
+    @classmethod
+    def of(cls, setup: Setup | SetupFunction | str | None = None, **settings: Any) -> Setup:
+        """Return a set-up from what a user gives: one, or a function, or the settings of the default.
+
+        Raises
+        ------
+        ConfigError
+            If settings are given beside a `Setup`.
+        """
+        if isinstance(setup, Setup):
+            if given := [name for name, value in settings.items() if value != getattr(Setup(), name)]:
+                raise ConfigError(f"{given[0]} beside a Setup: expected it in the Setup")
+            return setup
+        return cls(function=setup, **settings)
+
+    @property
+    def name(self) -> str:
+        """Name of the user's function; empty for the default."""
+        return "" if self.function is None else str(getattr(self.function, "__name__", "setup"))
+
+    def open(self, market: Market, cash: float | None = None, **engine: Any) -> bt.Cerebro:
+        """Return a Cerebro with the account opened on a market, ready for a strategy.
+
+        Parameters
+        ----------
+        market : Market
+            What is traded.
+        cash : float, optional
+            Starting value instead of the set-up's own.
+        **engine
+            ``preload``, ``runonce`` and ``exactbars``.
+
+        Raises
+        ------
+        ConfigError
+            If the user's function adds a strategy.
+        """
+        cerebro = bt.Cerebro(**{"stdstats": False, **(self.cerebro or {}), **engine})
+        cerebro.broker = _Broker()
+        if callable(self.function):
+            self.function(cerebro, market)
+            if cerebro.strats:
+                raise ConfigError(
+                    f"set-up {self.name} adds a strategy: expected all but the strategy and run()"
+                )
+        else:
+            self._open_default(cerebro)
+        if not cerebro.datas:
+            market.add_to(cerebro)
+        if cash is not None:
+            cerebro.broker.setcash(cash)
+        return cerebro
+
+    def _open_default(self, cerebro: bt.Cerebro) -> None:
+        sizer, settings = (
+            _made_by(self.sizer) if self.sizer is not None else (ShareOfAccount, {"percent": self.percent})
+        )
+        cerebro.addsizer(sizer, **settings)
+        broker = cerebro.broker
+        broker.setcash(self.cash)
+        if isinstance(self.commission, float):
+            broker.setcommission(commission=self.commission)
+        else:
+            scheme = self.commission
+            broker.addcommissioninfo(scheme() if isinstance(scheme, type) else copy.deepcopy(scheme))
+        if self.slippage:
+            broker.set_slippage_perc(self.slippage, slip_out=True)
+
+    def starting_cash(self, market: Market) -> float:
+        """Return what an account begins with, as its broker says."""
+        return float(self.open(market.emptied()).broker.startingcash)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the account is, as numbers and text: for tables, pages and keys of trials.
+
+        Of a set-up of the user's the function's name, and the hash of the text that it stands in.
+        """
+        if self.function is not None:
+            return {
+                "setup": self.name,
+                "setup_sha256": _source_of(self.function),
+                **_plain(self.cerebro or {}),
+            }
+        sizer = {} if self.sizer is None else {"sizer": _spelled(*_made_by(self.sizer, spell=True))}
+        percent = {"percent": self.percent} if self.sizer is None else {}
+        commission = self.commission
+        if not isinstance(commission, float):
+            kind = commission if isinstance(commission, type) else type(commission)
+            changed = {} if isinstance(commission, type) else _changed(commission.p)
+            commission = _spelled(kind, changed)
+        return {
+            "cash": self.cash,
+            "commission": commission,
+            "slippage": self.slippage,
+            **percent,
+            **sizer,
+            **_plain(self.cerebro or {}),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields; a function from a file as its file's path and text."""
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        function = self.function
+        if inspect.isfunction(function) and (files := files_of(function)) is not None:
+            state["function"] = _FromFile(files=files, name=function.__qualname__)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value.load() if isinstance(value, _FromFile) else value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FromFile:
+    """A function as another process gets it: the texts of its file and of that file's neighbours."""
+
+    files: SourceFiles
+    name: str
+
+    def load(self) -> SetupFunction:
+        return function_in(self.files, self.name)
+
+
+def _check_cerebro(settings: Mapping[str, Any]) -> None:
+    known = [name for name in bt.Cerebro.params._getkeys() if name not in _ENGINE]
+    for name in settings:
+        if name in _ENGINE:
+            raise ConfigError(f"cerebro: {name!r} is an argument of its own: expected {name}=...")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(f"cerebro: no setting {name!r}: expected one of {near or known}")
+
+
+def _is_a(value: Any, base: type[Any]) -> bool:
+    return isinstance(value, base) or (isinstance(value, type) and issubclass(value, base))
+
+
+def _made_by(sizer: Any, *, spell: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Return what Cerebro makes a sizer with; every run gets a copy of an instance."""
+    if isinstance(sizer, tuple):
+        return sizer[0], dict(sizer[1])
+    if isinstance(sizer, type):
+        return sizer, {}
+    if spell:
+        return type(sizer), _changed(sizer.p)
+    return functools.partial(copy.copy, sizer), {}
+
+
+def _changed(params: Any) -> dict[str, Any]:
+    return {name: getattr(params, name) for name in params._getkeys() if params.notdefault(name)}
+
+
+def _spelled(kind: type[Any], settings: Mapping[str, Any]) -> str:
+    return f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, bool | int | float | str) else repr(value)
+        for name, value in sorted(settings.items())
+    }
+
+
+def _source_of(function: Any) -> str:
+    """Return the hash of what a function comes from; of one that is in no file, of its own text."""
+    try:
+        return source_sha256(function)
+    except StrategyError:
+        try:
+            return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+        except (OSError, TypeError) as error:
+            raise StrategyError(
+                f"set-up {getattr(function, '__name__', function)!r} has no source: put it into a file"
+            ) from error

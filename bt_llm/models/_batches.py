@@ -1,0 +1,43 @@
+"""batch_analyze: many prompts, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from bt_llm.exceptions import ConfigError
+
+__all__ = ["TextModel", "batch_analyze"]
+
+
+class TextModel(Protocol):
+    """Something that writes text after a prompt, as `LlamaModel` does."""
+
+    def generate(self, prompt: str, **overrides: Any) -> str:
+        """Return what the model writes."""
+        ...
+
+
+def batch_analyze(model: TextModel, prompts: Sequence[str], **overrides: Any) -> list[str]:
+    """Return the model's text after each prompt, in their order.
+
+    Parameters
+    ----------
+    model : TextModel
+        Such as a loaded `LlamaModel`.
+    prompts : sequence of str
+        Each is answered on its own: no answer depends on the others.
+    **overrides
+        As in `LlamaModel.generate`, for every prompt.
+
+    Examples
+    --------
+    >>> class Echo:
+    ...     def generate(self, prompt, **overrides):
+    ...         return prompt.upper()
+    >>> batch_analyze(Echo(), ["gold up", "oil down"])
+    ['GOLD UP', 'OIL DOWN']
+    """
+    if isinstance(prompts, str):
+        raise ConfigError("prompts: expected a list of texts, not one text")
+    return [model.generate(prompt, **overrides) for prompt in prompts]

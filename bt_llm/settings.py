@@ -1,0 +1,121 @@
+"""Settings checked where they are made: numbers of Python and of numpy alike, kept as Python's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from bt_llm.exceptions import ConfigError
+
+__all__ = ["is_number", "make_plain", "number", "python_scalar", "whole"]
+
+
+def python_scalar(value: Any) -> Any:
+    """Return a scalar of numpy as Python's own, and anything else as it is.
+
+    Examples
+    --------
+    >>> python_scalar(np.float64(0.5)), python_scalar(np.bool_(True)), python_scalar("text")
+    (0.5, True, 'text')
+    """
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float = -math.inf,
+    of: str = "",
+) -> float:
+    """Return a setting as a float.
+
+    Parameters
+    ----------
+    name : str
+        Of the setting, for the message.
+    value : object
+        What was given.
+    low, high : float
+        The least and the greatest that it may be.
+    above : float
+        What it must be greater than.
+    of : str
+        What the number counts, such as `` of ATR``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number of this range, or not finite.
+
+    Examples
+    --------
+    >>> number("cash", np.int64(1000), 0)
+    1000.0
+    """
+    found = python_scalar(value)
+    if type(found) in (int, float) and low <= found <= high and above < found and abs(found) <= _LARGEST:
+        return float(found)
+    raise ConfigError(f"{name}={value!r:.60}: expected a number{of}{_range(low, high, above)}")
+
+
+_LARGEST = np.finfo(np.float64).max.item()
+
+
+def _range(low: float, high: float, above: float) -> str:
+    if above > -math.inf:
+        return f" above {above:g}"
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    return f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
+
+
+def whole(name: str, value: Any, least: float = -math.inf, *, of: str = "") -> int:
+    """Return a setting as an int.
+
+    Parameters
+    ----------
+    name, value, of
+        As for `number`.
+    least : float
+        The least that it may be.
+
+    Raises
+    ------
+    ConfigError
+        If it is no whole number, or a smaller one.
+
+    Examples
+    --------
+    >>> whole("seed", np.uint8(7), 0)
+    7
+    """
+    found = python_scalar(value)
+    if type(found) is int and found >= least:
+        return found
+    more = "" if math.isinf(least) else f", {least:g} or more"
+    raise ConfigError(f"{name}={value!r:.60}: expected a whole number{of}{more}")
+
+
+def make_plain(config: Any) -> None:
+    """Make the numpy scalars among the fields of a frozen dataclass plain; in its ``__post_init__``."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(config, field.name, value.item())
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a plain value is a finite number, and no flag.
+
+    Examples
+    --------
+    >>> is_number(3), is_number(True), is_number(math.inf), is_number("3")
+    (True, False, False, False)
+    """
+    return type(value) in (int, float) and math.isfinite(value)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from bt_llm.backtest import Bootstrap, is_shown, run_backtest
+from bt_llm.exceptions import DataError
+from bt_llm.statistics import BootstrapResult, paired_bootstrap
+from tests.research_cases import Alternate, random_walk
+
+
+def result(low: float, high: float) -> BootstrapResult:
+    return BootstrapResult(
+        estimate=(low + high) / 2, low=low, high=high, confidence=0.95, p_value=0.1, block_length=3, n=99
+    )
+
+
+def test_a_difference_is_shown_when_the_interval_leaves_out_zero() -> None:
+    assert is_shown(result(0.1, 0.2))
+    assert is_shown(result(-0.2, -0.1))
+    assert not is_shown(result(-0.1, 0.2))
+    assert not is_shown(result(0.0, 0.2))
+
+
+def test_differences_are_a_year_and_those_of_the_paired_bootstrap() -> None:
+    bars = random_walk(120)
+    first, second = run_backtest(Alternate, bars), run_backtest(Alternate, bars, commission=0.001)
+    found = Bootstrap(resamples=99, seed=3, block_length=4).between(first, second)
+    for statistic, difference in found.items():
+        expected = paired_bootstrap(
+            first.returns, second.returns, statistic, n=99, seed=3, block_length=4, periods_per_year=365.25
+        )
+        assert difference.estimate == pytest.approx(expected.estimate)
+        assert difference.low == pytest.approx(expected.low)
+    assert found["return"].estimate > 0.0
+
+
+def test_returns_of_other_bars_are_refused() -> None:
+    returns = run_backtest(Alternate, random_walk(120)).returns
+    with pytest.raises(DataError, match=r"\(119 bars\) and from .* \(118 bars\): expected the same bars"):
+        Bootstrap().difference(returns, returns.iloc[1:], "sharpe")
