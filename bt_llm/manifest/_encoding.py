@@ -34,7 +34,7 @@ import numpy as np
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest._files import stored_path
-from bt_llm.models import canonical_json
+from bt_llm.models import canonical_json, kind_of
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["ADVISOR", "Decoder", "Encoder", "checked_template", "model_name", "template_facts"]
@@ -224,7 +224,7 @@ class Decoder:
         if not isinstance(model, str):
             raise ConfigError(f"{where}.model: expected a text")
         return AdvisorConfig(
-            model=self.models.get(model, model),
+            model=model if kind_of(model).defined_by_name else self.models.get(model, model),
             template=file if file.isidentifier() else self.folder / file,
             cache_dir=self.cache_dir,
             cache_mode="replay",
