@@ -38,7 +38,7 @@ def order_gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
 
     One that does is left as it is.
     """
-    return gated(strategy)
+    return gated(strategy)  # type: ignore[arg-type]
 
 
 def takes_gate(strategy: type[bt.Strategy]) -> bool:

@@ -24,6 +24,7 @@ from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, Asker, Describer, NewsGate, file_sha256_of
 from bt_llm.manifest._files import find_file, stored_path
+from bt_llm.models import kind_of
 from bt_llm.prompts import PromptTemplate
 from bt_llm.sources import code_name, is_ours
 
@@ -215,7 +216,7 @@ class Decoder:
         others = {name: item for name, item in given.items() if name not in left_out}
         _check_fields(where, cls, others)
         return cls(
-            model=digest,
+            model=model if kind_of(model).defined_by_name else digest,
             template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",

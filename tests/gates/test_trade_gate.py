@@ -6,6 +6,7 @@ from typing import Any
 
 import backtrader as bt
 import pytest
+from bt_llm.gates._trade import AttachedTradeGate
 
 from bt_llm.advice import AnalystConfig, Decision, TradeAdvice, TradeAnalyst
 from bt_llm.exceptions import ConfigError
@@ -35,10 +36,10 @@ def decide(prompt: str) -> str:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    """What answers every shared trade analyst."""
+    """What answers every trade analyst."""
     scripted = Scripted(decide)
     analyst = TradeAnalyst(scripted, cache=OFF)
-    monkeypatch.setattr(TradeAdviceGate, "asker", lambda gate: analyst)
+    monkeypatch.setattr(AttachedTradeGate, "analyst", analyst)
     return scripted
 
 

@@ -22,7 +22,7 @@ from bt_llm import AdvisorConfig, Gate, attach_gate, run_backtest, statistics
 from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
-from bt_llm.gates import AlwaysOpen
+from bt_llm.gates import AlwaysOpen, NeverOpen
 from bt_llm.models import ScriptedBackend
 from bt_llm.research import LEDGER, Metric, TrialLedger, TrialOutcome, WalkForward, WalkForwardResult
 from bt_llm.research.walk_forward import _search
@@ -734,9 +734,10 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="warm_up=0"):
             WalkForward(train_size=10, test_size=40, warm_up=0)
 
-    def test_a_gate_needs_a_parameter(self) -> None:
-        with pytest.raises(ConfigError, match="Holds has no parameter 'gate'"):
-            SPLIT.run(Holds, BARS, gate=QUICK)
+    def test_a_strategy_that_knows_of_no_gate_has_its_orders_judged(self) -> None:
+        found = SPLIT.run(Holds, BARS, gate=NeverOpen())
+        assert len(found.trades) == 0
+        assert found.metrics["exposure"] == 0.0
 
     @pytest.mark.parametrize("how", ["at start", "later"])
     def test_a_failing_strategy_says_with_what(self, tmp_path: Path, how: str) -> None:
