@@ -12,6 +12,7 @@ import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, Asked, Policy
 from bt_llm.backtest import BacktestResult, Section
+from bt_llm.gates import AskingGate
 from bt_llm.report._pictures import fold_strips, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.research import (
@@ -20,7 +21,7 @@ from bt_llm.research import (
     WalkForwardResult,
 )
 
-__all__ = ["asked_alike", "asked_in", "folds_text", "parts", "verdicts_of"]
+__all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "verdicts_of"]
 
 
 def runs_asked(result: Any) -> list[BacktestResult]:
@@ -38,6 +39,12 @@ def asked_in(result: Any) -> list[Asked]:
         for one in run.asked:
             found.setdefault((one.identity.sha256, one.config), one)
     return list(found.values())
+
+
+def gates_in(result: Any) -> list[AskingGate]:
+    """Return the gates that asked a model in the runs of a result."""
+    gates = [run.settings["params"].get("gate") for run in runs_asked(result)]
+    return [gate for gate in gates if isinstance(gate, AskingGate)]
 
 
 def verdicts_of(result: Any) -> tuple[dict[str, pd.DataFrame], str]:

@@ -178,6 +178,7 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
     found = [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
+    found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
     for one in asked_in(result):
         found += [("model", one.identity.name), ("SHA-256 of the model", one.identity.sha256)]
         found.append(("asked by", _how(one.config)))
@@ -230,10 +231,12 @@ def _prior(config: AdvisorConfig) -> str:
 
 def _rule(gate: EntryGate) -> str:
     """Return what a gate does with its answers; who gives them stands elsewhere."""
-    described = gate.describe()
-    left_out = {"type", "source", gate.config_name if isinstance(gate, AskingGate) else ""}
-    said = ", ".join(f"{name}={_short(value)}" for name, value in described.items() if name not in left_out)
-    return f"{_short(described)}: {said}" if said else _short(described)
+    left_out = (gate.config_name, "indicator") if isinstance(gate, AskingGate) else ()
+    names = [field.name for field in dataclasses.fields(gate) if field.name not in left_out]  # type: ignore[arg-type]
+    rule = ", ".join(f"{name}={getattr(gate, name)!r:.80}" for name in names)
+    return f"{type(gate).__name__}: {rule}" + (
+        f", {gate.indicator.__name__}" if isinstance(gate, Gate) else ""
+    )
 
 
 def _short(value: Any) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import backtrader as bt
 import pytest
-from bt_llm.gates._trade import AttachedTradeGate
 
 from bt_llm.advice import AnalystConfig, Decision, TradeAdvice, TradeAnalyst
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate, TradeAdviceGate, attach_gate, attached_gates
+from bt_llm.gates._trade_gate import AttachedTradeGate
 from bt_llm.indicators import LLMAdvice, MarketStateLines
 from bt_llm.verdicts import Feature, StateSpace
 from tests.analyst_cases import OFF, TRADE, Scripted
