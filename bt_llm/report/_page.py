@@ -24,7 +24,7 @@ from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, model_name
 from bt_llm.plain_json import plain
-from bt_llm.report._content import (
+from bt_llm.report._content import , gates_in(
     asked_alike,
     asked_in,
     folds_text,
@@ -230,13 +230,11 @@ def _prior(config: AdvisorConfig) -> str:
 
 
 def _rule(gate: EntryGate) -> str:
-    """Return what a gate does with its answers; who gives them stands elsewhere."""
-    left_out = (gate.config_name, "indicator") if isinstance(gate, AskingGate) else ()
-    names = [field.name for field in dataclasses.fields(gate) if field.name not in left_out]  # type: ignore[arg-type]
-    rule = ", ".join(f"{name}={getattr(gate, name)!r:.80}" for name in names)
-    return f"{type(gate).__name__}: {rule}" + (
-        f", {gate.indicator.__name__}" if isinstance(gate, Gate) else ""
-    )
+    """Return what a gate does with its verdicts; who gives them stands elsewhere."""
+    described = gate.describe()
+    left_out = {"type", "source", gate.config_name if isinstance(gate, AskingGate) else ""}
+    said = ", ".join(f"{name}={_short(value)}" for name, value in described.items() if name not in left_out)
+    return f"{_short(described)}: {said}" if said else _short(described)
 
 
 def _short(value: Any) -> str:
