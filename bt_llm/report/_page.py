@@ -24,13 +24,7 @@ from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, model_name
 from bt_llm.plain_json import plain
-from bt_llm.report._content import , gates_in(
-    asked_alike,
-    asked_in,
-    folds_text,
-    parts,
-    verdicts_of,
-)
+from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
