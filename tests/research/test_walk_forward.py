@@ -22,7 +22,7 @@ from bt_llm import AdvisorConfig, Gate, attach_gate, run_backtest, statistics
 from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
-from bt_llm.gates import AlwaysOpen
+from bt_llm.gates import AlwaysOpen, NeverOpen
 from bt_llm.models import ScriptedBackend
 from bt_llm.research import LEDGER, Metric, TrialLedger, TrialOutcome, WalkForward, WalkForwardResult
 from bt_llm.research.walk_forward import _search
@@ -275,6 +275,16 @@ class TestChoice:
         result = SPLIT.run(cross, BARS, gate=QUICK, grid=grid)
         assert {len(set(fold.scores)) for fold in result.folds} == {2}
         assert result.n_trials == 2
+
+
+class TestAnyStrategy:
+    def test_orders_are_judged_where_no_gate_is_attached(self) -> None:
+        plain, opened, shut = (
+            SPLIT.run(Holds, BARS, gate=gate) for gate in (None, AlwaysOpen(), NeverOpen())
+        )
+        same(plain, opened)
+        assert len(plain.trades) == len(plain.folds)
+        assert shut.trades.empty
 
 
 class TestTrainPrior:
@@ -724,10 +734,6 @@ class TestRefusals:
             WalkForward(train_size=10, test_size=40).run(cross, BARS)
         with pytest.raises(ConfigError, match="warm_up=0"):
             WalkForward(train_size=10, test_size=40, warm_up=0)
-
-    def test_a_gate_needs_a_parameter(self) -> None:
-        with pytest.raises(ConfigError, match="Holds has no parameter 'gate'"):
-            SPLIT.run(Holds, BARS, gate=QUICK)
 
     @pytest.mark.parametrize("how", ["at start", "later"])
     def test_a_failing_strategy_says_with_what(self, tmp_path: Path, how: str) -> None:
