@@ -12,9 +12,7 @@ from ._bars import Bars as Bars
 from ._bars import bars_of as bars_of
 from ._engine import Ran as Ran
 from ._engine import run_strategy as run_strategy
-from ._engine import takes_gate as takes_gate
 from ._engine import warm_up_of as warm_up_of
-from ._engine import with_gate as with_gate
 from ._findings import Bootstrap as Bootstrap
 from ._findings import interval as interval
 from ._findings import is_shown as is_shown

@@ -35,8 +35,8 @@ def problems_of(
     -------
     tuple of str
         Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
-        whether the gate was not attached or never asked, every answer was invalid, and no verdict reached the
-        gate's ``min_confidence``.
+        whether the gate was never asked, every answer was invalid, and no verdict reached the gate's
+        ``min_confidence``.
     """
     found = [*_of_account(ran, market)]
     if gate is not None:
@@ -66,9 +66,7 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
 
 def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
     attached, name = attached_gates(strategy), type(strategy).__name__
-    if not attached:
-        yield f"{name} attaches no gate: attach_gate(self.p.gate, self) in its __init__ is missing"
-    elif not any(one.log for one in attached):
+    if not any(one.log for one in attached):
         yield f"the gate was never asked: {name} made no entry, or does not call allows_long()"
     for one in attached:
         if not isinstance(one, AttachedAdviceGate):

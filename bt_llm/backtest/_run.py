@@ -11,7 +11,7 @@ from typing import Any
 import backtrader as bt
 
 from bt_llm.analyzers import LLMAnalyzer
-from bt_llm.backtest._engine import Ran, run_strategy, with_gate
+from bt_llm.backtest._engine import Ran, run_strategy
 from bt_llm.backtest._market import Market, Source
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
@@ -164,7 +164,7 @@ class _Backtest:
         self, gate: EntryGate | None, name: str, first: float | None = None
     ) -> tuple[BacktestResult, Ran]:
         """Run with a gate; `first` is the number of the first bar that counts."""
-        params = with_gate(self.strategy, self.params, gate)
+        params = {**self.params, "gate": gate}
         ran = run_strategy(
             self.strategy,
             self.market,

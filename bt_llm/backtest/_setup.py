@@ -191,6 +191,10 @@ class Setup:
         cerebro.broker = _Broker()
         if callable(self.function):
             self.function(cerebro, market)
+            if cerebro.signals:
+                raise ConfigError(
+                    f"set-up {self.name} adds signals: expected them in a bt.SignalStrategy, by signal_add()"
+                )
             if cerebro.strats:
                 raise ConfigError(
                     f"set-up {self.name} adds a strategy: expected all but the strategy and run()"

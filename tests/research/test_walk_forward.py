@@ -285,6 +285,16 @@ class TestChoice:
         assert result.n_trials == 2
 
 
+class TestAnyStrategy:
+    def test_orders_are_judged_where_no_gate_is_attached(self) -> None:
+        plain, opened, shut = (
+            SPLIT.run(Holds, BARS, gate=gate) for gate in (None, AlwaysOpen(), NeverOpen())
+        )
+        same(plain, opened)
+        assert len(plain.trades) == len(plain.folds)
+        assert shut.trades.empty
+
+
 class TestTrainPrior:
     def test_it_is_the_mean_of_the_raw_verdicts_over_the_train(self, cross: str) -> None:
         params = {"gate.advisor.calibration": "train"}

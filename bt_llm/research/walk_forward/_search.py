@@ -24,7 +24,6 @@ from bt_llm.backtest import (
     periods_per_year,
     problems_of,
     warm_up_of,
-    with_gate,
 )
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, content_sha256
@@ -166,8 +165,9 @@ class Search:
     def _checked_warm_up(self, wanted: int | None) -> int:
         needed: dict[int, Settings] = {}
         for settings in self.combinations:
-            params = with_gate(self.strategy, *configure(settings, self.space.gate)[:2])
-            needed.setdefault(warm_up_of(self.strategy, params, self.market, self.setup), settings)
+            params, gate, _ = configure(settings, self.space.gate)
+            bars = warm_up_of(self.strategy, {**params, "gate": gate}, self.market, self.setup)
+            needed.setdefault(bars, settings)
         longest = max(needed)
         if wanted is not None and wanted < longest:
             raise ConfigError(
@@ -205,7 +205,7 @@ class Search:
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
                 "account": self.setup.describe(),
-                "market": self.market.sha256,
+                "market": self.market.cut(self.trains[0]).sha256,
             }
         )
 
@@ -228,7 +228,7 @@ class Search:
                 key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__]),
                 configuration=configuration,
                 description=canonical_json(description),
-                params=with_gate(self.strategy, params, desk.replaying(gate)),
+                params={**params, "gate": desk.replaying(gate)},
                 gate=gate,
                 prior=prior,
             )
