@@ -308,7 +308,7 @@ class TestTrainPrior:
             assert fold.prior is not None
             for label in ("bullish", "neutral", "bearish"):
                 mean = np.mean(np.array(getattr(advice.lines, label).array)[bars])
-                assert getattr(fold.prior, label) == pytest.approx(mean, abs=1e-12)
+                assert fold.prior.to_dict()[label] == pytest.approx(mean, abs=1e-12)
             assert len(seen) - result.warm_up + 1 == (80 if number else 81 - result.warm_up)
 
     def test_it_is_what_the_trials_are_calibrated_with(self, cross: str, jobs: list[Any]) -> None:
