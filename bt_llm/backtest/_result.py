@@ -18,7 +18,7 @@ from bt_llm.backtest._setup import Setup
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate
 
-__all__ = ["BacktestResult", "result_of"]
+__all__ = ["BacktestResult", "problems_in", "result_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +159,8 @@ def result_of(
         problems=problems,
         warnings=(*problems, *market.notes),
     )
+
+
+def problems_in(runs: Mapping[str, BacktestResult]) -> tuple[str, ...]:
+    """Return the problems of several runs, each with the name of its run."""
+    return tuple(f"{name}: {problem}" for name, run in runs.items() for problem in run.problems)
