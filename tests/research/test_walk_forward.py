@@ -261,6 +261,14 @@ class TestChoice:
         turned = dict(reversed(GRID.items()))
         same(SPLIT.run(cross, BARS, gate=QUICK, grid=GRID), SPLIT.run(cross, BARS, gate=QUICK, grid=turned))
 
+    def test_values_of_numpy_are_tried_as_pythons_own(self, cross: str) -> None:
+        grid = {"fast": np.arange(2, 4), "gate.min_confidence": np.array([0.0, 0.5])}
+        result = SPLIT.run(cross, BARS, gate=QUICK, grid=grid, params={"slow": np.int64(8)})
+        assert result.to_dict()["folds"][0]["settings"]["slow"] == 8
+        assert {type(value) for value in result.combinations[0].values()} == {int, float}
+        with pytest.raises(ConfigError, match="expected each value once"):
+            SPLIT.run(cross, BARS, grid={"fast": [5, np.int64(5)]})
+
     def test_constraints_leave_combinations_out(self, cross: str) -> None:
         grid = {"fast": [4, 8], "slow": [8, 12], "gate.min_confidence": [0.0]}
         constraints = ["fast < slow", "gate.min_confidence <= 0.5"]
@@ -443,7 +451,7 @@ class Reads(bt.Strategy):
     params = (("file", ""),)
 
     def next(self) -> None:
-        file = Path(self.p.file)
+        file = Path(str(self.p.file))
         every = int(file.read_text(encoding="utf-8")) if file.is_file() else 5
         if len(self) % every == 0:
             _ = self.close() if self.position else self.buy()
@@ -558,6 +566,7 @@ class TestLedger:
         two.write_text("3", encoding="utf-8")
         assert [run(str(two)), run(two), run(one)] == [2, 2, 2]
         assert run("a word") == 3
+        assert [run(("x", [str(one)])), run(("x", [one])), run(("x", ["2"]))] == [4, 4, 5]
         with pytest.raises(ConfigError, match=r"'file': file .* cannot be read"):
             run(tmp_path / "absent.txt")
 
@@ -734,6 +743,11 @@ class TestRefusals:
             WalkForward(train_size=10, test_size=40).run(cross, BARS)
         with pytest.raises(ConfigError, match="warm_up=0"):
             WalkForward(train_size=10, test_size=40, warm_up=0)
+
+    def test_a_strategy_that_knows_of_no_gate_has_its_orders_judged(self) -> None:
+        found = SPLIT.run(Holds, BARS, gate=NeverOpen())
+        assert len(found.trades) == 0
+        assert found.metrics["exposure"] == 0.0
 
     @pytest.mark.parametrize("how", ["at start", "later"])
     def test_a_failing_strategy_says_with_what(self, tmp_path: Path, how: str) -> None:
