@@ -13,7 +13,7 @@ import backtrader as bt
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.backtest._engine import Ran, run_strategy
 from bt_llm.backtest._market import Market, Source
-from bt_llm.backtest._result import BacktestResult, result_of
+from bt_llm.backtest._result import BacktestResult, problems_in, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
@@ -219,8 +219,7 @@ class GateStudy:
     @property
     def problems(self) -> tuple[str, ...]:
         """What speaks against concluding anything of the gate, one line each, with the run it is of."""
-        pair = {"gated": self.gated, "ungated": self.ungated}
-        return tuple(f"{name}: {problem}" for name, run in pair.items() for problem in run.problems)
+        return problems_in({"gated": self.gated, "ungated": self.ungated})
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints."""

@@ -31,6 +31,7 @@ from bt_llm.backtest import (
     number,
     percent,
     periods_per_year,
+    problems_in,
     run_backtest,
     sentences_section,
     table_section,
@@ -190,6 +191,11 @@ class ModelComparison:
     judged: dict[str, Judged]
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against any conclusion, one line each, with the run it is of; usually nothing."""
+        return problems_in(self.runs)
+
+    @property
     def table(self) -> pd.DataFrame:
         """The metrics, one row a run.
 
@@ -260,6 +266,7 @@ class ModelComparison:
                 "scores": {name: model.to_dict() for name, model in self.scores.items()},
                 "costs": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
                 "over_ungated": self.over_ungated,
+                "problems": self.problems,
                 "pairs": [pair.to_dict() for pair in self.pairs],
                 "sentences": self.sentences,
             }

@@ -20,6 +20,8 @@ from bt_llm.gates import (
     LONG,
     SHORT,
     Answers,
+    AttachedGate,
+    Decision,
     EntryGate,
     RandomGate,
     ShiftedGate,
@@ -127,17 +129,10 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
     ------
     DataError
         If the strategy asks for no entry.
-    ConfigError
-        If it attaches no gate.
     """
     market = Market.of(data)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
-    attached = attached_gates(ran)
-    if not attached:
-        raise ConfigError(
-            f"{type(ran).__name__} attached no gate: expected attach_gate(self.p.gate, self) in its __init__"
-        )
-    log = [(gate.data.lines.datetime.array[one.bar - 1], one) for gate in attached for one in gate.log]
+    log = [(_time_of(told, one, market), told) for one in attached_gates(ran) for told in one.log]
     if not log:
         raise DataError(
             f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
@@ -146,6 +141,13 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
     return Answers.of_log(
         (one for _, one in sorted(log, key=lambda pair: pair[0])), warm_up=gate.warm_up_bars
     )
+
+
+def _time_of(decision: Decision, gate: AttachedGate, market: Market) -> float:
+    """Return Backtrader's number of the bar that a decision was made at; resampled datas keep their own."""
+    bars = market.bars.get(gate.data._name)
+    times = gate.data.lines.datetime.array if bars is None else bars.numbers
+    return float(times[decision.bar - 1])
 
 
 class _AskEveryBar(bt.Strategy):  # type: ignore[misc]

@@ -19,6 +19,7 @@ from bt_llm.backtest import (
     is_shown,
     metrics_section,
     percent,
+    problems_in,
     run_backtest,
     sentences_section,
     table_of,
@@ -104,6 +105,11 @@ class GateTest:
         }
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against any conclusion, one line each, with the run it is of; usually nothing."""
+        return problems_in({"gated": self.gated, "ungated": self.ungated})
+
+    @property
     def beats_random(self) -> bool:
         """Whether the Sharpe ratio's rank among random gates is more than luck, at the level `alpha`."""
         return self.random.p_value("sharpe") <= self.alpha
@@ -164,6 +170,7 @@ class GateTest:
                 "over_ungated": self.over_ungated,
                 "alpha": self.alpha,
                 "beats_random": self.beats_random,
+                "problems": self.problems,
                 "sentences": self.sentences,
             }
         )

@@ -66,7 +66,7 @@ def test_a_strategy_that_never_asks_or_never_attaches_is_refused() -> None:
 
     with pytest.raises(DataError, match="Silent asked its gate for no entry in 60 bars"):
         entry_answers(Silent, random_walk(60), gate_of("scripted:trend"))
-    with pytest.raises(ConfigError, match="Careless attached no gate"):
+    with pytest.raises(DataError, match="Careless asked its gate for no entry in 60 bars"):
         entry_answers(Careless, random_walk(60), gate_of("scripted:trend"))
 
 
