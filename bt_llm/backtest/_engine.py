@@ -19,10 +19,10 @@ from bt_llm.backtest._market import Market, Window
 from bt_llm.backtest._setup import Setup
 from bt_llm.backtest._windowed import Stretch, windowed
 from bt_llm.exceptions import BtLlmError, ConfigError, StrategyError
-from bt_llm.gates import EntryGate
+from bt_llm.gates import gated
 from bt_llm.indicators import joins_late
 
-__all__ = ["Ran", "run_strategy", "takes_gate", "warm_up_of", "with_gate"]
+__all__ = ["Ran", "run_strategy", "warm_up_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,26 +31,6 @@ class Ran:
 
     strategy: bt.Strategy
     account: Account
-
-
-def order_gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
-    """Return the strategy as it is run: one that attaches no gate itself has its orders judged.
-
-    One that does is left as it is.
-    """
-    return strategy
-
-
-def takes_gate(strategy: type[bt.Strategy]) -> bool:
-    """Return whether a strategy, as it is run, has the parameter ``gate``."""
-    return "gate" in order_gated(strategy).params._getkeys()
-
-
-def with_gate(
-    strategy: type[bt.Strategy], params: Mapping[str, Any], gate: EntryGate | None
-) -> dict[str, Any]:
-    """Return a strategy's parameters with the gate among them, if it takes one."""
-    return {**params, "gate": gate} if takes_gate(strategy) else dict(params)
 
 
 def run_strategy(
@@ -76,7 +56,7 @@ def run_strategy(
     setup : Setup
         How the account is opened.
     params : mapping
-        Of the strategy, its gate included.
+        Of the strategy, and its ``gate``.
     window : Window, optional
         Where it decides: it sees the window's bars and those before them that indicators warm up on,
         its own methods are called within the window only, and at its end the position is closed.
@@ -108,7 +88,7 @@ def run_strategy(
             f"exactbars={engine['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
             f"{market.label}; expected exactbars=False, -1 or -2"
         )
-    chosen, settings = order_gated(strategy), dict(params)
+    chosen, settings = gated(strategy), dict(params)
     if window is not None:
         first = float(market.numbers[window.first])
         leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
@@ -133,7 +113,7 @@ def run_strategy(
 
 def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: Market, setup: Setup) -> int:
     """Return how many bars a strategy needs until its first ``next``, without data and without a model."""
-    chosen = order_gated(strategy)
+    chosen = gated(strategy)
 
     class Probe(chosen):  # type: ignore[misc, valid-type]
         __module__ = strategy.__module__

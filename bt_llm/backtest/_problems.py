@@ -10,7 +10,7 @@ import backtrader as bt
 from bt_llm.backtest._account import order_counts
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
-from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates
+from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates, order_gate_of
 
 __all__ = ["problems_of"]
 
@@ -35,7 +35,7 @@ def problems_of(
     -------
     tuple of str
         Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
-        whether the gate was not attached or never asked, every answer was invalid, and no verdict reached the
+        whether the gate was never asked, every answer was invalid, and no verdict reached the
         gate's ``min_confidence``.
     """
     found = [*_of_account(ran, market)]
@@ -66,10 +66,9 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
 
 def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
     attached, name = attached_gates(strategy), type(strategy).__name__
-    if not attached:
-        yield f"{name} attaches no gate: attach_gate(self.p.gate, self) in its __init__ is missing"
-    elif not any(one.log for one in attached):
-        yield f"the gate was never asked: {name} made no entry, or does not call allows_long()"
+    if not any(one.log for one in attached):
+        itself = "" if order_gate_of(strategy) is not None else ", or does not call allows_long()"
+        yield f"the gate was never asked: {name} made no entry{itself}"
     for one in attached:
         if not isinstance(one, AttachedAdviceGate):
             continue

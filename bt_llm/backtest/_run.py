@@ -11,7 +11,8 @@ from typing import Any
 import backtrader as bt
 
 from bt_llm.analyzers import LLMAnalyzer
-from bt_llm.backtest._engine import Ran, run_strategy, with_gate
+from bt_llm.backtest._engine import Ran, run_strategy
+from bt_llm.backtest._findings import problems_in
 from bt_llm.backtest._market import Market, Source
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
@@ -164,7 +165,7 @@ class _Backtest:
         self, gate: EntryGate | None, name: str, first: float | None = None
     ) -> tuple[BacktestResult, Ran]:
         """Run with a gate; `first` is the number of the first bar that counts."""
-        params = with_gate(self.strategy, self.params, gate)
+        params = {**self.params, "gate": gate}
         ran = run_strategy(
             self.strategy,
             self.market,
@@ -219,8 +220,7 @@ class GateStudy:
     @property
     def problems(self) -> tuple[str, ...]:
         """What speaks against concluding anything of the gate, one line each, with the run it is of."""
-        pair = {"gated": self.gated, "ungated": self.ungated}
-        return tuple(f"{name}: {problem}" for name, run in pair.items() for problem in run.problems)
+        return problems_in({"gated": self.gated, "ungated": self.ungated})
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints."""

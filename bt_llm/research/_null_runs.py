@@ -127,17 +127,12 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
     ------
     DataError
         If the strategy asks for no entry.
-    ConfigError
-        If it attaches no gate.
     """
     market = Market.of(data)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
-    attached = attached_gates(ran)
-    if not attached:
-        raise ConfigError(
-            f"{type(ran).__name__} attached no gate: expected attach_gate(self.p.gate, self) in its __init__"
-        )
-    log = [(gate.data.lines.datetime.array[one.bar - 1], one) for gate in attached for one in gate.log]
+    log = [
+        (gate.data.lines.datetime.array[one.bar - 1], one) for gate in attached_gates(ran) for one in gate.log
+    ]
     if not log:
         raise DataError(
             f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "

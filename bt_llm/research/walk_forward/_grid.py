@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bt_llm.backtest import takes_gate
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, Describer, EntryGate
 from bt_llm.verdicts import Prior
@@ -70,11 +69,6 @@ class Space:
 
     def __post_init__(self) -> None:
         """Check the names and values, once."""
-        if self.gate is not None and not self._has_gate():
-            raise ConfigError(
-                f"{self.strategy.__name__} has no parameter 'gate': add params = (('gate', None),) and ask "
-                f"bt_llm.attach_gate(self.p.gate, self) before its entries"
-            )
         known = self._known()
         for name in (*self.grid, *self.fixed):
             if name not in known:
@@ -100,9 +94,6 @@ class Space:
         if not made:
             raise ConfigError(f"constraints {list(self.constraints)} leave no combination of the grid")
         return made
-
-    def _has_gate(self) -> bool:
-        return takes_gate(self.strategy)
 
     def _known(self) -> list[str]:
         known = [name for name in self.strategy.params._getkeys() if name != "gate"]

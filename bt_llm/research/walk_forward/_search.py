@@ -24,7 +24,6 @@ from bt_llm.backtest import (
     periods_per_year,
     problems_of,
     warm_up_of,
-    with_gate,
 )
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, content_sha256
@@ -166,7 +165,8 @@ class Search:
     def _checked_warm_up(self, wanted: int | None) -> int:
         needed: dict[int, Settings] = {}
         for settings in self.combinations:
-            params = with_gate(self.strategy, *configure(settings, self.space.gate)[:2])
+            params, gate, _ = configure(settings, self.space.gate)
+            params = {**params, "gate": gate}
             needed.setdefault(warm_up_of(self.strategy, params, self.market, self.setup), settings)
         longest = max(needed)
         if wanted is not None and wanted < longest:
@@ -228,7 +228,7 @@ class Search:
                 key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__]),
                 configuration=configuration,
                 description=canonical_json(description),
-                params=with_gate(self.strategy, params, desk.replaying(gate)),
+                params={**params, "gate": desk.replaying(gate)},
                 gate=gate,
                 prior=prior,
             )
