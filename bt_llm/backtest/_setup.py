@@ -257,9 +257,9 @@ class Setup:
         state = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("function", "sizer"):
             code = state[name]
-            if inspect.isroutine(code) or inspect.isclass(code):
-                if (files := files_of(code)) is not None:
-                    state[name] = _FromFile(files=files, name=code.__qualname__)
+            is_code = inspect.isroutine(code) or inspect.isclass(code)
+            if is_code and (files := files_of(code)) is not None:
+                state[name] = _FromFile(files=files, name=code.__qualname__)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
