@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_configure(config: pytest.Config) -> None:
     """Plant an API key, and look for it everywhere when all tests have run."""
     config.pluginmanager.register(planted)
+
+
+def pytest_unconfigure() -> None:
+    """Close what llama.cpp's binding opens when it is imported, twice the null device, and never closes."""
+    if "llama_cpp" in sys.modules:
+        from llama_cpp import _utils
+
+        _utils.outnull_file.close()
+        _utils.errnull_file.close()
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.advice import AdvisorConfig
+from bt_llm.feeds import ArrayFeed, time_numbers
 from bt_llm.indicators import LLMAdvice
 
 TREND = AdvisorConfig(model="scripted:trend", cache_mode="off")
@@ -51,6 +52,13 @@ def walk(bars: int = 300, seed: int = 0, freq: str = "D", start: str = "2020-01-
 def feed(frame: pd.DataFrame) -> Any:
     """Return a daily feed of a frame."""
     return bt.feeds.PandasData(dataname=frame, timeframe=bt.TimeFrame.Days, openinterest=None)
+
+
+def array_feed(frame: pd.DataFrame) -> Any:
+    """Return a daily feed of a frame that is loaded in one go."""
+    times = {"datetime": time_numbers(pd.DatetimeIndex(frame.index).as_unit("ns").asi8)}
+    columns = {name: frame[name].to_numpy() for name in ("open", "high", "low", "close", "volume")}
+    return ArrayFeed(dataname=times | columns, timeframe=bt.TimeFrame.Days)
 
 
 def run(

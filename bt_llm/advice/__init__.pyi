@@ -1,5 +1,7 @@
 from ._advisor import Advisor as Advisor
 from ._advisor import AdvisorConfig as AdvisorConfig
+from ._asked import Asked as Asked
+from ._asked import asked_of as asked_of
 from ._asker import Supplied as Supplied
 from ._asker import Usage as Usage
 from ._asker import forget_answers as forget_answers

@@ -281,9 +281,18 @@ class Advisor(Asker[Verdict]):
         """Return what the model is asked about each cell, in their order."""
         return self.template.prompts(self.space, cells, self.identity, identify=self.config.identify)
 
+    def questions(self, cells: Sequence[int]) -> list[Question]:
+        """Return all that the verdicts on cells are functions of, in their order."""
+        return [self._question(prompt) for prompt in self.prompts(cells)]
+
     def keys(self, cells: Sequence[int]) -> list[str]:
         """Return the keys of the verdicts on cells, in their order."""
-        return [self._question(prompt).key for prompt in self.prompts(cells)]
+        return [question.key for question in self.questions(cells)]
+
+    def known(self) -> dict[int, Verdict]:
+        """Return the raw verdicts that are known by now, by cell."""
+        with self._lock:
+            return dict(self._raw())
 
     def used(self) -> dict[str, Verdict]:
         """Return the raw verdicts that are known by now, by their keys: those that runs here depend on."""

@@ -4,6 +4,10 @@ from ._account import SentOrder as SentOrder
 from ._account import Trade as Trade
 from ._account import frame_of as frame_of
 from ._account import periods_per_year as periods_per_year
+from ._answers import COLUMNS as COLUMNS
+from ._answers import answer_names as answer_names
+from ._answers import answers_of as answers_of
+from ._answers import counted as counted
 from ._bars import Bars as Bars
 from ._bars import bars_of as bars_of
 from ._engine import Ran as Ran

@@ -82,5 +82,5 @@ def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
 
 def _of_answers(verdicts: Mapping[str, int]) -> Iterator[str]:
     invalid = verdicts.get("invalid", 0)
-    if invalid and not any(verdicts[name] for name in ("bullish", "neutral", "bearish")):
+    if invalid and not any(bars for name, bars in verdicts.items() if name not in ("invalid", "not_asked")):
         yield f"every answer was invalid: on {invalid} bars of {invalid}"

@@ -10,13 +10,16 @@ from typing import Any
 import backtrader as bt
 import pandas as pd
 
+from bt_llm.advice import Asked, asked_of
 from bt_llm.backtest._account import Fill, SentOrder, Trade, frame_of, measure_account, order_counts
+from bt_llm.backtest._answers import answers_of
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
 from bt_llm.exceptions import DataError
-from bt_llm.gates import EntryGate
+from bt_llm.gates import EntryGate, attached_gates
+from bt_llm.indicators import askers_in, find_advice
 
 __all__ = ["BacktestResult", "result_of"]
 
@@ -64,6 +67,11 @@ class BacktestResult:
         ``sha256`` of the content of all datas, and ``datas``: that of each by its name.
     setup : Setup
         How the account was opened.
+    asked : tuple of Asked
+        Who answered the run, in which words, and what: all that its manifest and its page need.
+    verdicts : mapping of str to DataFrame
+        What each data's model said bar by bar, by the data's name; see `answers_of`. Empty in runs that keep
+        no lines (``exactbars`` above 0).
     problems : tuple of str
         What speaks against any conclusion from this run, one line each; usually none.
     warnings : tuple of str
@@ -83,6 +91,8 @@ class BacktestResult:
     settings: dict[str, Any] = field(default_factory=dict)
     market: dict[str, Any] = field(default_factory=dict)
     setup: Setup = field(default_factory=Setup)
+    asked: tuple[Asked, ...] = ()
+    verdicts: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -152,10 +162,29 @@ def result_of(
         orders=orders,
         metrics=measure_account(account, equity),
         ruined=ruined,
-        advice=advice if advice["bars"] else None,
+        advice=advice if advice["bars"] or advice["questions"] else None,
         settings={**setup.describe(), "cash": account.cash, "params": dict(params)},
         market={"sha256": market.sha256, "datas": dict(market.hashes)},
         setup=setup,
+        asked=_asked_in(ran.strategy),
+        verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
         warnings=(*problems, *market.notes),
     )
+
+
+def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:
+    """Return what the indicators and gates of a strategy were told."""
+    gates = [gate.asker for gate in attached_gates(strategy)]
+    askers = dict.fromkeys([*askers_in(strategy), *(asker for asker in gates if asker is not None)])
+    return tuple(asked_of(asker) for asker in askers if asker.answered_by)
+
+
+def _verdicts_in(strategy: bt.Strategy, market: Market) -> dict[str, pd.DataFrame]:
+    """Return what stands on the lines of the one advice of each data that has one."""
+    found = {}
+    for data, (name, bars) in zip(strategy.datas, market.items(), strict=False):
+        advices = [advice for advice in find_advice(strategy, data) if advice.distinct]
+        if len(advices) == 1 and len(advices[0].lines.verdict.array) == len(bars):
+            found[name] = answers_of(advices[0], bars.index)
+    return found

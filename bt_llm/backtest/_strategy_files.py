@@ -66,7 +66,8 @@ def load_function(spec: str) -> Callable[..., Any]:
 def _read(path_text: str, kind: str) -> SourceFiles:
     path = Path(path_text)
     if not path.is_file():
-        raise StrategyError(f"no strategy file {path_text!r}: expected path/to/file.py:{kind}")
+        what = "strategy file" if kind == "ClassName" else "file"
+        raise StrategyError(f"no {what} {path_text!r}: expected path/to/file.py:{kind}")
     if path.suffix != ".py":
         raise StrategyError(f"{path_text!r} is not a Python file: expected path/to/file.py:{kind}")
     try:

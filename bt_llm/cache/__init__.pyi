@@ -1,5 +1,6 @@
 from ._cache import CacheMode as CacheMode
 from ._cache import VerdictCache as VerdictCache
+from ._memory import MemoryCache as MemoryCache
 from ._pack_files import Pack as Pack
 from ._pack_files import parse_pack as parse_pack
 from ._packs import export_pack as export_pack

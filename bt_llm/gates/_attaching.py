@@ -72,7 +72,9 @@ def attach_gate(gate: EntryGate | None, strategy: bt.Strategy, data: Any = None)
     """
     if gate is None:
         return AlwaysOpen().attach(strategy, data)
-    return check_gate(gate).attach(strategy, data)
+    attached = check_gate(gate).attach(strategy, data)
+    attached.warm_up_bars = gate.warm_up_bars
+    return attached
 
 
 def attached_gates(strategy: bt.Strategy) -> list[AttachedGate]:

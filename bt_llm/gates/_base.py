@@ -129,6 +129,11 @@ class AttachedGate(abc.ABC):
         """Return what an analyst was asked so far; None for a gate that asks none."""
         return None
 
+    @property
+    def asker(self) -> Asker | None:
+        """Who has been asked by the gate itself; None before, and where an indicator asks."""
+        return None
+
     def allows_long(self) -> bool:
         """Return whether an entry to the long side may be made at the current bar, and log it."""
         return self.ask(LONG).allowed

@@ -9,12 +9,12 @@ any other float            ``{"float": "inf"}``
 tuple                      a list
 list                       ``{"list": [...]}``
 dict, set                  ``{"mapping": [[key, value], ...]}``, ``{"set": [...]}``
-bytes                      ``{"bytes": "00ff"}``
+bytes, datetime            ``{"bytes": "00ff"}``, ``{"time": "2017-10-26T11:45:00+00:00"}``
 path of a file             ``{"file": path, "sha256": of its content}``
 class, function            ``{"name": "module:Name"}``, and ``source`` of one that is not ours
 member of an enum          the same of its class, and ``member``
-a dataclass, a gate        ``{"type": "module:Name", field: value, ...}``, and ``source`` likewise
-headlines                  ``{"type": ..., "items": [[time, text], ...]}``
+a dataclass, a gate, a     ``{"type": "module:Name", field: value, ...}``, and ``source`` likewise
+named tuple
 an advisor's or analyst's  its fields but those that no answer depends on; ``model`` with
 configuration              ``model_sha256`` and ``chat_template_sha256`` where they are known;
                            ``template`` as ``{"file", "name", "version", "sha256"}``
@@ -33,12 +33,12 @@ import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig
-from bt_llm.data import Headlines
+from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig, Asked
 from bt_llm.exceptions import ConfigError, ModelError, StrategyError
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts import PromptTemplate
@@ -70,7 +70,7 @@ class Describer:
 
     Attributes
     ----------
-    askers : list of Advisor or Analyst
+    askers : list of Advisor, Analyst or Asked
         Whom the values that were described ask, in the order they were met.
 
     Examples
@@ -80,7 +80,7 @@ class Describer:
     """
 
     def __init__(self) -> None:
-        self.askers: list[Asker] = []
+        self.askers: list[Asker | Asked] = []
 
     def describe(self, where: str, value: Any) -> Any:
         """Return a value as JSON values from which equal ones, and no others, give equal text.
@@ -107,9 +107,10 @@ class Describer:
             return self.config(where, value, Advisor(value))
         if isinstance(value, AnalystConfig):
             return self.config(where, value, None)
-        if isinstance(value, Headlines):
-            items = [[item.time.isoformat(), item.text] for item in value]
-            return {**self.type_of(where, value), "items": items}
+        if type(value) is datetime:
+            return {"time": value.isoformat()}
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return self.fields(where, value, value._fields)
         if dataclasses.is_dataclass(value):
             return self.fields(where, value)
         return self._container(where, value)
@@ -135,7 +136,7 @@ class Describer:
         )
 
     def fields(self, where: str, value: Any, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Return the type and the fields of a dataclass, or some of them."""
+        """Return the type and the fields of a dataclass or a named tuple, or some of them."""
         chosen = [field.name for field in dataclasses.fields(value)] if names is None else names
         if both := sorted(_RESERVED & set(chosen)):
             raise ConfigError(
@@ -166,7 +167,7 @@ class Describer:
         return {"file": str(path), "sha256": file_sha256_of(where, path)}
 
     def config(
-        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | None
+        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | Asked | None
     ) -> dict[str, Any]:
         """Return how a model is asked.
 
@@ -188,7 +189,7 @@ class Describer:
         self.askers.append(asker)
         return {**found, **_identity(asker), "template": self.template(asker)}
 
-    def template(self, asker: Asker) -> dict[str, Any]:
+    def template(self, asker: Asker | Asked) -> dict[str, Any]:
         """Return where a prompt template is, its name and version, and the hash of its words."""
         words = asker.template
         return {
@@ -208,7 +209,7 @@ def model_name(config: AdvisorConfig | AnalystConfig) -> str:
     return Path(str(config.model)).name.removesuffix(".gguf")
 
 
-def _identity(asker: Asker) -> dict[str, Any]:
+def _identity(asker: Asker | Asked) -> dict[str, Any]:
     """Return the hashes of who answers; nothing where no such model is found."""
     try:
         found = asker.identity

@@ -154,6 +154,11 @@ class AttachedTradeGate(AttachedGate):
         self._analyst: TradeAnalyst | None = None
 
     @property
+    def asker(self) -> TradeAnalyst | None:
+        """Who has been asked; None before."""
+        return self._analyst
+
+    @property
     def analyst(self) -> TradeAnalyst:
         """Who is asked; made when first needed."""
         if self._analyst is None:

@@ -1,4 +1,5 @@
 from ._advice import LLMAdvice as LLMAdvice
+from ._advice import askers_in as askers_in
 from ._advice import find_advice as find_advice
 from ._lines import WarmUp as WarmUp
 from ._lines import closed_bars as closed_bars

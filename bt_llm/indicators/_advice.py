@@ -13,7 +13,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
+from bt_llm.advice import Advisor, AdvisorConfig, Analyst, Usage
 from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
 from bt_llm.feeds import data_name, feed_of, is_live
@@ -25,7 +25,7 @@ from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import LabelSet, Verdict
 
-__all__ = ["LLMAdvice", "find_advice"]
+__all__ = ["LLMAdvice", "askers_in", "find_advice"]
 
 _log = logging.getLogger("bt_llm.advice")
 
@@ -191,6 +191,11 @@ class LLMAdvice(bt.Indicator):
             If there is no answer in time; a cell asked alone then has no verdict, several are asked alone.
         """
         return self.advisor.advise_cells(cells, usage=self.usage)
+
+    @property
+    def asker(self) -> Advisor | None:
+        """Who has been asked; None before."""
+        return self._advisor
 
     @property
     def advisor(self) -> Advisor:
@@ -488,8 +493,17 @@ def find_advice(strategy: bt.Strategy, data: Any = None) -> list[LLMAdvice]:
     return [advice for advice in _walk(strategy) if data is None or feed_of(advice) is feed_of(data)]
 
 
-def _walk(owner: Any) -> Iterator[LLMAdvice]:
+def askers_in(strategy: bt.Strategy) -> list[Advisor | Analyst[Any, Any]]:
+    """Return who answered the indicators of a strategy, those inside other indicators too."""
+    found = [getattr(indicator, "asker", None) for indicator in _every(strategy)]
+    return [asker for asker in dict.fromkeys(found) if asker is not None and asker.answered_by]
+
+
+def _walk(strategy: bt.Strategy) -> Iterator[LLMAdvice]:
+    return (indicator for indicator in _every(strategy) if isinstance(indicator, LLMAdvice))
+
+
+def _every(owner: Any) -> Iterator[Any]:
     for indicator in owner.getindicators():
-        if isinstance(indicator, LLMAdvice):
-            yield indicator
-        yield from _walk(indicator)
+        yield indicator
+        yield from _every(indicator)

@@ -113,6 +113,11 @@ class LLMNews(bt.Indicator):
         self._before: tuple[float | None, float] = (None, 0.0)  # time and value of the bar before that
 
     @property
+    def asker(self) -> NewsAnalyst | None:
+        """Who has been asked; None before."""
+        return self._analyst
+
+    @property
     def analyst(self) -> NewsAnalyst:
         """Who is asked; made when first needed."""
         if self._analyst is None:

@@ -127,6 +127,11 @@ class MarketRegime(bt.Indicator):
         self.lines.rsi = rsi_line(self.data, rsi=p.rsi)
 
     @property
+    def asker(self) -> MarketAnalystAgent | None:
+        """Who has been asked; None before."""
+        return self._analyst
+
+    @property
     def analyst(self) -> MarketAnalystAgent:
         """Who is asked; made when first needed."""
         if self._analyst is None:

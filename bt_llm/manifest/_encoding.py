@@ -13,16 +13,18 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig, Asked
 from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, Asker, Describer, NewsGate, file_sha256_of
 from bt_llm.manifest._files import find_file, stored_path
+from bt_llm.models import kind_of
 from bt_llm.prompts import PromptTemplate
 from bt_llm.sources import code_name, is_ours
 
@@ -61,10 +63,13 @@ class Encoder(Describer):
         The strategy's class, whose file can be named.
     folder : Path
         The manifest's folder, which paths start from.
+    asked : sequence of Asked
+        Who answered the run: a configuration is described by who did, and in which words.
     """
 
-    def __init__(self, strategy: type[Any], folder: Path) -> None:
+    def __init__(self, strategy: type[Any], folder: Path, asked: Sequence[Asked] = ()) -> None:
         super().__init__()
+        self.asked = {one.config: one for one in asked}
         self.module = sys.modules[strategy.__module__]
         self.folder = folder
 
@@ -95,14 +100,15 @@ class Encoder(Describer):
         return {"file": stored_path(path, self.folder), "sha256": file_sha256_of(where, path)}
 
     def config(
-        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | None
+        self, where: str, config: AdvisorConfig | AnalystConfig, asker: Asker | Asked | None
     ) -> dict[str, Any]:
         """Return how a model is asked, by whom must be known: the manifest has the answers."""
         if asker is None:
             raise ConfigError(
                 f"{where} is an AnalystConfig, whose answers would not be in the manifest: give it in a gate"
             )
-        return super().config(where, config, asker)
+        told = dataclasses.replace(config, manager=None, supplied=None)
+        return super().config(where, config, self.asked.get(told, asker))
 
     def place(self, source: str | PromptTemplate) -> dict[str, Any]:
         """Return where a template is from the manifest's folder, or its name, or its text."""
@@ -155,6 +161,7 @@ class Decoder:
             frozenset({"float"}): lambda where, form: {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[
                 form["float"]
             ],
+            frozenset({"time"}): lambda where, form: datetime.fromisoformat(form["time"]),
             frozenset({"bytes"}): lambda where, form: bytes.fromhex(form["bytes"]),
             frozenset({"list"}): lambda where, form: list(self.decode(where, [*form["list"]])),
             frozenset({"set"}): lambda where, form: set(self.decode(where, [*form["set"]])),
@@ -184,15 +191,13 @@ class Decoder:
 
     def _made(self, where: str, value: dict[str, Any]) -> Any:
         cls = self._found(where, value["type"])
-        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        if not (isinstance(cls, type) and _has_fields(cls)):
             raise ConfigError(f"{where}: {value['type']!r} is no value with fields")
         given = {name: item for name, item in value.items() if name != "type"}
         try:
             if issubclass(cls, AdvisorConfig | AnalystConfig):
                 return self._config(where, cls, given)
             _check_fields(where, cls, given)
-            if cls is Headlines:
-                return Headlines.of((time, text) for time, text in given["items"])
             fields = {name: self.decode(f"{where}.{name}", item) for name, item in given.items()}
             if cls is NewsGate and not isinstance(fields.get("headlines"), Headlines):
                 raise ConfigError(f"{where}.headlines: expected headlines, and no file that has them")
@@ -211,7 +216,7 @@ class Decoder:
         others = {name: item for name, item in given.items() if name not in left_out}
         _check_fields(where, cls, others)
         return cls(
-            model=digest,
+            model=model if kind_of(model).defined_by_name else digest,
             template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",
@@ -244,7 +249,17 @@ class Decoder:
         return value
 
 
+def _has_fields(cls: type[Any]) -> bool:
+    """Return whether a class is a frozen dataclass or a named tuple."""
+    if dataclasses.is_dataclass(cls):
+        return bool(cls.__dataclass_params__.frozen)  # type: ignore[attr-defined]
+    return issubclass(cls, tuple) and hasattr(cls, "_fields")
+
+
 def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> None:
-    known = {field.name for field in dataclasses.fields(cls) if field.init}
+    if dataclasses.is_dataclass(cls):
+        known = {field.name for field in dataclasses.fields(cls) if field.init}
+    else:
+        known = set(cls._fields)
     if unknown := sorted(set(given) - known):
         raise ConfigError(f"{where}: {cls.__name__} has no fields {unknown}, only {sorted(known)}")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.sources import SourceFiles
 
-__all__ = ["find_file", "stored_path", "text_sha256"]
+__all__ = ["find_file", "neighbours_sha256", "stored_path", "text_sha256"]
 
 
 def stored_path(path: Path, folder: Path) -> str:
@@ -54,6 +55,22 @@ def text_sha256(path: Path) -> str:
         return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
+
+
+def neighbours_sha256(strategy: Path) -> dict[str, str]:
+    """Return the hashes of the modules that a strategy's file imports from its folder, by their paths in it.
+
+    Raises
+    ------
+    ConfigError
+        If one cannot be read.
+    """
+    try:
+        found = SourceFiles.read(strategy).texts
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{strategy}: cannot be read ({error})") from error
+    near = sorted(relative for relative in found if relative != strategy.name)
+    return {relative: text_sha256(strategy.parent / relative) for relative in near}
 
 
 def _shipped(name: str) -> Path | None:

@@ -14,7 +14,7 @@ from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.gates import EntryGate, file_sha256_of
 from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest, StrategyFacts
 from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template
-from bt_llm.manifest._files import find_file, text_sha256
+from bt_llm.manifest._files import find_file, neighbours_sha256, text_sha256
 from bt_llm.manifest._write import market_facts, run_facts, versions
 from bt_llm.verdicts import Verdict
 
@@ -165,12 +165,11 @@ def _in_code(facts: StrategyFacts, what: str, file: Path) -> Iterator[Difference
             f"{file.name} is not the {what}'s file of the manifest: SHA-256 {digest[:12]}, recorded "
             f"{facts.sha256[:12]}",
         )
-    for relative, recorded in facts.neighbours.items():
-        path = file.parent / relative
-        if not path.is_file() or text_sha256(path) != recorded:
-            yield Difference(
-                "code", f"{relative}, which the {what} imports, is absent, or not that of the manifest"
-            )
+    now, recorded = neighbours_sha256(file), facts.neighbours
+    for relative in sorted({*now, *recorded}):
+        if now.get(relative) != recorded.get(relative):
+            how = "is absent" if relative not in now else "is not that of the manifest"
+            yield Difference("code", f"{relative}, which the {what} imports, {how}")
 
 
 def _in_templates(manifest: RunManifest) -> Iterator[Difference]:
@@ -197,9 +196,14 @@ def _in_files(manifest: RunManifest) -> Iterator[Difference]:
     """Yield what differs in the files that the strategy was given, and in those beside it that it imports."""
     for described in _objects([manifest.gate, manifest.params]):
         if set(described) == {"file", "sha256"}:
-            path = manifest.folder / str(described["file"])
-            if not path.is_file() or file_sha256_of("file", path) != described["sha256"]:
-                yield Difference("data", f"the file {path.name!r} is absent, or not that of the manifest")
+            name = str(described["file"])
+            try:
+                path = find_file(name, manifest.folder, what="file", option="its old place")
+                same = file_sha256_of("file", path) == described["sha256"]
+            except ConfigError:
+                same = False
+            if not same:
+                yield Difference("data", f"the file {name!r} is absent, or not that of the manifest")
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:

@@ -9,17 +9,18 @@ import inspect
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import bt_llm
+from bt_llm.advice import Asked
 from bt_llm.backtest import BacktestResult, Bars, GateStudy, Market, Setup, Source, load_strategy
-from bt_llm.cache import StoredAnswer
+from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Asker, model_name
+from bt_llm.gates import model_name
 from bt_llm.manifest._document import (
     TRADE_COLUMNS,
     DataFacts,
@@ -29,9 +30,8 @@ from bt_llm.manifest._document import (
     StrategyFacts,
 )
 from bt_llm.manifest._encoding import Encoder
-from bt_llm.manifest._files import stored_path, text_sha256
+from bt_llm.manifest._files import neighbours_sha256, stored_path, text_sha256
 from bt_llm.plain_json import canonical_json, plain
-from bt_llm.sources import files_of
 
 __all__ = ["data_facts", "market_facts", "run_facts", "versions", "write_manifest"]
 
@@ -75,7 +75,7 @@ def write_manifest(
     Notes
     -----
     With grid calibration a run depends on the verdicts on the whole grid, and these are listed. Without it,
-    those on all states that this process has asked about so far with the same configuration.
+    those on all states that the run's model had been asked about when it ended.
 
     Examples
     --------
@@ -98,10 +98,10 @@ def write_manifest(
     if main.strategy != chosen.__name__:
         raise ConfigError(f"strategy {chosen.__name__}: expected that of the run, {main.strategy}")
     params = dict(main.settings["params"])
-    encoder = Encoder(chosen, folder)
+    encoder = Encoder(chosen, folder, main.asked)
     gate = encoder.describe("gate", params.pop("gate", None))
     described = {name: encoder.describe(name, value) for name, value in params.items()}
-    models, verdicts = _used(encoder.askers, main)
+    models, verdicts = _used(main)
     manifest = RunManifest(
         study=isinstance(outcome, GateStudy),
         data=data_facts(data, folder, main),
@@ -188,13 +188,11 @@ def _code_facts(what: str, code: Any, folder: Path) -> StrategyFacts:
         raise ConfigError(
             f"{what} {code.__name__} is in no file: put it into one, so that its source can be hashed"
         ) from error
-    files = files_of(code)
-    near = [] if files is None else [relative for relative in files.texts if relative != file.name]
     return StrategyFacts(
         file=stored_path(file, folder),
         name=code.__name__,
         sha256=text_sha256(file),
-        neighbours={relative: text_sha256(file.parent / relative) for relative in sorted(near)},
+        neighbours=neighbours_sha256(file),
     )
 
 
@@ -216,34 +214,26 @@ def _trade_row(trade: Mapping[Any, Any]) -> tuple[Any, ...]:
     return opened.isoformat(), closed.isoformat(), int(direction), int(bars), *map(plain, amounts)
 
 
-def _used(askers: Sequence[Asker], run: BacktestResult) -> tuple[list[ModelFacts], dict[str, StoredAnswer]]:
+def _used(run: BacktestResult) -> tuple[list[ModelFacts], dict[str, StoredAnswer]]:
     """Return the models that were asked, and their raw answers by key."""
-    questions = (run.advice or {}).get("questions") or {"asked": 0}
-    needed = (run.advice["distinct"] if run.advice is not None else 0) + questions["asked"]
-    if not needed:
-        return [], {}
     models: dict[str, ModelFacts] = {}
     answers: dict[str, StoredAnswer] = {}
-    for asker in askers:
-        found = asker.used()
+    for asked in run.asked:
+        found = asked.used()
         answers |= found
         if found:
-            models[asker.identity.sha256] = _model_facts(asker, list(found))
-    if len(answers) < needed:
-        raise ConfigError(
-            f"{len(answers)} of the run's {needed} verdicts are known: write its manifest in the process "
-            "that made it, and give the AdvisorConfig in the gate or in a parameter"
-        )
+            models[asked.identity.sha256] = _model_facts(asked, list(found))
     return [models[key] for key in sorted(models)], answers
 
 
-def _model_facts(asker: Asker, keys: list[str]) -> ModelFacts:
+def _model_facts(asked: Asked, keys: list[str]) -> ModelFacts:
+    stored = VerdictCache(asked.config.cache_dir, "replay").get_many(keys).values()
     builds = {
         canonical_json({name: record.provenance[name] for name in _BUILD if name in record.provenance})
-        for record in asker.cache.get_many(keys).values()
+        for record in stored
     }
     return ModelFacts(
-        name=model_name(asker.config),
-        sha256=asker.identity.sha256,
+        name=model_name(asked.config),
+        sha256=asked.identity.sha256,
         answered_by=tuple(json.loads(build) for build in sorted(builds)),
     )

@@ -112,6 +112,8 @@ class ModelKind(abc.ABC):
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"score", "generate_json"})
     extra: ClassVar[str] = ""
     """The extra of bt-llm, or the package, that it needs."""
+    defined_by_name: ClassVar[bool] = False
+    """Whether a name always stands for the same answers, so that no hash is needed beside it."""
 
     def __init__(self, rest: str) -> None:
         self.rest = rest

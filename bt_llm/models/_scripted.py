@@ -246,6 +246,7 @@ class ScriptedModel(ModelKind):
 
     kind: ClassVar[str] = "scripted"
     form: ClassVar[str] = "scripted:NAME"
+    defined_by_name: ClassVar[bool] = True
 
     def __init__(self, rest: str) -> None:
         super().__init__(rest)

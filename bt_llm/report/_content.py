@@ -10,76 +10,58 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bt_llm.advice import Advisor, AdvisorConfig, Policy
-from bt_llm.backtest import Section
-from bt_llm.exceptions import BtLlmError
-from bt_llm.gates import AskingGate, Gate
+from bt_llm.advice import AdvisorConfig, Asked, Policy
+from bt_llm.backtest import BacktestResult, Section
+from bt_llm.gates import AskingGate
 from bt_llm.report._pictures import fold_strips, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.research import (
     AskedModel,
     ModelComparison,
     WalkForwardResult,
-    judge,
 )
 
-__all__ = [
-    "analyst_gates",
-    "asked_alike",
-    "configs_of",
-    "folds_text",
-    "gate_of",
-    "parts",
-    "verdicts_of",
-]
+__all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "verdicts_of"]
 
 
-def gate_of(result: Any) -> Gate | None:
-    """Return the gate that asked a model, if that is what gated the run."""
-    gate = result.gated.settings.get("params", {}).get("gate") if hasattr(result, "gated") else None
-    return gate if isinstance(gate, Gate) else None
-
-
-def analyst_gates(result: Any) -> list[AskingGate]:
-    """Return the gates of a result that asked an analyst, each once."""
+def runs_asked(result: Any) -> list[BacktestResult]:
+    """Return the runs of a result in which a model was asked, the one that matters first."""
     if isinstance(result, WalkForwardResult):
-        gates = [fold.gate for fold in result.folds]
-    else:
-        gates = [run.settings.get("params", {}).get("gate") for run in result.runs.values()]
-    asking = [gate for gate in gates if isinstance(gate, AskingGate) and not isinstance(gate, Gate)]
-    return list(dict.fromkeys(asking))
+        return []
+    runs = result.runs.values() if isinstance(result, ModelComparison) else [result.gated]
+    return [run for run in runs if run.asked]
 
 
-def configs_of(result: Any) -> list[AdvisorConfig]:
-    """Return how each model of a result was asked; a walk-forward study says so itself."""
-    if isinstance(result, ModelComparison):
-        gates = [run.settings.get("params", {}).get("gate") for run in result.runs.values()]
-        return list(dict.fromkeys(gate.advisor for gate in gates if isinstance(gate, Gate)))
-    gate = gate_of(result)
-    return [] if gate is None else [gate.advisor]
+def asked_in(result: Any) -> list[Asked]:
+    """Return who answered the runs of a result, each once; a walk-forward study says so itself."""
+    found: dict[Any, Asked] = {}
+    for run in runs_asked(result):
+        for one in run.asked:
+            found.setdefault((one.identity.sha256, one.config), one)
+    return list(found.values())
 
 
-def verdicts_of(result: Any, bars: pd.DataFrame | None) -> tuple[dict[str, pd.DataFrame], str]:
-    """Return each model's answers bar by bar, and why there are none.
+def gates_in(result: Any) -> list[AskingGate]:
+    """Return the gates that asked a model in the runs of a result."""
+    gates = [run.settings["params"].get("gate") for run in runs_asked(result)]
+    return [gate for gate in gates if isinstance(gate, AskingGate)]
 
-    Of a walk-forward study they are those that it traded by, fold by fold; nothing is asked again.
-    """
+
+def verdicts_of(result: Any) -> tuple[dict[str, pd.DataFrame], str]:
+    """Return each model's answers bar by bar, as the runs were told them, and why there are none."""
     if isinstance(result, ModelComparison):
         return {name: found.bars for name, found in result.judged.items()}, ""
     if isinstance(result, WalkForwardResult):
         told = result.verdicts
         by_model = {str(name): part.drop(columns="model") for name, part in told.groupby("model", sort=False)}
-        return (
-            by_model,
-            "" if by_model else "There are no verdicts to draw: no model gated the trades bar by bar.",
-        )
-    gate = gate_of(result)
-    if gate is None or bars is None:
-        return {}, "The verdicts are not drawn: there is not one gate on one model for all bars."
-    try:
-        return {str(gate.advisor.model): judge(bars, gate, horizon=1).bars}, ""
-    except BtLlmError as error:
-        return {}, f"The verdicts are not drawn: {error}"
+        reason = "" if by_model else "There are no verdicts to draw: no model gated the trades bar by bar."
+        return by_model, reason
+    found = {
+        f"{run.asked[0].identity.name}{'' if len(run.verdicts) == 1 else f', {data}'}": frame
+        for run in runs_asked(result)
+        for data, frame in run.verdicts.items()
+    }
+    return found, "" if found else "The verdicts are not drawn: there is not one model's answer a bar."
 
 
 def parts(result: Any, bars: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
@@ -95,11 +77,8 @@ def parts(result: Any, bars: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
     for section in result.sections():
         yield drawn(section)
         if section.kind == "equity":
-            policies = (
-                _fold_policies(result)
-                if isinstance(result, WalkForwardResult)
-                else _policies(configs_of(result))
-            )
+            is_study = isinstance(result, WalkForwardResult)
+            policies = _fold_policies(result) if is_study else _policies(asked_in(result))
             prices = [] if bars is None else _prices(result, bars)
             yield from map(drawn, [*prices, *policies])
 
@@ -127,7 +106,7 @@ def drawn(section: Section) -> dict[str, Any]:
 
 
 def _prices(result: Any, bars: pd.DataFrame) -> Iterator[Section]:
-    verdicts, reason = verdicts_of(result, bars)
+    verdicts, reason = verdicts_of(result)
     drawn: list[tuple[str, pd.DataFrame | None, pd.DataFrame]]
     text, stretches = "Bands: what the model said at each close.", []
     if isinstance(result, ModelComparison):
@@ -197,17 +176,12 @@ def asked_alike(result: WalkForwardResult) -> list[list[AskedModel]]:
     return list(found.values())
 
 
-def _policies(configs: Sequence[AdvisorConfig]) -> Iterator[Section]:
-    for config in configs:
-        try:
-            advisor = Advisor(config)
-            policy = Policy.of(advisor)
-        except BtLlmError as error:
-            title = f"Policy of {config.model}"
-            yield Section(kind="sentences", title=title, content=[f"It cannot be drawn: {error}"])
-            continue
-        yield _heat(policy, "raw", "", calibrated=False)
-        yield _heat(policy, "calibrated", "", calibrated=True)
+def _policies(asked: Sequence[Asked]) -> Iterator[Section]:
+    for one in asked:
+        if isinstance(one.config, AdvisorConfig):
+            policy = one.policy()
+            yield _heat(policy, "raw", "", calibrated=False)
+            yield _heat(policy, "calibrated", "", calibrated=True)
 
 
 def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section:

@@ -18,20 +18,13 @@ import markupsafe
 import pandas as pd
 
 import bt_llm
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig
 from bt_llm.backtest import GateStudy, Market, Source
 from bt_llm.data import COLUMNS
-from bt_llm.exceptions import BtLlmError, ConfigError
-from bt_llm.gates import AskingGate, EntryGate
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, model_name
 from bt_llm.plain_json import plain
-from bt_llm.report._content import (
-    analyst_gates,
-    asked_alike,
-    configs_of,
-    folds_text,
-    parts,
-    verdicts_of,
-)
+from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
@@ -92,7 +85,7 @@ def write_report(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> from bt_llm import AdvisorConfig, Gate, gate_study
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> bars = load_bars(shipped("eurusd_hourly.csv"))[:300]
     >>> study = gate_study(f"{shipped('sma_cross.py')}:GatedSmaCross", bars, gate)
@@ -148,7 +141,7 @@ def write_csv(
     """
     _kind(result)
     runs = {"out_of_sample": result} if isinstance(result, WalkForwardResult) else result.runs
-    verdicts, _ = verdicts_of(result, None if data is None else _bars_of(Market.of(data)))
+    verdicts, _ = verdicts_of(result)
     return write_tables(folder, {name: run.trades for name, run in runs.items()}, verdicts)
 
 
@@ -183,16 +176,13 @@ def _facts(result: Reportable, market: Market | None, data: Source | None) -> li
     found = [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
-    for config in configs_of(result):
-        try:
-            identity = Advisor(config).identity
-        except BtLlmError as error:
-            found.append(("model", f"{config.model} ({error})"))
-            continue
-        found += [("model", identity.name), ("SHA-256 of the model", identity.sha256)]
-        found.append(("asked by", f"{config!r}"))
-    for gate in analyst_gates(result):
-        found += _analyst_facts(gate)
+    found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
+    for one in asked_in(result):
+        found += [("model", one.identity.name), ("SHA-256 of the model", one.identity.sha256)]
+        found.append(("asked by", _how(one.config)))
+        found.append(
+            ("prompt template", f"{one.template.name} {one.template.version}, {one.template.sha256}")
+        )
     if market is not None:
         found += _data_facts(market, data)
     said = [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
@@ -214,10 +204,8 @@ def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for models in asked_alike(result):
         advisor = models[0].advisor
-        how = {f.name: getattr(advisor, f.name) for f in dataclasses.fields(advisor)}
-        how.pop("calibration")
         found += [("model", models[0].name), ("SHA-256 of the model", models[0].sha256)]
-        found.append(("asked by", ", ".join(f"{name}={value!r}" for name, value in how.items())))
+        found.append(("asked by", _how(advisor, "calibration")))
         for model in models:
             found.append(("calibrated by", f"{_prior(model.advisor)} in {folds_text(model.folds)}"))
     rules: dict[str, list[int]] = {}
@@ -227,6 +215,15 @@ def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:
     return found + [("gate", f"{rule} in {folds_text(numbers)}") for rule, numbers in rules.items()]
 
 
+def _how(config: AdvisorConfig | AnalystConfig, *left_out: str) -> str:
+    """Return how a model was asked, without folders of this machine."""
+    names = [f.name for f in dataclasses.fields(config) if f.name not in (*NO_ANSWER_DEPENDS_ON, *left_out)]
+    told = {name: getattr(config, name) for name in names} | {"model": model_name(config)}
+    if isinstance(config.template, str):
+        told["template"] = Path(config.template).name
+    return ", ".join(f"{name}={value!r}" for name, value in told.items())
+
+
 def _prior(config: AdvisorConfig) -> str:
     prior = config.calibration
     if not isinstance(prior, Prior):
@@ -234,16 +231,8 @@ def _prior(config: AdvisorConfig) -> str:
     return f"a prior of {', '.join(f'{p:.4f} {name}' for name, p in prior.to_dict().items())}"
 
 
-def _analyst_facts(gate: AskingGate) -> list[tuple[str, str]]:
-    """Return who answered a gate, and how it was asked."""
-    asked = gate.describe()[gate.config_name]
-    names = ("model", "model_sha256", "template")
-    said = {name: _short(value).strip("'") for name, value in asked.items() if name in names}
-    return [("gate", _rule(gate)), *((name.replace("_", " "), value) for name, value in said.items())]
-
-
 def _rule(gate: EntryGate) -> str:
-    """Return what a gate does with its answers; who gives them stands elsewhere."""
+    """Return what a gate does with its verdicts; who gives them stands elsewhere."""
     described = gate.describe()
     left_out = {"type", "source", gate.config_name if isinstance(gate, AskingGate) else ""}
     said = ", ".join(f"{name}={_short(value)}" for name, value in described.items() if name not in left_out)

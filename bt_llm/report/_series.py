@@ -110,7 +110,7 @@ def price(
     bars : DataFrame
         Open, high, low and close by time.
     verdicts : DataFrame, optional
-        ``answer``, ``worth`` and ``confidence`` by time; see `bt_llm.research.answers_of`.
+        ``answer``, ``worth`` and ``confidence`` by time; see `bt_llm.backtest.answers_of`.
     trades : DataFrame
         With the columns of `BacktestResult.trades`.
     stretches : sequence of Stretch

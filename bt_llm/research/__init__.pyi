@@ -1,4 +1,3 @@
-from ._answers import answers_of as answers_of
 from ._cluster import dask_cluster as dask_cluster
 from ._comparison import ModelComparison as ModelComparison
 from ._comparison import compare_models as compare_models

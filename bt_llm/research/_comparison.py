@@ -22,6 +22,7 @@ from bt_llm.backtest import (
     Market,
     Section,
     added_sections,
+    answer_names,
     count,
     equity_section,
     interval,
@@ -41,7 +42,6 @@ from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import answer_names
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
 from bt_llm.statistics import BootstrapResult

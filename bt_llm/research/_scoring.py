@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
-from bt_llm.backtest import Market
+from bt_llm.backtest import COLUMNS, Market, answers_of, counted
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
 from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import COLUMNS, answers_of, counted
 from bt_llm.research._runs import inspect_run
 from bt_llm.settings import number, whole
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
@@ -54,7 +53,7 @@ class Judged:
     Attributes
     ----------
     bars : DataFrame
-        One row for each bar that the model was asked about: the columns of `bt_llm.research.answers_of`,
+        One row for each bar that the model was asked about: the columns of `bt_llm.backtest.answers_of`,
         ``outcome`` (0 up, 1 flat, 2 down; NaN where `horizon` bars later there is none), and ``right`` (1.0,
         0.0 or NaN likewise).
     horizon : int

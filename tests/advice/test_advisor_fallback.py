@@ -9,9 +9,9 @@ from bt_llm.advice import Advisor, AdvisorConfig, NewsAnalyst, forget_answers
 from bt_llm.cache import VerdictCache
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelError, ModelNotFoundError
-from bt_llm.feeds import FrameFeed
 from bt_llm.models import ModelManager, ScriptedBackend, forget_managers
 from bt_llm.models.llama import _memory as memory
+from tests.engines import array_feed
 
 UP = {"trend": 0.2, "rsi": 60.0, "volatility": 1.0}
 
@@ -115,7 +115,7 @@ def test_a_backtest_is_one_models_or_ends(tmp_path, monkeypatch, runonce):
             self.advice = LLMAdvice(self.data, advisor=chosen)
 
     cerebro = bt.Cerebro(stdstats=False, runonce=runonce)
-    cerebro.adddata(FrameFeed(dataname=bars))
+    cerebro.adddata(array_feed(bars))
     cerebro.addstrategy(Cells)
     if runonce:  # all cells are asked at once, so that the fallback answers all of them
         (strategy,) = cerebro.run()

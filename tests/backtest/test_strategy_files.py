@@ -133,9 +133,8 @@ def test_neighbours_are_imported_as_python_would_and_do_not_mix(tmp_path: Path) 
     assert [one.params.period, two.params.period] == [5, 5]
     first, second = (run_backtest(strategy, BARS).trades["pnl"] for strategy in (one, two))
     assert len(first) > 5
-    assert second.tolist() == pytest.approx(
-        (2 * first).tolist()
-    )  # each imports its own sizes, when it trades
+    # Each imports its own sizes, and only when it trades.
+    assert second.tolist() == pytest.approx((2 * first).tolist())
     assert run_backtest(one, BARS).trades["pnl"].tolist() == first.tolist()
 
 

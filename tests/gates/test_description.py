@@ -48,7 +48,13 @@ def describe(value: Any) -> Any:
             NEWS,
             {
                 "type": "bt_llm.data:Headlines",
-                "items": [["2017-10-26T11:45:00+00:00", "ECB halves its bond purchases"]],
+                "items": [
+                    {
+                        "type": "bt_llm.data:Headline",
+                        "time": {"time": "2017-10-26T11:45:00+00:00"},
+                        "text": "ECB halves its bond purchases",
+                    }
+                ],
             },
         ),
     ],

@@ -214,7 +214,7 @@ class TestSearches:
     ) -> None:
         words = tmp_path / "words.toml"
         name = {news: "news", trade: "trade"}[make]
-        own = Path(str(Path(__file__).parents[2] / f"bt_llm/prompts/templates/analysts/{name}.toml"))
+        own = Path(str(Path(__file__).parents[2] / f"bt_llm/prompts/templates/{name}.toml"))
         words.write_bytes(own.read_bytes())
         recording = AnalystConfig(model=MODEL, template=words, cache_dir=tmp_path / "here")
         gate = make(analyst=recording)
@@ -274,7 +274,7 @@ class TestManifests:
     @ANALYSTS
     def test_words_that_changed_are_code(self, cross: str, make: Make, tmp_path: Path) -> None:
         name = {news: "news", trade: "trade"}[make]
-        own = Path(__file__).parents[2] / f"bt_llm/prompts/templates/analysts/{name}.toml"
+        own = Path(__file__).parents[2] / f"bt_llm/prompts/templates/{name}.toml"
         words = tmp_path / "words.toml"
         words.write_bytes(own.read_bytes())
         gate = make(analyst=AnalystConfig(model=MODEL, template=words))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import backtrader as bt
 import pandas as pd
 import pytest
-from bt_llm.gates._gates import Decision
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import (
@@ -16,6 +15,8 @@ from bt_llm.gates import (
     SHORT,
     AlwaysOpen,
     AttachedGate,
+    Decision,
+    EntryGate,
     NeverOpen,
     attach_gate,
     attached_gates,
@@ -47,7 +48,7 @@ FLAT = bars(*[100.0] * 12)
 
 
 @dataclass(frozen=True)
-class Sides:
+class Sides(EntryGate):
     """Open to the sides named; with `bars`, only at those."""
 
     long: bool = True
@@ -60,9 +61,6 @@ class Sides:
         attached = AttachedSides(strategy, data)
         attached.gate, attached.fraction = self, self.fraction
         return attached
-
-    def baseline(self):
-        return AlwaysOpen()
 
 
 class AttachedSides(AttachedGate):

@@ -6,10 +6,9 @@ import backtrader as bt
 import pytest
 
 from bt_llm.data import load_bars
-from bt_llm.feeds import FrameFeed
 from bt_llm.gates import AlwaysOpen, Gate, NeverOpen, gated, order_gate_of
 from tests.conftest import ROOT
-from tests.engines import TREND, QuickAdvice
+from tests.engines import TREND, QuickAdvice, array_feed
 from tests.gates.test_order_gate_equality import Watch
 from tests.strategies_of_others import CASES
 
@@ -40,7 +39,7 @@ def test_an_optimisation_on_two_processes_gives_what_single_runs_give(name):
 
 def market(**settings):
     cerebro = bt.Cerebro(stdstats=False, **settings)
-    cerebro.adddata(FrameFeed(dataname=SP500[300:460], timeframe=bt.TimeFrame.Days), name="data0")
+    cerebro.adddata(array_feed(SP500[300:460]), name="data0")
     cerebro.broker.setcash(100_000)
     cerebro.addanalyzer(Watch, _name="watch")
     return cerebro
@@ -63,7 +62,7 @@ def test_whole_strategies_come_back_from_other_processes():
 
 def crossover(gate, **settings):
     cerebro = bt.Cerebro(stdstats=False, **settings)
-    cerebro.adddata(FrameFeed(dataname=SP500, timeframe=bt.TimeFrame.Days))
+    cerebro.adddata(array_feed(SP500))
     cerebro.addstrategy(gated(bt.strategies.MA_CrossOver), gate=gate)
     cerebro.addsizer(bt.sizers.PercentSizer, percents=95)
     cerebro.addanalyzer(bt.analyzers.TradeAnalyzer, _name="trades")

@@ -8,14 +8,22 @@ from collections import Counter
 import backtrader as bt
 import numpy as np
 import pytest
-from bt_llm.gates._gates import Decision
 
 from bt_llm.backtest import load_strategy
 from bt_llm.data import load_bars
-from bt_llm.feeds import FrameFeed
-from bt_llm.gates import LONG, AlwaysOpen, AttachedGate, Gate, NeverOpen, gated, order_gate_of
+from bt_llm.gates import (
+    LONG,
+    AlwaysOpen,
+    AttachedGate,
+    Decision,
+    EntryGate,
+    Gate,
+    NeverOpen,
+    gated,
+    order_gate_of,
+)
 from tests.conftest import ROOT
-from tests.engines import TREND, QuickAdvice, walk
+from tests.engines import TREND, QuickAdvice, array_feed, walk
 from tests.strategies_of_others import CASES
 
 SP500 = load_bars(ROOT / "data" / "sp500_daily.csv")
@@ -64,9 +72,7 @@ def run_case(name, mode="runonce", *, gate=None, judged=True):
     frames = [SP500[300 : 300 + BARS], walk(BARS, seed=1), walk(BARS, seed=2)[60:]]
     for number, frame in enumerate(frames[: case.datas]):
         times = frames[0].index[-len(frame) :]
-        cerebro.adddata(
-            FrameFeed(dataname=frame.set_axis(times), timeframe=bt.TimeFrame.Days), name=f"data{number}"
-        )
+        cerebro.adddata(array_feed(frame.set_axis(times)), name=f"data{number}")
     cerebro.broker.setcash(100_000)
     strategy = gated(case.strategy) if judged else case.strategy
     params = {**case.params, "gate": gate} if judged else case.params
@@ -115,7 +121,7 @@ def test_a_closed_gate_opens_nothing(name, mode):
     )  # of the last bar's, none is told
 
 
-class OpenUntil:
+class OpenUntil(EntryGate):
     """A gate that shuts at a bar of the strategy's and does not open again."""
 
     warm_up_bars = 0
@@ -127,9 +133,6 @@ class OpenUntil:
         attached = Shutting(strategy, data)
         attached.last = self.bar
         return attached
-
-    def baseline(self):
-        return AlwaysOpen()
 
 
 class Shutting(AttachedGate):
@@ -163,7 +166,7 @@ def test_the_shipped_strategies_which_ask_by_themselves_hold_no_exit(shipped):
 
     def positions(gate):
         cerebro = bt.Cerebro(stdstats=False)
-        cerebro.adddata(FrameFeed(dataname=SP500[:600], timeframe=bt.TimeFrame.Days))
+        cerebro.adddata(array_feed(SP500[:600]))
         cerebro.addstrategy(gated(strategy), gate=gate)
         cerebro.addanalyzer(Watch, _name="watch")
         return [held for (held,) in cerebro.run()[0].analyzers.watch.positions]

@@ -9,13 +9,21 @@ from typing import NamedTuple
 import backtrader as bt
 import numpy as np
 import pytest
-from bt_llm.gates._gates import Decision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bt_llm.feeds import FrameFeed
-from bt_llm.gates import LONG, SHORT, AlwaysOpen, AttachedGate, NeverOpen, gated, order_gate_of
-from tests.engines import walk
+from bt_llm.gates import (
+    LONG,
+    SHORT,
+    AlwaysOpen,
+    AttachedGate,
+    Decision,
+    EntryGate,
+    NeverOpen,
+    gated,
+    order_gate_of,
+)
+from tests.engines import array_feed, walk
 
 BARS = walk(24, seed=5)
 KINDS = {
@@ -92,7 +100,7 @@ class Random(bt.Strategy):
 
 
 @dataclass(frozen=True)
-class ByBar:
+class ByBar(EntryGate):
     """Open where its bits say: one for each bar and side."""
 
     bits: int
@@ -102,9 +110,6 @@ class ByBar:
         attached = AttachedByBar(strategy, data)
         attached.bits = self.bits
         return attached
-
-    def baseline(self):
-        return AlwaysOpen()
 
 
 class AttachedByBar(AttachedGate):
@@ -134,7 +139,7 @@ some = settings(max_examples=40)
 
 def ran(plan, gate=None, mode=None):
     cerebro = bt.Cerebro(stdstats=False, **(mode or {}))
-    cerebro.adddata(FrameFeed(dataname=BARS, timeframe=bt.TimeFrame.Days))
+    cerebro.adddata(array_feed(BARS))
     cerebro.broker.setcash(1e6)
     cerebro.addstrategy(gated(Random), plan=plan, gate=gate)
     return cerebro.run()[0]

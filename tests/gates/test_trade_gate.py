@@ -10,6 +10,7 @@ import pytest
 from bt_llm.advice import AnalystConfig, Decision, TradeAdvice, TradeAnalyst
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate, TradeAdviceGate, attach_gate, attached_gates
+from bt_llm.gates._trade_gate import AttachedTradeGate
 from bt_llm.indicators import LLMAdvice, MarketStateLines
 from bt_llm.verdicts import Feature, StateSpace
 from tests.analyst_cases import OFF, TRADE, Scripted
@@ -35,10 +36,10 @@ def decide(prompt: str) -> str:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    """What answers every shared trade analyst."""
+    """What answers every trade analyst."""
     scripted = Scripted(decide)
     analyst = TradeAnalyst(scripted, cache=OFF)
-    monkeypatch.setattr(TradeAdviceGate, "asker", lambda gate: analyst)
+    monkeypatch.setattr(AttachedTradeGate, "analyst", analyst)
     return scripted
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
 import re
 import shutil
 import subprocess
@@ -252,7 +253,20 @@ def test_a_neighbour_that_the_strategy_imports_is_code_and_is_not_run(place: Pla
     assert (what, message.partition(",")[0]) == ("code", "near.py")
     assert not trap.exists()
     (place.folder / "near.py").unlink()
-    assert first_difference(place, manifest)[0] == "code"
+    assert first_difference(place, manifest) == ("code", "near.py, which the strategy imports, is absent")
+
+
+def test_a_module_that_was_put_beside_the_strategy_is_not_run(place: Place) -> None:
+    trap = place.folder / "was_run"
+    text = STRATEGY.replace("import backtrader as bt", "import backtrader as bt, calendar")
+    (place.folder / "mine.py").write_text(text)
+    manifest = place.record()
+    (place.folder / "calendar.py").write_text(f"open({str(trap)!r}, 'w').close()\n")
+    what, message = first_difference(place, manifest)
+    assert (what, message) == (
+        "code", "calendar.py, which the strategy imports, is not that of the manifest",
+    )  # fmt: skip
+    assert not trap.exists()
 
 
 def test_a_file_that_the_strategy_was_given_is_data(place: Place) -> None:
@@ -468,6 +482,8 @@ def test_what_has_no_form_is_refused_by_name(place: Place, value: Any) -> None:
         ({"type": "bt_llm.advice:AdvisorConfig"}, "value.template"),
         ({"type": "bt_llm.gates:NewsGate", "headlines": "/etc/hostname"}, "headlines: expected headlines"),
         ({"type": "bt_llm.data:Headlines", "items": [["today", "x"]]}, "cannot be made of it"),
+        ({"type": "bt_llm.data:Headline", "when": "now"}, r"Headline has no fields \['when'\]"),
+        ({"time": "today"}, "is no value"),
         ({"type": "bt_llm.data:Headlines", "items": 3}, "cannot be made of it"),
         ({"name": "bt_llm.advice:Decision", "member": "take"}, "has no member 'take'"),
         ({"name": "bt_llm.gates:Gate", "member": "x"}, "has no member"),
@@ -556,11 +572,14 @@ def test_what_does_not_belong_together_is_refused(place: Place, bars: pd.DataFra
     assert not place.run.exists()
 
 
-def test_verdicts_that_are_not_known_any_more_are_missed(place: Place, bars: pd.DataFrame) -> None:
-    study = gate_study(place.spec, bars, place.gate())
+def test_a_result_carries_its_verdicts_whatever_the_process_remembers(
+    place: Place, bars: pd.DataFrame
+) -> None:
+    study = pickle.loads(pickle.dumps(gate_study(place.spec, bars, place.gate())))
     forget_answers()
-    with pytest.raises(ConfigError, match="0 of the run's 22 verdicts are known"):
-        write_manifest(place.run, study, strategy=place.spec, data=bars)
+    manifest = write_manifest(place.run, study, strategy=place.spec, data=bars)
+    assert len(manifest.verdicts) == 105
+    assert reproduce(manifest, cache_dir=place.cache).identical
 
 
 def test_a_folder_that_is_not_there(place: Place, bars: pd.DataFrame) -> None:

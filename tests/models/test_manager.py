@@ -29,9 +29,9 @@ from bt_llm.exceptions import (
     ModelNotFoundError,
     ModelNotLoadedError,
 )
-from bt_llm.feeds import FrameFeed
 from bt_llm.models import LlamaModel, ManagerUsage, ModelConfig, ModelManager, batch_analyze, forget_managers
 from bt_llm.models.llama import _memory as memory
+from tests.engines import array_feed
 
 
 class Echo:
@@ -621,7 +621,7 @@ class Asking(bt.Strategy):
 
 def asked(manager, cache, bars):
     cerebro = bt.Cerebro(stdstats=False)
-    cerebro.adddata(FrameFeed(dataname=bars))
+    cerebro.adddata(array_feed(bars))
     cerebro.addstrategy(Asking, manager=manager, cache=cache)
     cerebro.addanalyzer(LLMAnalyzer, _name="advice")
     (strategy,) = cerebro.run()

@@ -416,7 +416,7 @@ class TestCommand:
         sent = Supplies.of([])
         monkeypatch.setattr(bt_llm, "__version__", "99.0")
         with pytest.raises(ClusterError, match=r"a worker has bt_llm 99\.0, the search"):
-            sent.settle({})
+            sent.settled({})
 
     def test_no_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "WORKER_SECONDS", 0.2)

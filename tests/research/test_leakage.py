@@ -241,7 +241,7 @@ def test_progress_and_json() -> None:
         (160, {}, "at=160"),
         ("2030-01-01", {}, "at='2030-01-01'"),
         ("yesterday or so", {}, "expected a bar's number or time"),
-        (None, {"points": 0}, "points=0: expected a whole number, at least 1"),
+        (None, {"points": 0}, "points=0: expected a whole number, 1 or more"),
         (None, {"exactbars": 1}, "exactbars=1: expected False"),
     ],
 )

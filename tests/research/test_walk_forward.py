@@ -22,7 +22,7 @@ from bt_llm import AdvisorConfig, Gate, attach_gate, run_backtest, statistics
 from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
-from bt_llm.gates import AlwaysOpen
+from bt_llm.gates import AlwaysOpen, NeverOpen
 from bt_llm.models import ScriptedBackend
 from bt_llm.research import LEDGER, Metric, TrialLedger, TrialOutcome, WalkForward, WalkForwardResult
 from bt_llm.research.walk_forward import _search
@@ -261,6 +261,14 @@ class TestChoice:
         turned = dict(reversed(GRID.items()))
         same(SPLIT.run(cross, BARS, gate=QUICK, grid=GRID), SPLIT.run(cross, BARS, gate=QUICK, grid=turned))
 
+    def test_values_of_numpy_are_tried_as_pythons_own(self, cross: str) -> None:
+        grid = {"fast": np.arange(2, 4), "gate.min_confidence": np.array([0.0, 0.5])}
+        result = SPLIT.run(cross, BARS, gate=QUICK, grid=grid, params={"slow": np.int64(8)})
+        assert result.to_dict()["folds"][0]["settings"]["slow"] == 8
+        assert {type(value) for value in result.combinations[0].values()} == {int, float}
+        with pytest.raises(ConfigError, match="expected each value once"):
+            SPLIT.run(cross, BARS, grid={"fast": [5, np.int64(5)]})
+
     def test_constraints_leave_combinations_out(self, cross: str) -> None:
         grid = {"fast": [4, 8], "slow": [8, 12], "gate.min_confidence": [0.0]}
         constraints = ["fast < slow", "gate.min_confidence <= 0.5"]
@@ -433,7 +441,7 @@ class Reads(bt.Strategy):
     params = (("file", ""),)
 
     def next(self) -> None:
-        file = Path(self.p.file)
+        file = Path(str(self.p.file))
         every = int(file.read_text(encoding="utf-8")) if file.is_file() else 5
         if len(self) % every == 0:
             _ = self.close() if self.position else self.buy()
@@ -548,6 +556,7 @@ class TestLedger:
         two.write_text("3", encoding="utf-8")
         assert [run(str(two)), run(two), run(one)] == [2, 2, 2]
         assert run("a word") == 3
+        assert [run(("x", [str(one)])), run(("x", [one])), run(("x", ["2"]))] == [4, 4, 5]
         with pytest.raises(ConfigError, match=r"'file': file .* cannot be read"):
             run(tmp_path / "absent.txt")
 
@@ -725,9 +734,10 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="warm_up=0"):
             WalkForward(train_size=10, test_size=40, warm_up=0)
 
-    def test_a_gate_needs_a_parameter(self) -> None:
-        with pytest.raises(ConfigError, match="Holds has no parameter 'gate'"):
-            SPLIT.run(Holds, BARS, gate=QUICK)
+    def test_a_strategy_that_knows_of_no_gate_has_its_orders_judged(self) -> None:
+        found = SPLIT.run(Holds, BARS, gate=NeverOpen())
+        assert len(found.trades) == 0
+        assert found.metrics["exposure"] == 0.0
 
     @pytest.mark.parametrize("how", ["at start", "later"])
     def test_a_failing_strategy_says_with_what(self, tmp_path: Path, how: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, Describer, EntryGate
+from bt_llm.settings import python_scalar
 from bt_llm.verdicts import Prior
 
 __all__ = ["TRAIN", "Settings", "Space", "configure", "describe_gate", "describe_params"]
@@ -78,14 +79,16 @@ class Space:
         for name, values in self.grid.items():
             if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not len(values):
                 raise ConfigError(f"grid {name!r}={values!r}: expected a list of values to try")
-            if any(a == b and type(a) is type(b) for a, b in itertools.combinations(values, 2)):
+            given = [python_scalar(value) for value in values]
+            if any(a == b and type(a) is type(b) for a, b in itertools.combinations(given, 2)):
                 raise ConfigError(f"grid {name!r}={list(values)!r}: expected each value once")
 
     def combinations(self) -> list[Settings]:
         """Return them, at least one, the values of the last name (in order of the alphabet) fastest."""
         names = sorted(self.grid)
+        fixed = {name: python_scalar(value) for name, value in self.fixed.items()}
         made = [
-            {**self.fixed, **dict(zip(names, values, strict=True))}
+            {**fixed, **dict(zip(names, map(python_scalar, values), strict=True))}
             for values in itertools.product(*(self.grid[name] for name in names))
         ]
         for constraint in self.constraints:
@@ -213,17 +216,30 @@ def describe_params(strategy: type[Any], params: Mapping[str, Any]) -> dict[str,
             continue
         try:
             value = params.get(name, getattr(strategy.params, name))
-            found[name] = by.describe(repr(name), Path(value) if _names_file(value) else value)
+            found[name] = by.describe(repr(name), _with_files(value))
         except ConfigError:
             if name in params:
                 raise
     return found
 
 
-def _names_file(value: object) -> bool:
+def _with_files(value: Any) -> Any:
+    """Return a value with paths for the texts in it that name a file."""
+    if isinstance(value, str):
+        return Path(value) if _names_file(value) else value
+    if type(value) in (list, tuple):
+        return type(value)(_with_files(item) for item in value)
+    if type(value) is dict:
+        return {key: _with_files(item) for key, item in value.items()}
+    return value
+
+
+def _names_file(text: str) -> bool:
     """Return whether a text is the path of a file; a bare word is a word, whatever lies beside it."""
-    looks_so = isinstance(value, str) and len(value) < _LONGEST_PATH and Path(value).suffix + Path(value).root
-    return bool(looks_so) and Path(str(value)).is_file()
+    looks_so = (
+        len(text) < _LONGEST_PATH and "\0" not in text and (Path(text).suffix or len(Path(text).parts) > 1)
+    )
+    return bool(looks_so) and Path(text).is_file()
 
 
 def describe_gate(gate: EntryGate | None, trained: bool) -> Any:

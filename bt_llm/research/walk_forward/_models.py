@@ -10,9 +10,9 @@ import backtrader as bt
 import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, Policy
+from bt_llm.backtest import answers_of
 from bt_llm.gates import AttachedAdviceGate, EntryGate, Gate, attached_gates
 from bt_llm.indicators import LLMAdvice
-from bt_llm.research._answers import answers_of
 from bt_llm.research.walk_forward._advice import Desk
 from bt_llm.verdicts import Prior
 
@@ -103,7 +103,7 @@ def gate_answers(strategy: bt.Strategy, times: pd.Index) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame or None
-        As from `bt_llm.research.answers_of`.
+        As from `bt_llm.backtest.answers_of`.
     """
     for gate in attached_gates(strategy):
         if isinstance(gate, AttachedAdviceGate) and gate.data is strategy.data:

@@ -13,11 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import Section
+from bt_llm.backtest import COLUMNS, Section, counted
 from bt_llm.data import save_csv
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._answers import COLUMNS, counted
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
@@ -55,7 +54,7 @@ class FoldResult:
         The gate that it traded with out of sample, that prior included.
     verdicts : DataFrame or None
         What the model told that gate on each out-of-sample bar, by time; columns as from
-        `bt_llm.research.answers_of`. None where no model gated the trades, or the account was ruined
+        `bt_llm.backtest.answers_of`. None where no model gated the trades, or the account was ruined
         before the stretch.
     """
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import bt_llm
 from bt_llm.advice import Supplied
-from bt_llm.cache import CacheMode, Pack, Record, VerdictCache, parse_pack
+from bt_llm.cache import CacheMode, MemoryCache, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
 from bt_llm.gates import Asker, AskingGate, Gate
 from bt_llm.models import ModelIdentity
@@ -120,26 +119,5 @@ def _source(gate: AskingGate) -> Hashable:
 
 @functools.lru_cache(maxsize=4)
 def _unpacked(pack: bytes) -> VerdictCache:
-    return _PackCache(parse_pack(zlib.decompress(pack), "the pack that was sent"))
-
-
-class _PackCache(VerdictCache):
-    """The verdicts of a pack, in memory: a worker may have no folder to write to."""
-
-    def __init__(self, pack: Pack) -> None:
-        super().__init__(mode=CacheMode.REPLAY)
-        self._records = {record.key: record for record in pack.records}
-
-    @property
-    def directory(self) -> Path:
-        """What messages name in the place of a folder."""
-        return Path("the pack that was sent")
-
-    def get_many(self, keys: Collection[str]) -> dict[str, Record]:
-        """Return the records, by key, in the order of `keys`; those not in the pack are left out."""
-        return {key: self._records[key] for key in keys if key in self._records}
-
-    def records(self, keys: Collection[str] | None = None) -> Iterator[Record]:
-        """Yield the records, sorted by key: those of `keys`, or all."""
-        wanted = self._records if keys is None else self.get_many(sorted(set(keys)))
-        return iter(list(wanted.values()))
+    place = "the pack that was sent"
+    return MemoryCache(parse_pack(zlib.decompress(pack), place).records, place)
