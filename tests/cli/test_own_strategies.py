@@ -29,12 +29,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve symbols, each later one a fortnight younger, and the strategies."""
+    """Twelve symbols, each later one a week younger, and the strategies."""
     made = tmp_path_factory.mktemp("own")
     for number, name in enumerate(NAMES):
-        late = max(0, 14 * (number - 1))  # the pair begins together
-        bars = walk(320, seed=number)[late:]
-        bars.assign(pe=15.0 + number).to_csv(made / f"{name}.csv", index_label="time")
+        late = max(0, 7 * (number - 1))  # the pair begins together
+        walk(260, seed=number)[late:].to_csv(made / f"{name}.csv", index_label="time")
     text = (Path(__file__).parent.parent / "own_strategies.py").read_text(encoding="utf-8")
     (made / "own.py").write_text(text, encoding="utf-8")
     return made
@@ -62,15 +61,15 @@ class TestEveryCommand:
         done = found(cli("run", *arguments(folder, name), "-m", "scripted:trend", "--format", "json"))
         runs = done["runs"]
         assert done["problems"] == []
-        assert runs["ungated"]["orders"]["vetoed"] == 0 < runs["ungated"]["trades"]
-        assert runs["gated"]["orders"]["vetoed"] > 0
+        assert runs["ungated"]["trades"] > 0
+        assert runs["gated"]["orders"]["vetoed"] > runs["ungated"]["orders"]["vetoed"]
         assert runs["gated"]["exposure"] <= runs["ungated"]["exposure"]
 
     def test_test(self, cli: Cli, folder: Path, name: str) -> None:
-        options = ["-m", "scripted:trend", "--random", "3", "--shifts", "0", "--resamples", "50"]
+        options = ["-m", "scripted:trend", "--random", "2", "--shifts", "0", "--resamples", "50"]
         done = found(cli("test", *arguments(folder, name), *options, "--format", "json"))
         assert done["problems"] == []
-        assert done["random"]["n"] == 3
+        assert done["random"]["n"] == 2
         assert done["runs"]["closed"]["trades"] == 0
         assert 0 < done["entries"]["pass_rate"] < 1
 
@@ -90,7 +89,7 @@ class TestEveryCommand:
         study = folder / f"{name}.toml"
         study.write_text(
             f'strategy = "own.py:{name}"\ndata = {data}\n{account}[gate.advisor]\nmodel = "scripted:trend"\n'
-            f"[grid]\n{searched} = {values}\n[walk_forward]\ntrain_size = 180\ntest_size = 60\n",
+            f"[grid]\n{searched} = {values}\n[walk_forward]\ntrain_size = 150\ntest_size = 50\n",
             encoding="utf-8",
         )
         done = found(cli("walkforward", str(study), "--output", str(tmp_path), "--format", "json"))
@@ -132,9 +131,7 @@ class TestDatas:
         alone = ["-s", f"{folder / 'own.py'}:Bracket", *files[:2], "-m", "scripted:trend"]
         runs = found(cli("run", *told, "--format", "json"))["runs"]
         assert list(runs) == ["s00", "other"]
-        assert runs["s00"] == found(cli("run", *alone, "--format", "json")) | {
-            "advice": runs["s00"]["advice"]
-        }
+        assert runs["s00"]["runs"] == found(cli("run", *alone, "--format", "json"))["runs"]
         table = cli("run", *told).out
         assert all(word in table for word in ("Runs", "s00", "other", "ungated"))
         assert "--report beside --each" in cli("run", *told, "--report", "x.html").err
@@ -142,6 +139,7 @@ class TestDatas:
         assert list(found(cli("test", *tests))["runs"]) == ["s00", "other"]
 
     def test_columns_as_lines(self, cli: Cli, folder: Path, tmp_path: Path) -> None:
+        walk(260).assign(pe=15.0).to_csv(tmp_path / "bars.csv", index_label="time")
         (tmp_path / "value.py").write_text(
             "import backtrader as bt\n"
             "class Value(bt.Strategy):\n"
@@ -154,12 +152,12 @@ class TestDatas:
             "-s",
             f"{tmp_path / 'value.py'}:Value",
             "-d",
-            str(folder / "s00.csv"),
+            str(tmp_path / "bars.csv"),
             "-m",
-            "scripted:bullish",
+            "scripted:trend",
         ]
         done = found(cli("run", *told, "--lines", "pe", "--format", "json"))
-        assert done["runs"]["gated"]["trades"] > 5
+        assert done["runs"]["ungated"]["trades"] > 5
         assert "value.py, line 4" in one_line(cli("run", *told))
         refused = one_line(cli("run", *told, "--lines", "pe", "--manifest", str(tmp_path / "run.json")))
         assert "data with the lines ['pe']" in refused
