@@ -307,7 +307,9 @@ def _named_sizer(name: str) -> type[bt.Sizer]:
     """Return the sizer that text names: in a file, or one of Backtrader's."""
     if ".py" in name:
         return load_function(name)  # type: ignore[return-value]
-    known = {key: one for key, one in vars(bt.sizers).items() if _is_a(one, bt.Sizer)}
+    known: dict[str, type[bt.Sizer]] = {
+        key: one for key, one in vars(bt.sizers).items() if _is_a(one, bt.Sizer)
+    }
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
