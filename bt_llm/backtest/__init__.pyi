@@ -16,6 +16,8 @@ from ._engine import warm_up_of as warm_up_of
 from ._findings import Bootstrap as Bootstrap
 from ._findings import interval as interval
 from ._findings import is_shown as is_shown
+from ._findings import problems_in as problems_in
+from ._findings import refusal as refusal
 from ._market import Market as Market
 from ._market import Source as Source
 from ._market import Window as Window
@@ -49,3 +51,4 @@ from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy
 from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections
+from ._study_sections import runs_section as runs_section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +12,7 @@ from bt_llm.backtest._result import BacktestResult
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import BootstrapResult, Statistic, paired_bootstrap
 
-__all__ = ["Bootstrap", "interval", "is_shown"]
+__all__ = ["Bootstrap", "interval", "is_shown", "problems_in", "refusal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,26 @@ class Bootstrap:
             str(statistic): self.difference(first.returns, second.returns, statistic)
             for statistic in (Statistic.SHARPE, Statistic.RETURN)
         }
+
+
+def problems_in(runs: Mapping[str, BacktestResult]) -> tuple[str, ...]:
+    """Return what speaks against concluding anything from several runs, with the names of those it is of."""
+    named: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        for problem in run.problems:
+            named.setdefault(problem, []).append(name)
+    return tuple(f"{', '.join(names)}: {problem}" for problem, names in named.items())
+
+
+def refusal(problems: Sequence[str]) -> list[str]:
+    """Return the sentence that stands in place of conclusions; none where nothing speaks against them.
+
+    Examples
+    --------
+    >>> refusal(["gated: the gate was never asked: Cross made no entry"]), refusal([])
+    (['No conclusion: gated: the gate was never asked: Cross made no entry.'], [])
+    """
+    return [f"No conclusion: {'; '.join(problems)}."] if problems else []
 
 
 def is_shown(result: BootstrapResult) -> bool:

@@ -10,7 +10,7 @@ import backtrader as bt
 from bt_llm.backtest._account import order_counts
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
-from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates
+from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates, order_gate_of
 
 __all__ = ["problems_of"]
 
@@ -67,7 +67,8 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
 def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
     attached, name = attached_gates(strategy), type(strategy).__name__
     if not any(one.log for one in attached):
-        yield f"the gate was never asked: {name} made no entry, or does not call allows_long()"
+        itself = "" if order_gate_of(strategy) is not None else ", or does not call allows_long()"
+        yield f"the gate was never asked: {name} made no entry{itself}"
     for one in attached:
         if not isinstance(one, AttachedAdviceGate):
             continue
@@ -81,5 +82,5 @@ def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
 
 def _of_answers(verdicts: Mapping[str, int]) -> Iterator[str]:
     invalid = verdicts.get("invalid", 0)
-    if invalid and not any(verdicts[name] for name in ("bullish", "neutral", "bearish")):
+    if invalid and not any(bars for name, bars in verdicts.items() if name not in ("invalid", "not_asked")):
         yield f"every answer was invalid: on {invalid} bars of {invalid}"

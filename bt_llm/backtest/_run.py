@@ -12,6 +12,7 @@ import backtrader as bt
 
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.backtest._engine import Ran, run_strategy
+from bt_llm.backtest._findings import problems_in
 from bt_llm.backtest._market import Market, Source
 from bt_llm.backtest._result import BacktestResult, problems_in, result_of
 from bt_llm.backtest._sections import Section

@@ -85,8 +85,9 @@ class Setup:
         beyond the bar's range.
     percent : float
         Share of the account, in percent, that an order of unstated size takes; see `ShareOfAccount`.
-    sizer : class, instance or (class, dict), optional
-        Sizes such orders instead.
+    sizer : class, instance, (class, dict) or str, optional
+        Sizes such orders instead; as text ``path/to/file.py:Class``, or the name of a sizer of Backtrader's,
+        such as ``AllInSizer``.
     cerebro : mapping, optional
         Settings of Cerebro, such as ``{"cheat_on_open": True}``.
     function : callable or str, optional
@@ -130,6 +131,8 @@ class Setup:
             object.__setattr__(self, name, number(name, getattr(self, name), least, most))
         if not _is_a(self.commission, bt.CommInfoBase):
             object.__setattr__(self, "commission", number("commission", self.commission, 0, 1))
+        if isinstance(self.sizer, str):
+            object.__setattr__(self, "sizer", _named_sizer(self.sizer))
         sizer = self.sizer[0] if isinstance(self.sizer, tuple) and len(self.sizer) == 2 else self.sizer
         if sizer is not None and not _is_a(sizer, bt.Sizer):
             raise ConfigError(
@@ -265,11 +268,13 @@ class Setup:
         return {**self.describe(), "code": own}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields; a function from a file as its file's path and text."""
+        """Return the fields; a function or sizer from a file as its file's path and text."""
         state = {f.name: getattr(self, f.name) for f in fields(self)}
-        function = self.function
-        if inspect.isfunction(function) and (files := files_of(function)) is not None:
-            state["function"] = _FromFile(files=files, name=function.__qualname__)
+        for name in ("function", "sizer"):
+            code = state[name]
+            is_code = inspect.isroutine(code) or inspect.isclass(code)
+            if is_code and (files := files_of(code)) is not None:
+                state[name] = _FromFile(files=files, name=code.__qualname__)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -279,12 +284,12 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FromFile:
-    """A function as another process gets it: the texts of its file and of that file's neighbours."""
+    """A function or class as another process gets it: the texts of its file and of that file's neighbours."""
 
     files: SourceFiles
     name: str
 
-    def load(self) -> SetupFunction:
+    def load(self) -> Callable[..., Any]:
         return function_in(self.files, self.name)
 
 
@@ -311,6 +316,20 @@ def _made_by(sizer: Any, *, spell: bool = False) -> tuple[Any, dict[str, Any]]:
     if spell:
         return type(sizer), _changed(sizer.p)
     return functools.partial(copy.copy, sizer), {}
+
+
+def _named_sizer(name: str) -> type[bt.Sizer]:
+    """Return the sizer that text names: in a file, or one of Backtrader's."""
+    if ".py" in name:
+        return load_function(name)  # type: ignore[return-value]
+    known: dict[str, type[bt.Sizer]] = {
+        key: one for key, one in vars(bt.sizers).items() if _is_a(one, bt.Sizer)
+    }
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"sizer {name!r}: expected path/to/file.py:Class, or one of {sorted(known)}{hint}")
+    return known[name]
 
 
 def _changed(params: Any) -> dict[str, Any]:

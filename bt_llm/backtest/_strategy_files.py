@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import sys
@@ -51,7 +52,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     Parameters
     ----------
     spec : str
-        A path to a Python file, a colon, and the name of a function in it.
+        A path to a Python file, a colon, and the name of a function in it, or of a class such as a sizer.
 
     Raises
     ------
@@ -82,10 +83,11 @@ def function_in(files: SourceFiles, name: str, *, shown: str = "", anew: bool = 
     found = getattr(module, name, None) if name else None
     if callable(found):
         return cast("Callable[..., Any]", found)
-    there = sorted(key for key, value in vars(module).items() if inspect.isfunction(value))
+    own = {key: one for key, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__}
+    there = sorted(key for key, one in own.items() if inspect.isroutine(one) or inspect.isclass(one))
     near = difflib.get_close_matches(name, there, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise StrategyError(f"no function {name!r} in {shown!r}: it has {there}{hint}")
+    raise StrategyError(f"no {name!r} in {shown!r}: it has {there}{hint}")
 
 
 def strategy_in(files: SourceFiles, name: str, *, shown: str = "", anew: bool = False) -> type[Any]:
@@ -135,7 +137,8 @@ def _is_strategy(value: object) -> bool:
 
 def _run(files: SourceFiles, shown: str, anew: bool) -> ModuleType:
     try:
-        return load_file(files, anew=anew)
+        with contextlib.redirect_stdout(sys.stderr):
+            return load_file(files, anew=anew)
     except SyntaxError as error:
         place = _shown_place(error.filename or files.path, files, shown)
         raise StrategyError(f"{place} line {error.lineno}: {error.msg}") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bt_llm.backtest._findings import Bootstrap, interval, is_shown
+from bt_llm.backtest._findings import Bootstrap, interval, is_shown, refusal
 from bt_llm.backtest._sections import (
+    METRICS,
     Section,
     added_sections,
     count,
@@ -22,7 +23,7 @@ from bt_llm.exceptions import DataError, MissingExtraError
 if TYPE_CHECKING:
     from bt_llm.backtest._run import GateStudy
 
-__all__ = ["advice_sections", "study_sections"]
+__all__ = ["advice_sections", "runs_section", "study_sections"]
 
 
 def study_sections(study: GateStudy) -> Iterator[Section]:
@@ -34,6 +35,21 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
         yield from advice_sections(study.gated.advice)
     yield trades_section(study.gated.trades)
     yield from added_sections(study)
+
+
+def runs_section(studies: Mapping[str, GateStudy]) -> Iterator[Section]:
+    """Yield a table of the runs of several datas, a study each, and what is not to be concluded from."""
+    names = ("return", "sharpe", "max_drawdown", "trades", "exposure")
+    rows = [
+        [data, name.replace("_", " "), *(METRICS[metric][1](run.metrics[metric]) for metric in names)]
+        for data, study in studies.items()
+        for name, run in study.runs.items()
+    ]
+    yield table_section("Runs", ["data", "run", *(METRICS[metric][0] for metric in names)], rows)
+    refused = [f"{data}: {line}" for data, study in studies.items() for line in refusal(study.problems)]
+    yield sentences_section(
+        [*refused, "Each data is a run of its own: the best of many is best by luck too."]
+    )
 
 
 def advice_sections(advice: Mapping[str, Any]) -> Iterator[Section]:
@@ -85,11 +101,14 @@ def _bars(number_of: int) -> str:
 
 def _sentences(study: GateStudy) -> list[str]:
     gated, ungated, held = study.gated, study.ungated, study.buy_and_hold
-    found = [
+    figures = (
         f"Gated, the strategy made {percent(gated.metrics['return'])} in "
         f"{count(gated.metrics['trades'])} trades; ungated {percent(ungated.metrics['return'])} in "
         f"{count(ungated.metrics['trades'])}; buying and holding {percent(held.metrics['return'])}."
-    ]
+    )
+    if refused := refusal(study.problems):
+        return [*refused, figures]
+    found = [figures]
     try:
         bootstrap = Bootstrap(resamples=1000)
         for statistic, name in (("return", "mean return a year"), ("sharpe", "Sharpe ratio")):

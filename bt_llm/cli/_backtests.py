@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cli._cache import hint_at_demo_pack
@@ -20,8 +20,11 @@ from bt_llm.cli._options import (
     PlotOption,
     StrategyOnBars,
 )
-from bt_llm.cli._output import deliver, progress_bar, say
+from bt_llm.cli._output import deliver, deliver_each, progress_bar, say, say_assumed
 from bt_llm.gates import Gate
+
+if TYPE_CHECKING:
+    from bt_llm.backtest import GateStudy, Source
 
 __all__ = ["demo", "run"]
 
@@ -45,7 +48,8 @@ def demo(
     gate = Gate(advisor=AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode))
     strategy, bars = f"{shipped('sma_cross.py')}:GatedSmaCross", shipped("eurusd_hourly.csv")
     with hint_at_demo_pack():
-        _study(strategy, bars, gate, {"commission": 0.00002}, out, plot, manifest)
+        study = _gate_study(strategy, bars, gate, {"commission": 0.00002})
+        _written(study, strategy, bars, out, plot, manifest)
 
 
 @takes_groups
@@ -63,22 +67,28 @@ def run(
     Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv -p fast=10
     """
     settings = {"params": what.params, **account.settings()}
-    _study(what.strategy, what.data, rule.gate(asking.config()), settings, out, plot, manifest)
+    gate = rule.gate(asking.config())
+    if what.each:
+        out.check_each(plot=plot, manifest=manifest)
+    say_assumed(account.assumed)
+    if what.each:
+        found = {name: _gate_study(what.strategy, one, gate, settings) for name, one in what.markets()}
+        deliver_each(found, out.output)
+        return
+    study = _gate_study(what.strategy, what.market(), gate, settings)
+    _written(study, what.strategy, what.source, out, plot, manifest)
 
 
-def _study(
-    strategy: str,
-    data: Path,
-    gate: Gate,
-    settings: dict[str, Any],
-    out: Output,
-    plot: Path | None,
-    manifest: Path | None,
-) -> None:
+def _gate_study(strategy: str, data: Source, gate: Gate, settings: dict[str, Any]) -> GateStudy:
     from bt_llm.backtest import gate_study
 
     with progress_bar(f"asking {gate.advisor.model}") as update, telling(update):
-        study = gate_study(strategy, data, gate, **settings)
+        return gate_study(strategy, data, gate, **settings)
+
+
+def _written(
+    study: GateStudy, strategy: str, data: Source, out: Output, plot: Path | None, manifest: Path | None
+) -> None:
     if manifest is not None:
         from bt_llm.manifest import write_manifest
 
@@ -89,5 +99,4 @@ def _study(
 
         plot_equity(study.runs, plot)
         say(f"equity curves: {plot}")
-
     deliver(study, data, **out.settings())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
+
+if TYPE_CHECKING:
+    from bt_llm.backtest import Market
 
 __all__ = [
     "Account",
@@ -31,6 +34,7 @@ __all__ = [
     "Resampling",
     "Spending",
     "StrategyOnBars",
+    "StrategyOrStudy",
     "ThreadsOption",
     "parse_params",
 ]
@@ -129,14 +133,29 @@ class GateRule:
         return Gate(advisor=advisor, min_confidence=self.min_confidence, require=self.require)  # type: ignore[arg-type]
 
 
+_Strategy = Annotated[str, typer.Option("--strategy", "-s", help="path/to/file.py:ClassName")]
+_Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="[NAME=]FILE",
+        help="CSV of bars: time, open, high, low, close, volume. Give one for each data, in their order.",
+    ),
+]
+
+
 @group("The strategy and its bars")
 class StrategyOnBars:
     """What is run on what."""
 
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="path/to/file.py:ClassName")]
-    data: Annotated[
-        Path, typer.Option("--data", "-d", help="CSV of bars: time, open, high, low, close, volume.")
-    ]
+    strategy: _Strategy
+    data: _Data
+    lines: Annotated[
+        list[str] | None,
+        typer.Option("--lines", help="A further column that becomes a line of every data; repeatable."),
+    ] = None
+    each: Annotated[bool, typer.Option("--each", help="A run on each data, instead of one on all.")] = False
     param: Annotated[
         list[str] | None,
         typer.Option("--param", "-p", help="A parameter of the strategy, as fast=10; repeatable."),
@@ -147,6 +166,40 @@ class StrategyOnBars:
         """The strategy's parameters."""
         return parse_params(self.param or [])
 
+    @property
+    def files(self) -> Path | dict[str, Path]:
+        """The file of the bars; of several datas, or of one with a name of its own, each by its name."""
+        named = _named_files(self.data or [])
+        only = next(iter(named.values()))
+        return only if list(named) == [only.stem] else named
+
+    @property
+    def source(self) -> Path | dict[str, Path] | Market:
+        """What names the files of the bars, as a manifest does; with further lines, the bars."""
+        return self.market() if self.lines else self.files
+
+    def market(self) -> Market:
+        """Return the bars of all datas."""
+        from bt_llm.backtest import Market
+
+        return Market.of(self.files, lines=self.lines or ())
+
+    def markets(self) -> Iterator[tuple[str, Market]]:
+        """Yield each data's name, and a market of it alone."""
+        from bt_llm.backtest import Market
+
+        market = self.market()
+        for name, bars in market.bars.items():
+            yield name, Market({name: bars})
+
+
+@group("The strategy and its bars")
+class StrategyOrStudy(StrategyOnBars):
+    """What is run on what, where a study file may say it instead."""
+
+    strategy: _Strategy = ""
+    data: _Data = None
+
 
 @group("The account")
 class Account:
@@ -155,10 +208,40 @@ class Account:
     cash: Annotated[float, typer.Option(help="Starting value of the account.")] = 10_000.0
     commission: Annotated[float, typer.Option(help="Fraction of the traded value, such as 0.00002.")] = 0.0
     slippage: Annotated[float, typer.Option(help="Fraction of the price.")] = 0.0
+    percent: Annotated[
+        float | None,
+        typer.Option(help="Share of the account that an order of unstated size takes; by default 95."),
+    ] = None
+    sizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes such orders: file.py:Class, or a sizer of Backtrader's, such as AllInSizer."
+        ),
+    ] = None
+    setup: Annotated[
+        str | None,
+        typer.Option(
+            help="file.py:function with your own setup(cerebro, market), instead of the options above."
+        ),
+    ] = None
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `run_backtest` that these options are."""
-        return {"cash": self.cash, "commission": self.commission, "slippage": self.slippage}
+        if self.percent is not None and self.sizer is not None:
+            raise ConfigError(f"--percent {self.percent:g} beside --sizer {self.sizer}: expected one of them")
+        percent = {} if self.percent is None else {"percent": self.percent}
+        chosen = {"cash": self.cash, "commission": self.commission, "slippage": self.slippage}
+        return {**chosen, **percent, "sizer": self.sizer, "setup": self.setup}
+
+    @property
+    def assumed(self) -> str:
+        """What is taken for granted, in one line; empty where the user said it."""
+        if (self.percent, self.sizer, self.setup) != (None, None, None):
+            return ""
+        return (
+            "assumed: an order of unstated size takes 95 % of the account; say otherwise by --percent, "
+            "--sizer or --setup"
+        )
 
 
 @group("Chance")
@@ -205,9 +288,32 @@ class Output:
     ] = None
     output: FormatOption = Format.TABLE
 
+    def check_each(self, **files: Path | None) -> None:
+        """Refuse what shows one run where there is one of each data."""
+        given = {"report": self.report, "csv": self.csv, **files}
+        if names := [f"--{name}" for name, path in given.items() if path is not None]:
+            raise typer.BadParameter(f"{', '.join(names)} beside --each: expected the files of one run")
+
     def settings(self) -> Mapping[str, Any]:
         """Return the arguments of `deliver` that these options are."""
         return {"report": self.report, "csv": self.csv, "output": self.output}
+
+
+def _named_files(texts: list[str]) -> dict[str, Path]:
+    """Read ``NAME=FILE`` or ``FILE``, whose name is then its own without the suffix."""
+    files: dict[str, Path] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).is_file():
+            name, file = Path(text).stem, text
+        if not name or not file:
+            raise ConfigError(f"--data {text!r}: expected FILE or NAME=FILE")
+        if name in files:
+            raise ConfigError(
+                f"--data {text!r}: another data is called {name!r}; give each a name, as {name}2={file}"
+            )
+        files[name] = Path(file)
+    return files
 
 
 def parse_params(pairs: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,10 +26,21 @@ from rich.text import Text
 from bt_llm.models import Progress as ProgressCallback
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Section
+    from bt_llm.backtest import Section, Source
     from bt_llm.report import Reportable
 
-__all__ = ["Format", "complain", "deliver", "print_json", "progress_bar", "say", "show", "show_sections"]
+__all__ = [
+    "Format",
+    "complain",
+    "deliver",
+    "deliver_each",
+    "print_json",
+    "progress_bar",
+    "say",
+    "say_assumed",
+    "show",
+    "show_sections",
+]
 
 Result = TypeVar("Result", bound="Reportable")
 
@@ -44,6 +55,12 @@ class Format(enum.StrEnum):
 def say(message: str) -> None:
     """Print a line to standard error."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+
+
+def say_assumed(line: str) -> None:
+    """Print what is taken for granted to standard error, if there is anything."""
+    if line:
+        say(line)
 
 
 def complain(error: object) -> None:
@@ -67,7 +84,7 @@ def print_json(value: Any) -> None:
 
 def deliver(
     result: Result,
-    data: Path | str,
+    data: Source,
     *,
     report: Path | None,
     csv: Path | None,
@@ -79,7 +96,7 @@ def deliver(
     ----------
     result : GateStudy, GateTest, ModelComparison or WalkForwardResult
         What a command found.
-    data : path or str
+    data : path, mapping or Market
         The bars it was found on.
     report, csv : Path or None
         A page, and a folder of tables.
@@ -98,6 +115,30 @@ def deliver(
     if output is Format.JSON:
         print_json(result.to_dict())
     else:
+        show_sections(result.sections())
+
+
+def deliver_each(results: Mapping[str, Reportable], output: Format) -> None:
+    """Print the results of several datas, a run each: a table of the runs, or each result's own.
+
+    Parameters
+    ----------
+    results : mapping of str to GateStudy, GateTest or ModelComparison
+        By the name of the data.
+    output : Format
+        JSON with a run each, or tables.
+    """
+    if output is Format.JSON:
+        print_json({"runs": {name: result.to_dict() for name, result in results.items()}})
+        return
+    from bt_llm.backtest import GateStudy, runs_section
+
+    studies = {name: one for name, one in results.items() if isinstance(one, GateStudy)}
+    if studies:
+        show_sections(runs_section(studies))
+        return
+    for name, result in results.items():
+        show(Text(f"\n{name}", style="bold"))
         show_sections(result.sections())
 
 

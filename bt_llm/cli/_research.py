@@ -22,13 +22,14 @@ from bt_llm.cli._options import (
     Resampling,
     Spending,
     StrategyOnBars,
-    parse_params,
+    StrategyOrStudy,
 )
-from bt_llm.cli._output import deliver, progress_bar
+from bt_llm.cli._output import deliver, deliver_each, progress_bar, say_assumed
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.research import ModelComparison
+    from bt_llm.backtest import Market
+    from bt_llm.research import GateTest, ModelComparison
 
 __all__ = ["compare", "run_test"]
 
@@ -43,7 +44,12 @@ def run_test(
     spending: Spending,
     out: Output,
     random: Annotated[int, typer.Option("--random", help="Random gates; each is one backtest.")] = 200,
-    shifts: Annotated[int, typer.Option(help="Gates with the same verdicts at other bars; 0 for none.")] = 50,
+    shifts: Annotated[
+        int | None,
+        typer.Option(
+            help="Gates with the same verdicts at other bars; by default 50 on one data, 0 on several."
+        ),
+    ] = None,
     per: Annotated[
         str, typer.Option(help="entry or bar: what random gates keep the pass rate of.")
     ] = "entry",
@@ -55,30 +61,40 @@ def run_test(
     """
     from bt_llm.research import bar_answers, gate_test
 
-    gate = rule.gate(asking.config())
-    check_budget([gate.advisor], what.data, spending)
+    gate, market = rule.gate(asking.config()), what.market()
+    settings = {"params": what.params, **chance.settings(), **account.settings()}
+    if what.each:
+        out.check_each()
+    say_assumed(account.assumed)
+    check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
-        bar_answers(what.data, gate)
-    with progress_bar("running gates that know nothing") as update:
-        found = gate_test(
-            what.strategy,
-            what.data,
-            gate,
-            n=random,
-            shifts=shifts,
-            per=per,  # type: ignore[arg-type]
-            n_jobs=jobs,
-            on_progress=update,
-            params=what.params,
-            **chance.settings(),
-            **account.settings(),
-        )
-    deliver(found, what.data, **out.settings())
+        for _, one in what.markets():
+            bar_answers(one, gate)
+
+    def tested(data: Market) -> GateTest:
+        with progress_bar("running gates that know nothing") as update:
+            return gate_test(
+                what.strategy,
+                data,
+                gate,
+                n=random,
+                shifts=shifts,
+                per=per,  # type: ignore[arg-type]
+                n_jobs=jobs,
+                on_progress=update,
+                **settings,
+            )
+
+    if what.each:
+        deliver_each({name: tested(one) for name, one in what.markets()}, out.output)
+    else:
+        deliver(tested(market), what.source, **out.settings())
 
 
 @takes_groups
 def compare(
     context: typer.Context,
+    what: StrategyOrStudy,
     asking: Asking,
     rule: GateRule,
     account: Account,
@@ -90,17 +106,6 @@ def compare(
         typer.Argument(
             help="A study file (TOML) with [compare], which says everything but where verdicts are kept."
         ),
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option("--strategy", "-s", help="path/to/file.py:ClassName")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="CSV of bars: time, open, high, low, close, volume."),
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", help="A parameter of the strategy, as fast=10; repeatable."),
     ] = None,
     model: ModelsOption = None,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
@@ -114,11 +119,11 @@ def compare(
 
     if study is not None:
         _check_only_study(context)
-        found, bars = _compare_study(study, asking.places(), spending)
-        deliver(found, bars, **out.settings())
+        found, market = _compare_study(study, asking.places(), spending)
+        deliver(found, market, **out.settings())
         return
-    if strategy is None or data is None or not model:
-        wanted = {"--strategy": strategy, "--data": data, "--model": model}
+    if not (what.strategy and what.data and model):
+        wanted = {"--strategy": what.strategy, "--data": what.data, "--model": model}
         missing = ", ".join(name for name, value in wanted.items() if not value)
         raise typer.BadParameter(f"{missing} missing: give --strategy, --data and --model, or a study file")
     gate = rule.gate(asking.config())
@@ -126,20 +131,21 @@ def compare(
         raise ConfigError(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
-    configs = [gate.advisor for gate in gates_by_name(model, gate).values()]
-    check_budget(configs, data, spending)
-    with _asking(configs):
-        found = compare_models(
-            strategy,
-            data,
-            model,
-            gate=gate,
-            horizon=horizon,
-            params=parse_params(param or []),
-            **chance.settings(),
-            **account.settings(),
-        )
-    deliver(found, data, **out.settings())
+    configs, market = [gate.advisor for gate in gates_by_name(model, gate).values()], what.market()
+    settings = {"params": what.params, **chance.settings(), **account.settings()}
+    if what.each:
+        out.check_each()
+    say_assumed(account.assumed)
+    check_budget(configs, market, spending)
+
+    def compared(data: Market) -> ModelComparison:
+        with _asking(configs):
+            return compare_models(what.strategy, data, model, gate=gate, horizon=horizon, **settings)
+
+    if what.each:
+        deliver_each({name: compared(one) for name, one in what.markets()}, out.output)
+    else:
+        deliver(compared(market), what.source, **out.settings())
 
 
 _BESIDE_A_STUDY = {
@@ -164,20 +170,20 @@ def _check_only_study(context: typer.Context) -> None:
         )
 
 
-def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tuple[ModelComparison, Path]:
-    """Return what a study file compares, and where its bars are."""
+def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tuple[ModelComparison, Market]:
+    """Return what a study file compares, and its bars."""
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
     study = load_study(path)
-    bars = Path(study.data)
+    market = study.market()
     if study.compare is None:
-        return study.run_compare(), bars  # says what is missing
+        return study.run_compare(), market  # says what is missing
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
-    check_budget(configs, bars, budget_of(study, spending))
+    check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
-        return study.run_compare(advisor=where), bars
+        return study.run_compare(advisor=where), market
 
 
 @contextlib.contextmanager

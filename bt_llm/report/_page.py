@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,8 +19,8 @@ import pandas as pd
 
 import bt_llm
 from bt_llm.advice import AdvisorConfig, AnalystConfig
-from bt_llm.backtest import GateStudy
-from bt_llm.data import bars_sha256, load_bars
+from bt_llm.backtest import GateStudy, Market, Source
+from bt_llm.data import COLUMNS
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, model_name
 from bt_llm.plain_json import plain
@@ -34,8 +34,6 @@ __all__ = ["Reportable", "write_csv", "write_report"]
 
 Reportable: TypeAlias = GateStudy | GateTest | ModelComparison | WalkForwardResult
 """What there is a report for."""
-
-Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
 
 _SAME_AS = {"bars sha256": "SHA-256 of the bars"}
 
@@ -62,8 +60,8 @@ def write_report(
         The file; replaced if it is there.
     result : GateStudy, GateTest, ModelComparison or WalkForwardResult
         What to report.
-    data : DataFrame, path or str, optional
-        The bars it was found on, for the price chart and their hash.
+    data : path, DataFrame, feed, mapping, sequence or Market, optional
+        The bars it was found on, for their hash, and of one data for the price chart.
     title : str, optional
         Heading; by default the strategy's name and the kind of result.
 
@@ -87,7 +85,7 @@ def write_report(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> from bt_llm import AdvisorConfig, Gate, gate_study
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> bars = load_bars(shipped("eurusd_hourly.csv"))[:300]
     >>> study = gate_study(f"{shipped('sma_cross.py')}:GatedSmaCross", bars, gate)
@@ -97,7 +95,8 @@ def write_report(
     '<!doctype html>'
     """
     kind, summary = _kind(result)
-    bars = None if data is None else load_bars(data)
+    market = None if data is None else Market.of(data)
+    bars = _bars_of(market)
     laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -109,7 +108,7 @@ def write_report(
             summary=summary,
             parts=laid_out,
             charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
-            facts=_facts(result, bars, data),
+            facts=_facts(result, market, data),
             script=markupsafe.Markup(script),
             script_hash=f"sha256-{digest}",
         )
@@ -167,7 +166,12 @@ def _json(charts: Sequence[Any]) -> markupsafe.Markup:
     return jinja2.utils.htmlsafe_json_dumps(plain(list(charts)), separators=(",", ":"), allow_nan=False)
 
 
-def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -> list[tuple[str, str]]:
+def _bars_of(market: Market | None) -> pd.DataFrame | None:
+    """Return the bars of a market of one data; those of several have no one price."""
+    return market.first[list(COLUMNS)] if market is not None and len(market) == 1 else None
+
+
+def _facts(result: Reportable, market: Market | None, data: Source | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
     found = [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
@@ -179,16 +183,20 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
         found.append(
             ("prompt template", f"{one.template.name} {one.template.version}, {one.template.sha256}")
         )
-    if bars is not None:
-        if data is not None and not isinstance(data, pd.DataFrame):
-            found.append(("data", Path(data).name))
-        found.append(("bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"))
-        found.append(("SHA-256 of the bars", bars_sha256(bars)))
+    if market is not None:
+        found += _data_facts(market, data)
     said = [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
     found += [(name, value) for name, value in said if (_SAME_AS.get(name, name), value) not in found]
     packages = ("backtrader", "numpy", "pandas", "llama-cpp-python")
     found += [("bt_llm", bt_llm.__version__), ("python", platform.python_version())]
     return found + [(name, importlib.metadata.version(name)) for name in packages]
+
+
+def _data_facts(market: Market, data: Source | None) -> Iterator[tuple[str, str]]:
+    for name, bars in market.items():
+        yield "data", Path(data).name if isinstance(data, str | os.PathLike) else name
+        yield "bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"
+        yield "SHA-256 of the bars", market.hashes[name]
 
 
 def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:

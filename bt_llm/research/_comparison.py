@@ -32,6 +32,7 @@ from bt_llm.backtest import (
     percent,
     periods_per_year,
     problems_in,
+    refusal,
     run_backtest,
     sentences_section,
     table_section,
@@ -206,8 +207,15 @@ class ModelComparison:
         return pd.DataFrame({name: _row(run) for name, run in self.runs.items()}).T
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against concluding anything, one line each, with the runs that it is of."""
+        return problems_in(self.runs)
+
+    @property
     def sentences(self) -> list[str]:
         """The findings in plain words."""
+        if refused := refusal(self.problems):
+            return refused
         found = []
         for name, over in self.over_ungated.items():
             shown = "a difference" if is_shown(over["sharpe"]) else "no difference shown"
@@ -259,15 +267,15 @@ class ModelComparison:
         return table_section("Models", ["", *self.scores], rows, text)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``--format json`` prints; NaN is None."""
+        """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
+        concluded = {"over_ungated": self.over_ungated, "pairs": [pair.to_dict() for pair in self.pairs]}
         found: dict[str, Any] = plain(
             {
                 "runs": self.table.to_dict("index"),
                 "scores": {name: model.to_dict() for name, model in self.scores.items()},
                 "costs": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
-                "over_ungated": self.over_ungated,
+                **(dict.fromkeys(concluded) if self.problems else concluded),
                 "problems": self.problems,
-                "pairs": [pair.to_dict() for pair in self.pairs],
                 "sentences": self.sentences,
             }
         )
@@ -292,7 +300,7 @@ def compare_models(
     Parameters
     ----------
     strategy : type or str
-        With a parameter ``gate``; see `run_backtest`.
+        See `run_backtest`; one that attaches no gate has its orders judged.
     data : path, DataFrame, feed, mapping, sequence or Market
         Bars of one or several datas; see `Market.of`.
     models : sequence or mapping

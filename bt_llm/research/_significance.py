@@ -20,6 +20,7 @@ from bt_llm.backtest import (
     metrics_section,
     percent,
     problems_in,
+    refusal,
     run_backtest,
     sentences_section,
     table_of,
@@ -106,13 +107,16 @@ class GateTest:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What speaks against any conclusion, one line each, with the run it is of; usually nothing."""
-        return problems_in({"gated": self.gated, "ungated": self.ungated})
+        """What speaks against concluding anything, one line each, with the runs that it is of."""
+        return problems_in({name: run for name, run in self.runs.items() if name in _CONCLUDED_FROM})
 
     @property
     def beats_random(self) -> bool:
-        """Whether the Sharpe ratio's rank among random gates is more than luck, at the level `alpha`."""
-        return self.random.p_value("sharpe") <= self.alpha
+        """Whether the Sharpe ratio's rank among random gates is more than luck, at the level `alpha`.
+
+        Never where there are `problems`.
+        """
+        return not self.problems and self.random.p_value("sharpe") <= self.alpha
 
     @property
     def sentences(self) -> list[str]:
@@ -125,6 +129,9 @@ class GateTest:
         else:
             share = f"{100 * allowed / len(answers):.0f} %"
             found = [f"The gate let {share} of {len(answers)} entries through."]
+        if refused := refusal(self.problems):
+            return [*refused, *found]
+        if 0 < allowed < len(answers):
             found += [_rank(runs, self.alpha) for runs in (self.random, self.shifted) if runs is not None]
         found.append(
             f"At {100 * self.share:.0f} % of the ungated strategy's exposure, the gate's timing is worth "
@@ -143,7 +150,7 @@ class GateTest:
         yield sentences_section(self.sentences)
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
         for nulls in (self.random, self.shifted):
-            if nulls is not None:
+            if nulls is not None and not self.problems:
                 yield _ranks(nulls)
         yield equity_section({name: run.equity for name, run in self.runs.items()})
         if self.gated.advice is not None:
@@ -152,7 +159,15 @@ class GateTest:
         yield from added_sections(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``--format json`` prints; NaN is None."""
+        """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
+        concluded = {
+            "random": self.random.to_dict(),
+            "shifted": self.shifted.to_dict() if self.shifted is not None else None,
+            "exposure_matched": self.exposure_matched,
+            "over_rule": self.over_rule,
+            "over_ungated": self.over_ungated,
+            "beats_random": self.beats_random,
+        }
         found: dict[str, Any] = plain(
             {
                 "runs": {name: run.to_dict() for name, run in self.runs.items()},
@@ -162,19 +177,17 @@ class GateTest:
                     "pass_rate_long": self.entries.pass_rate(LONG),
                     "pass_rate_short": self.entries.pass_rate(SHORT),
                 },
-                "random": self.random.to_dict(),
-                "shifted": self.shifted.to_dict() if self.shifted is not None else None,
                 "exposure_share": self.share,
-                "exposure_matched": self.exposure_matched,
-                "over_rule": self.over_rule,
-                "over_ungated": self.over_ungated,
                 "alpha": self.alpha,
-                "beats_random": self.beats_random,
+                **(dict.fromkeys(concluded) if self.problems else concluded),
                 "problems": self.problems,
                 "sentences": self.sentences,
             }
         )
         return found
+
+
+_CONCLUDED_FROM = ("gated", "ungated", "rule")
 
 
 def _ranks(nulls: NullRuns) -> Section:
@@ -231,7 +244,7 @@ def gate_test(
     Parameters
     ----------
     strategy : type or str
-        With a parameter ``gate``; see `run_backtest`.
+        See `run_backtest`; one that attaches no gate has its orders judged.
     data : path, DataFrame, feed, mapping, sequence or Market
         Bars of one or several datas; see `Market.of`.
     gate : gate

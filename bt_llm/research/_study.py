@@ -23,6 +23,10 @@
     fast = [5, 10]
     gate.min_confidence = [0.0, 0.4]
 
+``data`` may also be a list of files, or a table of names to files, for strategies on several; columns named
+in ``lines`` become lines of each. An ``account`` may have a ``sizer`` (``file.py:Class``, or the name of one
+of Backtrader's), or be opened by a ``setup`` of your own (``file.py:function``).
+
 Sections: ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
 share), ``grid``, ``walk_forward`` and ``compare``. Keys are the arguments of `Gate`, `AdvisorConfig`,
 `run_backtest`, `WalkForward` and `compare_models`, and a key that is none of them is refused. In ``budget``
@@ -39,6 +43,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bt_llm.advice import AdvisorConfig
+from bt_llm.backtest import Market
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
 from bt_llm.models import kind_of
@@ -107,6 +112,8 @@ class AccountSection(_Section):
     commission: float = 0.0
     slippage: float = 0.0
     percent: float = 95.0
+    sizer: str | None = None
+    setup: str | None = None
 
 
 class WalkForwardSection(_Section):
@@ -151,8 +158,10 @@ class Study(_Section):
         Version of the file's format.
     strategy : str
         ``path/to/file.py:ClassName``.
-    data : str
-        A CSV of bars.
+    data : str, list of str or dict of str to str
+        A CSV of bars, or several.
+    lines : list of str
+        Further columns that become lines of every data.
     output : str
         Folder of the ledger and the results; by default ``NAME-results`` beside the file.
     gate, account, walk_forward, compare, budget
@@ -163,7 +172,8 @@ class Study(_Section):
 
     format: Literal[1] = 1
     strategy: str
-    data: str
+    data: str | list[str] | dict[str, str]
+    lines: list[str] = []
     output: str
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
@@ -172,6 +182,10 @@ class Study(_Section):
     walk_forward: WalkForwardSection | None = None
     compare: CompareSection | None = None
     budget: BudgetSection | None = None
+
+    def market(self) -> Market:
+        """Return the bars of all datas."""
+        return Market.of(self.data, lines=self.lines)
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.
@@ -222,7 +236,7 @@ class Study(_Section):
             params.setdefault(calibration, "train")
         return WalkForward(**self.walk_forward.model_dump(exclude=searched)).run(
             self.strategy,
-            self.data,
+            self.market(),
             gate=self.make_gate(**(advisor or {})),
             grid=self.grid,
             params=params,
@@ -258,7 +272,7 @@ class Study(_Section):
         section = self.compare.model_dump()
         return compare_models(
             self.strategy,
-            self.data,
+            self.market(),
             section.pop("models"),
             gate=self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
             params=self.params,
@@ -345,12 +359,20 @@ def _resolved(study: Study, folder: Path) -> Study:
         """Return a path absolute; a name stays a name."""
         if not isinstance(text, str) or (suffix == ".gguf" and kind_of(text).kind != "file"):
             return text
-        is_path = text.lower().endswith(suffix) or "/" in text or "\\" in text
+        is_path = text.partition(":")[0].lower().endswith(suffix) or "/" in text or "\\" in text
         return absolute(text) if is_path else text
 
-    changes: dict[str, Any] = {
-        name: absolute(getattr(study, name)) for name in ("strategy", "data", "output")
-    }
+    changes: dict[str, Any] = {name: absolute(getattr(study, name)) for name in ("strategy", "output")}
+    changes["data"] = (
+        {name: absolute(file) for name, file in study.data.items()}
+        if isinstance(study.data, dict)
+        else [absolute(file) for file in study.data]
+        if isinstance(study.data, list)
+        else absolute(study.data)
+    )
+    account = study.account
+    files = {name: named(getattr(account, name), ".py") for name in ("sizer", "setup")}
+    changes["account"] = account.model_copy(update=files)
     changes["grid"] = {
         name: [named(value, _NAMES_OF_FILES[name]) for value in values]
         if name in _NAMES_OF_FILES and isinstance(values, list)

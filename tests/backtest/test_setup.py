@@ -210,7 +210,7 @@ class TestOwn:
         path.write_text("def bad(cerebro, market):\n    market['nothing']\n", encoding="utf-8")
         with pytest.raises(StrategyError, match=r"no data 'nothing' in the market.* \(bad.py, line 2\)$"):
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bad")
-        with pytest.raises(StrategyError, match=r"no function 'bat' in .*did you mean 'bad'\?"):
+        with pytest.raises(StrategyError, match=r"no 'bat' in .*did you mean 'bad'\?"):
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bat")
         with pytest.raises(
             StrategyError, match=r"no strategy file 'absent.py': expected path/to/file.py:function"

@@ -3,60 +3,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from bt_llm.advice import forget_answers
 from bt_llm.cache import VerdictCache
-from bt_llm.cli import main
+from tests.cli_cases import Cli, one_line
 
 CROSS = "strategies/sma_cross.py:GatedSmaCross"
 BARS = "data/eurusd_hourly.csv"
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], repository: Path) -> Cli:
-    """Run the command line in this process, from the repository's root."""
-    monkeypatch.chdir(repository)
-
-    def run(*arguments: str) -> Outcome:
-        forget_answers()
-        monkeypatch.setattr(sys, "argv", ["bt-llm", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capsys.readouterr()
-        return Outcome(code, out, err)
-
-    return run
-
-
 def run_args(**options: str) -> list[str]:
     chosen = {"strategy": CROSS, "data": BARS, "model": "scripted:trend"} | options
     return ["run", *(part for name, value in chosen.items() for part in (f"--{name}", value))]
-
-
-def one_line(outcome: Outcome) -> str:
-    """The error of a failed command: one line, no traceback."""
-    assert outcome.code in (1, 2), outcome
-    assert "Traceback" not in outcome.err
-    errors = [line for line in outcome.err.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, outcome.err
-    return errors[0]
 
 
 def test_run_prints_one_json_object(cli: Cli) -> None:

@@ -52,7 +52,7 @@ def test_bar_answers_cover_every_bar_after_the_warm_up() -> None:
     assert bar_answers(random_walk(40), NeverOpen()).short == bytes([0]) * 40
 
 
-def test_a_strategy_that_never_asks_or_never_attaches_is_refused() -> None:
+def test_a_strategy_that_asks_about_no_entry_is_refused() -> None:
     class Silent(Alternate):
         def next(self) -> None:
             pass
@@ -66,7 +66,7 @@ def test_a_strategy_that_never_asks_or_never_attaches_is_refused() -> None:
 
     with pytest.raises(DataError, match="Silent asked its gate for no entry in 60 bars"):
         entry_answers(Silent, random_walk(60), gate_of("scripted:trend"))
-    with pytest.raises(DataError, match="Careless asked its gate for no entry in 60 bars"):
+    with pytest.raises(DataError, match="Careless asked its gate for no entry"):
         entry_answers(Careless, random_walk(60), gate_of("scripted:trend"))
 
 

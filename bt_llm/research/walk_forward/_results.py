@@ -295,20 +295,26 @@ class WalkForwardResult:
         save_csv(self.verdicts.rename_axis("time"), path / "verdicts.csv")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``--format json`` prints: the same for the same study and ledger; NaN becomes None."""
+        """Return what ``--format json`` prints: the same for the same study and ledger.
+
+        NaN becomes None, and so does what `problems` forbid to conclude.
+        """
         pbo = self.overfitting
+        concluded = {
+            "efficiency": plain(self.efficiency),
+            "probabilistic_sharpe": plain(self.probabilistic_sharpe),
+            "deflated_sharpe": plain(self.deflated_sharpe),
+            "overfitting": pbo and {"pbo": pbo.pbo, "loss_probability": pbo.loss_probability},
+        }
         return {
             "strategy": self.name,
             "metric": str(self.metric),
             "folds": [fold.to_dict() for fold in self.folds],
             "out_of_sample": _figures(self.metrics),
             "in_sample": {name: plain(value) for name, value in self.in_sample.items()},
-            "efficiency": plain(self.efficiency),
-            "probabilistic_sharpe": plain(self.probabilistic_sharpe),
-            "deflated_sharpe": plain(self.deflated_sharpe),
+            **(dict.fromkeys(concluded) if self.problems else concluded),
             "n_trials": self.n_trials,
             "combinations": len(self.combinations),
-            "overfitting": pbo and {"pbo": pbo.pbo, "loss_probability": pbo.loss_probability},
             "stability": [one.to_dict() for one in self.stability],
             "models": [one.to_dict() for one in self.models],
             "warm_up": self.warm_up,

@@ -166,8 +166,8 @@ class Search:
         needed: dict[int, Settings] = {}
         for settings in self.combinations:
             params, gate, _ = configure(settings, self.space.gate)
-            bars = warm_up_of(self.strategy, {**params, "gate": gate}, self.market, self.setup)
-            needed.setdefault(bars, settings)
+            params = {**params, "gate": gate}
+            needed.setdefault(warm_up_of(self.strategy, params, self.market, self.setup), settings)
         longest = max(needed)
         if wanted is not None and wanted < longest:
             raise ConfigError(

@@ -13,6 +13,7 @@ from bt_llm.backtest import (
     metrics_section,
     number,
     percent,
+    refusal,
     sentences_section,
     table_of,
     table_section,
@@ -34,7 +35,8 @@ def walk_forward_sections(result: WalkForwardResult) -> Iterator[Section]:
     yield _folds(result)
     if result.stability:
         yield _stability(result)
-    yield _judgement(result)
+    if not result.problems:
+        yield _judgement(result)
     text = "The out-of-sample stretches joined, with no position between."
     yield equity_section({"out of sample": result.equity}, text)
     yield trades_section(result.trades)
@@ -101,10 +103,15 @@ def _judgement(result: WalkForwardResult) -> Section:
 
 def _sentences(result: WalkForwardResult) -> list[str]:
     metrics, pbo = result.metrics, result.overfitting
-    found = [
+    figures = (
         f"Out of sample, {len(result.folds)} folds made {percent(metrics['return'])} in "
         f"{count(metrics['trades'])} trades, with a Sharpe ratio of {number(metrics['sharpe'])}; in sample "
-        f"it was {number(result.in_sample['sharpe'])} on average.",
+        f"it was {number(result.in_sample['sharpe'])} on average."
+    )
+    if refused := refusal(result.problems):
+        return [*refused, figures]
+    found = [
+        figures,
         f"Walk-forward efficiency, the share of the in-sample return a year that was left out of sample, is "
         f"{percent(result.efficiency, 0)}: above about 50 % is a good sign, near 0 or below is a search that "
         "fitted noise."

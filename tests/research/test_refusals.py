@@ -1,0 +1,127 @@
+"""Runs that allow no conclusion: it is said first, and none is drawn, in words, in JSON and on the page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import backtrader as bt
+import pytest
+
+from bt_llm.advice import AdvisorConfig
+from bt_llm.backtest import GateStudy, gate_study
+from bt_llm.gates import Gate, attach_gate
+from bt_llm.report import Reportable, write_report
+from bt_llm.research import ModelComparison, WalkForward, compare_models, gate_test
+from tests.engines import QuickAdvice, walk
+
+BARS = walk(160, seed=3)
+CONCLUDES = re.compile(r"better|worse|luck|p = |difference shown|probability|good sign")
+
+
+def gate(**rule: Any) -> Gate:
+    advisor = AdvisorConfig(model="scripted:trend", cache_mode="off")
+    return Gate(advisor=advisor, indicator=QuickAdvice, **rule)
+
+
+class InAndOut(bt.Strategy):
+    """In for five bars of ten, whatever they are."""
+
+    params = (("size", None), ("period", 5))
+
+    def next(self) -> None:
+        """Enter, or leave."""
+        if len(self) % 10 == 0:
+            self.buy(size=self.p.size)
+        elif len(self) % 10 == self.p.period:
+            self.close()
+
+
+class Greedy(InAndOut):
+    """Orders more than the account can pay."""
+
+    params = (("size", 1_000),)
+
+
+class Forgetful(InAndOut):
+    """Takes a gate and asks it nothing: the parentheses are missing."""
+
+    params = (("gate", None), ("size", 1))
+
+    def __init__(self) -> None:
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self) -> None:
+        """Enter, or leave."""
+        if self.gate.allows_long:
+            super().next()
+
+
+REFUSED = (
+    (Greedy, gate(), "the broker refused 1"),
+    (Forgetful, gate(), "the gate was never asked: Forgetful made no entry, or does not call allows_long()"),
+    (
+        InAndOut,
+        gate(min_confidence=0.99),
+        "no verdict that InAndOut asked for reached min_confidence=0.99: the ",
+    ),
+)
+
+
+def check(found: Reportable, problem: str, page: Path) -> dict[str, Any]:
+    """Assert that a result refuses first and concludes nothing; return what JSON has of it."""
+    first, *others = next(iter(found.sections())).content
+    assert first.startswith("No conclusion: ")
+    assert problem in first
+    assert not [sentence for sentence in others if CONCLUDES.search(sentence)]
+    write_report(page, found, data=BARS)
+    assert first.split(": the ")[0] in page.read_text(encoding="utf-8")
+    told: dict[str, Any] = found.to_dict()
+    assert any(problem in one for one in told["problems"])
+    return told
+
+
+@pytest.mark.parametrize(("strategy", "gate", "problem"), REFUSED)
+def test_a_run(strategy: type[Any], gate: Gate, problem: str, tmp_path: Path) -> None:
+    check(gate_study(strategy, BARS, gate, percent=10), problem, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(("strategy", "gate", "problem"), [REFUSED[0], REFUSED[2]])
+def test_a_test(strategy: type[Any], gate: Gate, problem: str, tmp_path: Path) -> None:
+    found = gate_test(strategy, BARS, gate, n=3, shifts=0, resamples=20)
+    told = check(found, problem, tmp_path / "page.html")
+    for name in ("random", "shifted", "exposure_matched", "over_rule", "over_ungated", "beats_random"):
+        assert told[name] is None
+    assert not found.beats_random
+    assert "histograms" not in [section.kind for section in found.sections()]
+
+
+@pytest.mark.parametrize(("strategy", "gate", "problem"), REFUSED)
+def test_a_comparison(strategy: type[Any], gate: Gate, problem: str, tmp_path: Path) -> None:
+    models = ["scripted:trend", "scripted:contrarian"]
+    found = compare_models(strategy, BARS, models, gate=gate, resamples=20, percent=10)
+    told = check(found, problem, tmp_path / "page.html")
+    assert (told["over_ungated"], told["pairs"]) == (None, None)
+
+
+@pytest.mark.parametrize(("strategy", "gate", "problem"), REFUSED)
+def test_a_walk_forward(strategy: type[Any], gate: Gate, problem: str, tmp_path: Path) -> None:
+    split = WalkForward(train_size=60, test_size=30)
+    found = split.run(strategy, BARS, gate=gate, grid={"period": [4, 5]}, percent=10)
+    told = check(found, problem, tmp_path / "page.html")
+    for name in ("efficiency", "probabilistic_sharpe", "deflated_sharpe", "overfitting"):
+        assert told[name] is None
+    assert "What it is worth" not in [section.title for section in found.sections()]
+
+
+def test_the_same_in_order_concludes(tmp_path: Path) -> None:
+    for found in (
+        gate_study(InAndOut, BARS, gate(), percent=10),
+        gate_test(InAndOut, BARS, gate(), n=3, shifts=0, resamples=20, percent=10),
+        compare_models(InAndOut, BARS, ["scripted:trend", "scripted:contrarian"], gate=gate(), percent=10),
+    ):
+        assert isinstance(found, GateStudy | ModelComparison) or found.to_dict()["random"]["n"] == 3
+        assert found.problems == ()
+        assert found.to_dict()["problems"] == []
+        assert not next(iter(found.sections())).content[0].startswith("No conclusion")
