@@ -17,6 +17,7 @@ from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate
+from bt_llm.indicators import assumptions_of
 
 __all__ = ["BacktestResult", "result_of"]
 
@@ -66,8 +67,9 @@ class BacktestResult:
         How the account was opened.
     problems : tuple of str
         What speaks against any conclusion from this run, one line each; usually none.
-    warnings : tuple of str
-        The problems, and what was repaired or noticed when the bars were read.
+    notes : tuple of str
+        What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
+        read, and what their times were taken for where news was joined with them.
     """
 
     name: str
@@ -84,7 +86,12 @@ class BacktestResult:
     market: dict[str, Any] = field(default_factory=dict)
     setup: Setup = field(default_factory=Setup)
     problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The problems, and what is to be said of the bars."""
+        return self.problems + self.notes
 
     @property
     def final_value(self) -> float:
@@ -157,5 +164,5 @@ def result_of(
         market={"sha256": market.sha256, "datas": dict(market.hashes)},
         setup=setup,
         problems=problems,
-        warnings=(*problems, *market.notes),
+        notes=(*market.notes, *dict.fromkeys(assumptions_of(ran.strategy))),
     )

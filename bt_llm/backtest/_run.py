@@ -17,6 +17,7 @@ from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 
@@ -53,6 +54,7 @@ def run_backtest(
     strategy: type[bt.Strategy] | str,
     data: Source,
     *,
+    format: BarFormat | None = None,
     gate: EntryGate | None = None,
     params: Mapping[str, Any] | None = None,
     cash: float = 10_000.0,
@@ -77,6 +79,8 @@ def run_backtest(
         A `backtrader.Strategy`, or ``path/to/file.py:ClassName``.
     data : path, DataFrame, feed, mapping, sequence or Market
         Bars of one or several datas; see `Market.of`.
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
     gate : Gate, optional
         Judges the strategy's entries; None runs it ungated.
     params : mapping, optional
@@ -112,6 +116,7 @@ def run_backtest(
     backtest = _Backtest.of(
         strategy,
         data,
+        format=format,
         params=params,
         setup=setup,
         cash=cash,
@@ -143,6 +148,7 @@ class _Backtest:
         strategy: type[bt.Strategy] | str,
         data: Source,
         *,
+        format: BarFormat | None = None,
         params: Mapping[str, Any] | None = None,
         setup: Setup | SetupFunction | str | None = None,
         preload: bool = True,
@@ -154,7 +160,7 @@ class _Backtest:
         _check_params(strategy, params or {})
         return cls(
             strategy=strategy,
-            market=Market.of(data),
+            market=Market.of(data, format=format),
             setup=Setup.of(setup, **account),
             params=dict(params or {}),
             engine={"preload": preload, "runonce": runonce, "exactbars": exactbars},
