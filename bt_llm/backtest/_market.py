@@ -75,9 +75,7 @@ class Market(Mapping[str, pd.DataFrame]):
         self._bars = dict(bars)
 
     @classmethod
-    def of(
-        cls, source: Source, *, format: BarFormat | None = None, lines: Sequence[str] = ()
-    ) -> Market:
+    def of(cls, source: Source, *, format: BarFormat | None = None, lines: Sequence[str] = ()) -> Market:
         """Return a market made from anything that holds bars; a market is returned as it is.
 
         Parameters

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
+    BarsRead,
     CacheOption,
     GateRule,
     ManifestOption,
@@ -22,6 +23,9 @@ from bt_llm.cli._options import (
 )
 from bt_llm.cli._output import deliver, progress_bar, say
 from bt_llm.gates import Gate
+
+if TYPE_CHECKING:
+    from bt_llm.backtest import Source
 
 __all__ = ["demo", "run"]
 
@@ -51,6 +55,7 @@ def demo(
 @takes_groups
 def run(
     what: StrategyOnBars,
+    read: BarsRead,
     asking: OneModel,
     rule: GateRule,
     account: Account,
@@ -63,12 +68,15 @@ def run(
     Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv -p fast=10
     """
     settings = {"params": what.params, **account.settings()}
-    _study(what.strategy, what.data, rule.gate(asking.config()), settings, out, plot, manifest)
+    from bt_llm.backtest import Market
+
+    bars = Market.of(what.data, format=read.format())
+    _study(what.strategy, bars, rule.gate(asking.config()), settings, out, plot, manifest)
 
 
 def _study(
     strategy: str,
-    data: Path,
+    data: Source,
     gate: Gate,
     settings: dict[str, Any],
     out: Output,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +14,7 @@ from bt_llm.cli._options import Spending
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import Market
     from bt_llm.research import Plan, Study
 
 __all__ = ["approve", "budget_of", "check_budget"]
@@ -32,14 +32,14 @@ def budget_of(study: Study | None, given: Spending) -> Spending:
     )
 
 
-def check_budget(configs: Sequence[AdvisorConfig], data: str | Path, spending: Spending) -> None:
+def check_budget(configs: Sequence[AdvisorConfig], market: Market, spending: Spending) -> None:
     """Ask before more is spent than allowed on what the cache does not have; nothing is asked of a model.
 
     Parameters
     ----------
     configs : sequence of AdvisorConfig
         How the models will be asked. In replay none is.
-    data : path
+    market : Market
         The bars.
     spending : Spending
         Money, and the price of a million tokens; without money nothing is checked.
@@ -51,12 +51,11 @@ def check_budget(configs: Sequence[AdvisorConfig], data: str | Path, spending: S
     """
     if spending.budget is None:
         return
-    from bt_llm.data import load_bars
     from bt_llm.research import _planning as planning
 
     asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]
     rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
-    approve(planning.plan(asking, bars=len(load_bars(data)), rates=rates), spending)
+    approve(planning.plan(asking, bars=len(market.index), rates=rates), spending)
 
 
 def approve(made: Plan, spending: Spending) -> None:

@@ -12,12 +12,14 @@ import typer
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 
 __all__ = [
     "Account",
     "Asking",
+    "BarsRead",
     "CacheOption",
     "FormatOption",
     "GateRule",
@@ -146,6 +148,49 @@ class StrategyOnBars:
     def params(self) -> dict[str, Any]:
         """The strategy's parameters."""
         return parse_params(self.param or [])
+
+
+@group("How the bars are read")
+class BarsRead:
+    """What is stated of a source of bars, where it does not say it itself."""
+
+    time_format: Annotated[
+        str | None, typer.Option("--time-format", help="Of times, as strptime takes it: %d/%m/%Y.")
+    ] = None
+    zone: Annotated[str | None, typer.Option("--zone", help="Zone of the times: America/New_York.")] = None
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Names of the columns: time=Day,close=Settle.")
+    ] = None
+    decimal: Annotated[str | None, typer.Option("--decimal", help="The decimal sign: . or a comma.")] = None
+    adjusted: Annotated[
+        bool | None,
+        typer.Option("--adjusted/--raw", help="Which prices count, where a file has both."),
+    ] = None
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", help="Which of several instruments; all by default.")
+    ] = None
+    stamp: Annotated[
+        str | None, typer.Option("--stamp", help="Whether a time is its bar's open or close.")
+    ] = None
+    repair: Annotated[
+        str | None, typer.Option("--repair", help="Of bars that cannot be right: drop, widen or fill.")
+    ] = None
+
+    def format(self) -> BarFormat | None:
+        """Return the format that these options state; None if nothing is."""
+        stated = {name: value for name, value in vars(self).items() if value is not None}
+        if "columns" in stated:
+            stated["columns"] = _columns(stated["columns"])
+        return BarFormat(**stated) if stated else None
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Read ``close=Settle,time=Day``; a name of the source may hold everything but a comma."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    for ours, equals, theirs in pairs:
+        if not (ours.strip() and equals and theirs.strip()):
+            raise ConfigError(f"--columns {text!r}: expected names by ours, such as close=Settle,time=Day")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 @group("The account")

@@ -26,7 +26,7 @@ from rich.text import Text
 from bt_llm.models import Progress as ProgressCallback
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Section
+    from bt_llm.backtest import Section, Source
     from bt_llm.report import Reportable
 
 __all__ = ["Format", "complain", "deliver", "print_json", "progress_bar", "say", "show", "show_sections"]
@@ -67,7 +67,7 @@ def print_json(value: Any) -> None:
 
 def deliver(
     result: Result,
-    data: Path | str,
+    data: Source,
     *,
     report: Path | None,
     csv: Path | None,
@@ -79,7 +79,7 @@ def deliver(
     ----------
     result : GateStudy, GateTest, ModelComparison or WalkForwardResult
         What a command found.
-    data : path or str
+    data : path or Market
         The bars it was found on.
     report, csv : Path or None
         A page, and a folder of tables.

@@ -124,9 +124,7 @@ def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]
 def _bars_of(study: Study | None) -> int:
     if study is None:
         raise ConfigError("no study file and no --bars: give one of them")
-    from bt_llm.data import load_bars
-
-    return len(load_bars(study.data))
+    return len(study.market.index)
 
 
 def _backtest_bars(study: Study | None, bars: int) -> int:
@@ -137,15 +135,12 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
     if study.compare is not None:
         total += bars * (len(study.compare.models) + 1)  # and ungated
     if study.walk_forward is not None:
-        import pandas as pd
-
-        from bt_llm.data import load_bars
         from bt_llm.research import WalkForward
 
         searched = {"metric", "min_trades", "constraints"}
         split = WalkForward(**study.walk_forward.model_dump(exclude=searched))
         combinations = math.prod(len(values) for values in study.grid.values())
-        for fold in split.split(pd.DatetimeIndex(load_bars(study.data).index)):
+        for fold in split.split(study.market.index):
             train, test = (part.stop - part.start for part in (fold.train, fold.test))
             total += combinations * train + test
     return total or bars

@@ -15,6 +15,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
     Asking,
+    BarsRead,
     GateRule,
     ModelsOption,
     OneModel,
@@ -28,6 +29,7 @@ from bt_llm.cli._output import deliver, progress_bar
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import Market
     from bt_llm.research import ModelComparison
 
 __all__ = ["compare", "run_test"]
@@ -36,6 +38,7 @@ __all__ = ["compare", "run_test"]
 @takes_groups
 def run_test(
     what: StrategyOnBars,
+    read: BarsRead,
     asking: OneModel,
     rule: GateRule,
     account: Account,
@@ -53,16 +56,18 @@ def run_test(
 
     Example: bt-llm test -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv --jobs 2
     """
+    from bt_llm.backtest import Market
     from bt_llm.research import bar_answers, gate_test
 
+    bars = Market.of(what.data, format=read.format())
     gate = rule.gate(asking.config())
-    check_budget([gate.advisor], what.data, spending)
+    check_budget([gate.advisor], bars, spending)
     with _asking([gate.advisor]):
-        bar_answers(what.data, gate)
+        bar_answers(bars, gate)
     with progress_bar("running gates that know nothing") as update:
         found = gate_test(
             what.strategy,
-            what.data,
+            bars,
             gate,
             n=random,
             shifts=shifts,
@@ -73,12 +78,13 @@ def run_test(
             **chance.settings(),
             **account.settings(),
         )
-    deliver(found, what.data, **out.settings())
+    deliver(found, bars, **out.settings())
 
 
 @takes_groups
 def compare(
     context: typer.Context,
+    read: BarsRead,
     asking: Asking,
     rule: GateRule,
     account: Account,
@@ -110,6 +116,7 @@ def compare(
     Example: bt-llm compare -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
     -m smollm2 -m scripted:trend; or, from a file: bt-llm compare examples/walk_forward.toml
     """
+    from bt_llm.backtest import Market
     from bt_llm.research import compare_models, gates_by_name
 
     if study is not None:
@@ -126,12 +133,13 @@ def compare(
         raise ConfigError(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
+    bars = Market.of(data, format=read.format())
     configs = [gate.advisor for gate in gates_by_name(model, gate).values()]
-    check_budget(configs, data, spending)
+    check_budget(configs, bars, spending)
     with _asking(configs):
         found = compare_models(
             strategy,
-            data,
+            bars,
             model,
             gate=gate,
             horizon=horizon,
@@ -139,7 +147,7 @@ def compare(
             **chance.settings(),
             **account.settings(),
         )
-    deliver(found, data, **out.settings())
+    deliver(found, bars, **out.settings())
 
 
 _BESIDE_A_STUDY = {
@@ -164,13 +172,13 @@ def _check_only_study(context: typer.Context) -> None:
         )
 
 
-def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tuple[ModelComparison, Path]:
+def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tuple[ModelComparison, Market]:
     """Return what a study file compares, and where its bars are."""
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
     study = load_study(path)
-    bars = Path(study.data)
+    bars = study.market
     if study.compare is None:
         return study.run_compare(), bars  # says what is missing
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))

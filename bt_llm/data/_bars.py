@@ -207,7 +207,8 @@ def _one_of(reading: Reading, symbols: list[str]) -> str | None:
 def _several(reading: Reading, symbols: list[str]) -> DataError:
     return reading.error(
         f"bars of {len(symbols)} tickers, {listed(symbols)}: select one of them first; "
-        "give symbol, or read all with load_many"
+        "give symbol, or read all with load_many",
+        "symbol",
     )
 
 
@@ -238,7 +239,8 @@ def _finish(reading: Reading, columns: Columns, source: object) -> pd.DataFrame:
     if "close" not in values:
         raise reading.error(
             f"no column 'close' among {listed(columns.labels)}: expected open, high, low, close, volume; "
-            "give columns, such as columns={'close': 'Last'}"
+            "give columns, such as columns={'close': 'Last'}",
+            "columns",
         )
     missing = [name for name in ("open", "high", "low") if name not in values]
     if 0 < len(missing) < 3:

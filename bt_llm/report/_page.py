@@ -19,8 +19,7 @@ import pandas as pd
 
 import bt_llm
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import GateStudy
-from bt_llm.data import bars_sha256, load_bars
+from bt_llm.backtest import GateStudy, Market, Source
 from bt_llm.exceptions import BtLlmError, ConfigError
 from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
@@ -41,8 +40,6 @@ __all__ = ["Reportable", "write_csv", "write_report"]
 
 Reportable: TypeAlias = GateStudy | GateTest | ModelComparison | WalkForwardResult
 """What there is a report for."""
-
-Source: TypeAlias = pd.DataFrame | str | os.PathLike[str]
 
 _SAME_AS = {"bars sha256": "SHA-256 of the bars"}
 
@@ -104,7 +101,8 @@ def write_report(
     '<!doctype html>'
     """
     kind, summary = _kind(result)
-    bars = None if data is None else load_bars(data)
+    market = None if data is None else Market.of(data)
+    bars = _alone(market)
     laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -116,7 +114,7 @@ def write_report(
             summary=summary,
             parts=laid_out,
             charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
-            facts=_facts(result, bars, data),
+            facts=_facts(result, market),
             script=markupsafe.Markup(script),
             script_hash=f"sha256-{digest}",
         )
@@ -149,8 +147,13 @@ def write_csv(
     """
     _kind(result)
     runs = {"out_of_sample": result} if isinstance(result, WalkForwardResult) else result.runs
-    verdicts, _ = verdicts_of(result, None if data is None else load_bars(data))
+    verdicts, _ = verdicts_of(result, None if data is None else _alone(Market.of(data)))
     return write_tables(folder, {name: run.trades for name, run in runs.items()}, verdicts)
+
+
+def _alone(market: Market | None) -> pd.DataFrame | None:
+    """Return the bars of a market of one data, which can be drawn with verdicts."""
+    return market.first if market is not None and len(market) == 1 else None
 
 
 def _kind(result: object) -> tuple[str, str]:
@@ -174,7 +177,7 @@ def _json(charts: Sequence[Any]) -> markupsafe.Markup:
     return jinja2.utils.htmlsafe_json_dumps(plain(list(charts)), separators=(",", ":"), allow_nan=False)
 
 
-def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -> list[tuple[str, str]]:
+def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
     found = [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
@@ -189,11 +192,11 @@ def _facts(result: Reportable, bars: pd.DataFrame | None, data: Source | None) -
         found.append(("asked by", f"{config!r}"))
     for gate in analyst_gates(result):
         found += _analyst_facts(gate)
-    if bars is not None:
-        if data is not None and not isinstance(data, pd.DataFrame):
-            found.append(("data", Path(data).name))
-        found.append(("bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"))
-        found.append(("SHA-256 of the bars", bars_sha256(bars)))
+    for bars in {} if market is None else market.bars.values():
+        if bars.file is not None:
+            found.append(("data", Path(bars.file).name))
+        found.append(("bars", f"{len(bars):,}, {bars.frame.index[0]} to {bars.frame.index[-1]}"))
+        found.append(("SHA-256 of the bars", bars.sha256))
     said = [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
     found += [(name, value) for name, value in said if (_SAME_AS.get(name, name), value) not in found]
     packages = ("backtrader", "numpy", "pandas", "llama-cpp-python")

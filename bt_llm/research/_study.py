@@ -23,7 +23,8 @@
     fast = [5, 10]
     gate.min_confidence = [0.0, 0.4]
 
-Sections: ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
+Sections: ``bars`` (what is stated of them: ``zone``, ``columns``, ``repair`` and the other fields of
+`BarFormat`), ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
 share), ``grid``, ``walk_forward`` and ``compare``. Keys are the arguments of `Gate`, `AdvisorConfig`,
 `run_backtest`, `WalkForward` and `compare_models`, and a key that is none of them is refused. In ``budget``
 stand ``money``, which the command line may spend on servers without asking, and ``price_per_mtok``.
@@ -32,6 +33,7 @@ stand ``money``, which the command line may spend on servers without asking, and
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -39,6 +41,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bt_llm.advice import AdvisorConfig
+from bt_llm.backtest import Market
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
 from bt_llm.models import kind_of
@@ -55,6 +59,7 @@ except ImportError as error:
 __all__ = [
     "AccountSection",
     "AdvisorSection",
+    "BarsSection",
     "BudgetSection",
     "CompareSection",
     "GateSection",
@@ -135,6 +140,21 @@ class CompareSection(_Section):
     block_length: int | None = None
 
 
+class BarsSection(_Section):
+    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`."""
+
+    time_format: str | None = None
+    day_first: bool | None = None
+    zone: str | None = None
+    columns: dict[str, str] = {}
+    decimal: Literal[".", ","] | None = None
+    adjusted: bool | None = None
+    symbol: str | None = None
+    stamp: Literal["open", "close"] | None = None
+    repair: Literal["drop", "widen", "fill"] | None = None
+    max_megabytes: int = 2048
+
+
 class BudgetSection(_Section):
     """``[budget]``: what the command line may spend on servers without asking, and what they take."""
 
@@ -155,7 +175,7 @@ class Study(_Section):
         A CSV of bars.
     output : str
         Folder of the ledger and the results; by default ``NAME-results`` beside the file.
-    gate, account, walk_forward, compare, budget
+    bars, gate, account, walk_forward, compare, budget
         The sections of these names.
     params, grid : dict
         Names to values, and to lists of values, as in `WalkForward.run`.
@@ -165,6 +185,7 @@ class Study(_Section):
     strategy: str
     data: str
     output: str
+    bars: BarsSection | None = None
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
     params: dict[str, Any] = {}
@@ -172,6 +193,17 @@ class Study(_Section):
     walk_forward: WalkForwardSection | None = None
     compare: CompareSection | None = None
     budget: BudgetSection | None = None
+
+    @functools.cached_property
+    def market(self) -> Market:
+        """The bars, read once.
+
+        Raises
+        ------
+        DataError
+            If they cannot be used.
+        """
+        return Market.of(self.data, format=self.bars and BarFormat(**self.bars.model_dump()))
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.
@@ -222,7 +254,7 @@ class Study(_Section):
             params.setdefault(calibration, "train")
         return WalkForward(**self.walk_forward.model_dump(exclude=searched)).run(
             self.strategy,
-            self.data,
+            self.market,
             gate=self.make_gate(**(advisor or {})),
             grid=self.grid,
             params=params,
@@ -258,7 +290,7 @@ class Study(_Section):
         section = self.compare.model_dump()
         return compare_models(
             self.strategy,
-            self.data,
+            self.market,
             section.pop("models"),
             gate=self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
             params=self.params,
