@@ -150,12 +150,14 @@ class Bars:
     @property
     def zone(self) -> str | None:
         """Name of the zone of the times, where it is known."""
-        return self.said.get("source", {}).get("zone")
+        zone: str | None = self.said.get("source", {}).get("zone")
+        return zone
 
     @property
     def stamp(self) -> str | None:
         """Which end of its bar a time is, where it is known: 'open' or 'close'."""
-        return self.said.get("source", {}).get("stamp")
+        stamp: str | None = self.said.get("source", {}).get("stamp")
+        return stamp
 
     @property
     def sha256(self) -> str:

@@ -66,8 +66,8 @@ def write_report(
         The file; replaced if it is there.
     result : GateStudy, GateTest, ModelComparison or WalkForwardResult
         What to report.
-    data : DataFrame, path or str, optional
-        The bars it was found on, for the price chart and their hash.
+    data : path, DataFrame, feed, mapping, sequence or Market, optional
+        The bars it was found on, for their hash, and of one data for the price chart.
     title : str, optional
         Heading; by default the strategy's name and the kind of result.
 
@@ -91,7 +91,7 @@ def write_report(
     --------
     >>> from tempfile import TemporaryDirectory
     >>> from bt_llm import AdvisorConfig, Gate, gate_study
-    >>> from bt_llm.data import shipped
+    >>> from bt_llm.data import load_bars, shipped
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> bars = load_bars(shipped("eurusd_hourly.csv"))[:300]
     >>> study = gate_study(f"{shipped('sma_cross.py')}:GatedSmaCross", bars, gate)

@@ -203,7 +203,8 @@ class Study(_Section):
         DataError
             If they cannot be used.
         """
-        return Market.of(self.data, format=self.bars and BarFormat(**self.bars.model_dump()))
+        stated = None if self.bars is None else BarFormat(**self.bars.model_dump())
+        return Market.of(self.data, format=stated)
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.
