@@ -19,6 +19,7 @@ from bt_llm.gates import NewsGate
 from bt_llm.indicators import LLMNews
 from bt_llm.manifest import read_manifest, reproduce, write_manifest
 from bt_llm.report import write_report
+from bt_llm.research import WalkForward
 from tests.engines import walk
 
 
@@ -174,3 +175,16 @@ class TestResult:
         (found,) = reproduce(read_manifest(tmp_path / "run.json"), cache_dir=tmp_path / "cache").differences
         assert found.what == "data"
         assert "contradict" in found.message
+
+    def test_a_walk_forward_study_says_it(self, tmp_path: Path) -> None:
+        frame = walk(200)
+        frame.iloc[7, 1] = 1.0
+        frame.to_csv(tmp_path / "b.csv", index_label="time")
+        found = WalkForward(train_size=100, test_size=50).run(
+            f"{shipped('sma_cross.py')}:GatedSmaCross",
+            tmp_path / "b.csv",
+            format=BarFormat(repair="widen"),
+            params={"fast": 2, "slow": 5},
+        )
+        assert [note for note in found.to_dict()["notes"] if "contradict" in note] == list(found.notes)
+        assert "What is said of the bars" in [section.title for section in found.sections()]
