@@ -11,7 +11,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayFeed", "data_name", "feed_class", "feed_of", "is_live", "time_numbers"]
+__all__ = ["ArrayFeed", "data_name", "feed_class", "feed_of", "is_live", "time_numbers", "times_of"]
 
 
 class ArrayFeed(bt.feed.DataBase):
@@ -27,9 +27,15 @@ class ArrayFeed(bt.feed.DataBase):
         The values of each line by its name: ``datetime``, in Backtrader's time numbers, ``open``, ``high``,
         ``low``, ``close``, ``volume``, and further ones of the class (see `feed_class`). A line without
         values is NaN throughout.
+    zone : str, optional
+        IANA name of the zone of the times, where it is known; what joins them with news takes it.
+    stamp : {'open', 'close'}, optional
+        Which end of its bar a time is, where that is known.
     **params
         As of any feed of Backtrader's.
     """
+
+    params = (("zone", None), ("stamp", None))
 
     def start(self) -> None:
         """Take copies of what was given; Backtrader calls it before every run."""
@@ -104,6 +110,29 @@ def feed_of(source: Any) -> Any:
         clock = getattr(source, "_clock", None)
         source = clock if clock is not None else getattr(source, "_owner", None)
     return source
+
+
+def times_of(data: Any) -> tuple[str | None, str | None]:
+    """Return what the times of a feed are known to be: their zone, and which end of a bar they are.
+
+    Either is None where it is not known. A feed of a frame that `load_bars` returned knows what that knew;
+    resampled bars have the time of their close, whatever the bars had that they are made of.
+
+    Examples
+    --------
+    >>> times_of(ArrayFeed(dataname={}, zone="Asia/Tokyo"))
+    ('Asia/Tokyo', None)
+    """
+    feed = feed_of(data)
+    resampled = getattr(feed, "resampling", 0) and not feed.replaying
+    while isinstance(getattr(getattr(feed, "p", None), "dataname", None), bt.AbstractDataBase):
+        feed = feed.p.dataname
+    params = getattr(feed, "p", None)
+    attrs = getattr(getattr(params, "dataname", None), "attrs", {})
+    known = attrs.get("source", {}) if isinstance(attrs, dict) else {}
+    zone = getattr(params, "zone", None) or known.get("zone")
+    stamp = getattr(params, "stamp", None) or known.get("stamp")
+    return zone, "close" if resampled else stamp
 
 
 def is_live(source: Any) -> bool:

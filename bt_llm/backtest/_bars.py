@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.data import COLUMNS, bars_sha256, load_bars
+from bt_llm.data import COLUMNS, BarFormat, bar_length, bars_sha256, load_bars, load_many
 from bt_llm.exceptions import DataError
-from bt_llm.feeds import ArrayFeed, data_name, feed_class, time_numbers
+from bt_llm.feeds import ArrayFeed, data_name, feed_class, time_numbers, times_of
 
 __all__ = ["Bars", "OneSource", "bars_of"]
 
@@ -26,7 +27,14 @@ Floats: TypeAlias = NDArray[np.float64]
 OneSource: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | bt.feed.DataBase"
 """Bars of one data: the path of a file, a frame, or a feed of Backtrader's."""
 
-_DAY = 24 * 60.0
+_FRAMES = {
+    "second": bt.TimeFrame.Seconds,
+    "minute": bt.TimeFrame.Minutes,
+    "day": bt.TimeFrame.Days,
+    "week": bt.TimeFrame.Weeks,
+    "month": bt.TimeFrame.Months,
+    "year": bt.TimeFrame.Years,
+}
 _END_OF_DAY = pd.Timedelta("23:59:59.9")
 
 
@@ -46,8 +54,12 @@ class Bars:
         Names of the further lines.
     timeframe, compression : int
         How long a bar is, in Backtrader's terms.
-    notes : tuple of str
-        What `load_bars` repaired or warned of.
+    said : mapping
+        What `load_bars` says of them: ``source``, ``repairs`` and ``warnings``.
+    format : BarFormat
+        What was stated of the source.
+    file : str, optional
+        Where they were read from, as an absolute path.
     """
 
     times: NDArray[np.int64]
@@ -56,22 +68,56 @@ class Bars:
     lines: tuple[str, ...] = ()
     timeframe: int
     compression: int
-    notes: tuple[str, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
+    format: BarFormat = field(default_factory=BarFormat)
+    file: str | None = None
 
     @classmethod
-    def of(cls, source: OneSource, lines: Sequence[str] = ()) -> Bars:
+    def of(cls, source: OneSource, lines: Sequence[str] = (), format: BarFormat | None = None) -> Bars:
         """Return bars from any source of them, checked by `load_bars`, with the further columns named.
+
+        Parameters
+        ----------
+        source : path, DataFrame or feed
+            Of the bars of one instrument.
+        lines : sequence of str
+            Further columns.
+        format : BarFormat, optional
+            What is stated of the source.
 
         Raises
         ------
         DataError
             If the bars cannot be used, or a named column is absent or holds something else than numbers.
         """
+        format = format or BarFormat()
         if isinstance(source, bt.AbstractDataBase):
             source = bars_of(source)
-        bars, further = (load_bars(source), {}) if not lines else _read_lines(source, tuple(lines))
+        if lines:
+            bars, further = _read_lines(source, tuple(lines), format)
+        else:
+            bars, further = load_bars(source, format), {}
+        return cls._made(bars, further, source, format)
+
+    @classmethod
+    def each_of(cls, source: OneSource, format: BarFormat | None = None) -> dict[str, Bars]:
+        """Return the bars of every instrument of a source, by its name; one alone has the name ''."""
+        format = format or BarFormat()
+        if isinstance(source, bt.AbstractDataBase):
+            return {"": cls.of(source, format=format)}
+        found = load_many(source, format)
+        if len(found) == 1:
+            return {"": cls._made(next(iter(found.values())), {}, source, format)}
+        return {
+            name: cls._made(bars, {}, source, replace(format, symbol=name)) for name, bars in found.items()
+        }
+
+    @classmethod
+    def _made(
+        cls, bars: pd.DataFrame, further: Mapping[str, Floats], source: OneSource, format: BarFormat
+    ) -> Bars:
         times = pd.DatetimeIndex(bars.index).as_unit("ns").asi8
-        timeframe, compression = bar_length(times)
+        timeframe, compression = _timeframe(pd.DatetimeIndex(bars.index))
         return cls(
             times=times,
             numbers=time_numbers(times),
@@ -79,7 +125,9 @@ class Bars:
             lines=tuple(further),
             timeframe=timeframe,
             compression=compression,
-            notes=tuple(note for kind in ("repairs", "warnings") for note in bars.attrs.get(kind, ())),
+            said={name: bars.attrs[name] for name in ("source", "repairs", "warnings")},
+            format=format,
+            file=os.path.abspath(os.fsdecode(source)) if isinstance(source, str | os.PathLike) else None,
         )
 
     def __len__(self) -> int:
@@ -89,7 +137,27 @@ class Bars:
     def frame(self) -> pd.DataFrame:
         """The bars as `load_bars` returns them, and the further lines as columns behind."""
         index = pd.DatetimeIndex(self.times.view("datetime64[ns]"), name="time")
-        return pd.DataFrame(self.values.T.copy(), index=index, columns=[*COLUMNS, *self.lines])
+        frame = pd.DataFrame(self.values.T.copy(), index=index, columns=[*COLUMNS, *self.lines])
+        frame.attrs.update(copy.deepcopy(dict(self.said)))
+        return frame
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, repaired or warned of when they were read, one line each."""
+        assumed = self.said.get("source", {}).get("assumed", ())
+        return (*assumed, *self.said.get("repairs", ()), *self.said.get("warnings", ()))
+
+    @property
+    def zone(self) -> str | None:
+        """Name of the zone of the times, where it is known."""
+        zone: str | None = self.said.get("source", {}).get("zone")
+        return zone
+
+    @property
+    def stamp(self) -> str | None:
+        """Which end of its bar a time is, where it is known: 'open' or 'close'."""
+        stamp: str | None = self.said.get("source", {}).get("stamp")
+        return stamp
 
     @property
     def sha256(self) -> str:
@@ -105,14 +173,11 @@ class Bars:
 
     def cut(self, start: int, stop: int) -> Bars:
         """Return some of the bars, by position; half-open."""
-        return Bars(
+        return replace(
+            self,
             times=self.times[start:stop],
             numbers=self.numbers[start:stop],
             values=self.values[:, start:stop],
-            lines=self.lines,
-            timeframe=self.timeframe,
-            compression=self.compression,
-            notes=self.notes,
         )
 
     def replaced(self, frame: pd.DataFrame) -> Bars:
@@ -120,18 +185,10 @@ class Bars:
         columns = [*COLUMNS, *self.lines]
         if list(frame.columns) != columns or len(frame) != len(self):
             raise DataError(f"a frame of {len(frame)} bars: expected {len(self)} with the columns {columns}")
-        return Bars(
-            times=self.times,
-            numbers=self.numbers,
-            values=np.ascontiguousarray(frame.to_numpy(dtype=np.float64).T),
-            lines=self.lines,
-            timeframe=self.timeframe,
-            compression=self.compression,
-            notes=self.notes,
-        )
+        return replace(self, values=np.ascontiguousarray(frame.to_numpy(dtype=np.float64).T))
 
     def feed(self, **params: Any) -> ArrayFeed:
-        """Return a new feed of the bars, which tells Backtrader how long a bar is.
+        """Return a new feed of the bars, which says how long a bar is and what its times are.
 
         Parameters
         ----------
@@ -139,42 +196,27 @@ class Bars:
             Of the feed, such as ``plot=False`` or another ``timeframe``.
         """
         columns = dict(zip((*COLUMNS, *self.lines), self.values, strict=True))
-        how = {"timeframe": self.timeframe, "compression": self.compression, **params}
+        how = {
+            "timeframe": self.timeframe,
+            "compression": self.compression,
+            "zone": self.zone,
+            "stamp": self.stamp,
+            **params,
+        }
         return feed_class(self.lines)(dataname={"datetime": self.numbers, **columns}, **how)
 
 
-def bar_length(times: NDArray[np.int64]) -> tuple[int, int]:
-    """Return how long bars are, as Backtrader's timeframe and compression, by their usual distance.
-
-    Parameters
-    ----------
-    times : ndarray of int64
-        In nanoseconds. A single bar is taken for a day.
-
-    Examples
-    --------
-    >>> weeks = pd.date_range("2024-01-05", periods=9, freq="W-FRI").as_unit("ns").asi8
-    >>> bar_length(weeks) == (bt.TimeFrame.Weeks, 1)
-    True
-    """
-    if len(times) < 2:
+def _timeframe(index: pd.DatetimeIndex) -> tuple[int, int]:
+    """Return how long bars are in Backtrader's terms; a single bar is taken for a day."""
+    if len(index) < 2:
         return bt.TimeFrame.Days, 1
-    minutes = float(np.median(np.diff(times))) / 60e9
-    days = minutes / _DAY
-    if minutes < 1:
-        return bt.TimeFrame.Seconds, max(1, int(60 * minutes))
-    if days < 1:
-        return bt.TimeFrame.Minutes, int(minutes)
-    if days < 5:
-        return bt.TimeFrame.Days, int(days)
-    if days < 27:
-        return bt.TimeFrame.Weeks, max(1, round(days / 7))
-    if days < 300:
-        return bt.TimeFrame.Months, max(1, round(days / 30.44))
-    return bt.TimeFrame.Years, max(1, round(days / 365.25))
+    length = bar_length(index)
+    return (bt.TimeFrame.Ticks, 1) if length is None else (_FRAMES[length.unit], length.count)
 
 
-def _read_lines(source: Any, lines: tuple[str, ...]) -> tuple[pd.DataFrame, dict[str, Floats]]:
+def _read_lines(
+    source: Any, lines: tuple[str, ...], format: BarFormat
+) -> tuple[pd.DataFrame, dict[str, Floats]]:
     """Return bars, and further columns of their source in the order of the bars."""
     frame = source if isinstance(source, pd.DataFrame) else pd.read_csv(Path(os.fsdecode(source)))
     names = {str(label).strip().lower(): label for label in frame.columns}
@@ -186,10 +228,10 @@ def _read_lines(source: Any, lines: tuple[str, ...]) -> tuple[pd.DataFrame, dict
             raise DataError(f"lines: {line!r}: expected a name such as 'pe' that no line has yet")
     labels = [names[line.lower()] for line in lines]
     plain = frame.drop(columns=labels)
-    bars = load_bars(plain)
+    bars = load_bars(plain, format)
     # Which row became which bar: the volume of these bars is the number of their row.
     volume = [label for label in plain.columns if str(label).strip().lower() == "volume"]
-    numbered = load_bars(plain.drop(columns=volume).assign(volume=np.arange(len(plain))))
+    numbered = load_bars(plain.drop(columns=volume).assign(volume=np.arange(len(plain))), format)
     if len(numbered) != len(bars):
         raise DataError(
             f"lines {list(lines)}: {len(numbered) - len(bars)} rows repeat others; leave them out"
@@ -260,5 +302,6 @@ def bars_of(feed: bt.feed.DataBase) -> pd.DataFrame:
     if feed._timeframe >= bt.TimeFrame.Days and (times - times.normalize() >= _END_OF_DAY).all():
         times = times.normalize()  # Backtrader stamps days with the last moment of theirs
     further = [name for name in found if name not in COLUMNS and found[name].notna().any()]
-    bars = load_bars(found[list(COLUMNS)].set_axis(times))
+    zone, stamp = times_of(feed)
+    bars = load_bars(found[list(COLUMNS)].set_axis(times), zone=zone, stamp=stamp)
     return bars.join(found[further].set_axis(times)) if further else bars

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.backtest._bars import Bars, OneSource
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import ArrayFeed
 
@@ -74,7 +75,7 @@ class Market(Mapping[str, pd.DataFrame]):
         self._bars = dict(bars)
 
     @classmethod
-    def of(cls, source: Source, *, lines: Sequence[str] = ()) -> Market:
+    def of(cls, source: Source, *, format: BarFormat | None = None, lines: Sequence[str] = ()) -> Market:
         """Return a market made from anything that holds bars; a market is returned as it is.
 
         Parameters
@@ -82,30 +83,37 @@ class Market(Mapping[str, pd.DataFrame]):
         source : path, DataFrame, feed, mapping, sequence or Market
             One data: the path of a file, a frame, a feed of Backtrader's. Several: a mapping of names to
             such, or a sequence, whose datas have the names of their files, or ``attrs["name"]`` of their
-            frames.
+            frames. One file or frame of several instruments gives a data each, under their names.
+        format : BarFormat, optional
+            What is stated of the sources, where they do not say it themselves.
         lines : sequence of str
             Further columns that become lines of every feed, such as ``("pe",)``. A number may be missing.
 
         Raises
         ------
         ConfigError
-            If there is no data, or two of one name.
+            If there is no data, or two of one name; or if a format is stated of a market, which was read.
         DataError
             If the bars cannot be used; the data is named where there are several.
         """
         if isinstance(lines, str):
             raise ConfigError(f"lines={lines!r}: expected a list of columns, such as ({lines!r},)")
         if isinstance(source, Market):
+            if format is not None:
+                raise ConfigError("format beside a market: state it where the market is made")
             return source._having(tuple(lines))
         if isinstance(source, Mapping):
             named = {str(name): one for name, one in source.items()}
         elif isinstance(source, list | tuple):
             named = _named(source)
+        elif lines:
+            return cls({_name_of(source): Bars.of(source, lines, format)})
         else:
-            return cls({_name_of(source): Bars.of(source, lines)})
+            each = Bars.each_of(source, format)
+            return cls({name or _name_of(source): bars for name, bars in each.items()})
         if not named or not all(named):
             raise ConfigError(f"data {list(named)}: expected at least one, each with a name")
-        return cls({name: _one_of(name, one, lines) for name, one in named.items()})
+        return cls({name: _one_of(name, one, lines, format) for name, one in named.items()})
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         """Return the bars of a data: a frame of its own, as `load_bars` gives it."""
@@ -149,7 +157,7 @@ class Market(Mapping[str, pd.DataFrame]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was repaired or warned of when the bars were read, one line each."""
+        """What was assumed, repaired or warned of when the bars were read, one line each."""
         prefix = len(self) > 1
         return tuple(
             f"{name}: {note}" if prefix else note for name, bars in self._bars.items() for note in bars.notes
@@ -315,12 +323,12 @@ def _moment(time: Moment) -> int:
     return int(stamp.as_unit("ns").value)
 
 
-def _one_of(name: str, source: Any, lines: Sequence[str]) -> Bars:
+def _one_of(name: str, source: Any, lines: Sequence[str], format: BarFormat | None) -> Bars:
     if isinstance(source, Market):
         source.alone(f"data {name!r}")
         return next(iter(source._having(tuple(lines)).bars.values()))
     try:
-        return Bars.of(source, lines)
+        return Bars.of(source, lines, format)
     except DataError as error:
         raise DataError(f"data {name!r}: {error}") from error
 

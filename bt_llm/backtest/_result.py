@@ -19,7 +19,7 @@ from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate, attached_gates
-from bt_llm.indicators import askers_in, find_advice
+from bt_llm.indicators import askers_in, assumptions_of, find_advice
 
 __all__ = ["BacktestResult", "problems_in", "result_of"]
 
@@ -74,8 +74,9 @@ class BacktestResult:
         no lines (``exactbars`` above 0).
     problems : tuple of str
         What speaks against any conclusion from this run, one line each; usually none.
-    warnings : tuple of str
-        The problems, and what was repaired or noticed when the bars were read.
+    notes : tuple of str
+        What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
+        read, and what their times were taken for where news was joined with them.
     """
 
     name: str
@@ -94,7 +95,12 @@ class BacktestResult:
     asked: tuple[Asked, ...] = ()
     verdicts: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The problems, and what is to be said of the bars."""
+        return self.problems + self.notes
 
     @property
     def final_value(self) -> float:
@@ -169,7 +175,7 @@ def result_of(
         asked=_asked_in(ran.strategy),
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
-        warnings=(*problems, *market.notes),
+        notes=(*market.notes, *dict.fromkeys(assumptions_of(ran.strategy))),
     )
 
 

@@ -18,6 +18,7 @@ from bt_llm.backtest._result import BacktestResult, problems_in, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 
@@ -54,6 +55,7 @@ def run_backtest(
     strategy: type[bt.Strategy] | str,
     data: Source,
     *,
+    format: BarFormat | None = None,
     gate: EntryGate | None = None,
     params: Mapping[str, Any] | None = None,
     cash: float = 10_000.0,
@@ -78,6 +80,8 @@ def run_backtest(
         A `backtrader.Strategy`, or ``path/to/file.py:ClassName``.
     data : path, DataFrame, feed, mapping, sequence or Market
         Bars of one or several datas; see `Market.of`.
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
     gate : Gate, optional
         Judges the strategy's entries; None runs it ungated.
     params : mapping, optional
@@ -113,6 +117,7 @@ def run_backtest(
     backtest = _Backtest.of(
         strategy,
         data,
+        format=format,
         params=params,
         setup=setup,
         cash=cash,
@@ -144,6 +149,7 @@ class _Backtest:
         strategy: type[bt.Strategy] | str,
         data: Source,
         *,
+        format: BarFormat | None = None,
         params: Mapping[str, Any] | None = None,
         setup: Setup | SetupFunction | str | None = None,
         preload: bool = True,
@@ -155,7 +161,7 @@ class _Backtest:
         _check_params(strategy, params or {})
         return cls(
             strategy=strategy,
-            market=Market.of(data),
+            market=Market.of(data, format=format),
             setup=Setup.of(setup, **account),
             params=dict(params or {}),
             engine={"preload": preload, "runonce": runonce, "exactbars": exactbars},

@@ -15,6 +15,7 @@ __all__ = [
     "Table",
     "added_sections",
     "adds_section",
+    "bars_section",
     "count",
     "equity_section",
     "metrics_section",
@@ -68,6 +69,12 @@ class Section:
 def sentences_section(sentences: Sequence[str], title: str = "Findings") -> Section:
     """Return findings in plain words."""
     return Section(kind="sentences", title=title, content=list(sentences))
+
+
+def bars_section(notes: Sequence[str]) -> Iterator[Section]:
+    """Yield what is to be said of the bars, if there is anything."""
+    if notes:
+        yield sentences_section(notes, "What is said of the bars")
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> Table:

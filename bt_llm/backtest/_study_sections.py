@@ -10,6 +10,7 @@ from bt_llm.backtest._sections import (
     METRICS,
     Section,
     added_sections,
+    bars_section,
     count,
     equity_section,
     metrics_section,
@@ -29,6 +30,7 @@ __all__ = ["advice_sections", "runs_section", "study_sections"]
 def study_sections(study: GateStudy) -> Iterator[Section]:
     """Yield the parts of a study, the findings first."""
     yield sentences_section(_sentences(study))
+    yield from bars_section(study.gated.notes)
     yield metrics_section({name: run.metrics for name, run in study.runs.items()})
     yield equity_section({name: run.equity for name, run in study.runs.items()})
     if study.gated.advice is not None:

@@ -10,6 +10,7 @@ import typer
 from bt_llm.cli import _ask as ask
 from bt_llm.cli import _backtests as backtests
 from bt_llm.cli import _cache as cache
+from bt_llm.cli import _data as data
 from bt_llm.cli import _doctor as doctor
 from bt_llm.cli import _models as models
 from bt_llm.cli import _plan as plan
@@ -40,6 +41,7 @@ app.command("test")(research.run_test)
 app.command()(research.compare)
 app.command()(walkforward.walkforward)
 app.command()(plan.plan)
+app.command()(data.data)
 app.command()(policy.policy)
 app.command()(reproduce.reproduce)
 app.add_typer(ask.app, name="ask")

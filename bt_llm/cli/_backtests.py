@@ -10,6 +10,7 @@ from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
+    BarsRead,
     CacheOption,
     GateRule,
     ManifestOption,
@@ -55,6 +56,7 @@ def demo(
 @takes_groups
 def run(
     what: StrategyOnBars,
+    read: BarsRead,
     asking: OneModel,
     rule: GateRule,
     account: Account,
@@ -67,16 +69,18 @@ def run(
     Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv -p fast=10
     """
     settings = {"params": what.params, **account.settings()}
-    gate = rule.gate(asking.config())
+    gate, bars = rule.gate(asking.config()), what.market(read.format())
     if what.each:
         out.check_each(plot=plot, manifest=manifest)
     say_assumed(account.assumed)
     if what.each:
-        found = {name: _gate_study(what.strategy, one, gate, settings) for name, one in what.markets()}
+        found = {
+            name: _gate_study(what.strategy, one, gate, settings) for name, one in what.each_market(bars)
+        }
         deliver_each(found, out.output)
         return
-    study = _gate_study(what.strategy, what.market(), gate, settings)
-    _written(study, what.strategy, what.source, out, plot, manifest)
+    study = _gate_study(what.strategy, bars, gate, settings)
+    _written(study, what.strategy, bars, out, plot, manifest)
 
 
 def _gate_study(strategy: str, data: Source, gate: Gate, settings: dict[str, Any]) -> GateStudy:

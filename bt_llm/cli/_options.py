@@ -12,6 +12,7 @@ import typer
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Account",
     "Asking",
+    "BarsRead",
     "CacheOption",
     "FormatOption",
     "GateRule",
@@ -173,22 +175,17 @@ class StrategyOnBars:
         only = next(iter(named.values()))
         return only if list(named) == [only.stem] else named
 
-    @property
-    def source(self) -> Path | dict[str, Path] | Market:
-        """What names the files of the bars, as a manifest does; with further lines, the bars."""
-        return self.market() if self.lines else self.files
-
-    def market(self) -> Market:
+    def market(self, format: BarFormat | None) -> Market:
         """Return the bars of all datas."""
         from bt_llm.backtest import Market
 
-        return Market.of(self.files, lines=self.lines or ())
+        return Market.of(self.files, lines=self.lines or (), format=format)
 
-    def markets(self) -> Iterator[tuple[str, Market]]:
+    @staticmethod
+    def each_market(market: Market) -> Iterator[tuple[str, Market]]:
         """Yield each data's name, and a market of it alone."""
         from bt_llm.backtest import Market
 
-        market = self.market()
         for name, bars in market.bars.items():
             yield name, Market({name: bars})
 
@@ -199,6 +196,49 @@ class StrategyOrStudy(StrategyOnBars):
 
     strategy: _Strategy = ""
     data: _Data = None
+
+
+@group("How the bars are read")
+class BarsRead:
+    """What is stated of a source of bars, where it does not say it itself."""
+
+    time_format: Annotated[
+        str | None, typer.Option("--time-format", help="Of times, as strptime takes it: %d/%m/%Y.")
+    ] = None
+    zone: Annotated[str | None, typer.Option("--zone", help="Zone of the times: America/New_York.")] = None
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Names of the columns: time=Day,close=Settle.")
+    ] = None
+    decimal: Annotated[str | None, typer.Option("--decimal", help="The decimal sign: . or a comma.")] = None
+    adjusted: Annotated[
+        bool | None,
+        typer.Option("--adjusted/--raw", help="Which prices count, where a file has both."),
+    ] = None
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", help="Which of several instruments; all by default.")
+    ] = None
+    stamp: Annotated[
+        str | None, typer.Option("--stamp", help="Whether a time is its bar's open or close.")
+    ] = None
+    repair: Annotated[
+        str | None, typer.Option("--repair", help="Of bars that cannot be right: drop, widen or fill.")
+    ] = None
+
+    def format(self) -> BarFormat | None:
+        """Return the format that these options state; None if nothing is."""
+        stated = {name: value for name, value in vars(self).items() if value is not None}
+        if "columns" in stated:
+            stated["columns"] = _columns(stated["columns"])
+        return BarFormat(**stated) if stated else None
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Read ``close=Settle,time=Day``; a name of the source may hold everything but a comma."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    for ours, equals, theirs in pairs:
+        if not (ours.strip() and equals and theirs.strip()):
+            raise ConfigError(f"--columns {text!r}: expected names by ours, such as close=Settle,time=Day")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
 @group("The account")

@@ -143,14 +143,14 @@ def deliver_each(results: Mapping[str, Reportable], output: Format) -> None:
 
 
 def show_sections(sections: Iterable[Section]) -> None:
-    """Print the tables of a result, and then its sentences: what is read last stays on the screen."""
+    """Print the tables of a result, then its sentences, findings last: they stay on the screen."""
     findings = []
     for section in sections:
         if section.kind == "sentences":
             findings.append(section)
         elif section.table is not None and not section.folded:
             show(_table(section.title, section.table))
-    for section in findings:
+    for section in reversed(findings):  # the first section is what was found
         show(_sentences(section))
 
 

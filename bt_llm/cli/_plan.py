@@ -124,7 +124,7 @@ def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]
 def _bars_of(study: Study | None) -> int:
     if study is None:
         raise ConfigError("no study file and no --bars: give one of them")
-    return sum(map(len, study.market().values()))
+    return sum(map(len, study.market.values()))
 
 
 def _backtest_bars(study: Study | None, bars: int) -> int:
@@ -140,7 +140,7 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
         searched = {"metric", "min_trades", "constraints"}
         split = WalkForward(**study.walk_forward.model_dump(exclude=searched))
         combinations = math.prod(len(values) for values in study.grid.values())
-        for fold in split.split(study.market().index):
+        for fold in split.split(study.market.index):
             train, test = (part.stop - part.start for part in (fold.train, fold.test))
             total += combinations * train + test
     return total or bars

@@ -15,6 +15,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
     Asking,
+    BarsRead,
     GateRule,
     ModelsOption,
     OneModel,
@@ -37,6 +38,7 @@ __all__ = ["compare", "run_test"]
 @takes_groups
 def run_test(
     what: StrategyOnBars,
+    read: BarsRead,
     asking: OneModel,
     rule: GateRule,
     account: Account,
@@ -61,14 +63,14 @@ def run_test(
     """
     from bt_llm.research import bar_answers, gate_test
 
-    gate, market = rule.gate(asking.config()), what.market()
+    gate, market = rule.gate(asking.config()), what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     if what.each:
         out.check_each()
     say_assumed(account.assumed)
     check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
-        for _, one in what.markets():
+        for _, one in what.each_market(market):
             bar_answers(one, gate)
 
     def tested(data: Market) -> GateTest:
@@ -86,15 +88,16 @@ def run_test(
             )
 
     if what.each:
-        deliver_each({name: tested(one) for name, one in what.markets()}, out.output)
+        deliver_each({name: tested(one) for name, one in what.each_market(market)}, out.output)
     else:
-        deliver(tested(market), what.source, **out.settings())
+        deliver(tested(market), market, **out.settings())
 
 
 @takes_groups
 def compare(
     context: typer.Context,
     what: StrategyOrStudy,
+    read: BarsRead,
     asking: Asking,
     rule: GateRule,
     account: Account,
@@ -131,7 +134,10 @@ def compare(
         raise ConfigError(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
-    configs, market = [gate.advisor for gate in gates_by_name(model, gate).values()], what.market()
+    configs, market = (
+        [gate.advisor for gate in gates_by_name(model, gate).values()],
+        what.market(read.format()),
+    )
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     if what.each:
         out.check_each()
@@ -143,9 +149,9 @@ def compare(
             return compare_models(what.strategy, data, model, gate=gate, horizon=horizon, **settings)
 
     if what.each:
-        deliver_each({name: compared(one) for name, one in what.markets()}, out.output)
+        deliver_each({name: compared(one) for name, one in what.each_market(market)}, out.output)
     else:
-        deliver(compared(market), what.source, **out.settings())
+        deliver(compared(market), market, **out.settings())
 
 
 _BESIDE_A_STUDY = {
@@ -176,7 +182,7 @@ def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tup
     from bt_llm.research import gates_by_name, load_study
 
     study = load_study(path)
-    market = study.market()
+    market = study.market
     if study.compare is None:
         return study.run_compare(), market  # says what is missing
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))

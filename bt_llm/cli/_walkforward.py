@@ -72,7 +72,7 @@ def walkforward(
         configs = study_configs(
             asked, [], {name: value for name, value in advisor.items() if value is not None}
         )
-        check_budget(configs, described.market(), allowed)
+        check_budget(configs, described.market, allowed)
     with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
@@ -82,7 +82,7 @@ def walkforward(
     say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
     if out.output is Format.TABLE:
         show_diagram(result)
-    deliver(result, described.market(), **out.settings())
+    deliver(result, described.market, **out.settings())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from bt_llm.data._columns import Columns
 from bt_llm.data._files import TextFile, kind_of, read_all
 from bt_llm.data._format import BarFormat, stated_format
 from bt_llm.data._frames import FrameTable, frame_of_json, frame_of_parquet
+from bt_llm.data._length import bar_length
 from bt_llm.data._prices import adjust, warn_of
 from bt_llm.data._reading import Reading, listed
 from bt_llm.data._text import TextTable, open_text
@@ -108,23 +109,24 @@ def load_bars(
 def load_many(
     source: str | os.PathLike[str] | pd.DataFrame, format: BarFormat | None = None, **stated: Any
 ) -> dict[str, pd.DataFrame]:
-    """Read the bars of several instruments in one file or frame.
+    """Read the bars of every instrument in one file or frame.
 
     Parameters
     ----------
     source, format, **stated
-        As for `load_bars`. Instruments are named by a column, or in a second level of the columns.
+        As for `load_bars`. Instruments are named by a column, or in a second level of the columns; a
+        ``symbol`` that is stated is the only one that is read.
 
     Returns
     -------
     dict of str to DataFrame
-        Bars by instrument, in the source's order, each as `load_bars` returns it. Instruments whose times
-        have nothing in common are warned of.
+        Bars by instrument, in the source's order, each as `load_bars` returns it; of a source that names
+        none, its bars under ``""``. Instruments whose times have nothing in common are warned of.
 
     Raises
     ------
     DataError
-        As for `load_bars`; or if the source names no instruments.
+        As for `load_bars`.
 
     Examples
     --------
@@ -135,8 +137,11 @@ def load_many(
     """
     stated_once = stated_format(format, stated)
     reading, table = _open(source, stated_once)
-    found: dict[str, pd.DataFrame] = {}
+    wanted, found = stated_once.symbol, dict[str, pd.DataFrame]()
     if named := table.symbols():
+        if len(named) == 1 or wanted is not None:
+            chosen = _one_of(reading, named)
+            return {wanted or named[0]: _finish(reading, table.read(chosen), source)}
         for symbol in named:
             one, again = _open(source, stated_once)
             one.symbol = symbol
@@ -144,8 +149,8 @@ def load_many(
     else:
         columns = table.read()
         if columns.symbols is None:
-            raise reading.error("no column names an instrument: use load_bars")
-        for symbol in dict.fromkeys(columns.symbols):
+            return {"": _finish(reading, columns, source)}
+        for symbol in dict.fromkeys(columns.symbols) if wanted is None else [wanted]:
             one = copy.deepcopy(reading)
             found[symbol] = _finish(one, _select(one, columns, symbol), source)
     _warn_of_disjoint(reading, found)
@@ -202,7 +207,8 @@ def _one_of(reading: Reading, symbols: list[str]) -> str | None:
 def _several(reading: Reading, symbols: list[str]) -> DataError:
     return reading.error(
         f"bars of {len(symbols)} tickers, {listed(symbols)}: select one of them first; "
-        "give symbol, or read all with load_many"
+        "give symbol, or read all with load_many",
+        "symbol",
     )
 
 
@@ -233,7 +239,8 @@ def _finish(reading: Reading, columns: Columns, source: object) -> pd.DataFrame:
     if "close" not in values:
         raise reading.error(
             f"no column 'close' among {listed(columns.labels)}: expected open, high, low, close, volume; "
-            "give columns, such as columns={'close': 'Last'}"
+            "give columns, such as columns={'close': 'Last'}",
+            "columns",
         )
     missing = [name for name in ("open", "high", "low") if name not in values]
     if 0 < len(missing) < 3:
@@ -260,7 +267,7 @@ def _describe_source(reading: Reading, bars: pd.DataFrame, source: object) -> No
         "form": reading.form,
         "assumed": reading.assumed,
         "zone": reading.zone,
-        "stamp": stated.stamp or reading.stamp,
+        "stamp": stated.stamp or reading.stamp or _stamp_of(bars),
         "symbol": reading.symbol,
         "adjusted": reading.adjusted,
     }
@@ -270,6 +277,14 @@ def _describe_source(reading: Reading, bars: pd.DataFrame, source: object) -> No
             **copy.deepcopy(known["source"]),
             **{k: v for k, v in newly.items() if v is not None},
         }
+
+
+def _stamp_of(bars: pd.DataFrame) -> str | None:
+    """Return which end of their bars times are that prove it: the last days of months are the closes."""
+    index = pd.DatetimeIndex(bars.index)
+    ends = len(index) > 1 and bool(index.is_month_end.all())
+    length = bar_length(index) if ends else None
+    return "close" if length is not None and length.unit in ("month", "year") else None
 
 
 def _warn_of_disjoint(reading: Reading, found: dict[str, pd.DataFrame]) -> None:

@@ -87,7 +87,8 @@ def _once(reading: Reading, times: pd.DatetimeIndex, values: Values) -> tuple[pd
         if reading.format.repair != "drop":
             raise reading.error(
                 f"another bar of the same time at {where}: expected one bar a time; "
-                "repair='drop' keeps the first of each"
+                "repair='drop' keeps the first of each",
+                "repair",
             )
         reading.repaired(f"another bar of the same time at {name_bars(times, twice, _LISTED)}: dropped")
     keep = ~(again | twice)
@@ -116,7 +117,8 @@ def _priced(
             said = f"no {missing}" if what == "no price" else what
             raise reading.error(
                 f"{said} at {name_bars(times, bad)}, of {len(times):,}: expected a number; "
-                "repair='drop' leaves such bars out, repair='fill' sets them to the close before"
+                "repair='drop' leaves such bars out, repair='fill' sets them to the close before",
+                "repair",
             )
         named = name_bars(times, bad, _LISTED)
         reading.repaired(f"{what} at {named}: {'dropped' if repair == 'drop' else 'set to the close before'}")
@@ -133,7 +135,9 @@ def _priced(
 def _filled(reading: Reading, times: pd.DatetimeIndex, values: Values, bad: Mask) -> Values:
     """Return values in which bad bars stand at the close before them."""
     if bad[0]:
-        raise reading.error(f"no price at {times[0]}, the first bar, to fill from; use repair='drop'")
+        raise reading.error(
+            f"no price at {times[0]}, the first bar, to fill from; use repair='drop'", "repair"
+        )
     close = pd.Series(np.where(bad, np.nan, values["close"])).ffill().to_numpy()
     filled = {name: np.where(bad, close, values[name]) for name in PRICES}
     return {**filled, "volume": np.where(bad, 0.0, values["volume"])}
@@ -182,5 +186,6 @@ def _contradiction(reading: Reading, times: pd.DatetimeIndex, values: Values, wr
     return reading.error(
         f"prices contradict each other at {name_bars(times, wrong)}, of {len(times):,}: {first}; "
         "expected low <= open, close <= high; repair='drop' leaves such bars out, "
-        "repair='widen' moves high and low out to the open and close"
+        "repair='widen' moves high and low out to the open and close",
+        "repair",
     )

@@ -98,7 +98,8 @@ def time_columns(
         return TimeColumns(date=(finest or whole)[0])
     names = listed(labels[at] for at in candidates)
     raise reading.error(
-        f"columns {names} may each be the time: join them into one, or give columns={{'time': ...}}"
+        f"columns {names} may each be the time: join them into one, or give columns={{'time': ...}}",
+        "columns",
     )
 
 

@@ -96,8 +96,7 @@ def _until_known(bars: pd.DataFrame) -> tuple[int, int]:
     if length is None or length.unit in _DAILY:
         return 0, 1
     days = length.count * _LONGEST[length.unit]
-    ends = bars.attrs["source"]["stamp"] == "close" or bool(index.is_month_end.all())
-    return 0 if ends else days - 1, days
+    return 0 if bars.attrs["source"]["stamp"] == "close" else days - 1, days
 
 
 def _days(bars: pd.DataFrame) -> NDArray[np.datetime64]:

@@ -75,6 +75,21 @@ class BarFormat:
     repair: str | None = None
     max_megabytes: int = 2048
 
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The fields that are stated, by name; what makes the same format again.
+
+        Examples
+        --------
+        >>> BarFormat(zone="UTC", decimal=",").stated
+        {'zone': 'UTC', 'decimal': ','}
+        """
+        return {
+            one.name: value
+            for one in dataclasses.fields(self)
+            if (value := getattr(self, one.name)) != getattr(BarFormat, one.name, {})
+        }
+
     def __post_init__(self) -> None:
         """Check the values, once."""
         for name, choices in _CHOICES.items():

@@ -250,7 +250,8 @@ def _not_bars(reading: Reading, lines: list[_Line]) -> Exception:
     list(rows_of(reading, lines[0].text, ","))  # an error of its quotes says more
     return reading.error(
         f"no column 'close' among {listed(names)}: expected open, high, low, close, volume; "
-        "give columns, such as columns={'close': 'Last'}"
+        "give columns, such as columns={'close': 'Last'}",
+        "columns",
     )
 
 

@@ -139,7 +139,8 @@ def find_roles(reading: Reading, names: Sequence[str], labels: Sequence[object])
             twice = listed(labels[position] for position in positions)
             raise reading.error(
                 f"columns {twice} occur more than once or may each be the {role}: "
-                "expected one of each; give columns"
+                "expected one of each; give columns",
+                "columns",
             )
         if positions:
             roles.at[role] = positions[0]

@@ -108,7 +108,8 @@ def decimal_of(
         example = next(cell for cell in cells if _proof(cell) == "open").strip()
         raise reading.error(
             f"{example[:40]!r} and all other numbers could have a decimal sign or one between "
-            "thousands: give decimal='.' or decimal=','"
+            "thousands: give decimal='.' or decimal=','",
+            "decimal",
         )
     return found or "."
 

@@ -93,14 +93,16 @@ def _split_says(
         at, step = jumps[0]
         raise reading.error(
             f"at {pd.Timestamp(times[at])} raw prices move to 1/{step:.3g} against adjusted ones, as at a "
-            "split: give adjusted=True for adjusted prices, or adjusted=False"
+            "split: give adjusted=True for adjusted prices, or adjusted=False",
+            "adjusted",
         )
     last = float(np.median(kept[-5:]))
     whole = "split" in values or "adj open" in values  # else dividends alone may make the difference
     if whole and any(abs(last / size - 1) < 0.002 for size in _SPLITS):
         raise reading.error(
             f"raw prices are {last:.4g} times the adjusted ones to the last bar, as before a split: "
-            "give adjusted=True for adjusted prices, or adjusted=False"
+            "give adjusted=True for adjusted prices, or adjusted=False",
+            "adjusted",
         )
     return False
 

@@ -45,9 +45,10 @@ class Reading:
     warnings: list[str] = field(default_factory=list)
     place: Callable[[int], str] = lambda row: f"row {row + 1}"
 
-    def error(self, text: str) -> DataError:
-        """Return the error to raise, which names the source first."""
-        return DataError(f"{self.name}: {text}")
+    def error(self, text: str, option: str = "") -> DataError:
+        """Return the error to raise, which names the source first, and the option that decides it last."""
+        on_line = f" (on the command line: --{option.replace('_', '-')})" if option else ""
+        return DataError(f"{self.name}: {text}{on_line}")
 
     def take(self, form: Form | None) -> None:
         """Take what a vendor's form says that the source does not."""

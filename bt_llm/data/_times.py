@@ -128,7 +128,8 @@ class TimeReader:
                 return
         raise self.reading.error(
             f"day and month may be in either order in every date, such as {_text(sample[0])!r}: "
-            "give day_first=True or False, or a time_format such as '%d/%m/%Y'"
+            "give day_first=True or False, or a time_format such as '%d/%m/%Y'",
+            "time_format",
         )
 
     def _stated_order(self, possible: set[str]) -> str | None:
@@ -175,7 +176,8 @@ class TimeReader:
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise self.reading.error(
                 f"time {_text(codes[0])[:40]!r}: zone {name!r} is not known or leaves an hour open "
-                f"({error}); expected an offset, UTC or an IANA name; give zone, such as 'America/Chicago'"
+                f"({error}); expected an offset, UTC or an IANA name; give zone, such as 'America/Chicago'",
+                "zone",
             ) from error
         self.zones.add(zone.key)
         return (local - utc.as_unit("ns").asi8) // _MINUTE
@@ -231,7 +233,8 @@ class TimeReader:
         )
         return self.reading.error(
             f"{place}: time {text[:40]!r}: expected year first, as 2024-01-31 or 2024-01-31 09:30:00"
-            f"{family}; for another form give time_format, such as '%m/%d/%Y' or '%d/%m/%Y'"
+            f"{family}; for another form give time_format, such as '%m/%d/%Y' or '%d/%m/%Y'",
+            "time_format",
         )
 
 

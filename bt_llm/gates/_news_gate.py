@@ -50,9 +50,9 @@ class NewsGate(AskingGate):
     analyst: AnalystConfig = field(default_factory=AnalystConfig)
     market: str = "EUR/USD"
     half_life: float = 24.0
-    stamp: str = "open"
+    stamp: str | None = None
     bar: str | None = None
-    time_zone: str = "UTC"
+    time_zone: str | None = None
     latency: float = 60.0
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal, get_args
@@ -12,9 +13,9 @@ import pandas as pd
 
 from bt_llm.data import zone
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.feeds import data_name, feed_of
+from bt_llm.feeds import data_name, feed_of, times_of
 
-__all__ = ["BarClock", "Stamp"]
+__all__ = ["BarClock", "Stamp", "assumptions_of"]
 
 Stamp = Literal["open", "close"]
 """Which end of a bar its time is."""
@@ -25,6 +26,7 @@ _LENGTHS = {
     bt.TimeFrame.Days: timedelta(days=1),
     bt.TimeFrame.Weeks: timedelta(weeks=1),
 }
+_MONTHS = {bt.TimeFrame.Months: 1, bt.TimeFrame.Years: 12}
 _DAY = timedelta(days=1)
 
 
@@ -36,10 +38,13 @@ class BarClock:
     ----------
     stamp : {'open', 'close'}
         Which end of its bar a time is.
-    length : timedelta
-        How long a bar is. Bars of whole days end at the same time of the day, whatever the clocks do.
+    length : timedelta or pandas.DateOffset
+        How long a bar is; an offset counts months of the calendar. Bars of whole days end at the same time
+        of the day, whatever the clocks do.
     time_zone : tzinfo
         Zone of the bars' times.
+    assumed : tuple of str
+        What was taken for granted of the times, as nothing says it.
 
     Examples
     --------
@@ -49,40 +54,67 @@ class BarClock:
     """
 
     stamp: Stamp
-    length: timedelta
+    length: timedelta | pd.DateOffset
     time_zone: tzinfo = field(default=UTC)
+    assumed: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, data: Any, *, stamp: str, bar: str | timedelta | None, time_zone: str) -> BarClock:
+    def of(
+        cls, data: Any, *, stamp: str | None, bar: str | timedelta | None, time_zone: str | None
+    ) -> BarClock:
         """Return the clock of a data feed.
 
         Parameters
         ----------
         data : data feed
             Its timeframe and compression say how long a bar is, unless `bar` does.
-        stamp : str
-            ``open`` or ``close``.
+        stamp : str, optional
+            ``open`` or ``close``; by default what the feed knows, else ``open``.
         bar : str or timedelta, optional
             Length of a bar, such as ``"1h"``.
-        time_zone : str
-            IANA name of the zone of the bars' times.
+        time_zone : str, optional
+            IANA name of the zone of the bars' times; by default what the feed knows, else UTC.
 
         Raises
         ------
         ConfigError
-            If one of them is none, or the feed has no fixed length of bars.
+            If one of them is none, contradicts what the feed knows, or the length of its bars is not known.
         """
-        if stamp not in get_args(Stamp):
+        if stamp is not None and stamp not in get_args(Stamp):
             raise ConfigError(f"stamp={stamp!r}: expected one of {list(get_args(Stamp))}")
-        return cls(stamp, _length(data, bar), zone(time_zone))  # type: ignore[arg-type]
+        name, (known_zone, known_stamp) = data_name(feed_of(data)), times_of(data)
+        for option, given, known in (
+            ("time_zone", time_zone, known_zone),
+            ("stamp", stamp, known_stamp),
+        ):
+            if None not in (given, known) and given != known:
+                raise ConfigError(
+                    f"{option}={given!r}: the times of the bars of {name!r} are known to be {known!r}; leave "
+                    f"{option} out, or state it where the bars are read"
+                )
+        length = _length(data, bar)
+        assumed = []
+        if (time_zone := time_zone or known_zone) is None:
+            time_zone = "UTC"
+            assumed.append("their zone is not known: taken as UTC; state zone, such as zone='Asia/Tokyo'")
+        if (stamp := stamp or known_stamp) is None:
+            stamp = "open"
+            if length != _DAY:  # a date stands for its day, whatever the stamp
+                assumed.append("times taken as the opens of bars; state stamp='close' if they are not")
+        return cls(
+            stamp,  # type: ignore[arg-type]
+            length,
+            zone(time_zone),
+            tuple(f"news and days are joined with the bars of {name!r}: {text}" for text in assumed),
+        )
 
     def open(self, number: float) -> datetime:
         """Return when the bar with that time (a Backtrader number) opened, in UTC."""
-        return self._moment(number, timedelta(0) if self.stamp == "open" else -self.length)
+        return self._moment(number, 0 if self.stamp == "open" else -1)
 
     def close(self, number: float) -> datetime:
         """Return when the bar with that time (a Backtrader number) closed, in UTC."""
-        return self._moment(number, self.length if self.stamp == "open" else timedelta(0))
+        return self._moment(number, 1 if self.stamp == "open" else 0)
 
     def check(self, before: float, number: float) -> None:
         """Check that a bar stamped with its open does not begin before the one before it ended.
@@ -99,11 +131,14 @@ class BarClock:
                 f"{self.length}; give the feed its timeframe and compression, or bar='1h'"
             )
 
-    def _moment(self, number: float, shift: timedelta) -> datetime:
+    def _moment(self, number: float, bars: int) -> datetime:
+        """Return the moment so many bars after a bar's time, in UTC."""
         stamped = self._stamped(number)
-        if self.length % _DAY:  # shorter than a day: so much time later, whatever the clocks show
-            return stamped.replace(tzinfo=self.time_zone).astimezone(UTC) + shift
-        return (stamped + shift).replace(tzinfo=self.time_zone).astimezone(UTC)
+        if isinstance(self.length, timedelta) and self.length % _DAY:
+            # Shorter than a day: so much time later, whatever the clocks show.
+            return stamped.replace(tzinfo=self.time_zone).astimezone(UTC) + bars * self.length
+        moved = pd.Timestamp(stamped) + bars * self.length if bars else pd.Timestamp(stamped)
+        return moved.to_pydatetime().replace(tzinfo=self.time_zone).astimezone(UTC)
 
     @staticmethod
     def _stamped(number: float) -> datetime:
@@ -113,7 +148,7 @@ class BarClock:
         return datetime.fromordinal(days) + timedelta(milliseconds=milliseconds)
 
 
-def _length(data: Any, bar: str | timedelta | None) -> timedelta:
+def _length(data: Any, bar: str | timedelta | None) -> timedelta | pd.DateOffset:
     if bar is not None:
         try:
             length: timedelta = pd.Timedelta(bar).to_pytimedelta()
@@ -124,9 +159,20 @@ def _length(data: Any, bar: str | timedelta | None) -> timedelta:
         return length
     feed = feed_of(data)
     frame, compression = getattr(feed, "_timeframe", None), getattr(feed, "_compression", None)
+    if frame in _MONTHS and compression:
+        return pd.DateOffset(months=_MONTHS[frame] * int(compression))
     if frame not in _LENGTHS or not compression:
         raise ConfigError(
             f"data {data_name(feed)!r} does not say how long its bars are: give its timeframe and "
             "compression, or bar='1h'"
         )
     return _LENGTHS[frame] * int(compression)
+
+
+def assumptions_of(owner: Any) -> Iterator[str]:
+    """Yield what the indicators of a strategy took for granted of the times of its bars."""
+    for indicator in owner.getindicators():
+        clock = getattr(indicator, "_clock_utc", None)
+        if isinstance(clock, BarClock):
+            yield from clock.assumed
+        yield from assumptions_of(indicator)

@@ -38,13 +38,14 @@ class LLMNews(bt.Indicator):
         Which market a bullish headline lifts.
     half_life : float
         Bars until half of a headline's weight is gone. Bars, not hours: weekends do not count.
-    stamp : {'open', 'close'}
-        Which end of its bar a bar's time is. Files mostly have the open; bars that Backtrader resamples
-        have the close.
+    stamp : {'open', 'close'}, optional
+        Which end of its bar a bar's time is; by default what is known of the bars: their format states it,
+        bars that Backtrader resamples have the close. Else the open is taken, as most files have it.
     bar : str or timedelta, optional
         How long a bar is, such as ``"1h"``; by default what the feed's timeframe and compression say.
-    time_zone : str
-        IANA name of the zone of the bars' times. Headlines bear their own.
+    time_zone : str, optional
+        IANA name of the zone of the bars' times; by default the one that is known of the bars, else UTC is
+        taken. What was taken so is among the `warnings` of a result. Headlines bear their own zone.
     latency : float
         Seconds from publication until a headline counts. 0 lets a headline of 18:00:00 count at a close at
         18:00:00, and the order that follows fill at the first price after it, faster than anybody reads:
@@ -86,9 +87,9 @@ class LLMNews(bt.Indicator):
         ("analyst", None),
         ("market", "EUR/USD"),
         ("half_life", 24.0),
-        ("stamp", "open"),
+        ("stamp", None),
         ("bar", None),
-        ("time_zone", "UTC"),
+        ("time_zone", None),
         ("latency", 0.0),
     )
     plotinfo: ClassVar[Any] = {"plotname": "LLM news", "plothlines": [0.0]}

@@ -96,9 +96,9 @@ class MarketRegime(bt.Indicator):
         ("slope", 3),
         ("atr", 14),
         ("rsi", 14),
-        ("stamp", "open"),
+        ("stamp", None),
         ("bar", None),
-        ("time_zone", "UTC"),
+        ("time_zone", None),
     )
     plotinfo: ClassVar[Any] = {"plotname": "Market regime", "plotyticks": [0.0, 1.0, 2.0]}
     plotlines: ClassVar[Any] = {

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from bt_llm.cache import GeneratedText, StoredAnswer
-from bt_llm.exceptions import CacheCorruptError, ConfigError
+from bt_llm.data import BarFormat
+from bt_llm.exceptions import CacheCorruptError, ConfigError, DataError
 from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
 
@@ -55,6 +56,10 @@ class DataFacts:
         Times of the first and the last, in ISO 8601.
     sha256 : str
         `bt_llm.data.bars_sha256` of them.
+    format : mapping
+        The fields of `BarFormat` that were stated of the file, as JSON.
+    notes : tuple of str
+        What was assumed, repaired or warned of when it was read, one line each.
     """
 
     file: str | None
@@ -62,11 +67,21 @@ class DataFacts:
     first: str
     last: str
     sha256: str
+    format: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values, once."""
         _check(self, file=(str, type(None)), bars=(int,), first=(str,), last=(str,))
+        _check(self, format=(dict,), notes=(list, tuple))
         _check_sha256(self)
+        if not all(isinstance(note, str) for note in self.notes):
+            raise ConfigError("notes: expected texts")
+        try:
+            BarFormat(**self.format)
+        except (DataError, TypeError) as error:
+            raise ConfigError(f"format: {error}") from error
+        object.__setattr__(self, "notes", tuple(self.notes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +251,10 @@ class RunManifest:
                 del document[name]["neighbours"]
         if self.setup is None:
             del document["setup"]
+        for facts in document["data"].values():
+            for name in ("format", "notes"):
+                if not facts[name]:
+                    del facts[name]
         named = [{"name": name, **facts} for name, facts in document["data"].items()]
         document["data"] = named if len(named) > 1 else next(iter(document["data"].values()))
         document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
@@ -324,7 +343,7 @@ def _datas(stored: Any) -> dict[str, DataFacts]:
 def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = None) -> T:
     """Return an object made of exactly its fields."""
     fields = [one for one in dataclasses.fields(cls) if one.name not in (left_out or ())]  # type: ignore[arg-type]
-    names, optional = {one.name for one in fields}, {"neighbours"}
+    names, optional = {one.name for one in fields}, {"neighbours", "format", "notes"}
     if not isinstance(values, dict) or not names - optional <= set(values) <= names:
         unknown = sorted(set(values) - names)[:3] if isinstance(values, dict) else []
         hint = f"; it has unknown ones, {unknown}" if unknown else ""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from bt_llm.backtest import Market, Source, gate_study, load_strategy, run_backtest
 from bt_llm.cache import StoredAnswer, VerdictCache
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.gates import EntryGate, file_sha256_of
 from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest, StrategyFacts
@@ -130,18 +131,25 @@ def _market(manifest: RunManifest, data: Source | None) -> Market:
         folder = manifest.folder
         return Market.of(
             {
-                name: find_file(facts.file, folder, what="data", option="--data")
+                name: Market.of(
+                    find_file(facts.file, folder, what="data", option="--data"),
+                    format=BarFormat(**facts.format),
+                )
                 for name, facts in manifest.data.items()
             }
         )
-    market = Market.of(data)
+    first = next(iter(manifest.data.values()))
+    stated = None if isinstance(data, Market) or len(manifest.data) > 1 else BarFormat(**first.format)
+    market = Market.of(data, format=stated)
     if len(market) != len(manifest.data):
         raise ConfigError(f"data {list(market)}: expected those of the manifest, {list(manifest.data)}")
     return Market(dict(zip(manifest.data, market.bars.values(), strict=True)))
 
 
 def _in_data(manifest: RunManifest, market: Market) -> Iterator[Difference]:
-    for (name, recorded), now in zip(manifest.data.items(), market_facts(market), strict=True):
+    for (name, recorded), now in zip(
+        manifest.data.items(), market_facts(market, manifest.folder), strict=True
+    ):
         if now.sha256 != recorded.sha256:
             which = f"{name}: " if len(manifest.data) > 1 else ""
             yield Difference(
@@ -149,6 +157,9 @@ def _in_data(manifest: RunManifest, market: Market) -> Iterator[Difference]:
                 f"{which}{now.bars} bars, {now.first} to {now.last}, SHA-256 {now.sha256[:12]}; recorded "
                 f"{recorded.bars} bars, {recorded.first} to {recorded.last}, SHA-256 {recorded.sha256[:12]}",
             )
+        elif now.file == recorded.file and now.notes != recorded.notes:
+            other = sorted(set(now.notes) ^ set(recorded.notes)) or ["their order"]
+            yield Difference("data", f"what is said of the bars of {name} differs, first: {other[0]}")
 
 
 def _code_file(manifest: RunManifest, facts: StrategyFacts, option: str, given: Any) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
@@ -141,25 +140,26 @@ def data_facts(data: Source, folder: Path, run: BacktestResult) -> dict[str, Dat
         raise ConfigError(f"data of {lengths}: expected the run's, to {run.equity.index[-1]}")
     if further := [line for bars in market.bars.values() for line in bars.lines]:
         raise ConfigError(f"data with the lines {further}: a manifest holds none beside those of bars")
-    sources = data if isinstance(data, list | tuple) else [data]
-    sources = list(data.values()) if isinstance(data, Mapping) else sources
-    facts = zip(market, market_facts(market), sources, strict=True)
-    return {name: dataclasses.replace(one, file=_file(source, folder)) for name, one, source in facts}
+    return dict(zip(market, market_facts(market, folder), strict=True))
 
 
-def market_facts(market: Market) -> list[DataFacts]:
-    """Return the facts of each data, without a file."""
-    return [_facts_of(bars) for bars in market.bars.values()]
+def market_facts(market: Market, folder: Path) -> list[DataFacts]:
+    """Return the facts of each data; paths in them start at a folder."""
+    return [_facts_of(bars, folder) for bars in market.bars.values()]
 
 
-def _facts_of(bars: Bars) -> DataFacts:
+def _facts_of(bars: Bars, folder: Path) -> DataFacts:
     index = bars.frame.index
     first, last = (time.isoformat() for time in (index[0], index[-1]))
-    return DataFacts(file=None, bars=len(bars), first=first, last=last, sha256=bars.sha256)
-
-
-def _file(source: object, folder: Path) -> str | None:
-    return stored_path(Path(source), folder) if isinstance(source, str | os.PathLike) else None
+    return DataFacts(
+        file=None if bars.file is None else stored_path(Path(bars.file), folder),
+        bars=len(bars),
+        first=first,
+        last=last,
+        sha256=bars.sha256,
+        format=bars.format.stated,
+        notes=bars.notes,
+    )
 
 
 def _broker(setup: Setup) -> dict[str, float]:

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -96,7 +96,7 @@ def write_report(
     """
     kind, summary = _kind(result)
     market = None if data is None else Market.of(data)
-    bars = _bars_of(market)
+    bars = _alone(market)
     laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -108,7 +108,7 @@ def write_report(
             summary=summary,
             parts=laid_out,
             charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
-            facts=_facts(result, market, data),
+            facts=_facts(result, market),
             script=markupsafe.Markup(script),
             script_hash=f"sha256-{digest}",
         )
@@ -145,6 +145,11 @@ def write_csv(
     return write_tables(folder, {name: run.trades for name, run in runs.items()}, verdicts)
 
 
+def _alone(market: Market | None) -> pd.DataFrame | None:
+    """Return the bars of a market of one data; those of several have no one price."""
+    return market.first[list(COLUMNS)] if market is not None and len(market) == 1 else None
+
+
 def _kind(result: object) -> tuple[str, str]:
     for kind, name, summary in _KINDS:
         if isinstance(result, kind):
@@ -166,12 +171,7 @@ def _json(charts: Sequence[Any]) -> markupsafe.Markup:
     return jinja2.utils.htmlsafe_json_dumps(plain(list(charts)), separators=(",", ":"), allow_nan=False)
 
 
-def _bars_of(market: Market | None) -> pd.DataFrame | None:
-    """Return the bars of a market of one data; those of several have no one price."""
-    return market.first[list(COLUMNS)] if market is not None and len(market) == 1 else None
-
-
-def _facts(result: Reportable, market: Market | None, data: Source | None) -> list[tuple[str, str]]:
+def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
     found = [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
@@ -183,20 +183,15 @@ def _facts(result: Reportable, market: Market | None, data: Source | None) -> li
         found.append(
             ("prompt template", f"{one.template.name} {one.template.version}, {one.template.sha256}")
         )
-    if market is not None:
-        found += _data_facts(market, data)
+    for name, bars in {} if market is None else market.bars.items():
+        found.append(("data", name if bars.file is None else Path(bars.file).name))
+        found.append(("bars", f"{len(bars):,}, {bars.frame.index[0]} to {bars.frame.index[-1]}"))
+        found.append(("SHA-256 of the bars", bars.sha256))
     said = [(name.replace("_", " "), str(value)) for name, value in _settings(result).items()]
     found += [(name, value) for name, value in said if (_SAME_AS.get(name, name), value) not in found]
     packages = ("backtrader", "numpy", "pandas", "llama-cpp-python")
     found += [("bt_llm", bt_llm.__version__), ("python", platform.python_version())]
     return found + [(name, importlib.metadata.version(name)) for name in packages]
-
-
-def _data_facts(market: Market, data: Source | None) -> Iterator[tuple[str, str]]:
-    for name, bars in market.items():
-        yield "data", Path(data).name if isinstance(data, str | os.PathLike) else name
-        yield "bars", f"{len(bars):,}, {bars.index[0]} to {bars.index[-1]}"
-        yield "SHA-256 of the bars", market.hashes[name]
 
 
 def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:

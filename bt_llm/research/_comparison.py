@@ -23,6 +23,7 @@ from bt_llm.backtest import (
     Section,
     added_sections,
     answer_names,
+    bars_section,
     count,
     equity_section,
     interval,
@@ -39,6 +40,7 @@ from bt_llm.backtest import (
     trades_section,
 )
 from bt_llm.backtest import Source as DataSource
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
@@ -207,11 +209,6 @@ class ModelComparison:
         return pd.DataFrame({name: _row(run) for name, run in self.runs.items()}).T
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What speaks against concluding anything, one line each, with the runs that it is of."""
-        return problems_in(self.runs)
-
-    @property
     def sentences(self) -> list[str]:
         """The findings in plain words."""
         if refused := refusal(self.problems):
@@ -235,6 +232,7 @@ class ModelComparison:
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
+        yield from bars_section(next(iter(self.runs.values())).notes)
         yield metrics_section(
             {str(n): {str(k): v for k, v in row.items()} for n, row in self.table.iterrows()}
         )
@@ -277,6 +275,7 @@ class ModelComparison:
                 **(dict.fromkeys(concluded) if self.problems else concluded),
                 "problems": self.problems,
                 "sentences": self.sentences,
+                "notes": next(iter(self.runs.values())).notes,
             }
         )
         return found
@@ -293,6 +292,7 @@ def compare_models(
     resamples: int = 2000,
     seed: int = 0,
     block_length: int | None = None,
+    format: BarFormat | None = None,
     **settings: Any,
 ) -> ModelComparison:
     """Run a strategy gated by each model, and ungated, and compare results and verdicts.
@@ -313,6 +313,8 @@ def compare_models(
         What a verdict is judged by; see `bt_llm.research`.
     resamples, seed, block_length
         Of the bootstrap; see `Bootstrap`.
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
     **settings
         Other arguments of `run_backtest`.
 
@@ -339,7 +341,7 @@ def compare_models(
     (['trend', 'contrarian', 'ungated'], 0)
     """
     gates = gates_by_name(models, gate or Gate())
-    market = Market.of(data)
+    market = Market.of(data, format=format)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     _check_warm_up(gates)
     runs: dict[str, BacktestResult] = {}

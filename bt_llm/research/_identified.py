@@ -10,6 +10,7 @@ from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.backtest import BacktestResult, Bootstrap, Market, interval, is_shown, load_strategy, run_backtest
 from bt_llm.backtest import Source as DataSource
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
@@ -137,6 +138,7 @@ def identified_probe(
     resamples: int = 2000,
     seed: int = 0,
     block_length: int | None = None,
+    format: BarFormat | None = None,
     **settings: Any,
 ) -> IdentifiedProbe:
     """Compare a model that is told which market it looks at, and when, with the same one that is not.
@@ -157,6 +159,8 @@ def identified_probe(
         What the model is told, such as ``"EUR/USD, hourly, 2017"``; see `AdvisorConfig`.
     resamples, seed, block_length
         Of the bootstrap; see `Bootstrap`.
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
     **settings
         Other arguments of `run_backtest`.
 
@@ -189,7 +193,7 @@ def identified_probe(
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
     strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    market = Market.of(data)
+    market = Market.of(data, format=format)
     answers: dict[str, list[Verdict]] = {}
     runs: dict[str, BacktestResult] = {}
     for name, chosen in told.items():

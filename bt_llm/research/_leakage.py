@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bt_llm.backtest import Market
 from bt_llm.backtest import Source as DataSource
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.feeds import feed_of
 from bt_llm.gates import EntryGate
@@ -113,6 +114,7 @@ def perturbation_check(
     points: int = 6,
     seed: int = 0,
     on_progress: Progress | None = None,
+    format: BarFormat | None = None,
     **settings: Any,
 ) -> LeakReport:
     """Look for look-ahead in a strategy: change the bars after some bar, and compare everything up to it.
@@ -140,6 +142,8 @@ def perturbation_check(
         Of the random prices.
     on_progress : callable, optional
         Called with (runs done, runs in all).
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
     **settings
         Other arguments of `run_backtest`.
 
@@ -168,7 +172,7 @@ def perturbation_check(
             f"exactbars={settings['exactbars']!r}: expected False; lines are compared as a whole"
         )
     points = whole("points", points, 1)
-    market = Market.of(data)
+    market = Market.of(data, format=format)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     original = _Trace.of(ran, market)
     times = market.index

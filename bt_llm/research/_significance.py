@@ -13,6 +13,7 @@ from bt_llm.backtest import (
     Section,
     added_sections,
     advice_sections,
+    bars_section,
     equity_section,
     gate_study,
     interval,
@@ -27,6 +28,7 @@ from bt_llm.backtest import (
     trades_section,
 )
 from bt_llm.backtest import Source as DataSource
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
@@ -148,6 +150,7 @@ class GateTest:
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
+        yield from bars_section(self.gated.notes)
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
         for nulls in (self.random, self.shifted):
             if nulls is not None and not self.problems:
@@ -237,6 +240,7 @@ def gate_test(
     block_length: int | None = None,
     on_progress: Progress | None = None,
     evaluate: Evaluate | None = None,
+    format: BarFormat | None = None,
     **settings: Any,
 ) -> GateTest:
     """Test whether a gate adds anything to a strategy, against gates that know nothing.
@@ -275,6 +279,8 @@ def gate_test(
         Called with (null gates done, null gates in all).
     evaluate : callable, optional
         Runs the null gates instead of Backtrader, for strategies whose result can be worked out faster.
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
     **settings
         Other arguments of `run_backtest`.
 
@@ -310,7 +316,7 @@ def gate_test(
     >>> test.random.n, 0.1 <= test.random.p_value("sharpe") <= 1.0
     (9, True)
     """
-    market = Market.of(data)
+    market = Market.of(data, format=format)
     n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
     shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
     seed = whole("seed", seed, 0)

@@ -27,7 +27,8 @@
 in ``lines`` become lines of each. An ``account`` may have a ``sizer`` (``file.py:Class``, or the name of one
 of Backtrader's), or be opened by a ``setup`` of your own (``file.py:function``).
 
-Sections: ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
+Sections: ``bars`` (what is stated of them: ``zone``, ``columns``, ``repair`` and the other fields of
+`BarFormat`), ``gate`` (leave it out to run ungated), ``account``, ``params`` (values that all combinations
 share), ``grid``, ``walk_forward`` and ``compare``. Keys are the arguments of `Gate`, `AdvisorConfig`,
 `run_backtest`, `WalkForward` and `compare_models`, and a key that is none of them is refused. In ``budget``
 stand ``money``, which the command line may spend on servers without asking, and ``price_per_mtok``.
@@ -36,6 +37,7 @@ stand ``money``, which the command line may spend on servers without asking, and
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -44,6 +46,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import Market
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
 from bt_llm.models import kind_of
@@ -60,6 +63,7 @@ except ImportError as error:
 __all__ = [
     "AccountSection",
     "AdvisorSection",
+    "BarsSection",
     "BudgetSection",
     "CompareSection",
     "GateSection",
@@ -142,6 +146,21 @@ class CompareSection(_Section):
     block_length: int | None = None
 
 
+class BarsSection(_Section):
+    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`."""
+
+    time_format: str | None = None
+    day_first: bool | None = None
+    zone: str | None = None
+    columns: dict[str, str] = {}
+    decimal: Literal[".", ","] | None = None
+    adjusted: bool | None = None
+    symbol: str | None = None
+    stamp: Literal["open", "close"] | None = None
+    repair: Literal["drop", "widen", "fill"] | None = None
+    max_megabytes: int = 2048
+
+
 class BudgetSection(_Section):
     """``[budget]``: what the command line may spend on servers without asking, and what they take."""
 
@@ -164,7 +183,7 @@ class Study(_Section):
         Further columns that become lines of every data.
     output : str
         Folder of the ledger and the results; by default ``NAME-results`` beside the file.
-    gate, account, walk_forward, compare, budget
+    bars, gate, account, walk_forward, compare, budget
         The sections of these names.
     params, grid : dict
         Names to values, and to lists of values, as in `WalkForward.run`.
@@ -175,6 +194,7 @@ class Study(_Section):
     data: str | list[str] | dict[str, str]
     lines: list[str] = []
     output: str
+    bars: BarsSection | None = None
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
     params: dict[str, Any] = {}
@@ -183,9 +203,17 @@ class Study(_Section):
     compare: CompareSection | None = None
     budget: BudgetSection | None = None
 
+    @functools.cached_property
     def market(self) -> Market:
-        """Return the bars of all datas."""
-        return Market.of(self.data, lines=self.lines)
+        """The bars of all datas, read once.
+
+        Raises
+        ------
+        DataError
+            If they cannot be used.
+        """
+        stated = None if self.bars is None else BarFormat(**self.bars.model_dump())
+        return Market.of(self.data, lines=self.lines, format=stated)
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.
@@ -236,7 +264,7 @@ class Study(_Section):
             params.setdefault(calibration, "train")
         return WalkForward(**self.walk_forward.model_dump(exclude=searched)).run(
             self.strategy,
-            self.market(),
+            self.market,
             gate=self.make_gate(**(advisor or {})),
             grid=self.grid,
             params=params,
@@ -272,7 +300,7 @@ class Study(_Section):
         section = self.compare.model_dump()
         return compare_models(
             self.strategy,
-            self.market(),
+            self.market,
             section.pop("models"),
             gate=self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
             params=self.params,

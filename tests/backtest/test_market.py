@@ -12,7 +12,6 @@ import pytest
 
 from bt_llm import Market, bars_of, run_backtest
 from bt_llm.backtest import Bars, Window
-from bt_llm.backtest._bars import bar_length
 from bt_llm.data import bars_sha256, load_bars
 from bt_llm.exceptions import ConfigError, DataError
 from tests.engines import walk
@@ -222,7 +221,8 @@ class TestFeeds:
         assert market.feed(timeframe=bt.TimeFrame.Ticks).p.timeframe == bt.TimeFrame.Ticks
 
     def test_a_single_bar_is_taken_for_a_day(self) -> None:
-        assert bar_length(np.array([0])) == (bt.TimeFrame.Days, 1)
+        feed = Market.of(flat([1])).feed()
+        assert (feed.p.timeframe, feed.p.compression) == (bt.TimeFrame.Days, 1)
 
     def test_it_adds_its_datas_in_order(self) -> None:
         cerebro = bt.Cerebro()

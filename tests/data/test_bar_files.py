@@ -154,8 +154,12 @@ def test_a_frame_of_several_tickers_is_read_by_symbol(ticker_first: bool) -> Non
     assert found["A"].iloc[0].to_list() == [10, 12, 9, 11, 0]
 
 
-def test_a_source_without_instruments_is_not_many(write: Writer) -> None:
-    from bt_llm.exceptions import DataError
+def test_a_source_without_instruments_is_one_without_a_name(write: Writer) -> None:
+    assert [(name, len(bars)) for name, bars in load_many(write(TWO_BARS)).items()] == [("", 2)]
 
-    with pytest.raises(DataError, match="no column names an instrument: use load_bars"):
-        load_many(write(TWO_BARS))
+
+def test_a_stated_symbol_is_the_only_one_of_many() -> None:
+    day = "2024-01-02"
+    frame = pd.DataFrame({"ticker": ["A", "B"], "date": [day, day], "close": [1.0, 2.0]})
+    found = load_many(frame, symbol="B")
+    assert {name: bars["close"].to_list() for name, bars in found.items()} == {"B": [2.0]}

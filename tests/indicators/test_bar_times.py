@@ -64,7 +64,18 @@ def test_the_feed_says_how_long_its_bars_are() -> None:
     assert of(bt.TimeFrame.Minutes, 15).length == timedelta(minutes=15)
     assert of(bt.TimeFrame.Days, 1).length == timedelta(days=1)
     with pytest.raises(ConfigError, match="does not say how long its bars are: give its timeframe"):
-        of(bt.TimeFrame.Months, 1)
+        of(bt.TimeFrame.Ticks, 1)
+
+
+def test_months_are_those_of_the_calendar() -> None:
+    feed = bt.feeds.PandasData(dataname=walk(3), timeframe=bt.TimeFrame.Months, compression=1)
+    opens = BarClock.of(feed, stamp="open", bar=None, time_zone="America/New_York")
+    # Midnight in New York is 04:00 UTC in summer and 05:00 in winter.
+    assert opens.close(number(2020, 2, 1)).isoformat() == "2020-03-01T05:00:00+00:00"
+    assert opens.close(number(2020, 10, 1)).isoformat() == "2020-11-01T04:00:00+00:00"
+    ends = BarClock.of(feed, stamp="close", bar=None, time_zone="UTC")
+    assert ends.close(number(2020, 2, 29)).isoformat() == "2020-02-29T00:00:00+00:00"
+    assert ends.open(number(2020, 2, 29)).isoformat() == "2020-01-29T00:00:00+00:00"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from bt_llm import AdvisorConfig, Gate
 from bt_llm.advice import forget_answers
-from bt_llm.data import shipped
+from bt_llm.data import BarFormat, shipped
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.research import Study, WalkForward, load_study
 from tests.engines import walk
@@ -212,6 +212,11 @@ class TestRefusals:
         }
         sizes = {field.name for field in dataclasses.fields(WalkForward)}
         assert set(WalkForwardSection.model_fields) == sizes | {"metric", "min_trades", "constraints"}
+
+    def test_bars_have_every_field_of_a_format(self) -> None:
+        from bt_llm.research._study import BarsSection
+
+        assert set(BarsSection.model_fields) == {field.name for field in dataclasses.fields(BarFormat)}
 
     def test_pydantic_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pydantic", None)

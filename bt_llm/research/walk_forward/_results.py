@@ -178,6 +178,8 @@ class WalkForwardResult:
         Everything else that was asked for.
     problems : tuple of str
         What speaks against any conclusion from the record, one line each, with its fold; usually none.
+    notes : tuple of str
+        What was assumed, repaired or noticed when the bars were read, one line each.
     """
 
     name: str
@@ -196,6 +198,7 @@ class WalkForwardResult:
     models: tuple[AskedModel, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def in_sample(self) -> Metrics:
@@ -320,6 +323,7 @@ class WalkForwardResult:
             "warm_up": self.warm_up,
             "settings": {name: plain(value) for name, value in self.settings.items()},
             "problems": list(self.problems),
+            "notes": list(self.notes),
         }
 
 

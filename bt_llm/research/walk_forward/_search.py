@@ -27,6 +27,7 @@ from bt_llm.backtest import (
 )
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, content_sha256
+from bt_llm.indicators import assumptions_of
 from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
@@ -76,6 +77,7 @@ class _Stretches:
     trades: list[Trade] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
     gate_problems: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
+    assumed: list[str] = dataclasses.field(default_factory=list)
     outcomes: list[TrialOutcome] = dataclasses.field(default_factory=list)
 
     def joined(self) -> TrialOutcome:
@@ -334,6 +336,7 @@ class Search:
             record.trades += ran.account.trades
             of_account = problems_of(ran, self.market, None)
             record.problems += [f"fold {number}: {problem}" for problem in of_account]
+            record.assumed += assumptions_of(ran.strategy)
             record.gate_problems.append(problems_of(ran, self.market, trial.gate)[len(of_account) :])
             seen = gate_answers(ran.strategy, self.market.cut(window).first.index)
         record.outcomes.append(outcome)
@@ -373,6 +376,7 @@ class Search:
             models=models,
             settings=self._settings(),
             problems=(*record.problems, *_in_all(record.gate_problems)),
+            notes=(*self.market.notes, *dict.fromkeys(record.assumed)),
         )
 
     def _overfitting(

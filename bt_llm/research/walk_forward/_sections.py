@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bt_llm.backtest import (
     Section,
     added_sections,
+    bars_section,
     count,
     equity_section,
     metrics_section,
@@ -29,6 +30,7 @@ __all__ = ["walk_forward_sections"]
 def walk_forward_sections(result: WalkForwardResult) -> Iterator[Section]:
     """Yield the parts of a study, the findings first."""
     yield sentences_section(_sentences(result))
+    yield from bars_section(result.notes)
     yield metrics_section(
         {"in sample (mean of folds)": result.in_sample, "out of sample (joined)": result.metrics}
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm.backtest import Market, Setup, SetupFunction, Source, load_strategy
+from bt_llm.data import BarFormat
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._ledger import TrialLedger
@@ -101,6 +102,7 @@ class WalkForward(WalkForwardSplit):
         strategy: type[Any] | str,
         data: Source,
         *,
+        format: BarFormat | None = None,
         gate: EntryGate | None = None,
         grid: Mapping[str, Sequence[Any]] | None = None,
         params: Mapping[str, Any] | None = None,
@@ -128,6 +130,8 @@ class WalkForward(WalkForwardSplit):
         data : path, DataFrame, feed, mapping, sequence or Market
             Bars of one or several datas; see `Market.of`. The stretches are cut from all times at which
             some data has a bar; one with fewer bars than the warm-up joins when it has them.
+        format : BarFormat, optional
+            What is stated of the bars, where their source does not say it.
         gate : Gate, optional
             Given to the strategy's parameter ``gate``; None runs it ungated.
         grid : mapping
@@ -175,7 +179,7 @@ class WalkForward(WalkForwardSplit):
             split=self,
             warm_up=self.warm_up,
             strategy=loaded,
-            market=Market.of(data),
+            market=Market.of(data, format=format),
             space=Space(
                 strategy=loaded, gate=gate, grid=grid or {}, fixed=params or {}, constraints=constraints
             ),
