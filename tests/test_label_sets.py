@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bt_llm import AdvisorConfig, Gate, Policy, PromptTemplate, VerdictCache, run_backtest
+from bt_llm import (
+    AdvisorConfig,
+    Gate,
+    NeverOpen,
+    Policy,
+    PromptTemplate,
+    VerdictCache,
+    gate_study,
+    run_backtest,
+)
 from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import export_pack, import_pack, merge_packs
 from bt_llm.cli import app
@@ -22,7 +32,7 @@ from bt_llm.models import ScriptedBackend
 from bt_llm.report import write_policy_html
 from bt_llm.research import compare_models, gate_test, judge
 from bt_llm.verdicts import TREND, Verdict
-from tests.engines import QuickAdvice, build, walk
+from tests.engines import QuickAdvice, build, line, run, walk
 
 QUESTION = '''
 format = 1
@@ -106,29 +116,26 @@ class Sized(bt.Strategy):
     def __init__(self) -> None:
         self.gate = attach_gate(self.p.gate, self)
         self.sizes: list[tuple[int, float]] = []
-        self.seen: list[tuple[float, float, float, float, float]] = []
 
     def next(self) -> None:
-        lines = ("trend", "verdict", "bullish", "neutral", "bearish")
-        self.seen.append(tuple(getattr(self.gate.advice, name)[0] for name in lines))
         if self.position:
             if len(self) >= self.sizes[-1][0] + 3:
                 self.close()
         elif self.gate.allows_long():
-            self.sizes.append((len(self), 10 * self.gate.advice.verdict[0]))
+            worth = self.gate.log[-1].verdict  # NaN of a gate that asks no model: full size
+            self.sizes.append((len(self), 10 * (1.0 if math.isnan(worth) else worth)))
             self.buy(size=self.sizes[-1][1])
 
 
 def test_every_bar_shows_what_its_label_is_worth(file: Path) -> None:
-    cerebro = bt.Cerebro(stdstats=False)
-    cerebro.adddata(bt.feeds.PandasData(dataname=BARS))
-    cerebro.addstrategy(Sized, gate=gate_of(file, cache_mode="off"))
-    ran = cerebro.run()[0]
-    for trend, verdict, bullish, neutral, bearish in ran.seen:
+    ran = run(Sized, BARS, gate=gate_of(file, cache_mode="off"))
+    lines = ("trend", "verdict", "bullish", "neutral", "bearish")
+    seen = list(zip(*(line(ran.gate.advice, name)[15:] for name in lines), strict=True))
+    for trend, verdict, bullish, neutral, bearish in seen:
         assert verdict == WORTH_OF_TREND[file.stem][TREND.labels[TREND.bucket(trend)]]
         assert bullish + neutral + bearish == pytest.approx(1.0)
         assert file.stem == "grades" or bearish == 0.0
-    assert len({row[1] for row in ran.seen}) == len(set(WORTH_OF_TREND[file.stem].values()))
+    assert len({row[1] for row in seen}) == len(set(WORTH_OF_TREND[file.stem].values()))
     worths = {size / 10 for _, size in ran.sizes}
     assert worths == ({2.0, 1.0} if file.stem == "grades" else {1.0, 0.5})  # never bought on "zero" or "hold"
 
@@ -160,6 +167,16 @@ def test_a_backtest_a_round_trip_and_a_replay_are_the_same(file: Path, tmp_path:
     assert replayed.advice["model_calls"] == 0
     assert replayed.equity.equals(recorded.equity)
     assert replayed.trades.equals(recorded.trades)
+
+
+def test_a_strategy_that_sizes_by_worth_runs_with_every_gate(tmp_path: Path) -> None:
+    gate = gate_of(written(tmp_path, "sizes"))
+    study = gate_study(Sized, BARS, gate)
+    assert len(study.gated.trades) > 10
+    assert len(study.ungated.trades) > 10
+    open_gate, never = (run(Sized, BARS, gate=one) for one in (gate.baseline(), NeverOpen()))
+    assert {size for _, size in open_gate.sizes} == {10.0}
+    assert never.sizes == []
 
 
 def test_grades_gate_the_same_sides_as_the_default_labels(tmp_path: Path, repository: Path) -> None:
@@ -210,8 +227,6 @@ def test_packs_of_other_worths_agree_and_of_other_answers_do_not(tmp_path: Path)
 
 
 def test_a_manifest_reproduces_a_run_by_a_template_without_a_file(tmp_path: Path, repository: Path) -> None:
-    from bt_llm import gate_study
-
     bars = tmp_path / "bars.csv"
     BARS.rename_axis("datetime").to_csv(bars)
     strategy = f"{repository / 'strategies' / 'sma_cross.py'}:GatedSmaCross"

@@ -35,8 +35,8 @@ def problems_of(
     -------
     tuple of str
         Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
-        whether the gate was never asked, every answer was invalid, and no verdict reached the
-        gate's ``min_confidence``.
+        whether the gate was never asked, every answer was invalid, and no verdict reached the gate's
+        ``min_confidence``.
     """
     found = [*_of_account(ran, market)]
     if gate is not None:

@@ -26,6 +26,7 @@ SetupFunction: TypeAlias = Callable[[bt.Cerebro, Market], Any]
 """Opens an account: adds datas, broker, commission schemes, sizers and timers, all but the strategy."""
 
 _ENGINE = ("preload", "runonce", "exactbars")
+_KNOWN = ("backtrader", "bt_llm", "builtins")
 _AT_MARKET = (bt.Order.Market, bt.Order.Close)
 
 
@@ -194,6 +195,10 @@ class Setup:
         cerebro.broker = _Broker()
         if callable(self.function):
             self.function(cerebro, market)
+            if cerebro.signals:
+                raise ConfigError(
+                    f"set-up {self.name} adds signals: expected them in a bt.SignalStrategy, by signal_add()"
+                )
             if cerebro.strats:
                 raise ConfigError(
                     f"set-up {self.name} adds a strategy: expected all but the strategy and run()"
@@ -226,17 +231,10 @@ class Setup:
         return float(self.open(market.emptied()).broker.startingcash)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the account is, as numbers and text: for tables, pages and keys of trials.
-
-        Of a set-up of the user's the function's name, and the hash of the text that it stands in.
-        """
+        """Return what the account is, as numbers and text, for tables and pages."""
         if self.function is not None:
-            return {
-                "setup": self.name,
-                "setup_sha256": _source_of(self.function),
-                **_plain(self.cerebro or {}),
-            }
-        sizer = {} if self.sizer is None else _describe_sizer(self.sizer)
+            return {"setup": self.name, **_plain(self.cerebro or {})}
+        sizer = {} if self.sizer is None else {"sizer": _spelled(*_made_by(self.sizer, spell=True))}
         percent = {"percent": self.percent} if self.sizer is None else {}
         commission = self.commission
         if not isinstance(commission, float):
@@ -251,6 +249,23 @@ class Setup:
             **sizer,
             **_plain(self.cerebro or {}),
         }
+
+    def content(self) -> dict[str, Any]:
+        """Return all that an account depends on, for keys: `describe`, and hashes of the user's own code.
+
+        Raises
+        ------
+        StrategyError
+            If the source of that code cannot be read.
+        """
+        sizer = None if self.sizer is None else _made_by(self.sizer, spell=True)[0]
+        scheme = self.commission if isinstance(self.commission, type) else type(self.commission)
+        own = {
+            name: _source_of(code)
+            for name, code in (("setup", self.function), ("sizer", sizer), ("commission", scheme))
+            if code is not None and code.__module__.partition(".")[0] not in _KNOWN
+        }
+        return {**self.describe(), "code": own}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields; a function or sizer from a file as its file's path and text."""
@@ -317,13 +332,6 @@ def _named_sizer(name: str) -> type[bt.Sizer]:
     return known[name]
 
 
-def _describe_sizer(sizer: Any) -> dict[str, str]:
-    """Return a sizer as text, and of one from a file the hash of that."""
-    kind, settings = _made_by(sizer, spell=True)
-    source = {} if files_of(kind) is None else {"sizer_sha256": source_sha256(kind)}
-    return {"sizer": _spelled(kind, settings), **source}
-
-
 def _changed(params: Any) -> dict[str, Any]:
     return {name: getattr(params, name) for name in params._getkeys() if params.notdefault(name)}
 
@@ -339,14 +347,14 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _source_of(function: Any) -> str:
-    """Return the hash of what a function comes from; of one that is in no file, of its own text."""
+def _source_of(code: Any) -> str:
+    """Return the hash of what code comes from; of code that is in no file, of its own text."""
     try:
-        return source_sha256(function)
+        return source_sha256(code)
     except StrategyError:
         try:
-            return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+            return hashlib.sha256(inspect.getsource(code).encode()).hexdigest()
         except (OSError, TypeError) as error:
             raise StrategyError(
-                f"set-up {getattr(function, '__name__', function)!r} has no source: put it into a file"
+                f"{getattr(code, '__name__', code)!r} has no source: put it into a file"
             ) from error

@@ -20,6 +20,8 @@ from bt_llm.gates import (
     LONG,
     SHORT,
     Answers,
+    AttachedGate,
+    Decision,
     EntryGate,
     RandomGate,
     ShiftedGate,
@@ -130,9 +132,7 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
     """
     market = Market.of(data)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
-    log = [
-        (gate.data.lines.datetime.array[one.bar - 1], one) for gate in attached_gates(ran) for one in gate.log
-    ]
+    log = [(_time_of(told, one, market), told) for one in attached_gates(ran) for told in one.log]
     if not log:
         raise DataError(
             f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
@@ -141,6 +141,13 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
     return Answers.of_log(
         (one for _, one in sorted(log, key=lambda pair: pair[0])), warm_up=gate.warm_up_bars
     )
+
+
+def _time_of(decision: Decision, gate: AttachedGate, market: Market) -> float:
+    """Return Backtrader's number of the bar that a decision was made at; resampled datas keep their own."""
+    bars = market.bars.get(gate.data._name)
+    times = gate.data.lines.datetime.array if bars is None else bars.numbers
+    return float(times[decision.bar - 1])
 
 
 class _AskEveryBar(bt.Strategy):  # type: ignore[misc]

@@ -11,7 +11,7 @@ import pytest
 from bt_llm import AdvisorConfig, Gate, gate_study, run_backtest
 from bt_llm.backtest import BuyAndHold, periods_per_year
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
-from bt_llm.gates import NeverOpen
+from bt_llm.gates import AlwaysOpen, NeverOpen
 from bt_llm.research import gate_test
 from tests.engines import TREND, walk
 
@@ -125,7 +125,28 @@ def test_a_strategy_without_a_gate_runs() -> None:
         pass
 
     assert run_backtest(Plain, six_bars()).final_value == 10_000.0
-    assert run_backtest(Plain, six_bars(), gate=NeverOpen()).problems
+    result = run_backtest(Plain, six_bars(), gate=NeverOpen())
+    assert result.problems == (
+        "the gate was never asked: Plain made no entry, or does not call allows_long()",
+    )
+
+
+def test_the_orders_of_a_strategy_that_attaches_no_gate_are_judged() -> None:
+    class Forgot(bt.Strategy):
+        params = (("gate", None),)
+
+        def next(self) -> None:
+            if len(self) == 2:
+                self.buy(size=1)
+            elif len(self) == 4:
+                self.sell(size=1)
+
+    for strategy in (Forgot, type("Without", (Forgot,), {"__module__": __name__})):
+        opened = run_backtest(strategy, six_bars(), gate=AlwaysOpen())
+        assert opened.fills["size"].tolist() == [1.0, -1.0]
+        shut = run_backtest(strategy, six_bars(), gate=NeverOpen())
+        assert (shut.orders["vetoed"], shut.orders["refused"], shut.problems) == (2, 0, ())
+        assert shut.fills.empty
 
 
 def test_bars_fewer_than_the_warm_up(hours: pd.DataFrame, repository: Path) -> None:

@@ -45,6 +45,10 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
+class Own(bt.sizers.FixedSize):
+    """A sizer of the user's."""
+
+
 class TestDefault:
     def test_an_exit_written_as_sell_closes_the_position(self) -> None:
         bars = load_bars(shipped("sp500_daily.csv"))
@@ -208,7 +212,9 @@ class TestOwn:
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bad")
         with pytest.raises(StrategyError, match=r"no 'bat' in .*did you mean 'bad'\?"):
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bat")
-        with pytest.raises(StrategyError, match=r"no file 'absent.py'"):
+        with pytest.raises(
+            StrategyError, match=r"no strategy file 'absent.py': expected path/to/file.py:function"
+        ):
             Setup(function="absent.py:f")
 
     def test_it_travels_as_the_text_of_its_file(self, file: str) -> None:
@@ -225,10 +231,12 @@ class TestOwn:
         done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
         assert done.stdout.split() == [b"50000"]
 
-    def test_its_description_follows_its_text(self, file: str) -> None:
-        before = Setup(function=f"{file}:futures").describe()
+    def test_its_content_follows_its_text(self, file: str) -> None:
+        before = Setup(function=f"{file}:futures").content()
         Path(file).write_text(FUTURES.replace("50_000", "60_000"), encoding="utf-8")
-        assert Setup(function=f"{file}:futures").describe() != before
+        assert Setup(function=f"{file}:futures").content() != before
+        assert Setup(sizer=bt.sizers.FixedSize).content()["code"] == {}
+        assert set(Setup(sizer=Own, commission=0.1).content()["code"]) == {"sizer"}
 
     def test_a_study_runs_all_three_in_it(self, file: str) -> None:
         bars = {"a": walk(80, seed=1), "b": walk(80, seed=2)}

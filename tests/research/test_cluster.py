@@ -307,7 +307,7 @@ class TestMishaps:
             with pytest.raises(StrategyError) as error, place:
                 SPLIT.run(f"{failing}:Failing", BARS)
             messages.append(str(error.value))
-        assert messages == ["Failing failed with its defaults: ValueError: no"] * 2
+        assert messages == ["Failing failed with its defaults: ValueError: no (failing.py, line 8)"] * 2
 
     def test_a_bug_keeps_its_traceback(
         self, workers: Any, cross: str, monkeypatch: pytest.MonkeyPatch

@@ -22,10 +22,11 @@ NAN = math.nan
 
 def judged_of(rows: list[tuple[Any, ...]], horizon: int = 1) -> Judged:
     names = ["answer", "confidence", "bullish", "neutral", "bearish", "outcome", "right"]
-    index = pd.date_range("2020-01-01", periods=len(rows))
-    return Judged(
-        bars=pd.DataFrame(rows, columns=names, index=index), horizon=horizon, flat=0.25, usage=Usage()
-    )
+    frame = pd.DataFrame(rows, columns=names, index=pd.date_range("2020-01-01", periods=len(rows)))
+    worths = {"bullish": 1.0, "neutral": 0.0, "bearish": -1.0, "invalid": NAN}
+    frame["worth"] = frame["answer"].map(worths)
+    frame["answer"] = pd.Categorical(frame["answer"], categories=[*worths, ""])
+    return Judged(bars=frame, horizon=horizon, flat=0.25, usage=Usage())
 
 
 BY_HAND = judged_of(

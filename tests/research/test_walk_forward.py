@@ -285,6 +285,16 @@ class TestChoice:
         assert result.n_trials == 2
 
 
+class TestAnyStrategy:
+    def test_orders_are_judged_where_no_gate_is_attached(self) -> None:
+        plain, opened, shut = (
+            SPLIT.run(Holds, BARS, gate=gate) for gate in (None, AlwaysOpen(), NeverOpen())
+        )
+        same(plain, opened)
+        assert len(plain.trades) == len(plain.folds)
+        assert shut.trades.empty
+
+
 class TestTrainPrior:
     def test_it_is_the_mean_of_the_raw_verdicts_over_the_train(self, cross: str) -> None:
         params = {"gate.advisor.calibration": "train"}
@@ -298,7 +308,7 @@ class TestTrainPrior:
             assert fold.prior is not None
             for label in ("bullish", "neutral", "bearish"):
                 mean = np.mean(np.array(getattr(advice.lines, label).array)[bars])
-                assert getattr(fold.prior, label) == pytest.approx(mean, abs=1e-12)
+                assert fold.prior.to_dict()[label] == pytest.approx(mean, abs=1e-12)
             assert len(seen) - result.warm_up + 1 == (80 if number else 81 - result.warm_up)
 
     def test_it_is_what_the_trials_are_calibrated_with(self, cross: str, jobs: list[Any]) -> None:

@@ -129,7 +129,7 @@ class TestVerdicts:
         result = chosen_otherwise()
         joined = result.verdicts
         assert list(joined.columns) == [
-            *("fold", "model", "answer", "confidence", "bullish", "neutral", "bearish"),
+            *("fold", "model", "answer", "worth", "confidence", "bullish", "neutral", "bearish"),
         ]
         assert joined.index.is_monotonic_increasing
         assert list(joined.index) == list(result.equity.index)
@@ -255,9 +255,9 @@ class TestReport:
         found = result.to_dict()
         for fold, said in zip(found["folds"], result.verdicts.groupby("fold"), strict=True):
             assert fold["fold"] == said[0]
-            assert {k: v for k, v in fold["verdicts"].items() if v} == said[1][
-                "answer"
-            ].value_counts().to_dict()
+            assert list(fold["verdicts"]) == ["bullish", "neutral", "bearish", "invalid"]
+            counts = said[1]["answer"].value_counts().to_dict()
+            assert {name: count for name, count in fold["verdicts"].items() if count} == counts
         assert [model["sha256"] for model in found["models"]] == [model.sha256 for model in result.models]
         assert sum(len(model["folds"]) for model in found["models"]) == len(result.folds)
         priors = [m["calibration"] for m in found["models"] if isinstance(m["calibration"], dict)]

@@ -236,6 +236,7 @@ class WalkForwardResult:
         if not parts:
             return pd.DataFrame(columns=["fold", "model", *COLUMNS])
         joined = pd.concat(parts)
+        joined["answer"] = joined["answer"].astype(str)  # folds may have label sets of their own
         return joined.loc[joined["answer"] != "", ["fold", "model", *joined.columns.drop(["fold", "model"])]]
 
     @property

@@ -204,8 +204,8 @@ class Search:
                 "strategy": [self.strategy.__qualname__, self.source],
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
-                "account": self.setup.describe(),
-                "market": self.market.sha256,
+                "account": self.setup.content(),
+                "market": self.market.cut(self.trains[0]).sha256,
             }
         )
 
