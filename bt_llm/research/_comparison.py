@@ -192,11 +192,6 @@ class ModelComparison:
     judged: dict[str, Judged]
 
     @property
-    def problems(self) -> tuple[str, ...]:
-        """What speaks against any conclusion, one line each, with the run it is of; usually nothing."""
-        return problems_in(self.runs)
-
-    @property
     def table(self) -> pd.DataFrame:
         """The metrics, one row a run.
 
