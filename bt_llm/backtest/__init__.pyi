@@ -23,7 +23,6 @@ from ._market import Source as Source
 from ._market import Window as Window
 from ._problems import problems_of as problems_of
 from ._result import BacktestResult as BacktestResult
-from ._result import problems_in as problems_in
 from ._run import BuyAndHold as BuyAndHold
 from ._run import GateStudy as GateStudy
 from ._run import gate_study as gate_study

@@ -21,7 +21,7 @@ from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate, attached_gates
 from bt_llm.indicators import askers_in, assumptions_of, find_advice
 
-__all__ = ["BacktestResult", "problems_in", "result_of"]
+__all__ = ["BacktestResult", "result_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +177,6 @@ def result_of(
         problems=problems,
         notes=(*market.notes, *dict.fromkeys(assumptions_of(ran.strategy))),
     )
-
-
-def problems_in(runs: Mapping[str, BacktestResult]) -> tuple[str, ...]:
-    """Return the problems of several runs, each with the name of its run."""
-    return tuple(f"{name}: {problem}" for name, run in runs.items() for problem in run.problems)
 
 
 def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:

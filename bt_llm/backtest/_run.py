@@ -14,7 +14,7 @@ from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.backtest._engine import Ran, run_strategy
 from bt_llm.backtest._findings import problems_in
 from bt_llm.backtest._market import Market, Source
-from bt_llm.backtest._result import BacktestResult, problems_in, result_of
+from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy

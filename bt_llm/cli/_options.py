@@ -38,6 +38,7 @@ __all__ = [
     "StrategyOnBars",
     "StrategyOrStudy",
     "ThreadsOption",
+    "named_files",
     "parse_params",
 ]
 
@@ -171,7 +172,7 @@ class StrategyOnBars:
     @property
     def files(self) -> Path | dict[str, Path]:
         """The file of the bars; of several datas, or of one with a name of its own, each by its name."""
-        named = _named_files(self.data or [])
+        named = named_files(self.data or [])
         only = next(iter(named.values()))
         return only if list(named) == [only.stem] else named
 
@@ -339,7 +340,7 @@ class Output:
         return {"report": self.report, "csv": self.csv, "output": self.output}
 
 
-def _named_files(texts: list[str]) -> dict[str, Path]:
+def named_files(texts: list[str]) -> dict[str, Path]:
     """Read ``NAME=FILE`` or ``FILE``, whose name is then its own without the suffix."""
     files: dict[str, Path] = {}
     for text in texts:

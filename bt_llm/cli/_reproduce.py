@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bt_llm.cache import VerdictCache, import_pack
-from bt_llm.cli._options import CacheOption, FormatOption
+from bt_llm.cli._options import CacheOption, FormatOption, named_files
 from bt_llm.cli._output import Format, print_json, say
 
 __all__ = ["reproduce"]
@@ -20,10 +20,19 @@ def reproduce(
     pack: Annotated[
         Path | None, typer.Option("--pack", help="Take the verdicts from this pack, not from the cache.")
     ] = None,
-    data: Annotated[Path | None, typer.Option("--data", "-d", help="Where the bars are now.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="[NAME=]FILE",
+            help="Where the bars are now; of several datas one for each, in the manifest's order.",
+        ),
+    ] = None,
     strategy: Annotated[
         Path | None, typer.Option("--strategy", "-s", help="Where the strategy's file is now.")
     ] = None,
+    setup: Annotated[Path | None, typer.Option("--setup", help="Where the set-up's file is now.")] = None,
     cache: CacheOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -43,7 +52,14 @@ def reproduce(
             cache = Path(folder)
             with VerdictCache(cache, "record") as imported:
                 import_pack(imported, pack)
-        found = manifests.reproduce(manifest, data=data, strategy=strategy, cache_dir=cache)
+        files = list(named_files(data or []).values())
+        found = manifests.reproduce(
+            manifest,
+            data=files if len(files) > 1 else next(iter(files), None),
+            strategy=strategy,
+            setup=setup,
+            cache_dir=cache,
+        )
     if output is Format.JSON:
         differences = [{"what": one.what, "message": one.message} for one in found.differences]
         versions = found.other_versions

@@ -212,9 +212,7 @@ class TestOwn:
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bad")
         with pytest.raises(StrategyError, match=r"no 'bat' in .*did you mean 'bad'\?"):
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bat")
-        with pytest.raises(
-            StrategyError, match=r"no strategy file 'absent.py': expected path/to/file.py:function"
-        ):
+        with pytest.raises(StrategyError, match=r"no file 'absent.py': expected path/to/file.py:function"):
             Setup(function="absent.py:f")
 
     def test_it_travels_as_the_text_of_its_file(self, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,20 @@ def test_a_pair_on_margin_is_what_a_script_of_ones_own_makes_of_it(cli: Cli, fol
     cerebro.addstrategy(Later)
     cerebro.run()
     assert done["runs"]["ungated"]["final_value"] == pytest.approx(cerebro.broker.getvalue(), abs=1e-9)
+
+
+def test_a_manifest_of_a_pair_is_reproduced(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    cache, file = ["--cache", str(tmp_path / "cache")], str(tmp_path / "run.json")
+    told = [*arguments(folder, "Pair"), "-m", "scripted:trend", *cache, "--manifest", file]
+    assert cli("run", *told).code == 0
+    assert cli("reproduce", file, *cache).out == "identical\n"
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    where = ["-d", f"near={moved / 's00.csv'}", "-d", str(moved / "s01.csv"), "-s", str(moved / "own.py")]
+    assert cli("reproduce", file, *cache, *where, "--setup", str(moved / "own.py")).out == "identical\n"
+    other = ["-d", str(moved / "s00.csv"), "-d", str(moved / "s02.csv")]
+    done = cli("reproduce", file, *cache, *other)
+    assert (done.code, done.out.partition(":")[0]) == (1, "data")
 
 
 class TestDatas:

@@ -59,12 +59,12 @@ class Forgetful(InAndOut):
 
 
 REFUSED = (
-    (Greedy, gate(), "the broker refused 1"),
+    (Greedy, gate(), "the broker refused "),
     (Forgetful, gate(), "the gate was never asked: Forgetful made no entry, or does not call allows_long()"),
     (
         InAndOut,
         gate(min_confidence=0.99),
-        "no verdict that InAndOut asked for reached min_confidence=0.99: the ",
+        "no verdict that InAndOut asked for reached min_confidence=0.99",
     ),
 )
 
