@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
-from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
+from bt_llm.backtest import BacktestResult, Market, Setup, load_strategy, run_backtest
 from bt_llm.backtest import Source as DataSource
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
@@ -90,11 +90,11 @@ def run_many(
         If runs leave this process and joblib is not installed.
     """
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    if settings.get("setup") is not None:  # made where a function of a script has its source
+        settings["setup"] = Setup.of(settings["setup"])
     size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
     market = Market.of(data)
-    chunks = [
-        (chosen, market, gates[start : start + size], settings) for start in range(0, len(gates), size)
-    ]
+    chunks = [(chosen, market, gates[start : start + size], settings) for start in range(0, len(gates), size)]
     metrics: list[dict[str, float]] = []
     with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
