@@ -179,8 +179,8 @@ class _Declared:
         name = f"class {made.__module__}.{made.__qualname__}"
         if found.lines != self.lines or list(found.params) != list(self.params):
             raise StrategyError(
-                f"{name} has other parameters or lines on a worker ({[*found.params]}, {found.lines}; expected "
-                f"{[*self.params]}, {self.lines}): install the same version there"
+                f"{name} has other parameters or lines on a worker ({[*found.params]}, {found.lines}; "
+                f"expected {[*self.params]}, {self.lines}): install the same version there"
             )
         for param, value in self.params.items():
             if not _same(found.params[param], value):

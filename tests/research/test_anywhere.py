@@ -1,4 +1,4 @@
-"""Parts of a script and of a notebook on two processes and on a cluster: to the last digit what one process finds."""
+"""Parts of a script and of a notebook on two processes and on a cluster: the numbers of one process."""
 
 from __future__ import annotations
 

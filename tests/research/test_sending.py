@@ -24,8 +24,8 @@ def made(period: int) -> type[bt.Indicator]:
     class Band(bt.ind.SMA):
         lines = ("upper", "lower")
         params = (("period", period), ("width", float("nan")))
-        plotinfo = {"subplot": True}
-        plotlines = {"upper": {"ls": "--"}}
+        plotinfo = (("subplot", True),)
+        plotlines = (("upper", {"ls": "--"}),)
 
         def __init__(self) -> None:
             super().__init__()
@@ -101,7 +101,7 @@ class TestWhole:
             def next(self) -> None:
                 lock.acquire()
 
-        with pytest.raises(StrategyError, match="cannot be sent to another process .*lock"):
+        with pytest.raises(StrategyError, match=r"cannot be sent to another process .*lock"):
             dumps(Locked)
 
     def test_its_hash_is_of_what_it_does(self) -> None:
