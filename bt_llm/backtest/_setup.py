@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -120,6 +120,7 @@ class Setup:
     sizer: Any = None
     cerebro: Mapping[str, Any] | None = None
     function: SetupFunction | str | None = None
+    _source_sha256: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the settings, once."""
@@ -143,7 +144,7 @@ class Setup:
             self._check_function()
 
     def _check_function(self) -> None:
-        given = [f.name for f in fields(self) if f.name not in ("function", "cerebro")]
+        given = [f.name for f in fields(self) if f.init and f.name not in ("function", "cerebro")]
         default = Setup()
         if others := [name for name in given if getattr(self, name) != getattr(default, name)]:
             raise ConfigError(f"{others[0]} beside a set-up of your own: set it there, on the broker")
@@ -153,6 +154,8 @@ class Setup:
             raise ConfigError(
                 f"setup={self.function!r:.60}: expected setup(cerebro, market) or file.py:function"
             )
+        # Here, where its source is: another process may have none of a script's or a notebook's.
+        object.__setattr__(self, "_source_sha256", _source_of(self.function))
 
     @classmethod
     def of(cls, setup: Setup | SetupFunction | str | None = None, **settings: Any) -> Setup:
@@ -233,7 +236,11 @@ class Setup:
     def describe(self) -> dict[str, Any]:
         """Return what the account is, as numbers and text, for tables and pages."""
         if self.function is not None:
-            return {"setup": self.name, **_plain(self.cerebro or {})}
+            return {
+                "setup": self.name,
+                "setup_sha256": self._source_sha256,
+                **_plain(self.cerebro or {}),
+            }
         sizer = {} if self.sizer is None else {"sizer": _spelled(*_made_by(self.sizer, spell=True))}
         percent = {"percent": self.percent} if self.sizer is None else {}
         commission = self.commission

@@ -32,6 +32,7 @@ from bt_llm.backtest import (
     number,
     percent,
     periods_per_year,
+    problems_in,
     refusal,
     run_backtest,
     sentences_section,
@@ -191,6 +192,11 @@ class ModelComparison:
     over_ungated: dict[str, dict[str, BootstrapResult]]
     pairs: list[PairComparison]
     judged: dict[str, Judged]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against any conclusion, one line each, with the run it is of; usually nothing."""
+        return problems_in(self.runs)
 
     @property
     def table(self) -> pd.DataFrame:

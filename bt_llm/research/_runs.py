@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
-from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
+from bt_llm.backtest import BacktestResult, Market, Setup, load_strategy, run_backtest
 from bt_llm.backtest import Source as DataSource
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
-from bt_llm.research._workers import PortableStrategy, chunk_size, leaves, run_each
+from bt_llm.research._workers import chunk_size, run_each
 
 __all__ = ["Source", "inspect_run", "run_many"]
 
@@ -68,8 +68,8 @@ def run_many(
     Parameters
     ----------
     strategy : type or str
-        As in `run_backtest`. Workers get a strategy file as text; any other class must be at the top of a
-        module that they can import.
+        As in `run_backtest`. Workers get a strategy file as text, and a class of a script or a notebook
+        whole; one of a module they import, and it is compared.
     data : path, DataFrame, feed, mapping, sequence or Market
         See `Market.of`.
     gates : sequence of gate
@@ -90,12 +90,11 @@ def run_many(
         If runs leave this process and joblib is not installed.
     """
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
-    portable = PortableStrategy.of(chosen) if leaves(n_jobs) else PortableStrategy(made=chosen)
+    if settings.get("setup") is not None:  # made where a function of a script has its source
+        settings["setup"] = Setup.of(settings["setup"])
     size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
     market = Market.of(data)
-    chunks = [
-        (portable, market, gates[start : start + size], settings) for start in range(0, len(gates), size)
-    ]
+    chunks = [(chosen, market, gates[start : start + size], settings) for start in range(0, len(gates), size)]
     metrics: list[dict[str, float]] = []
     with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
@@ -106,6 +105,6 @@ def run_many(
 
 
 def _run_chunk(
-    strategy: PortableStrategy, data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
+    strategy: type[bt.Strategy], data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
 ) -> list[dict[str, float]]:
-    return [run_backtest(strategy.load(), data, gate=gate, **settings).metrics for gate in gates]
+    return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]

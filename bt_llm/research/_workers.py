@@ -2,83 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
-import pickle
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bt_llm.backtest import strategy_in
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.settings import python_scalar
-from bt_llm.sources import SourceFiles, files_of, source_sha256
+from bt_llm.sources import source_sha256
 
-__all__ = ["PortableStrategy", "check_jobs", "chunk_size", "leaves", "run_each"]
+__all__ = ["check_jobs", "chunk_size", "leaves", "run_each", "strategy_sha256"]
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortableStrategy:
-    """A strategy as another process gets it: the class, or the texts of the files that it comes from.
-
-    A worker runs the texts that it was sent, wherever it is and whatever became of the files since. A class
-    of a module that it can import cannot be sent: the worker imports its own, and says so if that, or what it
-    imports, is another version.
-
-    Parameters
-    ----------
-    files : SourceFiles or None
-        The file that the class comes from and its neighbours; None for a class of a module. It comes first:
-        what is unpickled after it may be of these files.
-    made : type or str
-        The class, or its name in the file.
-    source : str or None
-        Of a class, the SHA-256 of its source; None for one that is sent whole, such as a notebook's.
-    """
-
-    files: SourceFiles | None = None
-    made: type[Any] | str
-    source: str | None = None
-
-    @classmethod
-    def of(cls, strategy: type[Any]) -> PortableStrategy:
-        """Return a strategy's portable form."""
-        files = files_of(strategy)
-        if files is not None:
-            return cls(files=files, made=strategy.__name__)
-        if strategy.__module__ == "__main__":
-            return cls(made=strategy)
-        try:
-            return cls(made=strategy, source=source_sha256(strategy))
-        except StrategyError:
-            return cls(made=strategy)
-
-    def load(self) -> type[Any]:
-        """Return the class.
-
-        Raises
-        ------
-        StrategyError
-            If this process has another version of its module.
-        """
-        if self.files is not None:
-            return strategy_in(self.files, str(self.made))
-        if self.source is not None:
-            _check_version(self.made, self.source)  # type: ignore[arg-type]
-        return self.made  # type: ignore[return-value]
-
-
-@functools.lru_cache(maxsize=32)
-def _check_version(strategy: Any, source: str) -> None:
-    if (found := source_sha256(strategy)) != source:
-        raise StrategyError(
-            f"strategy {strategy.__module__}.{strategy.__name__} is another version on a worker (source "
-            f"{found[:12]}, expected {source[:12]}): install the same there, or name it by file.py:ClassName"
-        )
 
 
 def check_jobs(n_jobs: int | None) -> None:
@@ -144,13 +81,34 @@ def run_each(
     MissingExtraError
         If work leaves this process and joblib is not installed.
     StrategyError
-        If a worker does not have a module that it would need.
+        If something cannot be sent, or a worker lacks a module or has another version of a class.
     """
     if not leaves(n_jobs):
         yield from (work(*given) for given in arguments)
     elif arguments:
         last = () if supplies is None else (supplies(),)
         yield from _elsewhere(work, ((*given, *last) for given in arguments), n_jobs, ordered)
+
+
+def strategy_sha256(strategy: type[Any]) -> str:
+    """Return the SHA-256 of a strategy's source; of one that no import finds, of what it is sent as.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is such a class and cloudpickle is not installed.
+    """
+    if "<locals>" not in strategy.__qualname__:  # a function's file does not say what it made a class with
+        with contextlib.suppress(StrategyError):  # a notebook's has no file
+            return source_sha256(strategy)
+    try:
+        from bt_llm.research._sending import class_sha256
+    except ImportError as error:
+        raise MissingExtraError(
+            f"a trial of {strategy.__name__}, which is in no file, needs cloudpickle: "
+            f"pip install 'bt-llm[research]', or put the class into a file"
+        ) from error
+    return class_sha256(strategy)
 
 
 def _elsewhere(
@@ -174,22 +132,19 @@ def _call(sent: bytes) -> Any:
     Anything else Dask would look into: its scheduler loads it and so needs every module, a worker that lacks
     one never answers, and large arrays are moved to a single worker, with which they are lost.
     """
-    try:
-        work, given = pickle.loads(sent)
-    except (ImportError, AttributeError) as error:
-        raise StrategyError(
-            f"a worker cannot load what it was sent ({error}): install that module there too, or name the "
-            f"strategy by file.py:ClassName"
-        ) from error
+    from bt_llm.research._sending import loads
+
+    work, given = loads(sent)
     return work(*given)
 
 
 def _joblib() -> tuple[Any, Callable[[object], bytes]]:
     try:
-        import cloudpickle  # type: ignore[import-untyped]  # which also takes classes of a notebook
         import joblib  # type: ignore[import-untyped]
+
+        from bt_llm.research._sending import dumps  # which needs cloudpickle
     except ImportError as error:
         raise MissingExtraError(
             "several processes need joblib: pip install 'bt-llm[research]', or use n_jobs=1"
         ) from error
-    return joblib, cloudpickle.dumps
+    return joblib, dumps

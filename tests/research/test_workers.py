@@ -1,62 +1,15 @@
-"""What is sent to other processes, and whether work leaves this one."""
+"""Whether work leaves this process, and how its results come back."""
 
 from __future__ import annotations
 
-import dataclasses
-import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
 
-from bt_llm.backtest import load_strategy
-from bt_llm.exceptions import ConfigError, StrategyError
-from bt_llm.research import PortableStrategy, check_jobs, leaves, run_each
+from bt_llm.exceptions import ConfigError
+from bt_llm.research import check_jobs, leaves, run_each
 from bt_llm.research._workers import chunk_size
-from tests.walk_forward_cases import Holds, cross_file
-
-
-class TestStrategies:
-    def test_a_file_travels_as_its_text(self, tmp_path: Path) -> None:
-        spec = cross_file(tmp_path)
-        sent = pickle.dumps(PortableStrategy.of(load_strategy(spec)))
-        file = Path(spec.rpartition(":")[0])
-        file.unlink()
-        code = (
-            "import pickle, sys\n"
-            "made = pickle.loads(bytes.fromhex(sys.argv[1])).load()\n"
-            "import inspect\n"
-            "print(made.__name__, made.params.fast, inspect.getsource(made).splitlines()[0])"
-        )
-        there = subprocess.run(
-            [sys.executable, "-c", code, sent.hex()], capture_output=True, text=True, check=True
-        )
-        assert there.stdout.strip() == "Cross 3 class Cross(bt.Strategy):"
-        assert not list(tmp_path.rglob("*.pyc"))
-
-    def test_a_file_that_changed_since_is_run_as_it_was(self, tmp_path: Path) -> None:
-        spec = cross_file(tmp_path)
-        file = Path(spec.rpartition(":")[0])
-        portable = PortableStrategy.of(load_strategy(spec))
-        file.write_text(file.read_text(encoding="utf-8").replace('"fast", 3', '"fast", 5'), encoding="utf-8")
-        assert portable.load().params.fast == 3
-        assert load_strategy(spec).params.fast == 5
-
-    def test_a_class_of_another_version_is_refused(self) -> None:
-        portable = PortableStrategy.of(Holds)
-        assert portable.load() is Holds
-        with pytest.raises(StrategyError, match=r"walk_forward_cases.Holds is another version on a worker"):
-            dataclasses.replace(portable, source="0" * 64).load()
-
-    def test_a_class_without_a_file_is_sent_as_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("__main__", "a_module_that_has_no_file"):
-            monkeypatch.setattr(Holds, "__module__", module)
-            portable = PortableStrategy.of(Holds)
-            assert portable == PortableStrategy(made=Holds)
-            assert portable.load() is Holds
 
 
 class TestWhere:

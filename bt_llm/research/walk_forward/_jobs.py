@@ -9,7 +9,7 @@ from typing import Any
 
 from bt_llm.backtest import Market, Setup, Window
 from bt_llm.research._ledger import TrialOutcome
-from bt_llm.research._workers import PortableStrategy, run_each
+from bt_llm.research._workers import run_each
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import run_trial
 
@@ -24,7 +24,7 @@ class Job:
     ----------
     key : str
         Of the trial, in the ledger.
-    strategy : PortableStrategy
+    strategy : type
         What runs.
     market : Market
         The window's bars and those that its indicators warm up on; nothing after the window is sent.
@@ -37,7 +37,7 @@ class Job:
     """
 
     key: str
-    strategy: PortableStrategy
+    strategy: type[Any]
     market: Market
     window: Window
     params: dict[str, Any]
@@ -45,7 +45,7 @@ class Job:
 
     def run(self) -> tuple[str, TrialOutcome]:
         """Return the key and what came of it."""
-        outcome, _ = run_trial(self.strategy.load(), self.market, self.window, self.params, self.setup)
+        outcome, _ = run_trial(self.strategy, self.market, self.window, self.params, self.setup)
         return self.key, outcome
 
 

@@ -32,7 +32,7 @@ from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
-from bt_llm.research._workers import PortableStrategy
+from bt_llm.research._workers import strategy_sha256
 from bt_llm.research.walk_forward._advice import Desk, open_desk
 from bt_llm.research.walk_forward._grid import (
     Settings,
@@ -46,7 +46,6 @@ from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, retu
 from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
 from bt_llm.research.walk_forward._windows import run_trial
-from bt_llm.sources import source_sha256
 from bt_llm.verdicts import Prior
 
 __all__ = ["Search"]
@@ -139,8 +138,7 @@ class Search:
         self.warm_up = self._checked_warm_up(warm_up)
         self.trains = [self._train_window(fold) for fold in self.folds]
         self.tests = [self._test_window(fold) for fold in self.folds]
-        self.source = source_sha256(strategy)
-        self.portable = PortableStrategy.of(strategy)
+        self.source = strategy_sha256(strategy)
         self.yearly = periods_per_year(self.index)
 
     def run(
@@ -276,7 +274,7 @@ class Search:
         return [
             Job(
                 key=key,
-                strategy=self.portable,
+                strategy=self.strategy,
                 market=cuts[window],
                 window=_within(self.market, window, cuts[window]),
                 params=trial.params,
