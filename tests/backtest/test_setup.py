@@ -213,7 +213,7 @@ class TestOwn:
         with pytest.raises(StrategyError, match=r"no function 'bat' in .*did you mean 'bad'\?"):
             run_backtest(ExitsBySell, walk(30), setup=f"{path}:bat")
         with pytest.raises(
-            StrategyError, match=r"no strategy file 'absent.py': expected path/to/file.py:function"
+            StrategyError, match=r"no file 'absent.py': expected path/to/file.py:function"
         ):
             Setup(function="absent.py:f")
 
