@@ -579,7 +579,7 @@ def test_a_result_carries_its_verdicts_whatever_the_process_remembers(
     forget_answers()
     manifest = write_manifest(place.run, study, strategy=place.spec, data=bars)
     assert len(manifest.verdicts) == 105
-    assert reproduce(manifest, cache_dir=place.cache).identical
+    assert reproduce(manifest, data=bars, cache_dir=place.cache).identical
 
 
 def test_a_folder_that_is_not_there(place: Place, bars: pd.DataFrame) -> None:
