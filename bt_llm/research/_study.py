@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
-from bt_llm.models import kind_of
+from bt_llm.models import split_name
 
 if TYPE_CHECKING:
     from bt_llm.research._comparison import ModelComparison
@@ -343,7 +343,7 @@ def _resolved(study: Study, folder: Path) -> Study:
 
     def named(text: Any, suffix: str) -> Any:
         """Return a path absolute; a name stays a name."""
-        if not isinstance(text, str) or (suffix == ".gguf" and kind_of(text).kind != "file"):
+        if not isinstance(text, str) or (suffix == ".gguf" and split_name(text)[0] != "file"):
             return text
         is_path = text.lower().endswith(suffix) or "/" in text or "\\" in text
         return absolute(text) if is_path else text

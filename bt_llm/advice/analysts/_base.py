@@ -15,7 +15,7 @@ from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
 from bt_llm.cache import GeneratedText, Question, VerdictCache
 from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.models import Backend, ModelManager, Progress, Prompt, canonical_json
+from bt_llm.models import Backend, Capability, ModelManager, Progress, Prompt, canonical_json
 from bt_llm.prompts import AnalystTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
@@ -226,6 +226,10 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
             sampling={"max_tokens": self._max_tokens, "seed": _SEED, "schema_sha256": schema},
             numerics=f"canonical:{device}" if device else "canonical",
         )
+
+    @property
+    def _needs(self) -> Capability:
+        return "generate_json"
 
     @property
     def _max_tokens(self) -> int:

@@ -160,7 +160,7 @@ def _local(config: RemoteConfig) -> ModelIdentity | None:
     if not config.gguf:
         return None
     from bt_llm.models._files import find_model
-    from bt_llm.models.llama._llama import identify
+    from bt_llm.models.llama._files import identify
 
     return identify(find_model(config.gguf))
 
