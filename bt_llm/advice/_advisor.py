@@ -11,7 +11,7 @@ from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
 from bt_llm.advice._readers import Reader, json_sampling, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import Backend, ModelManager, Numerics, Progress, Prompt
+from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import Prior, StateSpace, Verdict, calibrated, mean_prior
 
@@ -159,6 +159,10 @@ class Advisor(Asker[Verdict]):
     def template_source(self) -> str | PromptTemplate:
         """Name or path of the template that the configuration names, or the template."""
         return self.config.template_source
+
+    @property
+    def _needs(self) -> Capability:
+        return "generate_json" if self.config.reader == "json" else "score"
 
     @property
     def numerics(self) -> str:

@@ -23,7 +23,17 @@ from bt_llm.exceptions import (
     ModelFileError,
     ModelNotFoundError,
 )
-from bt_llm.models import Answerer, Backend, ModelConfig, ModelIdentity, ModelManager, Progress, Prompt
+from bt_llm.models import (
+    Answerer,
+    Backend,
+    Capability,
+    ModelConfig,
+    ModelIdentity,
+    ModelManager,
+    Progress,
+    Prompt,
+    model_kinds,
+)
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import make_plain
 from bt_llm.verdicts import Verdict
@@ -287,6 +297,11 @@ class Asker(abc.ABC, Generic[A]):
 
     # What a subclass asks
 
+    @property
+    @abc.abstractmethod
+    def _needs(self) -> Capability:
+        """What of a model it needs."""
+
     @abc.abstractmethod
     def _question(self, prompt: Prompt) -> Question:
         """Return everything that the answer to a prompt depends on."""
@@ -355,6 +370,9 @@ class Asker(abc.ABC, Generic[A]):
                 )
             self._has_answered = False
             self._forget()
+        if self._needs not in new.model.capabilities:
+            able = [kind.form for kind in model_kinds().values() if self._needs in kind.capabilities]
+            raise ConfigError(f"model {new.model.name!r} cannot {self._needs}: expected {' or '.join(able)}")
         self._who = new
         return new
 
@@ -421,11 +439,12 @@ class Asker(abc.ABC, Generic[A]):
             started = time.perf_counter()
 
     def close(self) -> None:
-        """Free the model; whoever asks it again loads it anew."""
-        with self._lock:
-            held = self._backend or self._manager
-            if held is not None:
-                held.close()
+        """Free the model that the configuration describes; whoever asks it again loads it anew.
+
+        A backend or manager that somebody brought is left as it is.
+        """
+        if self._backend is None and not self._is_managed and self.config.supplied is None:
+            self._found_manager().close()
 
     def __enter__(self) -> Self:
         """Return the asker."""

@@ -26,11 +26,13 @@ from ._keeping import ManagerUsage as ManagerUsage
 from ._manager import Answerer as Answerer
 from ._manager import ModelManager as ModelManager
 from ._manager import forget_managers as forget_managers
+from ._registry import Capability as Capability
 from ._registry import KnownModels as KnownModels
 from ._registry import ModelKind as ModelKind
 from ._registry import kind_of as kind_of
 from ._registry import model_kinds as model_kinds
 from ._registry import register_model_kind as register_model_kind
+from ._registry import split_name as split_name
 from ._scripted import ScriptedBackend as ScriptedBackend
 from ._throttle import LLMThrottler as LLMThrottler
 from .llama._files import identify as identify

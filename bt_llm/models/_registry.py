@@ -42,6 +42,7 @@ __all__ = [
     "kinds_hint",
     "model_kinds",
     "register_model_kind",
+    "split_name",
     "stored_identity",
 ]
 
@@ -260,8 +261,33 @@ def _kind(name: str) -> type[ModelKind]:
     return _registered[name]
 
 
+def split_name(name: str) -> tuple[str, str]:
+    r"""Return the kind that a name is of, and the rest.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind, naming the near one.
+
+    Examples
+    --------
+    >>> split_name("scripted:random:7"), split_name("C:\\a.gguf")
+    (('scripted', 'random:7'), ('file', 'C:\\a.gguf'))
+    """
+    found = _PREFIX.match(name)
+    kinds = {*_registered, *_offered()}
+    if found is None or (found[1] not in kinds and Path(name).is_file()):
+        return BARE, name
+    if found[1] not in kinds:
+        near = difflib.get_close_matches(found[1], sorted(kinds), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        # The rest is not repeated: it may hold a password.
+        raise ConfigError(f"no kind of models {found[1]!r}, only {', '.join(sorted(kinds))}{hint}")
+    return found[1], name[found.end() :]
+
+
 def kind_of(name: str) -> ModelKind:
-    r"""Return the model of a name, as far as a name says.
+    """Return the model of a name, as far as a name says.
 
     Raises
     ------
@@ -270,22 +296,14 @@ def kind_of(name: str) -> ModelKind:
 
     Examples
     --------
-    >>> kind_of("scripted:random:7").kind, kind_of("models/a.gguf").kind, kind_of("C:\\a.gguf").kind
-    ('scripted', 'file', 'file')
+    >>> kind_of("models/a.gguf").kind
+    'file'
     >>> kind_of("scriptd:random")
     Traceback (most recent call last):
     bt_llm.exceptions.ConfigError: no kind of models 'scriptd', ...; did you mean scripted?
     """
-    found = _PREFIX.match(name)
-    kinds = {*_registered, *_offered()}
-    if found is None or (found[1] not in kinds and Path(name).is_file()):
-        return _kind(BARE)(name)
-    if found[1] not in kinds:
-        near = difflib.get_close_matches(found[1], sorted(kinds), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        # The rest is not repeated: it may hold a password.
-        raise ConfigError(f"no kind of models {found[1]!r}, only {', '.join(sorted(kinds))}{hint}")
-    return _kind(found[1])(name[found.end() :])
+    kind, rest = split_name(name)
+    return _kind(kind)(rest)
 
 
 def stored_identity(name: str, known: KnownModels) -> ModelIdentity:

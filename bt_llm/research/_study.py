@@ -49,7 +49,7 @@ from bt_llm.backtest import Market
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
-from bt_llm.models import kind_of
+from bt_llm.models import split_name
 
 if TYPE_CHECKING:
     from bt_llm.research._comparison import ModelComparison
@@ -385,7 +385,7 @@ def _resolved(study: Study, folder: Path) -> Study:
 
     def named(text: Any, suffix: str) -> Any:
         """Return a path absolute; a name stays a name."""
-        if not isinstance(text, str) or (suffix == ".gguf" and kind_of(text).kind != "file"):
+        if not isinstance(text, str) or (suffix == ".gguf" and split_name(text)[0] != "file"):
             return text
         is_path = text.partition(":")[0].lower().endswith(suffix) or "/" in text or "\\" in text
         return absolute(text) if is_path else text

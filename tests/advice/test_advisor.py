@@ -12,8 +12,8 @@ import pytest
 
 from bt_llm.advice import Advisor, AdvisorConfig, Usage, forget_answers, telling
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.exceptions import ConfigError, ModelNotFoundError, ReplayMiss
-from bt_llm.models import ModelConfig, ModelIdentity, ModelManager, ScriptedBackend
+from bt_llm.exceptions import ConfigError, ModelFileError, ModelNotFoundError, ReplayMiss
+from bt_llm.models import ModelConfig, ModelIdentity, ModelManager, ScriptedBackend, file_sha256
 from bt_llm.models.llama import _device
 from bt_llm.models.llama._kind import FileModel
 from bt_llm.verdicts import Action, MarketState, Prior, StateSpace
@@ -287,6 +287,45 @@ def test_a_manager_stands_for_the_model_and_its_settings() -> None:
     again = pickle.loads(pickle.dumps(config))
     assert again == config
     assert again.manager is pickle.loads(pickle.dumps(config)).manager, "one in a process"
+
+
+def test_closing_frees_what_a_configuration_describes_and_nothing_that_was_brought() -> None:
+    class Closing(ScriptedBackend):
+        closed = 0
+
+        def close(self) -> None:
+            Closing.closed += 1
+
+    config = AdvisorConfig(model="scripted:trend", cache_mode="off")
+    Advisor(config).advise(UP)
+    manager = Advisor(config).manager
+    assert manager is not None
+    manager._backend = Closing.named("scripted:trend")
+    Advisor(config).close()
+    assert Closing.closed == 1
+    Advisor(config, backend=manager._backend).close()
+    Advisor(dataclasses.replace(config, manager=manager)).close()
+    assert Closing.closed == 1
+
+
+@pytest.mark.model
+def test_a_file_replaced_between_its_hash_and_its_load_is_noticed(tmp_path: Path, smollm2_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    content = bytearray(smollm2_path.read_bytes())
+    file.write_bytes(content)
+    chosen = AdvisorConfig(model=file, cache_dir=tmp_path / "v", calibration="none", n_threads=1)
+    advisor = Advisor(chosen)
+    before = advisor.identity.sha256
+    content[-200_000:] = bytes(reversed(content[-200_000:]))
+    (tmp_path / "new").write_bytes(content)
+    (tmp_path / "new").replace(file)
+    with pytest.raises(ModelFileError, match="not the file whose hash was taken any more"):
+        advisor.advise_cells([52])
+    assert VerdictCache(tmp_path / "v").keys() == []
+    again = Advisor(chosen)
+    again.advise_cells([52])
+    assert again.identity.sha256 == file_sha256(file) != before
+    assert set(VerdictCache(tmp_path / "v").stats().by_model) == {file_sha256(file)}
 
 
 def test_a_custom_space_is_judged_whole(tmp_path: Path) -> None:

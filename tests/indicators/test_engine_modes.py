@@ -13,6 +13,7 @@ import pytest
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.indicators import find_advice, value_now
+from bt_llm.models import ModelManager
 from bt_llm.observers import LLMMarks
 from tests.engines import MODES, RANDOM, TREND, QuickAdvice, bits, feed, line, run, walk
 
@@ -197,13 +198,13 @@ def test_upstreams_checkpoints_and_minimum_period():
 # Optimisation
 
 
-def optimise(maxcpus):
+def optimise(maxcpus, gate=GATE):
     cerebro = bt.Cerebro(maxcpus=maxcpus)
     cerebro.adddata(feed(DAYS), name="eurusd")
     cerebro.addanalyzer(LLMAnalyzer, _name="advice")
     cerebro.addanalyzer(bt.analyzers.TimeReturn, _name="returns", timeframe=bt.TimeFrame.NoTimeFrame)
     cerebro.addobserver(LLMMarks)
-    cerebro.optstrategy(Trader, gate=[None, GATE], period=[3, 5])
+    cerebro.optstrategy(Trader, gate=[None, gate], period=[3, 5])
     results = [result for (result,) in cerebro.run()]
     for result in results:
         assert len(pickle.dumps(result.analyzers.advice)) < 4000
@@ -230,6 +231,29 @@ def test_an_optimisation_is_the_same_on_one_and_two_processes_and_as_single_runs
         assert strategy.broker.getvalue() == pytest.approx(10_000 * (1 + returns[0]), rel=1e-12)
         assert advice["asked"] == (0 if ungated else 175)
     assert alone[False, 3] != alone[True, 3]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_gate_with_a_manager_goes_to_other_processes_as_what_it_describes():
+    manager = ModelManager("scripted:random")
+    managed = Gate(advisor=RANDOM, indicator=WeekAdvice, manager=manager)
+    assert managed == GATE
+    assert managed.advisor.manager is manager
+    assert optimise(2, managed) == optimise(1, GATE)
+
+
+def test_an_advice_asks_the_manager_that_it_is_given():
+    manager = ModelManager("scripted:random")
+
+    class Holder(bt.Strategy):
+        def __init__(self):
+            self.advice = WeekAdvice(self.data, advisor=TREND, manager=manager)
+            self.alone = WeekAdvice(self.data, manager=manager)
+
+    made = run(Holder, DAYS)
+    assert made.advice.advisor.manager is made.alone.config.manager is manager
+    assert manager.usage.answered == ("scripted:random",)
+    assert made.advice.config.cache_mode is TREND.cache_mode
 
 
 # Plot

@@ -3,10 +3,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import ModelConfig
+from bt_llm.models import LLMThrottler, ModelConfig
 
 
 def test_defaults_are_those_of_the_specification() -> None:
@@ -30,6 +31,20 @@ def test_defaults_are_those_of_the_specification() -> None:
 def test_recommended_by_memory(total_mb: float, expected: tuple[str, int, int, float]) -> None:
     config = ModelConfig.recommended(total_mb)
     assert (config.model_path, config.n_ctx, config.n_threads, config.temperature) == expected
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = ModelConfig(n_ctx=np.int64(512), temperature=np.float64(0.5), verbose=np.bool_(False))
+    assert config == ModelConfig(n_ctx=512, temperature=0.5)
+    assert [type(value) for value in (config.n_ctx, config.temperature, config.verbose)] == [int, float, bool]
+    assert ModelConfig.recommended(np.float64(4096)).n_ctx == 1024
+    assert LLMThrottler(np.float32(2)).min_interval == 2.0
+    with pytest.raises(ConfigError, match="n_ctx=0: expected a whole number of at least 1"):
+        ModelConfig(n_ctx=np.int64(0))
+
+
+def test_threads_can_be_left_to_the_machine() -> None:
+    assert ModelConfig(n_threads=None).n_threads is None
 
 
 def test_recommended_takes_overrides_and_refuses_nonsense() -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from bt_llm import AdvisorConfig, Gate, gate_study, run_backtest
+from bt_llm import Advisor, AdvisorConfig, Gate, gate_study, run_backtest
 from bt_llm.cache import VerdictCache
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, ModelNotFoundError
@@ -212,6 +212,17 @@ def test_somebody_elses_kind_runs_backtests_and_is_planned_stored_and_replayed(t
         run_backtest(strategy, bars, gate=Gate(advisor=AdvisorConfig(model="sure:99")))
     with pytest.raises(ConfigError, match=r"model 'sure:80' writes no text: expected PATH\.gguf"):
         ModelManager("sure:80").get_model()
+
+
+def test_what_a_kind_cannot_do_is_refused_before_it_is_asked() -> None:
+    register_model_kind(Weekday)
+    Weekday.capabilities, before = frozenset({"score"}), Weekday.capabilities
+    try:
+        assert Advisor(AdvisorConfig(model="sure:80", cache_mode="off")).advise_cells([0])
+        with pytest.raises(ConfigError, match="model 'sure:80' cannot generate_json: expected PATH"):
+            Advisor(AdvisorConfig(model="sure:80", cache_mode="off", reader="json")).advise_cells([0])
+    finally:
+        Weekday.capabilities = before
 
 
 def test_a_package_adds_a_kind_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:

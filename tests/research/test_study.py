@@ -204,7 +204,7 @@ class TestRefusals:
     def test_sections_have_every_argument_of_what_they_stand_for(self) -> None:
         from bt_llm.research._study import AdvisorSection, GateSection, WalkForwardSection
 
-        assert set(AdvisorSection.model_fields) | {"state_space"} == {
+        assert set(AdvisorSection.model_fields) | {"state_space", "manager", "supplied"} == {
             field.name for field in dataclasses.fields(AdvisorConfig)
         }
         assert set(GateSection.model_fields) | {"indicator"} == {

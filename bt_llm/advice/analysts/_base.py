@@ -15,7 +15,7 @@ from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
 from bt_llm.cache import GeneratedText, Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.models import Backend, ModelIdentity, ModelManager, Progress, Prompt
+from bt_llm.models import Backend, Capability, ModelIdentity, ModelManager, Progress, Prompt
 from bt_llm.plain_json import canonical_json, plain
 from bt_llm.prompts import PromptTemplate
 
@@ -284,6 +284,10 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
             sampling={"max_tokens": self._max_tokens, "seed": _SEED, "schema_sha256": schema},
             numerics=self.numerics,
         )
+
+    @property
+    def _needs(self) -> Capability:
+        return "generate_json"
 
     @property
     def _max_tokens(self) -> int:

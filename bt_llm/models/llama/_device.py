@@ -14,19 +14,34 @@ _NAMES = {"mtl": "metal"}
 
 
 def gpu_names() -> list[str]:
-    """Return llama.cpp's names of the graphics processors that this build can use, such as ``CUDA0``."""
-    lc = library()
-    if not lc.llama_supports_gpu_offload():
+    """Return the names of the graphics processors that this build of llama.cpp can use, such as ``CUDA0``.
+
+    ``GPU`` stands for those of a build that does not tell their names.
+    """
+    if not library().llama_supports_gpu_offload():
         return []
-    ggml: Any = lc._ggml.libggml
-    device, count = ctypes.c_void_p, ggml.ggml_backend_dev_count
-    ggml.ggml_backend_dev_get.restype, ggml.ggml_backend_dev_get.argtypes = device, [ctypes.c_size_t]
-    ggml.ggml_backend_dev_name.restype, ggml.ggml_backend_dev_name.argtypes = ctypes.c_char_p, [device]
-    ggml.ggml_backend_dev_type.argtypes = [device]
-    count.restype = ctypes.c_size_t
-    found = [ggml.ggml_backend_dev_get(number) for number in range(count())]
-    gpus = [one for one in found if ggml.ggml_backend_dev_type(one) in _GPUS]
-    return [ggml.ggml_backend_dev_name(one).decode("ascii", "replace") for one in gpus]
+    try:
+        devices = _devices(_ggml())
+    except (ImportError, OSError, AttributeError):
+        return ["GPU"]
+    return [name for name, kind in devices if kind in _GPUS]
+
+
+def _ggml() -> Any:
+    """Return the library below llama.cpp, which llama-cpp-python loads but does not describe."""
+    from llama_cpp._ggml import libggml
+
+    return libggml
+
+
+def _devices(ggml: Any) -> list[tuple[str, int]]:
+    """Return the names and types of all devices."""
+    count, get = ggml.ggml_backend_dev_count, ggml.ggml_backend_dev_get
+    name, kind = ggml.ggml_backend_dev_name, ggml.ggml_backend_dev_type
+    count.restype, get.restype, name.restype = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
+    get.argtypes, name.argtypes, kind.argtypes = [ctypes.c_size_t], [ctypes.c_void_p], [ctypes.c_void_p]
+    found = [get(number) for number in range(count())]
+    return [(name(one).decode("ascii", "replace"), kind(one)) for one in found]
 
 
 def compute_device(n_gpu_layers: int) -> str:
