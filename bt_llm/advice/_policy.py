@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bt_llm import statistics
 from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
-from bt_llm.statistics import cohens_kappa
 from bt_llm.verdicts import INVALID, Feature, LabelSet, StateSpace, Verdict
 
 __all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
@@ -151,7 +151,7 @@ class Policy:
             space=self.space,
             difference=self.bias() - other.bias(),
             agreement=float(np.mean(mine == theirs)),
-            kappa=cohens_kappa(mine.tolist(), theirs.tolist()),
+            kappa=statistics.cohens_kappa(mine.tolist(), theirs.tolist()),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bt_llm.advice import Advisor, AdvisorConfig, AnalystConfig, Policy
 from bt_llm.backtest import Market, Window
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.gates import AskingGate, EntryGate, Gate
+from bt_llm.gates import Asker, AskingGate, EntryGate, Gate
 from bt_llm.indicators import LLMAdvice
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
@@ -69,7 +69,8 @@ class Desk:
         self._cells: dict[tuple[Asked, Window], NDArray[np.int64]] = {}
         self._priors: dict[tuple[Asked, Window], Prior | None] = {}
         self._known: dict[Asked, list[int]] = {}
-        self._asked_gates: dict[Hashable, AskingGate] = {}
+        self._advisors: dict[Asked, Advisor] = {}
+        self._answered: dict[Hashable, tuple[AskingGate, Asker]] = {}
 
     def ask(self, gates: Iterable[tuple[EntryGate | None, bool]]) -> None:
         """Ask for everything that the gates may need in any window.
@@ -83,33 +84,42 @@ class Desk:
             And whether it is calibrated on train windows.
         """
         wanted: dict[Asked, bool] = {}
+        sure: list[tuple[Gate, Asked]] = []
         others: list[AskingGate] = []
         for gate, trained in gates:
             if isinstance(gate, Gate) and _asks_as_usual(gate):
                 grid = gate.advisor.calibration == "grid" and not trained
                 asked = self._asked(gate)
                 wanted[asked] = wanted.get(asked, False) or grid
-                raw = gate.with_config(asked[0])
-                self._asked_gates[raw.source] = raw
+                sure.append((gate.with_config(asked[0]), asked))
             elif isinstance(gate, AskingGate) and not isinstance(gate, Gate):
                 others.append(gate.with_config(self._recording(gate.config)))
         for asked, grid in wanted.items():
             self._ask_states(asked, grid)
+        for raw, asked in sure:
+            self._answered[raw.source] = raw, self._advisor(asked)
         for gate in dict.fromkeys(gate.without_rule() for gate in others):
-            self._asked_gates[gate.source] = gate
+            asker = gate.asker()
+            self._answered[gate.source] = gate, asker
             for window in self._windows:
                 ask_every_bar(gate, self._market.cut(window))
-            gate.asker().close()
+            asker.close()
 
     def _ask_states(self, asked: Asked, grid: bool) -> None:
-        with Advisor(asked[0]) as advisor:
+        with self._advisor(asked) as advisor:
             cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
             advisor.raw_cells(cells, on_progress=self._on_prompts)
             self._known[asked] = cells
 
+    def _advisor(self, asked: Asked) -> Advisor:
+        """Return who is asked: one with the words that it read, for the whole search."""
+        if asked not in self._advisors:
+            self._advisors[asked] = Advisor(asked[0])
+        return self._advisors[asked]
+
     def supplies(self) -> Supplies:
         """Return what was asked here, as it goes to workers."""
-        return Supplies.of((gate, gate.asker()) for gate in self._asked_gates.values())
+        return Supplies.of(self._answered.values())
 
     def prior(self, gate: EntryGate | None, window: Window) -> Prior | None:
         """Return the mean of the raw verdicts over the bars of a train window; None if none is valid."""
@@ -118,7 +128,7 @@ class Desk:
         asked = self._asked(gate)
         if (asked, window) not in self._priors:
             cells = self._window_cells(asked, window)
-            verdicts = Advisor(asked[0]).raw_cells(cells[cells >= 0].tolist())
+            verdicts = self._advisor(asked).raw_cells(cells[cells >= 0].tolist())
             self._priors[asked, window] = mean_prior(verdicts)
         return self._priors[asked, window]
 
