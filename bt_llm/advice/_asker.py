@@ -19,7 +19,6 @@ from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
 from bt_llm.exceptions import (
     ConfigError,
     InsufficientMemoryError,
-    ModelError,
     ModelFileError,
     ModelNotFoundError,
 )
@@ -354,20 +353,16 @@ class Asker(abc.ABC, Generic[A]):
         return manager
 
     def _current(self) -> Answerer:
-        """Return who answers; not another one than has answered before, unless its manager was unloaded."""
-        manager = self._found_manager()
-        before = self._who
-        if before is not None and manager.stands(before):
-            return before
-        if before is None and not self._is_managed:
+        """Return who answers: whoever has answered before, unless its manager has begun another run."""
+        manager, before = self._found_manager(), self._who
+        if before is not None:
+            same_run = before.run == manager.run or not self._is_managed
+            if same_run if self._has_answered else manager.stands(before):
+                return before
+        elif not self._is_managed:
             manager.begin_run()
         new = manager.look_up(self.cache, replay=self.cache.mode is CacheMode.REPLAY)
-        if before is not None and before.identity != new.identity:
-            if self._has_answered and (before.run == new.run or not self._is_managed):
-                raise ModelError(
-                    f"{before.identity.name} has answered earlier in this run, and {new.identity.name} "
-                    "has taken over from it since: answers of two models are never mixed; run again"
-                )
+        if before is not None:
             self._has_answered = False
             self._forget()
         if self._needs not in new.model.capabilities:
@@ -389,12 +384,11 @@ class Asker(abc.ABC, Generic[A]):
                     result = work()
                 except _REPLACEABLE as error:
                     if self._has_answered:
-                        manager.settle(who)
+                        raise manager.refusal(who.place, error) from None
                     manager.fall_back(who.place, error)  # which raises it where there is nobody else
                     continue
-                manager.settle(who)
-                if manager.stands(who):
-                    self._has_answered = True
+                self._has_answered = self._has_answered or manager.settle(who)
+                if self._has_answered:
                     return result
 
     # Asking

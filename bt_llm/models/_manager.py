@@ -319,11 +319,23 @@ class ModelManager:
         """Return whether a model still is the one that answers."""
         return (self._place, self._run) == (who.place, who.run)
 
-    def settle(self, who: Answerer) -> None:
-        """Note that answers of a model were given: from now on no fallback takes over in this run."""
+    def settle(self, who: Answerer) -> bool:
+        """Note that a model's answers are given: from now on no fallback takes over in this run.
+
+        Returns
+        -------
+        bool
+            False if another one has taken over already: then the answers are not to be used.
+        """
         with self._lock:
             if self.stands(who):
                 self._answered(who.identity.name)
+            return self.stands(who)
+
+    @property
+    def run(self) -> int:
+        """Number of the run: who answers is decided once in each."""
+        return self._run
 
     def _answered(self, name: str) -> None:
         self._settled = True
@@ -381,14 +393,8 @@ class ModelManager:
         with self._lock:
             if self._place != place:
                 return  # somebody else has seen the same
-            if self._settled and place < len(self.fallback_paths):
-                raise type(error)(
-                    f"{error}. {self._model(place).name} has answered earlier in this run, so that no "
-                    "fallback takes over: answers of two models are never mixed. Run again, or name the "
-                    "fallback as the model"
-                ) from error
             if self._settled:
-                raise error
+                raise self.refusal(place, error) from None
             self._errors.append(error)
             self._drop()
             if place == len(self.fallback_paths):
@@ -399,6 +405,15 @@ class ModelManager:
                 raise type(errors[0])(f"none of {len(errors)} models can be used: {reasons}") from error
             self._place += 1
             _log.warning("%s; using the fallback %s", error, self._model(self._place).name)
+
+    def refusal(self, place: int, error: ModelError) -> ModelError:
+        """Return an error that says why no fallback follows a model that has answered."""
+        if place == len(self.fallback_paths):
+            return error
+        return type(error)(
+            f"{error}. {self._model(place).name} has answered earlier in this run, so that no fallback takes "
+            "over: answers of two models are never mixed. Run again, or name the fallback as the model"
+        )
 
     # Memory
 

@@ -8,7 +8,7 @@ from bt_llm import LLMAdvice
 from bt_llm.advice import Advisor, AdvisorConfig, NewsAnalyst, forget_answers
 from bt_llm.cache import VerdictCache
 from bt_llm.data import load_bars, shipped
-from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelError, ModelNotFoundError
+from bt_llm.exceptions import ConfigError, InsufficientMemoryError, ModelNotFoundError
 from bt_llm.models import ModelManager, ScriptedBackend, forget_managers
 from bt_llm.models.llama import _memory as memory
 from tests.engines import array_feed
@@ -86,16 +86,31 @@ def test_all_who_ask_one_manager_fall_back_together(tmp_path, monkeypatch):
     assert news.analyze("Rates are held").model == "scripted:random", "another run begins anew"
 
 
-def test_who_has_answered_is_not_followed_by_another_that_somebody_else_fell_back_to(tmp_path):
+def test_who_has_answered_goes_on_whatever_others_decide(tmp_path):
+    chosen = config(tmp_path, **BOTH)
+    advisor, other = Advisor(chosen), Advisor(chosen)
+    advisor.advise_cells([1])
+    assert other.manager is advisor.manager
+    assert other.identity.name == "scripted:random"
+    other.manager.fall_back(0, InsufficientMemoryError("too large"))
+    assert other.advise_cells([2])[0].model == "scripted:trend"
+    assert {verdict.model for verdict in advisor.advise_cells([1, 2])} == {"scripted:random"}
+    counts = VerdictCache(tmp_path).stats().by_model
+    assert sorted(counts.values()) == [1, 2]
+
+
+def test_an_answer_that_another_one_has_taken_over_from_is_not_given(tmp_path, monkeypatch):
     manager = ModelManager("scripted:random", fallback_paths=["scripted:trend"])
     advisor = Advisor(config(tmp_path, manager=manager, calibration="none"))
-    advisor.advise_cells([1])
-    manager._settled = False  # as if the manager did not know
-    manager.fall_back(0, InsufficientMemoryError("too large"))
-    with pytest.raises(
-        ModelError, match="scripted:random has answered earlier in this run, and scripted:trend"
-    ):
-        advisor.advise_cells([2])
+    real = ScriptedBackend.score
+
+    def overtaken(self, prompts, labels, *, numerics="canonical"):
+        yield from real(self, prompts, labels, numerics=numerics)
+        manager.fall_back(0, InsufficientMemoryError("another thread has seen it"))
+
+    monkeypatch.setattr(ScriptedBackend, "score", overtaken)
+    assert advisor.advise_cells([1])[0].model == "scripted:trend"
+    assert manager.usage.answered == ("scripted:trend",)
 
 
 @pytest.mark.model

@@ -99,6 +99,7 @@ def _cold_and_again(model: str) -> list[tuple[float, dict[str, Any]]]:
     from bt_llm.backtest import run_backtest
     from bt_llm.data import shipped
     from bt_llm.gates import Gate
+    from bt_llm.models import forget_managers
 
     strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
     gate = Gate(advisor=AdvisorConfig(model=model))
@@ -106,6 +107,7 @@ def _cold_and_again(model: str) -> list[tuple[float, dict[str, Any]]]:
     with fresh_cache():
         for _ in range(2):
             forget_answers()
+            forget_managers()
             start = time.perf_counter()
             result = run_backtest(strategy, shipped("eurusd_hourly.csv"), gate=gate)
             found.append((time.perf_counter() - start, dict(result.advice or {})))
@@ -159,7 +161,7 @@ class _Naive:
         return time.perf_counter() - start
 
     def _llama_tokens(self, text: str) -> int:
-        return len(self._llama._llama.tokenize(text.encode(), add_bos=False))
+        return len(self._llama.session.weights().tokens(text, special=False))
 
 
 if __name__ == "__main__":

@@ -149,17 +149,20 @@ def interleaved(
 
 @contextlib.contextmanager
 def fresh_cache() -> Iterator[Path]:
-    """Have a new, empty verdict cache for the time of a block, and no advisor that remembers an older one."""
+    """Have a new, empty verdict cache for the time of a block, and nothing that remembers an older one."""
     from bt_llm.advice import forget_answers
+    from bt_llm.models import forget_managers
 
     with tempfile.TemporaryDirectory(prefix="bt_llm-bench-") as folder:
         before = os.environ.get("BT_LLM_CACHE_DIR")
         os.environ["BT_LLM_CACHE_DIR"] = folder
         forget_answers()
+        forget_managers()
         try:
             yield Path(folder)
         finally:
             forget_answers()
+            forget_managers()
             if before is None:
                 del os.environ["BT_LLM_CACHE_DIR"]
             else:

@@ -13,7 +13,7 @@ import pytest
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.indicators import find_advice, value_now
-from bt_llm.models import ModelManager
+from bt_llm.models import ModelConfig, ModelManager
 from bt_llm.observers import LLMMarks
 from tests.engines import MODES, RANDOM, TREND, QuickAdvice, bits, feed, line, run, walk
 
@@ -235,7 +235,7 @@ def test_an_optimisation_is_the_same_on_one_and_two_processes_and_as_single_runs
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_gate_with_a_manager_goes_to_other_processes_as_what_it_describes():
-    manager = ModelManager("scripted:random")
+    manager = ModelManager("scripted:random", config=ModelConfig(n_threads=RANDOM.n_threads))
     managed = Gate(advisor=RANDOM, indicator=WeekAdvice, manager=manager)
     assert managed == GATE
     assert managed.advisor.manager is manager
