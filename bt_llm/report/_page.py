@@ -22,7 +22,7 @@ from bt_llm.advice import AdvisorConfig, AnalystConfig
 from bt_llm.backtest import GateStudy, Market, Source
 from bt_llm.data import COLUMNS
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, model_name
+from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, Gate, model_name
 from bt_llm.plain_json import plain
 from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
@@ -205,9 +205,17 @@ def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:
             found.append(("calibrated by", f"{_prior(model.advisor)} in {folds_text(model.folds)}"))
     rules: dict[str, list[int]] = {}
     for one in result.folds:
+        if isinstance(one.gate, AskingGate) and not isinstance(one.gate, Gate):
+            found += [fact for fact in _analyst_facts(one.gate) if fact not in found]
         if one.gate is not None:
             rules.setdefault(_rule(one.gate), []).append(one.fold.number)
     return found + [("gate", f"{rule} in {folds_text(numbers)}") for rule, numbers in rules.items()]
+
+
+def _analyst_facts(gate: AskingGate) -> list[tuple[str, str]]:
+    asked = gate.describe()[gate.config_name]
+    sha256 = [("SHA-256 of the model", asked["model_sha256"])] if "model_sha256" in asked else []
+    return [("model", model_name(gate.config)), *sha256, ("asked by", _how(gate.config))]
 
 
 def _how(config: AdvisorConfig | AnalystConfig, *left_out: str) -> str:

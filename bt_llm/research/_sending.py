@@ -113,7 +113,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if original is not made:
             return gated, (original,)
         self.owners |= {vars(made)[name]: (made, name) for name in _DERIVED if _is_derived(made, name)}
-        how = super().reducer_override(made)
+        how = NotImplemented if _is_rerun(made) else super().reducer_override(made)
         if how is NotImplemented:
             place = (files_of(made), made.__module__, made.__qualname__)
             return _checked, (*place, _source(made), _Declared.of(made))
@@ -121,6 +121,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         rest = {name: member for name, member in members.items() if not _is_derived(made, name)}
         making = (self.key_of(made), type(made), made.__name__, made.__bases__, _body(made))
         return _made, making, (how[5], (rest, slots), _Declared.of(made)), None, None, _completed
+
+
+def _is_rerun(made: type) -> bool:
+    """Return whether a class is of a strategy file that has been run again since: its name has a twin."""
+    if files_of(made) is None or "<locals>" in made.__qualname__:
+        return False
+    try:
+        twin = _found(None, made.__module__, made.__qualname__)
+    except (ImportError, AttributeError):
+        return False
+    return twin is not made and isinstance(twin, bt.metabase.MetaBase)
 
 
 def _key_of(made: type) -> str:

@@ -44,7 +44,7 @@ class Counting(bt.Strategy):  # type: ignore[misc]
     def __init__(self) -> None:
         items = Headlines.of([(self.p.headline, "x")])
         self.news = Planted(self.data, headlines=items, **self.p.how)
-        type(self).counted = []
+        Counting.counted = []
 
     def next(self) -> None:
         if self.news.count[0]:

@@ -135,10 +135,7 @@ def test_gates_that_differ_say_something_else() -> None:
 
 @pytest.mark.parametrize("kind", ["advice", "news", "trade"])
 def test_where_and_how_fast_changes_nothing(kind: str, tmp_path: Path) -> None:
-    own = (
-        TEMPLATES
-        / {"advice": "market.toml", "news": "analysts/news.toml", "trade": "analysts/trade.toml"}[kind]
-    )
+    own = TEMPLATES / {"advice": "market.toml", "news": "news.toml", "trade": "trade.toml"}[kind]
     words = tmp_path / "mine.toml"
     words.write_bytes(own.read_bytes())
 
