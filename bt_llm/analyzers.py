@@ -161,13 +161,15 @@ class LLMAnalyzer(bt.Analyzer):
         found = [history.series(self._horizon) for history in histories]
         series = _Series(*map(np.concatenate, zip(_EMPTY, *found, strict=True)))
         labels = [advice.labels for advice in advices] or [DEFAULT_LABELS]
+        counts = (history.advice.counts(len(history.columns[0])) for history in histories)
+        bars, asked, carried, unanswered = map(sum, zip((0, 0, 0, 0), *counts, strict=True))
         worths = {label.name: label.worth for one in labels for label in one}
         return {
             "bars": len(series.answer),
-            "warm_up": len(series.answer) - sum(advice.bars for advice in advices),
-            "asked": sum(advice.asked for advice in advices),
-            "carried": sum(advice.carried for advice in advices),
-            "unanswered": sum(advice.unanswered for advice in advices),
+            "warm_up": len(series.answer) - bars,
+            "asked": asked,
+            "carried": carried,
+            "unanswered": unanswered,
             "distinct": sum(advice.distinct for advice in advices),
             "cache_hits": usage.cache_hits,
             "model_calls": usage.model_calls,

@@ -126,6 +126,19 @@ def test_counts_equal_the_lines(runonce):
     assert found["forward"]["bearish"]["hit_rate"] == (bearish < 0).mean()
 
 
+@pytest.mark.parametrize("runonce", [True, False])
+def test_bars_after_the_end_of_a_run_do_not_count(runonce):
+    class Stops(Quiet):
+        def next(self):
+            if len(self) == 80:
+                self.env.runstop()
+
+    _, found = analysed(Stops, walk(200), mode={"runonce": runonce})
+    assert found["bars"] == sum(found["verdicts"].values()) == 80
+    assert found["warm_up"] + found["asked"] == 80
+    assert found["asked"] == 80 - found["verdicts"]["not_asked"]
+
+
 def test_the_second_run_asks_the_model_nothing(tmp_path):
     config = AdvisorConfig(model="scripted:random", cache_dir=tmp_path / "verdicts", cache_mode="record")
 

@@ -163,6 +163,7 @@ class LLMAdvice(bt.Indicator):
         self.config = self._check_arguments(misplaced, unknown)
         self.frequency = self._check_frequency()
         self.bars = self.asked = self.carried = self.unanswered = 0
+        self._by_bar: NDArray[np.bool_] | None = None  # the same bar by bar, of a vectorised run
         self.usage = Usage()
         self._advisor: Advisor | None = None
         self._names = self.config.state_space.names
@@ -354,6 +355,16 @@ class LLMAdvice(bt.Indicator):
         for name, value in zip((*_ANSWER, "age"), (*bar.row, bar.age), strict=True):
             getattr(self.lines, name)[0] = value
 
+    def counts(self, length: int) -> tuple[int, int, int, int]:
+        """Return `bars`, `asked`, `carried` and `unanswered` of the first `length` bars of the data.
+
+        They are fewer where a run ended early: a vectorised one has filled all bars before it.
+        """
+        if self._by_bar is None:
+            return self.bars, self.asked, self.carried, self.unanswered
+        bars, asked, carried, unanswered = self._by_bar[:, : max(0, length - self._minperiod + 1)].sum(axis=1)
+        return int(bars), int(asked), int(carried), int(unanswered)
+
     def _make_pace(self) -> Pace:
         asker = None
         if self.p.live == "on" or (self.p.live == "auto" and is_live(self.data)):
@@ -400,10 +411,9 @@ class LLMAdvice(bt.Indicator):
         ages = np.where(np.isnan(rows[:, 1]), math.nan, bars - sources)
         for name, column in zip((*_ANSWER, "age"), (*rows.T, ages), strict=True):
             getattr(self.lines, name).array[first:end] = array("d", column.tobytes())
-        self.bars += len(cells)
-        self.asked += int(np.count_nonzero(ages == 0))
-        self.carried += int(np.count_nonzero(ages > 0))
-        self.unanswered += int(np.count_nonzero((sources == bars) & np.isnan(ages)))
+        unanswered = (sources == bars) & np.isnan(ages)
+        self._by_bar = np.stack([np.ones(len(bars), dtype=bool), ages == 0, ages > 0, unanswered])
+        self.bars, self.asked, self.carried, self.unanswered = self._by_bar.sum(axis=1).tolist()
 
     def _answers(self, cells: Sequence[int]) -> list[Row]:
         """Return the outputs of each cell, NaN for -1; ask for those that are not known yet."""
