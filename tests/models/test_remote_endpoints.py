@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bt_llm.advice import Advisor, AdvisorConfig
@@ -312,3 +313,9 @@ def test_the_lookup_takes_several_addresses(tmp_path: Path) -> None:
         [[scores, *_], *_] = found.score(prompts(1), LABELS)
         assert isinstance(scores, LabelScores)
         assert found.provenance["server"] == ",".join(server.url for server in servers)
+
+
+def test_a_configuration_takes_scalars_of_numpy() -> None:
+    given = RemoteConfig(base_url=NOWHERE, model="m", top=np.int64(5), timeout_s=np.float32(2.0))
+    assert given == RemoteConfig(base_url=NOWHERE, model="m", top=5, timeout_s=2.0)
+    assert (type(given.top), type(given.timeout_s)) == (int, float)

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import make_plain
 
 __all__ = ["ANYWHERE", "PREFIX", "ApiKey", "RemoteConfig", "Via"]
 
@@ -116,6 +117,7 @@ class RemoteConfig:
 
     def __post_init__(self) -> None:
         """Check every field, once."""
+        make_plain(self)
         self._check_addresses()
         if self.via not in get_args(Via):
             raise ConfigError(f"via={self.via!r}: expected one of {', '.join(get_args(Via))}")
