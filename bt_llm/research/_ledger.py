@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,7 @@ class TrialLedger:
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             self._check_version(connection)
         except BaseException:
@@ -258,15 +259,40 @@ class TrialLedger:
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if version == 0 and not tables:
-            connection.execute(_TABLE)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-        elif version != FORMAT:
+        if version == 0:
+            version = self._create(connection)
+        if version != FORMAT:
             raise CacheCorruptError(
                 f"{self.path}: a database of format {version}, expected a ledger of format {FORMAT}; "
                 f"{_HOW_TO_RECOVER}"
             )
+
+    @staticmethod
+    def _write_ahead(connection: sqlite3.Connection) -> None:
+        """Let readers and a writer go on beside each other; SQLite itself does not wait for others here."""
+        end = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.01)
+
+    @staticmethod
+    def _create(connection: sqlite3.Connection) -> int:
+        """Make an empty file a ledger, as one step of whoever comes first, and return the file's format."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if not tables:
+                connection.execute(_TABLE)
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        finally:
+            connection.execute("COMMIT")
+        return int(version)
 
     def _record(self, row: tuple[Any, ...]) -> TrialRecord:
         key, configuration, description, sharpe, seal, trades, wins, held, traded, equity = row
