@@ -3,8 +3,8 @@
 Looked through are each test's report (its name, its error, what it printed and logged), every record that is
 logged, whatever a test did with it, every request that leaves or reaches this process, and every file below
 the session's temporary folder. A test that has the key sent says to which host, with `bind_key`. Looked for
-are the key, and it as base64 and in a URL. A worker of pytest-xdist has a key of its own, looks for that, and tells
-the process that started it what it found.
+are the key, and it as base64 and in a URL. A worker of pytest-xdist has a key of its own, looks for that, and
+tells the process that started it what it found.
 """
 
 from __future__ import annotations
