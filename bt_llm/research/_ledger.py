@@ -382,4 +382,5 @@ class TrialLedger:
             )
             kind = CacheCorruptError if damaged else CacheError
             way_out = f"; {_HOW_TO_RECOVER}" if damaged else ""
-            raise kind(f"ledger {self.path} cannot be {verb} ({error}){way_out}") from error
+            said = " ".join(str(error).split())[:200]  # SQLite repeats what it cannot read
+            raise kind(f"ledger {self.path} cannot be {verb} ({said}){way_out}") from error

@@ -231,10 +231,11 @@ def test_a_text_that_is_none_is_one_line(path: Path) -> None:
     with TrialLedger(path) as ledger:
         ledger.add(record(1))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE trials SET description = CAST(x'ff' AS TEXT)")
+        connection.execute("UPDATE trials SET description = CAST(x'0a0aff0a' AS TEXT)")
     connection.close()
-    with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="cannot be read"):
+    with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="cannot be read") as caught:
         ledger.sharpes()
+    assert "\n" not in str(caught.value)
 
 
 def test_several_can_make_one_ledger_at_the_same_moment(tmp_path: Path) -> None:
