@@ -1,4 +1,4 @@
-"""The recipes of docs/bars.md, run as they stand on small samples in the sources' own forms, and the install."""
+"""The recipes of docs/bars.md, run as they stand on small samples in the sources' own forms; the install."""
 
 from __future__ import annotations
 
