@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord
+from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord, _ledger
 
 OUTCOME = TrialOutcome(equity=np.array([100.0, 101.5, 99.25]), trades=2, wins=1, held=2, traded=190.5)
 
@@ -270,6 +270,23 @@ def test_a_ledger_of_which_only_the_file_was_made_is_made(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.add(record())
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 0")  # as one was left that was made in two steps
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.records() == [record()]
+
+
+def test_a_ledger_whose_making_fails_is_not_half_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_ledger, "FORMAT", "no number")
+        with pytest.raises(CacheError, match="cannot be opened"):
+            TrialLedger(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
     with TrialLedger(path) as ledger:
         assert ledger.add(record())
