@@ -13,7 +13,7 @@ from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt
 from bt_llm.prompts import PromptTemplate
-from bt_llm.verdicts import Prior, StateSpace, Verdict, calibrated, mean_prior
+from bt_llm.verdicts import Prior, StateSpace, Verdict, calibrated, mean_prior, prior_cells, prior_source
 
 __all__ = ["Advisor", "AdvisorConfig"]
 
@@ -46,7 +46,8 @@ class AdvisorConfig(AskerConfig):
         Read the labels' probabilities, or generate JSON with a reason.
     calibration : {'grid', 'none'} or Prior, optional
         See `bt_llm.verdicts`. By default 'grid' for log-probabilities and 'none' for JSON, whose
-        reason would otherwise contradict the action.
+        reason would otherwise contradict the action. The prior of a space of more than 512 cells comes from
+        a fixed sample of 512 of them; the model is asked about these, and where bars go.
     numerics : {'canonical', 'fast'}
         Bitwise the same in any batch, or llama.cpp's defaults.
     cache_dir : str or path, optional
@@ -98,6 +99,18 @@ class AdvisorConfig(AskerConfig):
         if isinstance(self.template, PromptTemplate):
             return self.template
         return str(self.template) if self.template is not None else default
+
+    @property
+    def prior_cells(self) -> Sequence[int]:
+        """Cells that each verdict depends on beside its own; none without calibration by the grid."""
+        return prior_cells(self.state_space) if self.calibration == "grid" else ()
+
+    @property
+    def prior_note(self) -> str:
+        """What is to be said where the grid's prior comes from a sample of the grid; else empty."""
+        if not 0 < len(self.prior_cells) < len(self.state_space):
+            return ""
+        return f"verdicts are calibrated by the mean over {prior_source(self.state_space)}"
 
 
 def _check_identify(line: object) -> None:
@@ -154,6 +167,7 @@ class Advisor(Asker[Verdict]):
         self._own: dict[int, Verdict] = {}  # raw, of a backend that nobody else has
         self._verdicts: dict[int, Verdict] = {}
         self._fresh: set[int] = set()  # cells that this advisor has asked the model about
+        self._prior: tuple[object, Prior | None] = (None, None)  # and the raw verdicts that it was found in
 
     @property
     def template_source(self) -> str | PromptTemplate:
@@ -232,12 +246,18 @@ class Advisor(Asker[Verdict]):
         return answers
 
     def _judge(self, cells: Sequence[int], usage: Usage, on_progress: Progress | None) -> None:
-        """Fetch and calibrate; the grid's prior needs every cell of the space."""
-        grid = self.config.calibration == "grid"
-        raw = self._fetched(range(len(self.space)) if grid else cells, usage, on_progress)
-        prior = self.config.calibration if isinstance(self.config.calibration, Prior) else None
-        if grid:
-            prior = mean_prior(raw.values())
+        """Fetch and calibrate; what the grid's prior needs is fetched with the first cells."""
+        known, prior = self._prior
+        wanted: Sequence[int] = cells
+        sample = self.config.prior_cells if known is not self._raw() else ()
+        if sample:
+            wanted = sorted({*sample, *cells})
+        raw = self._fetched(wanted, usage, on_progress)
+        if sample:
+            prior = mean_prior(raw[cell] for cell in sample)
+            self._prior = self._raw(), prior
+        if isinstance(self.config.calibration, Prior):
+            prior = self.config.calibration
         for cell in cells:
             self._verdicts[cell] = calibrated(raw[cell], prior)
 

@@ -15,7 +15,7 @@ from bt_llm import statistics
 from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
-from bt_llm.verdicts import INVALID, Feature, LabelSet, StateSpace, Verdict
+from bt_llm.verdicts import INVALID, PRIOR_CELLS, Feature, LabelSet, StateSpace, Verdict, prior_source
 
 __all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
 
@@ -55,6 +55,9 @@ class Policy:
     raw, calibrated : array of float, shape (cells, labels)
         Probabilities of the labels, in their order; NaN in the rows of invalid verdicts, and of cells that
         were left out.
+    prior_cells : int
+        How many cells the prior of the calibrated verdicts is the mean over: all, or a sample of a large
+        space; 0 where the grid does not calibrate them.
     usage : Usage
         What it cost to ask.
 
@@ -73,6 +76,7 @@ class Policy:
     labels: LabelSet
     raw: NDArray[np.float64]
     calibrated: NDArray[np.float64]
+    prior_cells: int
     usage: Usage
 
     @classmethod
@@ -84,7 +88,9 @@ class Policy:
         advisor : Advisor
             Asked about what it does not know.
         cells : iterable of int, optional
-            Leave out all others; calibration by the grid asks about them all the same.
+            Leave out all others; calibration by the grid asks about those that its prior comes from all the
+            same. By default the whole space, however large: of one of many thousand cells give some, such as
+            `bt_llm.verdicts.prior_cells`.
         """
         usage, count = Usage(), len(advisor.space)
         kept = range(count) if cells is None else sorted(set(cells))
@@ -95,6 +101,7 @@ class Policy:
             labels=advisor.labels,
             raw=_table(count, kept, advisor.raw_cells(kept), advisor.labels),
             calibrated=calibrated,
+            prior_cells=len(advisor.config.prior_cells),
             usage=usage,
         )
 
@@ -103,6 +110,15 @@ class Policy:
         """What `bias` is called."""
         plain = {abs(worth) for worth in self.labels.worths} <= {0.0, 1.0}
         return "bullish minus bearish probability" if plain else "expected worth of the verdict"
+
+    @property
+    def prior_note(self) -> str:
+        """What is to be said where the prior comes from a sample of the space; else empty."""
+        return f"The prior is the mean over {prior_source(self.space)}." if self._is_sampled else ""
+
+    @property
+    def _is_sampled(self) -> bool:
+        return 0 < self.prior_cells < len(self.space)
 
     def bias(self, *, calibrated: bool = True) -> NDArray[np.float64]:
         """Return the expected worth of each cell, in the space's shape.
@@ -165,7 +181,8 @@ class Policy:
             }
             for cell, answer in enumerate(self.answers().tolist())
         ]
-        return {"model": self.model, "labels": self.labels.to_dict(), "cells": cells}
+        told = {"model": self.model, "labels": self.labels.to_dict(), "prior_cells": self.prior_cells}
+        return {**told, "cells": cells}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,7 +225,8 @@ def _table(
 def panels(space: StateSpace, values: NDArray[np.float64]) -> list[Panel]:
     """Cut values over a state space into pictures of two features, the others held.
 
-    Rows are RSI and columns the trend where the space has them, else the last two features.
+    Rows are RSI and columns the trend where the space has them, else the last two features. A space of more
+    than `PRIOR_CELLS` cells is one picture: the means over the other features, of the values that are there.
     """
     preferred = [name for name in ("trend", "rsi") if name in space.names]
     others = [name for name in reversed(space.names) if name not in preferred]
@@ -218,6 +236,10 @@ def panels(space: StateSpace, values: NDArray[np.float64]) -> list[Panel]:
     ordered = np.transpose(values, [*held, column] if row is None else [*held, row, column])
     rows = None if row is None else space.features[row]
     drawn = []
+    if held and len(space) > PRIOR_CELLS:
+        over = ", ".join(space.features[i].title for i in held)
+        means = _means(ordered.reshape(-1, *ordered.shape[len(held) :]))
+        return [_panel(f"Mean over {over}", rows, space.features[column], means)]
     for levels in itertools.product(*(range(space.shape[i]) for i in held)):
         title = ", ".join(
             f"{space.features[i].title}: {space.features[i].labels[level]}"
@@ -225,6 +247,15 @@ def panels(space: StateSpace, values: NDArray[np.float64]) -> list[Panel]:
         )
         drawn.append(_panel(title, rows, space.features[column], ordered[levels]))
     return drawn
+
+
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the means over the first axis of the values that are there; NaN where none is."""
+    known = np.isfinite(values)
+    counts = known.sum(axis=0)
+    sums = np.where(known, values, 0.0).sum(axis=0)
+    means: NDArray[np.float64] = np.full(counts.shape, math.nan)
+    return np.divide(sums, counts, out=means, where=counts > 0)
 
 
 def _panel(title: str, rows: Feature | None, columns: Feature, values: NDArray[np.float64]) -> Panel:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import backtrader as bt
 import pandas as pd
 
-from bt_llm.advice import Asked, asked_of
+from bt_llm.advice import AdvisorConfig, Asked, asked_of
 from bt_llm.backtest._account import Fill, SentOrder, Trade, frame_of, measure_account, order_counts
 from bt_llm.backtest._answers import answers_of
 from bt_llm.backtest._engine import Ran
@@ -76,7 +76,8 @@ class BacktestResult:
         What speaks against any conclusion from this run, one line each; usually none.
     notes : tuple of str
         What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
-        read, and what their times were taken for where news was joined with them.
+        read, and what their times were taken for where news was joined with them. And of the gate: whether
+        it judged orders, and whether its prior comes from a sample of the state space.
     """
 
     name: str
@@ -158,6 +159,7 @@ def result_of(
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
     problems = problems_of(ran, market, gate, advice["verdicts"])
+    asked = _asked_in(ran.strategy)
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,
@@ -172,10 +174,15 @@ def result_of(
         settings={**setup.describe(), "cash": account.cash, "params": dict(params)},
         market={"sha256": market.sha256, "datas": dict(market.hashes)},
         setup=setup,
-        asked=_asked_in(ran.strategy),
+        asked=asked,
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
-        notes=(*market.notes, *dict.fromkeys(assumptions_of(ran.strategy)), *_how_gated(ran, strategy)),
+        notes=(
+            *market.notes,
+            *dict.fromkeys(assumptions_of(ran.strategy)),
+            *_how_gated(ran, strategy),
+            *_how_calibrated(asked),
+        ),
     )
 
 
@@ -186,6 +193,12 @@ def _how_gated(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
             f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "
             "its orders"
         )
+
+
+def _how_calibrated(asked: Iterable[Asked]) -> Iterator[str]:
+    """Yield what is to be said of the priors of advisors, each sentence once."""
+    notes = (one.config.prior_note for one in asked if isinstance(one.config, AdvisorConfig))
+    yield from (note for note in dict.fromkeys(notes) if note)
 
 
 def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:

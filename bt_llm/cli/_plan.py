@@ -19,6 +19,7 @@ from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, Spending,
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
+from bt_llm.verdicts import prior_cells, prior_source
 
 if TYPE_CHECKING:
     from bt_llm.research import ModelPlan, Plan, Study
@@ -151,8 +152,11 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
 
 def _ask(configs: list[AdvisorConfig]) -> None:
     for config in configs:
+        cells = prior_cells(config.state_space) if config.prior_note else range(len(config.state_space))
         with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
-            advisor.raw_cells(range(len(advisor.space)), on_progress=update)
+            advisor.raw_cells(cells, on_progress=update)
+        if config.prior_note:
+            say(f"{config.model}: asked about {prior_source(config.state_space)}; bars decide about the rest")
 
 
 def _table(made: Plan) -> Table:

@@ -78,7 +78,8 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
         rows.append((f"{one.model}, calibrated", one.panels()))
     if len(found) == 1:
         counts = ", ".join(f"{count} {name}" for name, count in found[0].counts().items())
-        return rows, f"Calibrated verdicts over {len(found[0].space)} states: {counts}."
+        said = f"Calibrated verdicts over {len(found[0].space):,} states: {counts}."
+        return rows, f"{said} {found[0].prior_note}".rstrip()
     comparison = found[0].compare(found[1])
     rows.append((f"{found[0].model} minus {found[1].model}, calibrated", comparison.panels()))
     return rows, (

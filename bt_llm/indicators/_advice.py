@@ -23,7 +23,7 @@ from bt_llm.indicators._live import LiveAsker
 from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
 from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
-from bt_llm.verdicts import LabelSet, Verdict
+from bt_llm.verdicts import LabelSet, Verdict, prior_source
 
 __all__ = ["LLMAdvice", "askers_in", "find_advice"]
 
@@ -447,9 +447,9 @@ class LLMAdvice(bt.Indicator):
             except ReplayMiss as own:
                 own.args = (f"bar {bt.num2date(time):%Y-%m-%d %H:%M:%S}: {own}",)
                 return own
-        miss.args = (
-            f"no bar so far lacks its own verdict, but the calibration needs the whole grid: {miss}",
-        )
+        whole = len(advisor.config.prior_cells) == len(advisor.space)
+        needed = "the whole grid" if whole else prior_source(advisor.space)
+        miss.args = (f"no bar so far lacks its own verdict, but the calibration needs {needed}: {miss}",)
         return miss
 
     def _verdicts(self, cells: Sequence[int]) -> list[Verdict]:

@@ -184,11 +184,20 @@ def _policies(asked: Sequence[Asked]) -> Iterator[Section]:
             yield _heat(policy, "calibrated", "", calibrated=True)
 
 
+def _states_drawn(policy: Policy) -> str:
+    count = len(policy.space)
+    if count == sum(panel.values.size for panel in policy.panels()):
+        return "of every market state"
+    return f"mean of those of {count:,} market states that were asked about"
+
+
 def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section:
     panels = policy.panels(calibrated=calibrated)
     values = np.concatenate([panel.values.ravel() for panel in panels])
     known = np.abs(values[np.isfinite(values)])
-    text = f"{policy.measure.capitalize()}, of every market state, in hundredths."
+    text = f"{policy.measure.capitalize()}, {_states_drawn(policy)}, in hundredths."
+    if calibrated and policy.prior_note:
+        text += f" {policy.prior_note}"
     if len(known) < len(values):
         text += " Grey: no valid verdict, or not asked because no bar was in that state."
     return Section(

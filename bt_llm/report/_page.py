@@ -28,7 +28,7 @@ from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, 
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
-from bt_llm.verdicts import Prior
+from bt_llm.verdicts import Prior, prior_source
 
 __all__ = ["Reportable", "write_csv", "write_report"]
 
@@ -74,11 +74,12 @@ def write_report(
 
     Notes
     -----
-    The policy is drawn over the whole state space. Where verdicts are calibrated by the grid, all of it has
-    been asked about already; otherwise the model is asked about the rest, or, in replay, the page says that
-    it is not stored. A walk-forward result carries its verdicts and policies: its page asks no model, and
-    shows each fold's out-of-sample stretch as the gate was told. Everything on the page is escaped, and its
-    content security policy lets no script run but its own and no request be made. The same result gives the
+    The policy is drawn as far as the run knew it, and no model is asked for the page: where verdicts are
+    calibrated by the grid, a whole space of up to 512 cells. Of a larger one the means over all features but
+    two are drawn, and the page says how many cells the prior comes from. A walk-forward result carries its
+    verdicts and policies, and its page shows each fold's out-of-sample stretch as the gate was told.
+    Everything on the page is escaped, and its content security policy lets no script run but its own and no
+    request be made. The same result gives the
     same bytes.
 
     Examples
@@ -180,6 +181,7 @@ def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     for one in asked_in(result):
         found += [("model", one.identity.name), ("SHA-256 of the model", one.identity.sha256)]
         found.append(("asked by", _how(one.config)))
+        found += _prior_facts(one.config)
         found.append(
             ("prompt template", f"{one.template.name} {one.template.version}, {one.template.sha256}")
         )
@@ -203,6 +205,7 @@ def _fold_facts(result: WalkForwardResult) -> list[tuple[str, str]]:
         found.append(("asked by", _how(advisor, "calibration")))
         for model in models:
             found.append(("calibrated by", f"{_prior(model.advisor)} in {folds_text(model.folds)}"))
+            found += _prior_facts(model.advisor)
     rules: dict[str, list[int]] = {}
     for one in result.folds:
         if isinstance(one.gate, AskingGate) and not isinstance(one.gate, Gate):
@@ -225,6 +228,12 @@ def _how(config: AdvisorConfig | AnalystConfig, *left_out: str) -> str:
     if isinstance(config.template, str):
         told["template"] = Path(config.template).name
     return ", ".join(f"{name}={value!r}" for name, value in told.items())
+
+
+def _prior_facts(config: AdvisorConfig | AnalystConfig) -> list[tuple[str, str]]:
+    if not isinstance(config, AdvisorConfig) or not config.prior_note:
+        return []
+    return [("prior", f"the mean over {prior_source(config.state_space)}")]
 
 
 def _prior(config: AdvisorConfig) -> str:

@@ -229,10 +229,15 @@ class ModelComparison:
             )
         return found + [sentence for pair in self.pairs for sentence in pair.sentences]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the bars and of any of the gates, each line once."""
+        return list(dict.fromkeys(note for run in self.runs.values() for note in run.notes))
+
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
-        yield from bars_section(next(iter(self.runs.values())).notes)
+        yield from bars_section(self.notes)
         yield metrics_section(
             {str(n): {str(k): v for k, v in row.items()} for n, row in self.table.iterrows()}
         )
@@ -275,7 +280,7 @@ class ModelComparison:
                 **(dict.fromkeys(concluded) if self.problems else concluded),
                 "problems": self.problems,
                 "sentences": self.sentences,
-                "notes": next(iter(self.runs.values())).notes,
+                "notes": self.notes,
             }
         )
         return found

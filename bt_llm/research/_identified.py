@@ -16,7 +16,7 @@ from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult
-from bt_llm.verdicts import Verdict
+from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
 __all__ = ["FlippedVerdict", "IdentifiedProbe", "identified_probe"]
 
@@ -58,7 +58,7 @@ class IdentifiedProbe:
     identify : str
         What it was told.
     cells : int
-        Market states that were asked about: all of the state space.
+        Market states that were asked about: all of the state space, or of a large one a sample of 512.
     agreed : float
         Share of them with the same answer.
     kappa : float
@@ -202,7 +202,7 @@ def identified_probe(
         Advisor(chosen.advisor).close()  # one model in memory at a time
     runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
-    flips = _flips(gate.advisor, answers["masked"], answers["identified"])
+    flips = _flips(gate.advisor.state_space, answers["masked"], answers["identified"])
     masked, identified = ([answer.answer for answer in answers[name]] for name in told)
     return IdentifiedProbe(
         identify=identify,
@@ -224,16 +224,14 @@ def _told(gate: Gate, identify: str) -> Gate:
 
 
 def _policy(config: AdvisorConfig) -> list[Verdict]:
-    """Return the model's answer to every market state."""
+    """Return the model's answer to every market state, or of many to those that a prior comes from."""
     advisor = Advisor(config)
-    return advisor.advise_cells(range(len(advisor.space)))
+    return advisor.advise_cells(prior_cells(advisor.space))
 
 
-def _flips(
-    config: AdvisorConfig, masked: list[Verdict], identified: list[Verdict]
-) -> tuple[FlippedVerdict, ...]:
+def _flips(space: StateSpace, masked: list[Verdict], identified: list[Verdict]) -> tuple[FlippedVerdict, ...]:
     return tuple(
-        FlippedVerdict(cell=cell, state=config.state_space.describe(cell), masked=one, identified=other)
-        for cell, (one, other) in enumerate(zip(masked, identified, strict=True))
+        FlippedVerdict(cell=cell, state=space.describe(cell), masked=one, identified=other)
+        for cell, one, other in zip(prior_cells(space), masked, identified, strict=True)
         if one.answer != other.answer
     )

@@ -1,8 +1,10 @@
 """Plans: what a study will ask of its models, before it does, in prompts, tokens, seconds and money.
 
 The bill is short, because a verdict is a function of the market's state: whatever the symbols, the bars and
-the parameters, a model is asked at most once for each cell of the state space. Constants, measured on 2
-cores with AVX-512 (they stand in `Rates`, and are replaced by what the cache has seen of a model):
+the parameters, a model is asked at most once for each cell of the state space; of a space of more than 512
+cells about those that the prior comes from, and those that bars are in: at most one more a bar. Constants,
+measured on 2 cores with AVX-512 (they stand in `Rates`, and are replaced by what the cache has seen of a
+model):
 
 =====================================  ==============================================================
 letters a token                        3.7 (SmolLM2 and Llama 3.2 on the market template)
@@ -25,10 +27,12 @@ from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import ModelIdentity, Rates, kind_of
 from bt_llm.prompts import PromptTemplate
+from bt_llm.verdicts import prior_cells
 
 __all__ = ["ModelPlan", "Plan", "Rates", "plan"]
 
 _UNKNOWN = "0" * 64
+_LOOKED_UP = 100_000  # cells; those of a larger space count as left, for to look takes a minute a million
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,7 @@ class ModelPlan:
     prompts : int
         Distinct prompts, at most; the bars may be in fewer states.
     cached : int
-        Of these, how many the cache answers.
+        Of these, how many the cache answers at least, whichever states the bars are in.
     tokens_per_prompt : float
         Decoded on this machine (what prompts share counts once), or sent to a server in all its requests.
     ms_per_prompt : float or None
@@ -206,12 +210,15 @@ def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
     model = kind_of(str(config.model))
     identity = model.recall(cache)
     advisor = _knowing(config, cache, identity)
-    cells = range(len(advisor.space))
-    prompts = len(cells) if config.calibration == "grid" else min(len(cells), bars)
-    asked = advisor.prompts(cells)
-    stored = list(cache.get_many(advisor.keys(cells)).values()) if identity is not None else []
-    reads = cache.mode in (CacheMode.RECORD, CacheMode.REPLAY)
-    cost = model.cost(asked, identity, rates)
+    cells = _cells_of(advisor)
+    reads = identity is not None and cache.mode in (CacheMode.RECORD, CacheMode.REPLAY)
+    records = [cache.get_many(advisor.keys(part)) if identity is not None else {} for part in cells]
+    stored = [record for part in records for record in part.values()]
+    sure, others = (len(part) - len(found) * reads for part, found in zip(cells, records, strict=True))
+    size = len(advisor.space)
+    prompts = len(cells[0]) + min(size - len(cells[0]), bars)
+    left = sure + min(others + size - len(cells[0]) - len(cells[1]), bars)
+    cost = model.cost(advisor.prompts(prior_cells(advisor.space)), identity, rates)
     tokens, ms, source = cost.tokens, cost.milliseconds, cost.source
     seen = [record.provenance for record in stored]
     counts = [float(p["tokens"]) for p in seen if type(p.get("tokens")) is int and p["tokens"] > 0]
@@ -224,12 +231,20 @@ def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
     return ModelPlan(
         model=str(config.model),
         prompts=prompts,
-        cached=min(len(stored), prompts) if reads else 0,
+        cached=prompts - left,
         tokens_per_prompt=tokens,
         ms_per_prompt=ms,
         money_per_prompt=money,
         source=source if identity is not None else f"{source}; model not known here yet",
     )
+
+
+def _cells_of(advisor: Advisor) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the cells that are asked about whatever the bars, and the others that the cache is asked for."""
+    sure, size = advisor.config.prior_cells, len(advisor.space)
+    if len(sure) == size or size > _LOOKED_UP:
+        return sure, ()
+    return sure, sorted(set(range(size)) - set(sure))
 
 
 def _knowing(config: AdvisorConfig, cache: VerdictCache, identity: ModelIdentity | None) -> Advisor:

@@ -5,9 +5,10 @@ what it knows. Dividing by a prior and normalising removes the constant and keep
 
     calibrated[label] = (raw[label] / prior[label]) / sum over labels of the same
 
-The prior is the mean over the whole state grid by default (*grid*). The grid does not depend on the bars,
-so nothing is learned from the future. In walk-forward a *fixed* prior can be given instead: the training
-window's mean. It works on stored raw probabilities, so changing it asks the model nothing.
+The prior is the mean over the state grid by default (*grid*): over all of it, or over a fixed sample of one
+of more than 512 cells (`prior_cells`). Neither depends on the bars, so nothing is learned from the future. In
+walk-forward a *fixed* prior can be given instead: the training window's mean. It works on stored raw
+probabilities, so changing it asks the model nothing.
 
 Sources: Zhao et al. 2021, "Calibrate Before Use" (contextual calibration: the prior is the answer to a
 content-free prompt); Zhou et al. 2023, "Batch Calibration" (the prior is the mean over a batch of inputs).

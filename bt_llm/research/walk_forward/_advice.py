@@ -20,7 +20,7 @@ from bt_llm.indicators import LLMAdvice
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import ask_every_bar, window_cells
-from bt_llm.verdicts import Prior, mean_prior
+from bt_llm.verdicts import Prior, mean_prior, prior_cells
 from bt_llm.writing import temporary_folder
 
 __all__ = ["Desk", "open_desk"]
@@ -110,7 +110,8 @@ class Desk:
 
     def _ask_states(self, asked: Asked, grid: bool) -> None:
         with self._advisor(asked) as advisor:
-            cells = sorted(range(len(advisor.space)) if grid else self._all_cells(asked))
+            prior = prior_cells(advisor.space) if grid else ()
+            cells = sorted({*prior, *self._all_cells(asked)})
             advisor.raw_cells(cells, on_progress=self._on_prompts)
             self._known[asked] = cells
 
@@ -165,8 +166,9 @@ class Desk:
         return dataclasses.replace(config, cache_dir=str(cache.directory), cache_mode=cache.mode)
 
     def _all_cells(self, asked: Asked) -> set[int]:
-        found = (self._window_cells(asked, window) for window in self._windows)
-        return {cell for cells in found for cell in np.unique(cells).tolist() if cell >= 0}
+        config, indicator = asked
+        every = (window_cells(indicator, config, self._market, one, warming=True) for one in self._windows)
+        return {cell for cells in every for cell in np.unique(cells).tolist() if cell >= 0}
 
     def _window_cells(self, asked: Asked, window: Window) -> NDArray[np.int64]:
         """Return the states of a window, from its own bars alone."""

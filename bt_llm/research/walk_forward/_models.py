@@ -56,6 +56,8 @@ class AskedModel:
             "reader": advisor.reader,
             "numerics": advisor.numerics,
             "calibration": calibration.to_dict() if isinstance(calibration, Prior) else calibration,
+            "prior_cells": len(advisor.prior_cells),
+            "cells": len(advisor.state_space),
         }
 
 

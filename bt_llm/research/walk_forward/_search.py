@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -374,7 +374,7 @@ class Search:
             models=models,
             settings=self._settings(),
             problems=(*record.problems, *_in_all(record.gate_problems)),
-            notes=(*self.market.notes, *dict.fromkeys(record.assumed)),
+            notes=(*self.market.notes, *dict.fromkeys(record.assumed), *_how_calibrated(models)),
         )
 
     def _overfitting(
@@ -410,6 +410,11 @@ def _within(market: Market, window: Window, cut: Market) -> Window:
     """Return a window's place in what was cut for it."""
     first = int(np.searchsorted(cut.numbers, market.numbers[window.first]))
     return Window(start=first - window.warm_up + 1, first=first, stop=len(cut.numbers))
+
+
+def _how_calibrated(models: Sequence[AskedModel]) -> Iterator[str]:
+    notes = dict.fromkeys(model.advisor.prior_note for model in models)
+    yield from (note for note in notes if note)
 
 
 def _in_all(found: list[tuple[str, ...]]) -> tuple[str, ...]:

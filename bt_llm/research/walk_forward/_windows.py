@@ -103,7 +103,7 @@ def _silent(indicator: type[LLMAdvice]) -> type[LLMAdvice]:
 
 
 def window_cells(
-    indicator: type[LLMAdvice], advisor: Any, market: Market, window: Window
+    indicator: type[LLMAdvice], advisor: Any, market: Market, window: Window, *, warming: bool = False
 ) -> NDArray[np.int64]:
     """Return the cell of the state space of each bar of a window, of all datas one after the other.
 
@@ -117,13 +117,16 @@ def window_cells(
         That the window is of.
     window : Window
         Whose bars.
+    warming : bool
+        Those before the first one that counts, too: an indicator that is warm before its strategy is asked
+        about them.
 
     Returns
     -------
     ndarray of int64
         -1 where a state is not finite, as on bars of a data that has not warmed up.
     """
-    first = market.numbers[window.first]
+    first = market.numbers[0 if warming else window.first]
     needed = warm_up_bars(indicator, advisor=advisor) if len(market) > 1 else 0
     return np.concatenate(
         [
