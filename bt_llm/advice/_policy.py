@@ -255,7 +255,8 @@ def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = known.sum(axis=0)
     sums = np.where(known, values, 0.0).sum(axis=0)
     means: NDArray[np.float64] = np.full(counts.shape, math.nan)
-    return np.divide(sums, counts, out=means, where=counts > 0)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def _panel(title: str, rows: Feature | None, columns: Feature, values: NDArray[np.float64]) -> Panel:
