@@ -78,5 +78,9 @@ def approve(made: Plan, spending: Spending) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{problem}; nothing was asked: allow it with --yes, or a larger --budget")
-    if not typer.confirm(f"{problem}. Ask all the same?", err=True):
+    try:
+        agreed = typer.confirm(f"{problem}. Ask all the same?", err=True)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
         raise ConfigError(f"{problem}; nothing was asked")

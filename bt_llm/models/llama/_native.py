@@ -12,7 +12,6 @@ import functools
 import logging
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -35,6 +34,7 @@ from bt_llm.exceptions import (
 )
 from bt_llm.models._base import Numerics
 from bt_llm.models._files import file_stamp
+from bt_llm.models._interrupts import NotedInterrupt
 
 __all__ = [
     "MIN_ROWS",
@@ -91,7 +91,8 @@ def library(*, verbose: bool | None = None) -> Any:
             callback = llama_cpp.llama_log_callback(_on_log)
             _kept_alive.append(callback)  # the library keeps a bare pointer to it
             llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-            llama_cpp.llama_backend_init()
+            with NotedInterrupt():
+                llama_cpp.llama_backend_init()
     return llama_cpp
 
 
@@ -175,7 +176,13 @@ class Weights:
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack
         _log_tail.clear()
-        self.pointer = self._lc.llama_model_load_from_file(os.fsencode(path), params)
+        with NotedInterrupt() as interrupt:
+            progress = self._lc.llama_progress_callback(lambda share, _: not interrupt.came)
+            params.progress_callback = progress
+            self.pointer = self._lc.llama_model_load_from_file(os.fsencode(path), params)
+            free = self._lc.llama_model_free if self.pointer else _nothing
+            self._free = weakref.finalize(self, _free_in, os.getpid(), free, self.pointer)
+            self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
         if not self.pointer:
             raise ModelFileError(f"llama.cpp cannot load {path}: {_last_error()}")
         self.vocabulary = self._lc.llama_model_get_vocab(self.pointer)
@@ -183,8 +190,6 @@ class Weights:
         self.n_ctx_train = int(self._lc.llama_model_n_ctx_train(self.pointer))
         tokenise = functools.partial(_tokenise, self._lc, self.vocabulary)  # no cycle through self
         self._tokenise = functools.lru_cache(maxsize=4096)(tokenise)  # prompts share most of their lines
-        self._free = weakref.finalize(self, _free_in, os.getpid(), self._lc.llama_model_free, self.pointer)
-        self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
         if file_stamp(path) != self.stamp:
             raise ModelFileError(f"{path} changed while it was loaded: wait until it is complete")
 
@@ -259,35 +264,25 @@ class Watch:
 
     def __init__(self, pointer: Any, deadline: float | None) -> None:
         self._lc, self._pointer, self._deadline = library(), pointer, deadline
-        self._handler: Any = None
-        self._interrupted = False
+        self._interrupt = NotedInterrupt()
         self.late = False
 
     def __enter__(self) -> Watch:
         """Begin to watch."""
-        if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
-            if handler is signal.default_int_handler:  # a KeyboardInterrupt in a callback would be lost
-                self._handler = signal.signal(signal.SIGINT, self._note)
-        if self._handler or self._deadline is not None:
+        self._interrupt.__enter__()
+        if self._interrupt.notes or self._deadline is not None:
             self._callback = self._lc.ggml_abort_callback(self._stop)  # kept: C has a bare pointer to it
             self._lc.llama_set_abort_callback(self._pointer, self._callback, None)
         return self
 
-    def _note(self, *_: Any) -> None:
-        self._interrupted = True
-
     def _stop(self, _: Any) -> bool:
         self.late = self.late or (self._deadline is not None and time.monotonic() > self._deadline)
-        return self.late or self._interrupted
+        return self.late or self._interrupt.came
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         """End it; raises the KeyboardInterrupt that came meanwhile."""
         self._lc.llama_set_abort_callback(self._pointer, self._lc.ggml_abort_callback(), None)
-        if self._handler:
-            signal.signal(signal.SIGINT, self._handler)
-        if self._interrupted:
-            raise KeyboardInterrupt
+        self._interrupt.__exit__(*error)
 
 
 def _tokenise(lc: Any, vocabulary: Any, text: str, special: bool) -> tuple[int, ...]:
@@ -301,6 +296,10 @@ def _tokenise(lc: Any, vocabulary: Any, text: str, special: bool) -> tuple[int, 
     if count < 0:
         raise ModelError(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
     return tuple(buffer[:count])
+
+
+def _nothing(_: Any) -> None:
+    """Free what was never made."""
 
 
 def _free_in(pid: int, free: Any, pointer: Any) -> None:
@@ -368,7 +367,12 @@ class Context:
         params.op_offload = numerics == "fast" and weights.n_gpu_layers != 0
         params.offload_kqv = weights.n_gpu_layers != 0
         _log_tail.clear()
-        pointer = lc.llama_init_from_model(weights.pointer, params)
+        with NotedInterrupt():
+            pointer = lc.llama_init_from_model(weights.pointer, params)
+            self._free = weakref.finalize(
+                self, _free_in, self.pid, lc.llama_free if pointer else _nothing, pointer
+            )
+            self._free.atexit = False
         if not pointer:
             raise InsufficientMemoryError(
                 f"llama.cpp cannot create a context of {shape.n_seq} sequences of {shape.n_ctx_seq} tokens "
@@ -377,8 +381,6 @@ class Context:
         self._pointer = pointer
         self._memory = lc.llama_get_memory(pointer)
         self._make_batch(shape.n_batch)
-        self._free = weakref.finalize(self, _free_in, self.pid, lc.llama_free, pointer)
-        self._free.atexit = False
 
     def _make_batch(self, size: int) -> None:
         """Make the arrays of a llama_batch once; numpy fills them, llama.cpp reads them."""
