@@ -283,6 +283,8 @@ class Advisor(Asker[Verdict]):
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""
+        if self.config.reader == "logprobs":
+            self.template.check_answer(self.identity)
         return self.template.prompts(self.space, cells, self.identity, identify=self.config.identify)
 
     def questions(self, cells: Sequence[int]) -> list[Question]:

@@ -314,8 +314,10 @@ class LlamaModel:
             facts = self.facts
             if not facts.chat_template:
                 raise PromptError(f"{facts.name} has no chat template: use generate(), or an Instruct model")
-            tokens = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
-            return self._complete(render_chat(facts.chat_template, checked, **tokens), overrides)
+            text = render_chat(
+                facts.chat_template, checked, bos_token=facts.bos_token, eos_token=facts.eos_token
+            )
+            return self._complete(text, overrides)
 
     def _ready_to_write(self) -> TextWriter:
         if not (self._loads_itself or self.is_loaded):
