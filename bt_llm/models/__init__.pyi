@@ -33,6 +33,7 @@ from ._registry import kind_of as kind_of
 from ._registry import model_kinds as model_kinds
 from ._registry import register_model_kind as register_model_kind
 from ._registry import split_name as split_name
+from ._sandbox import BoundedEnvironment as BoundedEnvironment
 from ._scripted import ScriptedBackend as ScriptedBackend
 from ._thoughts import open_thought as open_thought
 from ._throttle import LLMThrottler as LLMThrottler

@@ -12,9 +12,9 @@ import jinja2
 from jinja2.ext import Extension
 from jinja2.nodes import Node
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bt_llm.exceptions import ConfigError, PromptError
+from bt_llm.models._sandbox import BoundedEnvironment
 from bt_llm.models._thoughts import opened_answer
 
 __all__ = ["ROLES", "check_messages", "render_chat"]
@@ -137,17 +137,10 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str:
     try:
         compiled = _compiled(template)
         try:
-            return compiled.render(values)
-        except (jinja2.UndefinedError, TypeError):  # None of these is given to a template that does without
-            return compiled.render({**_ASKED_FOR, **values})
-    except (
-        jinja2.TemplateError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        RecursionError,
-    ) as error:
+            return _SANDBOX.rendered(compiled, values)
+        except jinja2.TemplateRuntimeError:  # none of these is given to a template that does without
+            return _SANDBOX.rendered(compiled, {**_ASKED_FOR, **values})
+    except jinja2.TemplateError as error:
         raise PromptError(f"the model's chat template cannot be rendered: {error}") from error
 
 
@@ -162,10 +155,9 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(source: str) -> jinja2.Template:
+def _sandbox() -> BoundedEnvironment:
     # The options that model makers write their templates for; undefined variables are empty there.
-    environment = ImmutableSandboxedEnvironment(
+    environment = BoundedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
 
@@ -177,4 +169,13 @@ def _compiled(source: str) -> jinja2.Template:
 
     environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = tojson
-    return environment.from_string(source)
+    environment.bound()
+    return environment
+
+
+_SANDBOX = _sandbox()
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(source: str) -> jinja2.Template:
+    return _SANDBOX.compiled(source)

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.models import ModelIdentity, Prompt, open_thought, render_chat
+from bt_llm.models import BoundedEnvironment, ModelIdentity, Prompt, open_thought, render_chat
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._states import example_values, state_values
 from bt_llm.verdicts import DEFAULT_LABELS, LabelSet, StateSpace
@@ -28,15 +27,13 @@ _NEEDED = {"format": int, "name": str, "version": int, "user": str}
 _KNOWN = {*_NEEDED, "labels", "answer", "system", "examples"}
 _QUESTION = "\u27e6question\u27e7"  # stands for the question while the chat around it is rendered
 
-# In a sandbox, since templates come from anyone; a variable that is missing is an error.
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
+# Templates come from anyone; a variable that is missing is an error.
+_SANDBOX = BoundedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
-    return _ENVIRONMENT.from_string(source)
+    return _SANDBOX.compiled(source)
 
 
 def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) -> str:
@@ -276,7 +273,7 @@ class PromptTemplate:
             If the template uses a variable that is not there, or says nothing.
         """
         try:
-            text = _compiled(self.user).render(**values).strip("\n")
+            text = _SANDBOX.rendered(_compiled(self.user), values).strip("\n")
         except jinja2.TemplateError as error:
             raise PromptError(
                 f"template {self.name!r} cannot be rendered: {error}; variables are {list(values)}"
