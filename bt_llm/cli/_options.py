@@ -224,6 +224,9 @@ class BarsRead:
     repair: Annotated[
         str | None, typer.Option("--repair", help="Of bars that cannot be right: drop, widen or fill.")
     ] = None
+    max_megabytes: Annotated[
+        int | None, typer.Option("--max-megabytes", help="Of a file unpacked, at most; 2048 by default.")
+    ] = None
 
     def format(self) -> BarFormat | None:
         """Return the format that these options state; None if nothing is."""

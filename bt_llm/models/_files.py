@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
+from bt_llm.files import open_regular
 
 __all__ = [
     "SMOLLM2",
@@ -183,7 +184,7 @@ def hashed_file(path: str | os.PathLike[str]) -> tuple[str, FileStamp]:
         If it changes meanwhile, or another one takes its place.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             before = FileStamp.of(os.fstat(file.fileno()))
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             after = FileStamp.of(os.fstat(file.fileno()))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
+from bt_llm.files import open_regular
 
 __all__ = ["ModelFacts", "read_facts"]
 
@@ -169,7 +170,7 @@ def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if not (size := os.fstat(file.fileno()).st_size):
                 raise ModelFileError(f"{path} is empty: expected a GGUF file; copy it again")
             if (magic := file.read(4)) != b"GGUF":

@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 
 from bt_llm.exceptions import ConfigError, PromptError
+from bt_llm.files import read_text
 from bt_llm.models import BoundedEnvironment, ModelIdentity, Prompt, open_thought, render_chat
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._states import example_values, state_values
@@ -201,7 +202,7 @@ class PromptTemplate:
             raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(shipped)}")
         try:
             is_file = path.suffix == ".toml" or path.is_file()
-            text = path.read_text(encoding="utf-8") if is_file else shipped[name].read_text(encoding="utf-8")
+            text = read_text(path, 16) if is_file else shipped[name].read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise PromptError(f"template {name!r} cannot be read ({error})") from error
         return cls.parse(text, name)

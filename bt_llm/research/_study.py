@@ -48,6 +48,7 @@ from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import Market
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
+from bt_llm.files import read_text
 from bt_llm.gates import Gate
 from bt_llm.models import split_name
 
@@ -326,8 +327,8 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     """
     file = Path(path).absolute()
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = tomllib.loads(read_text(file, 16))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"study {str(path)!r} cannot be read ({error})") from error
     for section in ("params", "grid"):
         if isinstance(table.get(section), dict):
