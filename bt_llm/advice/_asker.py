@@ -8,7 +8,6 @@ import contextvars
 import dataclasses
 import functools
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from bt_llm.exceptions import (
     ModelFileError,
     ModelNotFoundError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models import (
     Answerer,
     Backend,
@@ -204,7 +204,7 @@ class Tables:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
         self._of_folders: dict[tuple[str, CacheMode], dict[Any, dict[Any, Any]]] = {}
         self._of_caches: weakref.WeakKeyDictionary[VerdictCache, dict[Any, dict[Any, Any]]] = (
             weakref.WeakKeyDictionary()
@@ -276,7 +276,7 @@ class Asker(abc.ABC, Generic[A]):
         self._backend = None if isinstance(backend, ModelManager) else backend
         self._who: Answerer | None = None
         self._has_answered = False
-        self._lock = threading.RLock()
+        self._lock = ForkableLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the configuration: what is loaded and remembered stays in its process."""

@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import diskcache
 
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
+from bt_llm.locks import IN_SQLITE, ForkableLock
 from bt_llm.plain_json import strict_json
 
 __all__ = ["JsonStore", "JsonTextDisk", "Row", "seal", "unseal"]
@@ -229,7 +229,7 @@ class JsonStore:
                 f"cache folder {self.directory}: a variable in it is not replaced; write it out"
             )
         self._writer: diskcache.Cache | None = None
-        self._lock = threading.RLock()
+        self._lock = ForkableLock()
 
     def close(self) -> None:
         """Forget the opened writer; the next write opens it again."""
@@ -347,7 +347,7 @@ class JsonStore:
             finally:
                 cache.close()  # rolls back what a failed COMMIT or a Ctrl-C left open
 
-        with self._lock:
+        with self._lock, IN_SQLITE:
             self._patiently(transaction, action)
 
     def _opened(self) -> diskcache.Cache:
@@ -359,6 +359,10 @@ class JsonStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Query]:
+        with IN_SQLITE:
+            yield from self._queries()
+
+    def _queries(self) -> Iterator[Query]:
         if not self._patiently(self.path.exists, "looking for it"):
             yield lambda sql, values: []
             return

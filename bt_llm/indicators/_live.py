@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from bt_llm.exceptions import BtLlmError
+from bt_llm.locks import ForkableLock
 from bt_llm.models import LLMThrottler
 
 __all__ = ["LiveAsker"]
@@ -57,7 +58,7 @@ class LiveAsker(Generic[Answer]):
         self._throttler = LLMThrottler(min_interval=min_seconds)
         self._answers: dict[int, Answer] = {}
         self._logged: set[type[Exception]] = set()
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
         self._current: _Question[Answer] | None = None
         self._waiting: _Question[Answer] | None = None
         self._thread: threading.Thread | None = None
@@ -85,12 +86,12 @@ class LiveAsker(Generic[Answer]):
         return question.answer
 
     def _put(self, cell: int) -> _Question[Answer]:
-        current = self._current
-        if current is not None and current.cell == cell and not current.done.is_set():
+        current, alive = self._current, self._thread is not None and self._thread.is_alive()
+        if alive and current is not None and current.cell == cell and not current.done.is_set():
             self._waiting = None  # the newest question is under way already
             return current
         self._waiting = question = _Question[Answer](cell)
-        if self._thread is None or not self._thread.is_alive():
+        if not alive:  # nor is it in a process that was forked from the one it runs in
             self._thread = threading.Thread(target=self._work, name="bt_llm live advice", daemon=False)
             self._thread.start()
         return question

@@ -7,7 +7,6 @@ import difflib
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bt_llm.exceptions import (
     ModelFileError,
     ModelNotFoundError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Backend, ModelIdentity
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._keeping import ManagerUsage, ModelKeeper, ModelWatch, process_mb
@@ -133,7 +133,7 @@ class ModelManager:
         self.idle_seconds = idle_seconds
         self.fallback_paths = tuple(fallback_paths)
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = ForkableLock()
         self._config = dataclasses.replace(config or ModelConfig(), model_path=model_path)
         self._models: dict[int, ModelKind] = {}
         self._backend: Backend | None = None
@@ -522,7 +522,7 @@ class _Managers:
             os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ForkableLock()
         self.by_description: dict[tuple[Any, ...], ModelManager] = {}
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from bt_llm.exceptions import (
     ModelNotLoadedError,
     PromptError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
@@ -114,7 +114,7 @@ class LlamaModel:
         self.config = config
         self.memory_threshold_mb = memory_threshold_mb
         self.keeper = keeper
-        self.lock = threading.RLock()
+        self.lock = ForkableLock()
         self._n_seq = n_seq
         self._file = file
         self._facts: ModelFacts | None = None

@@ -13,7 +13,6 @@ import logging
 import os
 import platform
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from bt_llm.exceptions import (
     ModelError,
     ModelFileError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics
 from bt_llm.models._files import file_stamp
 from bt_llm.models._interrupts import NotedInterrupt
@@ -58,7 +58,7 @@ each sequence on its own. tinyBLAS asks for 2 rows on x86 and for up to 8 elsewh
 
 _log = logging.getLogger("bt_llm.llama")
 _log_tail: collections.deque[str] = collections.deque(maxlen=8)
-_log_lock = threading.Lock()
+_log_lock = ForkableLock()
 _kept_alive: list[Any] = []
 _verbose = False
 _computed_in: int | None = None  # the process whose OpenMP threads exist
@@ -241,7 +241,7 @@ class _Pool:
             os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ForkableLock()
         self.weights: weakref.WeakValueDictionary[tuple[Any, ...], Weights] = weakref.WeakValueDictionary()
 
 

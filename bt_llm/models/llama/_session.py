@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics, Prompt
 from bt_llm.models._gguf import ModelFacts
 from bt_llm.models.llama._forest import Node, TokenisedPrompt, TokenPath
@@ -63,7 +63,7 @@ class Session:
         Memory to keep free, if `facts` are given.
     load : callable, optional
         From the numerics to the weights; by default `Weights.load` of the file.
-    lock : threading.RLock, optional
+    lock : ForkableLock, optional
         Held while something is decoded; by default one of its own.
     """
 
@@ -78,7 +78,7 @@ class Session:
         facts: ModelFacts | None = None,
         memory_threshold_mb: float = 0.0,
         load: Callable[[Numerics], Weights] | None = None,
-        lock: threading.RLock | None = None,
+        lock: ForkableLock | None = None,
     ) -> None:
         if n_seq < 1 or n_batch < MIN_ROWS:
             raise ConfigError(f"n_seq={n_seq}, n_batch={n_batch}: expected at least 1 and {MIN_ROWS}")
@@ -87,7 +87,7 @@ class Session:
         self.n_gpu_layers, self.n_seq, self.n_batch = n_gpu_layers, n_seq, n_batch
         self.facts = facts if n_gpu_layers == 0 else None  # the estimate is of this machine's memory only
         self.memory_threshold_mb = memory_threshold_mb
-        self.lock = lock or threading.RLock()
+        self.lock = lock or ForkableLock()
         self._load = load or self._load_file
         self._forget()
 
