@@ -66,6 +66,8 @@ class LLMAdvice(bt.Indicator):
         Seconds for which a live bar waits for its answer.
     min_seconds : float
         Seconds of wall time from one question to the next in a live run; see `LLMThrottler`.
+    deadline_s : float
+        Seconds after which a question of a live run is given up; until then a late answer is of use.
 
     Attributes
     ----------
@@ -145,6 +147,7 @@ class LLMAdvice(bt.Indicator):
         ("live", "auto"),
         ("timeout_s", 5.0),
         ("min_seconds", 0.0),
+        ("deadline_s", 120.0),
     )
     plotinfo: ClassVar[Any] = {
         "plotname": "LLM advice",
@@ -265,10 +268,11 @@ class LLMAdvice(bt.Indicator):
         return config.asked_through(self.p.manager)
 
     def _check_frequency(self) -> Frequency:
-        for name, least in (("timeout_s", "above 0"), ("min_seconds", "of at least 0")):
+        seconds = {"timeout_s": "above 0", "min_seconds": "of at least 0", "deadline_s": "above 0"}
+        for name, least in seconds.items():
             value = getattr(self.p, name)
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (name == "timeout_s" and value == 0):
+            if not number or value < 0 or (least == "above 0" and value == 0):
                 raise ConfigError(f"{name}={value!r}: expected a number of seconds {least}")
         if self.p.live not in _LIVE:
             raise ConfigError(f"live={self.p.live!r}: expected one of {list(_LIVE)}")
@@ -372,6 +376,7 @@ class LLMAdvice(bt.Indicator):
                 lambda cell: _row(*self._verdicts([cell])),
                 timeout_s=self.p.timeout_s,
                 min_seconds=self.p.min_seconds,
+                deadline_s=self.p.deadline_s,
             )
         return Pace(self.frequency, lambda cell: self._answers([cell])[0], asker)
 

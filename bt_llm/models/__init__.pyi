@@ -22,6 +22,7 @@ from ._files import list_models as list_models
 from ._files import models_folders as models_folders
 from ._gguf import ModelFacts as ModelFacts
 from ._gguf import read_facts as read_facts
+from ._interrupts import giving_up_when as giving_up_when
 from ._keeping import ManagerUsage as ManagerUsage
 from ._manager import Answerer as Answerer
 from ._manager import ModelManager as ModelManager

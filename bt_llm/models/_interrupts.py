@@ -1,13 +1,48 @@
-"""Ctrl-C while C code runs: noted, and handed on when it has returned."""
+"""Ends of questions under way: Ctrl-C while C code runs, and whoever asks giving up in another thread."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-__all__ = ["NotedInterrupt"]
+__all__ = ["NotedInterrupt", "can_give_up", "given_up", "giving_up_when"]
+
+_check: ContextVar[Callable[[], bool] | None] = ContextVar("whether nobody waits any more", default=None)
+
+
+@contextlib.contextmanager
+def giving_up_when(nobody_waits: Callable[[], bool]) -> Iterator[None]:
+    """While entered, models that are asked in this thread stop as at a deadline once `nobody_waits()`.
+
+    Examples
+    --------
+    >>> with giving_up_when(lambda: True):
+    ...     print(given_up())
+    True
+    >>> given_up()
+    False
+    """
+    token = _check.set(nobody_waits)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+def can_give_up() -> bool:
+    """Return whether whoever asks in this thread may give up."""
+    return _check.get() is not None
+
+
+def given_up() -> bool:
+    """Return whether whoever asks in this thread has given up."""
+    check = _check.get()
+    return check is not None and check()
 
 
 class NotedInterrupt:

@@ -34,7 +34,15 @@ from bt_llm.exceptions import (
     ModelError,
     ModelNotFoundError,
 )
-from bt_llm.models import LabelScores, LlamaModel, ModelConfig, Prompt, RemoteBackend, RemoteConfig
+from bt_llm.models import (
+    LabelScores,
+    LlamaModel,
+    ModelConfig,
+    Prompt,
+    RemoteBackend,
+    RemoteConfig,
+    giving_up_when,
+)
 from bt_llm.models.openai._config import ApiKey
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import DEFAULT_LABELS, Action, StateSpace
@@ -502,6 +510,25 @@ def test_a_server_that_drips_meets_the_deadline() -> None:
         )
         with fails(GenerationTimeout, "deadline of 0.3 s over after 0 of 2 answers"):
             ask(hurried, 2)
+
+
+def test_a_server_that_drips_is_given_up_like_one_that_hangs() -> None:
+    with FaultyServer(only_prompts("drip")) as server, fails(ModelError, r"no answer for 0.3 s, 2 times"):
+        ask(remote(server, timeout=0.3, retries=1), 1)
+
+
+@pytest.mark.parametrize("asked_first", ["who it is", "a prompt"])
+def test_whoever_asks_can_give_up(asked_first: str) -> None:
+    hang: Fault = lambda _number, prompt: "hang"  # noqa: E731
+    with FaultyServer(hang if asked_first == "who it is" else only_prompts("hang")) as server:
+        backend = remote(server)
+        if asked_first == "a prompt":
+            _ = backend.identity
+        end = time.monotonic() + 0.1
+        with giving_up_when(lambda: time.monotonic() > end):
+            with fails(GenerationTimeout, "no answer while somebody waited for it"):
+                ask(backend, 50)
+            assert time.monotonic() - end < 0.8  # a reply would take a second
 
 
 def test_nobody_there() -> None:

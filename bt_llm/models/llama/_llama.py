@@ -334,6 +334,8 @@ class LlamaModel:
             try:
                 return writer.write(text, settings, stop, deadline)
             except GenerationTimeout:
+                if timeout_s is None:  # whoever asked has given up
+                    raise
                 raise GenerationTimeout(
                     f"timeout_s={timeout_s:g}: over before the answer was complete; allow more time, "
                     f"or fewer max_tokens than {settings.max_tokens}"

@@ -34,7 +34,7 @@ from bt_llm.exceptions import (
 from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics
 from bt_llm.models._files import file_stamp
-from bt_llm.models._interrupts import NotedInterrupt
+from bt_llm.models._interrupts import NotedInterrupt, can_give_up, given_up
 
 __all__ = [
     "MIN_ROWS",
@@ -177,7 +177,7 @@ class Weights:
         params.use_extra_bufts = repack
         _log_tail.clear()
         with NotedInterrupt() as interrupt:
-            progress = self._lc.llama_progress_callback(lambda share, _: not interrupt.came)
+            progress = self._lc.llama_progress_callback(lambda share, _: not (interrupt.came or given_up()))
             params.progress_callback = progress
             self.pointer = self._lc.llama_model_load_from_file(os.fsencode(path), params)
             free = self._lc.llama_model_free if self.pointer else _nothing
@@ -270,13 +270,14 @@ class Watch:
     def __enter__(self) -> Watch:
         """Begin to watch."""
         self._interrupt.__enter__()
-        if self._interrupt.notes or self._deadline is not None:
+        if self._interrupt.notes or self._deadline is not None or can_give_up():
             self._callback = self._lc.ggml_abort_callback(self._stop)  # kept: C has a bare pointer to it
             self._lc.llama_set_abort_callback(self._pointer, self._callback, None)
         return self
 
     def _stop(self, _: Any) -> bool:
-        self.late = self.late or (self._deadline is not None and time.monotonic() > self._deadline)
+        late = (self._deadline is not None and time.monotonic() > self._deadline) or given_up()
+        self.late = self.late or late
         return self.late or self._interrupt.came
 
     def __exit__(self, *error: Any) -> None:

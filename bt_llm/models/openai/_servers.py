@@ -14,12 +14,14 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
+from bt_llm.models._interrupts import can_give_up, given_up
 from bt_llm.models.openai._config import ApiKey, RemoteConfig
 from bt_llm.models.openai._replies import RefusedError, ReplyError, ServerGoneError, read_json, refusal
 
@@ -38,6 +40,8 @@ _FEW_RETRIES = 3
 """Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
 
 _HINTS = {401: "; set the API key", 403: "; set the API key", 404: "; is it an OpenAI-compatible API?"}
+
+_LOOK_UP_S = 0.2
 
 _LOOK_AHEAD = 16
 """Prompts for each connection that may be answered while an earlier one is still retried."""
@@ -74,10 +78,15 @@ class Servers:
 
         with _portal() as portal:
             try:
-                answers = portal.call(ask)
+                asked = portal.start_task_soon(ask)
+                while can_give_up() and not futures.wait([asked], _LOOK_UP_S).done:
+                    _look_up(hurried)
+                answers = asked.result()
                 for answer in answers:
                     if isinstance(answer, BaseException) and not isinstance(answer, ServerGoneError):
                         raise answer
+            except GenerationTimeout:
+                raise
             except TimeoutError:
                 raise _too_late(hurried, 0, len(hurried)) from None
         gone = [answer for answer in answers if isinstance(answer, ServerGoneError)]
@@ -107,7 +116,8 @@ class Servers:
             ending.add_done_callback(results.put)
             ended = False
             while not ended:
-                batch = [results.get(), *(results.get() for _ in range(results.qsize()))]
+                first = _next(results, self._configs)
+                batch = [first, *(results.get() for _ in range(results.qsize()))]
                 if ended := batch[-1] is ending:
                     batch.pop()
                 if batch:
@@ -280,9 +290,14 @@ class Server:
         )
         transport = self._free.pop()
         try:
-            response = await transport.handle_async_request(request)
-            async with contextlib.aclosing(response):
-                body = await self._body(path, response)
+            async with asyncio.timeout(config.timeout_s) as limit:  # httpx's own begins anew with each byte
+                response = await transport.handle_async_request(request)
+                async with contextlib.aclosing(response):
+                    body = await self._body(path, response)
+        except TimeoutError:
+            if limit.expired():
+                raise httpx.ReadTimeout("") from None
+            raise
         finally:
             self._free.append(transport)
         try:
@@ -362,6 +377,21 @@ def _portal() -> contextlib.AbstractContextManager[BlockingPortal]:
     from anyio.from_thread import start_blocking_portal
 
     return start_blocking_portal()
+
+
+def _look_up(configs: Sequence[RemoteConfig]) -> None:
+    """Stop if whoever asks has given up meanwhile."""
+    if given_up():
+        raise GenerationTimeout(f"{_hosts(configs)}: no answer while somebody waited for it")
+
+
+def _next(results: queue.SimpleQueue[T], configs: Sequence[RemoteConfig]) -> T:
+    """Return what comes next out of a queue, unless whoever asks gives up."""
+    while can_give_up():
+        with contextlib.suppress(queue.Empty):
+            return results.get(timeout=_LOOK_UP_S)
+        _look_up(configs)
+    return results.get()
 
 
 def _import_httpx() -> Any:
