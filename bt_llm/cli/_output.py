@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
+import rich.console
+from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -20,16 +21,19 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from bt_llm.models import Progress as ProgressCallback
+from bt_llm.plain_text import printable
 
 if TYPE_CHECKING:
     from bt_llm.backtest import Section, Source
     from bt_llm.report import Reportable
 
 __all__ = [
+    "Console",
     "Format",
     "complain",
     "deliver",
@@ -50,6 +54,15 @@ class Format(enum.StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+class Console(rich.console.Console):
+    """A console that shows control characters of a text instead of obeying them; its own styles stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the pieces of text and style that something is shown as."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def say(message: str) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
-from bt_llm.cli._output import Format, deliver, say
+from bt_llm.cli._output import Console, Format, deliver, say
 from bt_llm.cli._plan import study_configs
 from bt_llm.models import Progress as ProgressCallback
 

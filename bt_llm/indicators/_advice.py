@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
+from bt_llm import plain_text
 from bt_llm.advice import Advisor, AdvisorConfig, Analyst, Usage
 from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
@@ -27,7 +27,7 @@ from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["LLMAdvice", "askers_in", "find_advice"]
 
-_log = logging.getLogger("bt_llm.advice")
+_log = plain_text.logger("bt_llm.advice")
 
 _OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
 _ANSWER = (*_OUTPUTS, "label")

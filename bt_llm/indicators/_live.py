@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from bt_llm import plain_text
 from bt_llm.exceptions import BtLlmError
 from bt_llm.locks import ForkableLock
 from bt_llm.models import LLMThrottler, giving_up_when
 
 __all__ = ["LiveAsker"]
 
-_log = logging.getLogger("bt_llm.live")
+_log = plain_text.logger("bt_llm.live")
 
 _LAST_S = 0.5
 """Seconds that a question under way has when the program is over: a model must not be torn down while it

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from bt_llm import plain_text
 from bt_llm.exceptions import (
     ConfigError,
     ModelError,
@@ -30,7 +31,7 @@ from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Answerer", "ModelManager", "forget_managers"]
 
-_log = logging.getLogger("bt_llm.manager")
+_log = plain_text.logger("bt_llm.manager")
 
 _LOOK_SECONDS = 5.0
 """Pause between two looks at the memory, and how long a model must have been idle to be taken out of it."""

@@ -22,13 +22,13 @@ from __future__ import annotations
 import abc
 import difflib
 import functools
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, ModelNotFoundError
 from bt_llm.models._base import Backend, ModelIdentity, Prompt
 from bt_llm.models._config import ModelConfig
@@ -46,7 +46,7 @@ __all__ = [
     "stored_identity",
 ]
 
-_log = logging.getLogger("bt_llm.models")
+_log = plain_text.logger("bt_llm.models")
 
 GROUP = "bt_llm.models"
 """Entry points by which packages add kinds; the name of one is the kind's."""

@@ -24,6 +24,7 @@ from bt_llm.data import COLUMNS
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, Gate, model_name
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import printable
 from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
@@ -168,7 +169,18 @@ def _strategy(result: Reportable) -> str:
 
 def _json(charts: Sequence[Any]) -> markupsafe.Markup:
     """Return JSON that can stand in a script element: <, >, & and ' are written as escapes."""
-    return jinja2.utils.htmlsafe_json_dumps(plain(list(charts)), separators=(",", ":"), allow_nan=False)
+    return jinja2.utils.htmlsafe_json_dumps(
+        _shown(plain(list(charts))), separators=(",", ":"), allow_nan=False
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Return JSON values with all text in them printable."""
+    if isinstance(value, dict):
+        return {printable(name): _shown(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:

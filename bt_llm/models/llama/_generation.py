@@ -173,6 +173,8 @@ class GrammarWriter:
                     context = self.session.prepare(shape, numerics)
                     written = self._write_forest(context, forest, grammar, max_tokens, deadline)
             except GenerationTimeout:
+                if timeout_s is None:  # whoever asked has given up
+                    raise
                 raise GenerationTimeout(
                     f"timeout_s={timeout_s:g}: over after {len(answers)} of {len(tokenised)} answers; "
                     "allow more time, or ask for fewer"

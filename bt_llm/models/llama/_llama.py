@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from bt_llm import plain_text
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -38,7 +38,7 @@ from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Keeper", "LlamaModel", "system_info"]
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 
 _SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "repeat_penalty", "seed")
 _OVERRIDES = (*_SAMPLING, "stop", "timeout_s")

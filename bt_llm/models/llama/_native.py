@@ -9,7 +9,6 @@ import collections
 import ctypes
 import dataclasses
 import functools
-import logging
 import os
 import platform
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from bt_llm import plain_text
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -56,7 +56,7 @@ MIN_TOKENS = 2 if platform.machine().lower() in ("x86_64", "amd64") else 8
 """Tokens a sequence from which the attention products are computed by ggml's matrix kernels: these see
 each sequence on its own. tinyBLAS asks for 2 rows on x86 and for up to 8 elsewhere."""
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 _log_tail: collections.deque[str] = collections.deque(maxlen=8)
 _log_lock = ForkableLock()
 _kept_alive: list[Any] = []
@@ -99,7 +99,7 @@ def library(*, verbose: bool | None = None) -> Any:
 def _on_log(level: int, text: bytes | None, _: Any) -> None:
     line = (text or b"").decode("utf-8", "replace")
     if _verbose:
-        sys.stderr.write(line)
+        sys.stderr.write(plain_text.printable(line))
     if line := line.strip():
         if level == 3:  # GGML_LOG_LEVEL_ERROR
             _log_tail.append(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 from bt_llm.models._base import LabelScores, Numerics, Prompt
 from bt_llm.models.llama._forest import (
@@ -26,7 +26,7 @@ from bt_llm.models.llama._session import Session, decode_block
 
 __all__ = ["LabelTrie", "Scorer", "Steps", "log_softmax_at"]
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 
 Steps = dict[TokenPath, float]
 """Log-probability of each step into a label: of its last token, after those before it."""
@@ -254,6 +254,8 @@ class Scorer:
                 context = self.session.prepare(asked.shape, asked.numerics)
                 rows = self._decode_forest(context, forest, asked.trie, deadline)
         except GenerationTimeout:
+            if asked.timeout_s is None:  # whoever asked has given up
+                raise
             raise GenerationTimeout(
                 f"timeout_s={asked.timeout_s:g}: over after {len(asked.results)} of {len(asked.prompts)} "
                 "prompts; allow more time, or ask for fewer prompts"

@@ -15,7 +15,6 @@ has one canonical shape (`decode_block`):
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError
 from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics, Prompt
@@ -34,7 +34,7 @@ from bt_llm.models.llama._native import MIN_ROWS, MIN_TOKENS, Context, ContextSh
 
 __all__ = ["Session", "decode_block"]
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 
 _OUTPUTS = 128  # rows of logits a decode, unless more are needed: each is as long as the vocabulary
 

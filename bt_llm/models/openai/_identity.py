@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
 from bt_llm.models._base import ModelIdentity
 from bt_llm.models.openai._config import RemoteConfig
@@ -18,7 +18,7 @@ from bt_llm.plain_json import canonical_json
 
 __all__ = ["identify_servers"]
 
-_log = logging.getLogger("bt_llm.remote")
+_log = plain_text.logger("bt_llm.remote")
 
 FORMAT = 1
 """Version of how a server is asked; another one gives other keys."""

@@ -7,7 +7,6 @@ import contextlib
 import heapq
 import itertools
 import json
-import logging
 import math
 import queue
 import random
@@ -20,6 +19,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bt_llm import plain_text
 from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
 from bt_llm.models._interrupts import can_give_up, given_up
 from bt_llm.models.openai._config import ApiKey, RemoteConfig
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "Servers"]
 
-_log = logging.getLogger("bt_llm.remote")
+_log = plain_text.logger("bt_llm.remote")
 
 T = TypeVar("T")
 
