@@ -27,6 +27,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/advisories.py
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/run.py

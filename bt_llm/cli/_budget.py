@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._options import Spending
+from bt_llm.cli._output import confirmed
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -78,9 +77,5 @@ def approve(made: Plan, spending: Spending) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{problem}; nothing was asked: allow it with --yes, or a larger --budget")
-    try:
-        agreed = typer.confirm(f"{problem}. Ask all the same?", err=True)
-    except typer.Abort:
-        agreed = False
-    if not agreed:
+    if not confirmed(f"{problem}. Ask all the same?"):
         raise ConfigError(f"{problem}; nothing was asked")

@@ -57,13 +57,13 @@ def _python() -> list[dict[str, Any]]:
 
 
 def _llama() -> list[dict[str, Any]]:
-    from bt_llm.models import system_info
+    from bt_llm.models import build_commit, system_info
 
     try:
-        info = system_info()
+        info, commit = system_info(), build_commit()
     except ImportError as error:
         return [_check("llama.cpp", f"cannot be loaded ({error}); reinstall llama-cpp-python", ok=False)]
-    return [_check("llama.cpp CPU features", info)]
+    return [_check("llama.cpp", f"commit {commit}"), _check("llama.cpp CPU features", info)]
 
 
 def _memory() -> list[dict[str, Any]]:

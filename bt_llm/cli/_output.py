@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich.console
+import typer
 from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
@@ -36,6 +37,7 @@ __all__ = [
     "Console",
     "Format",
     "complain",
+    "confirmed",
     "deliver",
     "deliver_each",
     "print_json",
@@ -83,6 +85,14 @@ def complain(error: object) -> None:
     console.print(f"[bold red]error:[/] {escape(text)}")
     if rest:  # such as the diff of a replay miss, below the line that says what happened
         console.print(rest, markup=False)
+
+
+def confirmed(question: str) -> bool:
+    """Ask on standard error; the end of the input, and Ctrl-C, are no."""
+    try:
+        return typer.confirm(printable(question), err=True)
+    except typer.Abort:
+        return False
 
 
 def show(renderable: Any) -> None:

@@ -38,6 +38,7 @@ from ._sandbox import BoundedEnvironment as BoundedEnvironment
 from ._scripted import ScriptedBackend as ScriptedBackend
 from ._thoughts import open_thought as open_thought
 from ._throttle import LLMThrottler as LLMThrottler
+from .llama._device import build_commit as build_commit
 from .llama._files import identify as identify
 from .llama._llama import LlamaModel as LlamaModel
 from .llama._llama import system_info as system_info
