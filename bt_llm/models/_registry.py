@@ -22,6 +22,7 @@ from __future__ import annotations
 import abc
 import difflib
 import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -284,7 +285,7 @@ def split_name(name: str) -> tuple[str, str]:
     """
     found = _PREFIX.match(name)
     kinds = {*_registered, *_offered()}
-    if found is None or (found[1] not in kinds and Path(name).is_file()):
+    if found is None or (found[1] not in kinds and os.path.isfile(name)):
         return BARE, name
     if found[1] not in kinds:
         near = difflib.get_close_matches(found[1], sorted(kinds), n=1)
