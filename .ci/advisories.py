@@ -1,4 +1,4 @@
-"""Compare what is installed for bt-llm, and its lower bounds, with the list of published holes in this folder."""
+"""Compare what is installed for bt-llm, and its lower bounds, with the holes listed in this folder."""
 
 from __future__ import annotations
 

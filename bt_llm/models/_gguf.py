@@ -27,8 +27,9 @@ class ModelFacts:
     """What the header of a GGUF says of the model in it.
 
     `kv_width` is the number of values that attention keeps for one token, keys and values of all
-    layers together; `file_bytes` is the size of the file, `weight_bytes` that of its tensors,
-    `repackable_bytes` what of them llama.cpp may rearrange into a copy for the processor.
+    layers together, `state_width` what recurrent layers keep for one sequence; `file_bytes` is the size of
+    the file, `weight_bytes` that of its tensors, `repackable_bytes` what of them llama.cpp may rearrange
+    into a copy for the processor. `spaced` says whether the vocabulary puts a space before each text.
     """
 
     name: str
@@ -52,6 +53,8 @@ class ModelFacts:
     bos_token: str
     eos_token: str
     repackable_bytes: int = 0
+    state_width: int = 0
+    spaced: bool = False
 
 
 # GGUF's scalar types by number: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -253,15 +256,15 @@ def _facts(fields: dict[str, Any], header: _Header, path: Path) -> dict[str, Any
     def number(key: str, default: int | None = None) -> int:
         return _integer(fields, f"{architecture}.{key}", default)
 
-    n_layer, n_embd, n_head = (
-        number("block_count"),
-        number("embedding_length"),
-        number("attention.head_count"),
-    )
-    n_head_kv = number("attention.head_count_kv", n_head)
+    n_layer, n_embd = number("block_count"), number("embedding_length")
+    heads_of = (f"{architecture}.attention.head_count", f"{architecture}.attention.head_count_kv")
+    recurs = any(f"{architecture}.{key}" in fields for key in ("ssm.state_size", "wkv.head_size"))
+    attends = not recurs or all(fields.get(key) != 0 for key in heads_of)
+    n_head = number("attention.head_count") if attends else 1
+    n_head_kv = number("attention.head_count_kv", n_head) if attends else 0
     head_dim = n_embd // n_head
     dim_k, dim_v = number("attention.key_length", head_dim), number("attention.value_length", head_dim)
-    heads = fields.get(f"{architecture}.attention.head_count_kv")  # some models have one number a layer
+    heads = fields.get(heads_of[1])  # some models have one number a layer
     kv_heads = sum(heads) if isinstance(heads, list) else n_layer * n_head_kv
     tokens, merges = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.merges")
     if not isinstance(tokens, _Texts):
@@ -289,10 +292,25 @@ def _facts(fields: dict[str, Any], header: _Header, path: Path) -> dict[str, Any
         "head_dim_k": dim_k,
         "head_dim_v": dim_v,
         "kv_width": kv_heads * (dim_k + dim_v),
+        "state_width": _state_width(fields, architecture, n_layer),
+        "spaced": _is_spaced(fields),
         "chat_template": template if isinstance(template, str) else "",
         "bos_token": special["bos"],
         "eos_token": special["eos"],
     }
+
+
+def _state_width(fields: dict[str, Any], architecture: str, n_layer: int) -> int:
+    """Return the values that recurrent layers keep a sequence: at most, if only some layers are."""
+    sizes = [fields.get(f"{architecture}.ssm.{key}") for key in ("inner_size", "state_size", "conv_kernel")]
+    inner, state, kernel = (size if type(size) is int and 0 < size < 2**24 else 0 for size in sizes)
+    return n_layer * inner * (state + kernel)
+
+
+def _is_spaced(fields: dict[str, Any]) -> bool:
+    """Whether the vocabulary is SentencePiece's and puts a space before each text, as it does if unsaid."""
+    spaced = fields.get("tokenizer.ggml.add_space_prefix", True)
+    return fields.get("tokenizer.ggml.model") == "llama" and spaced is not False
 
 
 def _integer(fields: dict[str, Any], key: str, default: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections.abc import Callable, Mapping
 
@@ -81,7 +81,8 @@ def _headers(render: Callable[[list[Turn]], str]) -> tuple[str, str]:
 
 def _shared(one: str, other: str) -> int:
     """Return how long two texts are the same, no mark being cut."""
-    size = len(os.path.commonprefix([one, other]))
+    pairs = zip(one, other, strict=False)
+    size = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     opened = one.rfind("<", 0, size)
     return opened if opened > one.rfind(">", 0, size) else size
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bt_llm.exceptions import ModelFileError
-from bt_llm.models._base import ModelIdentity
+from bt_llm.models._base import WHOLE_TEXT, ModelIdentity
 from bt_llm.models._files import FileStamp, hashed_file
 from bt_llm.models._gguf import read_facts
 
@@ -39,6 +39,7 @@ class IdentifiedFile:
                 "quantization": facts.quantization,
                 "n_ctx_train": facts.n_ctx_train,
                 "file_bytes": facts.file_bytes,
+                **({"tokens": WHOLE_TEXT} if facts.spaced else {}),
             },
         )
         return cls(path, stamp, identity)

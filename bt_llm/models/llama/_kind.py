@@ -126,4 +126,4 @@ class FileModel(ModelKind):
 
 
 def _memo(path: Path, stamp: FileStamp) -> str:
-    return f"{path.resolve()}|{stamp.inode}|{stamp.size}|{stamp.modified_ns}|{stamp.changed_ns}"
+    return f"2|{path.resolve()}|{stamp.inode}|{stamp.size}|{stamp.modified_ns}|{stamp.changed_ns}"
