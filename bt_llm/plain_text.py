@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["logger", "printable"]
+__all__ = ["logger", "one_line", "printable"]
 
 _UNSEEN = "\ufffd"
 _MARKS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -29,6 +29,17 @@ def printable(text: str) -> str:
     ('gpt␛]0;owned␇', 'Müller\t1 → 2\n')
     """
     return text if text.isprintable() else text.translate(_PICTURES)
+
+
+def one_line(text: object) -> str:
+    r"""Return what a library says in several lines in one.
+
+    Examples
+    --------
+    >>> one_line("*** in main ***\nRowid 41 out of order\n")
+    '*** in main *** Rowid 41 out of order'
+    """
+    return " ".join(str(text).split())
 
 
 class _Printable(logging.Filter):

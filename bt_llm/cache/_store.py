@@ -28,6 +28,7 @@ from bt_llm.cache._rows import FORMAT_ROW, MAX_TEXT, Row
 from bt_llm.cache._writer import RAW_MODE, Writer, kind_of_key, kind_of_value
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
 from bt_llm.locks import IN_SQLITE, ForkableLock
+from bt_llm.plain_text import one_line
 
 __all__ = ["JsonStore"]
 
@@ -266,7 +267,7 @@ class JsonStore:
             time.sleep(0.005)
 
     def _explained(self, cause: BaseException, name: str, action: str) -> CacheError:
-        failed = f"{self.path}: {action} failed ({cause})"
+        failed = f"{self.path}: {action} failed ({one_line(cause)})"
         elsewhere = "choose another folder with --cache or BT_LLM_CACHE_DIR"
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return CacheError(

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import BtLlmError, CacheCorruptError, CacheError, ConfigError
+from bt_llm.plain_text import one_line
 
 __all__ = ["TrialLedger", "TrialOutcome", "TrialRecord"]
 
@@ -382,4 +383,4 @@ class TrialLedger:
             )
             kind = CacheCorruptError if damaged else CacheError
             way_out = f"; {_HOW_TO_RECOVER}" if damaged else ""
-            raise kind(f"ledger {self.path} cannot be {verb} ({error}){way_out}") from error
+            raise kind(f"ledger {self.path} cannot be {verb} ({one_line(error)}){way_out}") from error
