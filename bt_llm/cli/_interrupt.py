@@ -23,7 +23,7 @@ __all__ = ["INTERRUPTED", "InterruptWatch"]
 INTERRUPTED = 130
 """What a command exits with after Ctrl-C."""
 
-_GRACE_S = 0.8
+_GRACE_S = 0.5
 """Seconds that the main thread has to end by itself."""
 
 _LINE = "error: interrupted; what was stored is kept, run the command again to go on"

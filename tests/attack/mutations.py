@@ -35,26 +35,15 @@ from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord, load_study
 from bt_llm.verdicts import StateSpace
 from tests.cache_cases import identity, record
 
-__all__ = ["KINDS", "Outcome", "attack"]
+__all__ = ["KINDS", "Outcome", "attack", "tally", "trial"]
 
 LIMIT_S = 10
 """Seconds that a reader may take for a file of some kilobytes, on a busy machine."""
 
-INTERESTING = (
-    b"\0",
-    b"\xff" * 8,
-    b"\x7f" + b"\xff" * 7,
-    b"\x1b[2J",
-    b"1e400",
-    b"NaN",
-    b'{"a":' * 60,
-    b"\r\n",
-)
+INTERESTING = (b"\0", b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x1b[2J", b"1e400", b"NaN", b"[" * 60, b"\r\n")
 NUMBERS = (b"0", b"-1", b"1e309", b"99999999999999999999", b"true", b'"x"')
 
-CHAT = (
-    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] | trim }}{{ ';' if not loop.last }}{% endfor %}"
-)
+CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m.content | trim }}{{ ';' if not loop.last }}{% endfor %}"
 
 VALUES: tuple[Any, ...] = (
     None,
@@ -202,7 +191,7 @@ def _read_template(file: Path, sound: Path) -> str:
     return ""
 
 
-def _trial(number: int) -> TrialRecord:
+def trial(number: int) -> TrialRecord:
     equity = np.array([100.0, 101.5 + number, 99.25])
     outcome = TrialOutcome(equity=equity, trades=2, wins=1, held=2, traded=190.5)
     return TrialRecord(
@@ -217,14 +206,14 @@ def _trial(number: int) -> TrialRecord:
 def _ledger(folder: Path) -> Path:
     with TrialLedger(folder / "trials.sqlite") as ledger:
         for number in range(40):
-            ledger.add(_trial(number))
+            ledger.add(trial(number))
     return folder / "trials.sqlite"
 
 
 def _read_ledger(file: Path, sound: Path) -> str:
     with TrialLedger(file) as ledger:
         ratios, found = ledger.sharpes(), ledger.records()
-    wrong = [one.key for one in found if one != _trial(int(one.key, 16))]
+    wrong = [one.key for one in found if one != trial(int(one.key, 16))]
     wrong += [key for key, ratio in ratios.items() if ratio != int(key, 16) / 64]
     return f"wrong trials {wrong[:2]}" if wrong else ""
 
