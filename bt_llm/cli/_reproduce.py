@@ -74,11 +74,14 @@ def reproduce(
     if output is Format.JSON:
         differences = [{"what": one.what, "message": one.message} for one in found.differences]
         versions = found.other_versions
-        said = {"other_versions": versions, "compared": found.compared, "not_compared": found.not_compared}
+        said = {"other_versions": versions, "defaults": found.defaults}
+        said |= {"compared": found.compared, "not_compared": found.not_compared}
         print_json({"identical": found.identical, "differences": differences, **said})
     elif found.identical:
         say(f"compared: {found.compared}")
         say(f"not compared: {', '.join(found.not_compared)}")
+        if found.defaults:
+            say(f"left out, and taken as by default: {', '.join(found.defaults)}")
         if found.other_versions:
             say(f"under other versions: {found.other_versions}")
         typer.echo("identical")

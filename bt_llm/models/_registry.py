@@ -134,9 +134,10 @@ class ModelKind(abc.ABC):
     def addresses(self) -> tuple[str, ...]:
         """Addresses on the network that prompts are sent to; none of what answers in this process.
 
-        Who is given a name by a file asks the user before it sends anything there.
+        Where a file gives the name, the user is asked about them before anything is sent. Of a kind that does
+        not say, it is the whole name that is asked about.
         """
-        return ()
+        return (self.name,)
 
     @abc.abstractmethod
     def open(self, config: ModelConfig) -> Backend:

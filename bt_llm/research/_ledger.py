@@ -41,7 +41,7 @@ _LONGEST_ROW = 2**28
 """In bytes: an equity of 33 million bars."""
 _HOW_TO_RECOVER = "move the file away and run the search again"
 _TABLE = """
-CREATE TABLE IF NOT EXISTS trials (
+CREATE TABLE trials (
     key TEXT PRIMARY KEY,
     configuration TEXT NOT NULL,
     description TEXT NOT NULL,
@@ -54,6 +54,9 @@ CREATE TABLE IF NOT EXISTS trials (
     seal TEXT NOT NULL
 ) WITHOUT ROWID
 """
+_MADE = ("table", "trials", _TABLE.lstrip())
+"""All that stands in a ledger's schema: type, name and text."""
+
 _OUTCOME = "trades, wins, held, traded, equity"
 
 
@@ -304,10 +307,11 @@ class TrialLedger:
                 f"{self.path}: a database of format {version}, expected a ledger of format {FORMAT}; "
                 f"{_HOW_TO_RECOVER}"
             )
-        for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
-            if (kind, name, sql) != ("table", "trials", _TABLE.lstrip().replace("IF NOT EXISTS ", "")):
+        for made in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+            if made != _MADE:
                 raise CacheCorruptError(
-                    f"{self.path}: its {kind} {str(name)[:60]!r} is not what a ledger has; {_HOW_TO_RECOVER}"
+                    f"{self.path}: its {made[0]} {str(made[1])[:60]!r} is not what a ledger has; "
+                    f"{_HOW_TO_RECOVER}"
                 )
 
     @staticmethod
@@ -325,16 +329,23 @@ class TrialLedger:
 
     @staticmethod
     def _create(connection: sqlite3.Connection) -> int:
-        """Make an empty file a ledger, as one step of whoever comes first, and return the file's format."""
+        """Make an empty file a ledger, as one step of whoever comes first, and return the file's format.
+
+        Once it was two steps: a table of ours, without a version, is what a kill between them has left.
+        """
         connection.execute("BEGIN IMMEDIATE")
         try:
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if not tables:
+            made = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+            if not made:
                 connection.execute(_TABLE)
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-        finally:
+            if version == 0 and made in ([], [_MADE]):
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                version = FORMAT
             connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
         return int(version)
 
     def _record(self, row: tuple[Any, ...]) -> TrialRecord:
@@ -383,4 +394,5 @@ class TrialLedger:
             )
             kind = CacheCorruptError if damaged else CacheError
             way_out = f"; {_HOW_TO_RECOVER}" if damaged else ""
-            raise kind(f"ledger {self.path} cannot be {verb} ({one_line(error)}){way_out}") from error
+            said = one_line(error)[:200]  # SQLite repeats what it cannot read
+            raise kind(f"ledger {self.path} cannot be {verb} ({said}){way_out}") from error

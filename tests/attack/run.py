@@ -81,7 +81,7 @@ def interrupts(share: float) -> Iterator[Figure]:
     ]
     seconds = sorted(one.seconds for one in stopped)
     times = f"median {seconds[len(seconds) // 2]:.2f} s, longest {seconds[-1]:.2f} s"
-    result = f"{len(stopped) - len(bad)} in 2 s, with code 130, one line and nothing left; {times}"
+    result = f"{len(stopped) - len(failed)} in 2 s, with code 130, one line and nothing left; {times}"
     yield Figure(f"Ctrl-C over {len(longest)} commands", f"{len(stopped)}", result, [*broken, *failed])
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord
+from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord, _ledger
 
 OUTCOME = TrialOutcome(equity=np.array([100.0, 101.5, 99.25]), trades=2, wins=1, held=2, traded=190.5)
 
@@ -231,10 +231,11 @@ def test_a_text_that_is_none_is_one_line(path: Path) -> None:
     with TrialLedger(path) as ledger:
         ledger.add(record(1))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE trials SET description = CAST(x'ff' AS TEXT)")
+        connection.execute("UPDATE trials SET description = CAST(x'0a0aff0a' AS TEXT)")
     connection.close()
-    with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="cannot be read"):
+    with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="cannot be read") as caught:
         ledger.sharpes()
+    assert "\n" not in str(caught.value)
 
 
 def test_several_can_make_one_ledger_at_the_same_moment(tmp_path: Path) -> None:
@@ -269,6 +270,23 @@ def test_a_ledger_of_which_only_the_file_was_made_is_made(path: Path) -> None:
     path.parent.mkdir()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.add(record())
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 0")  # as one was left that was made in two steps
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.records() == [record()]
+
+
+def test_a_ledger_whose_making_fails_is_not_half_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_ledger, "FORMAT", "no number")
+        with pytest.raises(CacheError, match="cannot be opened"):
+            TrialLedger(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     connection.close()
     with TrialLedger(path) as ledger:
         assert ledger.add(record())
