@@ -88,7 +88,7 @@ def test_readers_without_a_mass_have_no_floor() -> None:
 
 @pytest.mark.parametrize("given", [-0.1, 1.5, "much", math.nan, True])
 def test_bad_floors_are_refused(given) -> None:
-    with pytest.raises(ConfigError, match="min_label_mass=.*: expected a number from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"min_label_mass=.*: expected a number from 0 to 1"):
         AdvisorConfig(min_label_mass=given)
 
 

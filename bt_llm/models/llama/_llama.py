@@ -24,7 +24,7 @@ from bt_llm.exceptions import (
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
-from bt_llm.models._files import find_model
+from bt_llm.models._files import file_stamp, find_model
 from bt_llm.models._gguf import ModelFacts, read_facts
 from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._files import IdentifiedFile
@@ -34,6 +34,7 @@ from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads,
 from bt_llm.models.llama._scorer import Scorer
 from bt_llm.models.llama._session import Session
 from bt_llm.models.llama._text import TextWriter
+from bt_llm.models.llama._trial import try_load
 from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Keeper", "LlamaModel", "system_info"]
@@ -215,8 +216,9 @@ class LlamaModel:
             return found
         if self.keeper is not None:
             self.keeper.before_load()
-        started = time.perf_counter()
         config = self.config
+        try_load(self.path, file_stamp(self.path), file=self._file, n_gpu_layers=config.n_gpu_layers)
+        started = time.perf_counter()
         found = Weights.load(
             self.path,
             n_gpu_layers=config.n_gpu_layers,
