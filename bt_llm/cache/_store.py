@@ -268,7 +268,9 @@ class JsonStore:
             time.sleep(0.005)
 
     def _explained(self, cause: BaseException, name: str, action: str) -> CacheError:
-        failed = f"{self.path}: {action} failed ({one_line(cause)[:200]})"  # SQLite repeats what it cannot read
+        failed = (
+            f"{self.path}: {action} failed ({one_line(cause)[:200]})"  # SQLite repeats what it cannot read
+        )
         elsewhere = "choose another folder with --cache or BT_LLM_CACHE_DIR"
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return CacheError(

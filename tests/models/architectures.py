@@ -27,10 +27,12 @@ class TinyModel:
         Where.
     architecture : str
         As llama.cpp calls it.
+    tensors_a_part : int
+        Tensors in each of several files; 0 is one file.
     """
 
-    def __init__(self, path: Path, architecture: str) -> None:
-        self.writer = GGUFWriter(path, architecture)
+    def __init__(self, path: Path, architecture: str, tensors_a_part: int = 0) -> None:
+        self.writer = GGUFWriter(path, architecture, split_max_tensors=tensors_a_part)
         self.random = np.random.default_rng(7)
         w = self.writer
         w.add_name("tiny")
@@ -320,9 +322,19 @@ def write_model(path: Path, family: str, file_type: int = LlamaFileType.MOSTLY_Q
     """Write a model of a family, quantised by llama.cpp; `extra` are further fields of the header."""
     from bt_llm.models.llama._native import library
 
+    full = write_full(path.with_suffix(".f32.gguf"), family, **extra)
+    lc = library()
+    params = lc.llama_model_quantize_default_params()
+    params.ftype, params.nthread = int(file_type), 1
+    assert lc.llama_model_quantize(os.fsencode(full), os.fsencode(path), params) == 0
+    full.unlink()
+    return path
+
+
+def write_full(path: Path, family: str, tensors_a_part: int = 0, **extra: Any) -> Path:
+    """Write a model of a family in 32 bits; in parts, the path of the first of which is returned."""
     architecture, layers, options = ARCHITECTURES[family]
-    full = path.with_suffix(".f32.gguf")
-    model = TinyModel(full, architecture)
+    model = TinyModel(path, architecture, tensors_a_part)
     n_vocab = model.vocabulary(options.get("spaced", False))
     model.writer.add_vocab_size(n_vocab)
     for name, value in extra.items():
@@ -334,9 +346,4 @@ def write_model(path: Path, family: str, file_type: int = LlamaFileType.MOSTLY_Q
     model.writer.write_kv_data_to_file()
     model.writer.write_tensors_to_file()
     model.writer.close()
-    lc = library()
-    params = lc.llama_model_quantize_default_params()
-    params.ftype, params.nthread = int(file_type), 1
-    assert lc.llama_model_quantize(os.fsencode(full), os.fsencode(path), params) == 0
-    full.unlink()
-    return path
+    return next(iter(sorted(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))), path)

@@ -160,3 +160,14 @@ def test_answers_of_a_spaced_vocabulary_have_keys_of_their_own(spaced: LlamaMode
     assert before.chat_template_sha256 != identity.chat_template_sha256
     plain = identify(write_model(tmp_path / "plain.gguf", "llama"))
     assert "tokens" not in plain.details
+
+
+def test_the_matrix_in_the_docs_is_the_one_that_is_tested(repository: Path) -> None:
+    text = (repository / "docs" / "models.md").read_text(encoding="utf-8")
+    table = text.partition("| family |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table]
+    tested = [
+        (name, architecture, KINDS.get(name, "tree"), "yes")
+        for name, (architecture, *_) in sorted(ARCHITECTURES.items())
+    ]
+    assert rows == tested

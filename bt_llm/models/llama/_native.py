@@ -243,13 +243,13 @@ class Weights:
         wanted = bool(self._lc.llama_vocab_get_add_bos(self.vocabulary)) and bos >= 0
         return [bos, *tokens] if wanted and tokens[:1] != [bos] else tokens
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes a token stands for; control tokens are empty."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes a token stands for; control tokens are empty unless `special`."""
         buffer = ctypes.create_string_buffer(256)
-        count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+        count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         if count < 0:
             buffer = ctypes.create_string_buffer(-count)
-            count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+            count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         return bytes(buffer.raw[:count])
 
     def ends_generation(self, token: int) -> bool:
