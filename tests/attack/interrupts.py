@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -123,7 +124,8 @@ def start(folder: Path, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
 def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
     """Start a command and send it one Ctrl-C, at a random moment after it has begun to run.
 
-    It has begun when its own first lines run; before that it is Python that starts.
+    It has begun when its own first lines run; before that it is Python that starts. Every second one goes to
+    the processes that it has started too, as from a terminal.
 
     Parameters
     ----------
@@ -145,7 +147,11 @@ def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
     at = random.Random(f"{verb} {seed}").uniform(0, longest_s)
     time.sleep(at)
     over = process.poll() is not None
-    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(ProcessLookupError):
+        if seed % 2:
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        else:
+            os.kill(process.pid, signal.SIGINT)
     sent = time.monotonic()
     try:
         _, errors = process.communicate(timeout=20)
