@@ -67,7 +67,7 @@ def interrupts(share: float) -> Iterator[Figure]:
         folder = prepare(Path(name))
         longest, broken = {}, []
         for verb in list(VERBS)[:count]:
-            longest[verb], problem = lasts(verb, folder, 15.0)
+            longest[verb], problem = lasts(verb, folder, 8.0)
             broken += [f"{verb} failed undisturbed: {problem}"] if problem else []
         while len(stopped) < count and seed < 3 * count:
             verb = list(longest)[seed % len(longest)]

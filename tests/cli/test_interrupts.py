@@ -25,7 +25,7 @@ BUSY = {
     "a thread that the interpreter waits for": "threading.Thread(target=time.sleep, args=(30,)).start()",
 }
 HEAD = """
-import ctypes, sys, threading, time
+import ctypes, os, sys, threading, time
 class libc:
     @staticmethod
     def pause_for():
@@ -74,8 +74,8 @@ def test_a_command_ends_whatever_it_is_busy_with(what: str, tmp_path: Path) -> N
 
 
 def test_a_second_one_ends_it_at_once(tmp_path: Path) -> None:
-    first = "    try: signal.raise_signal(signal.SIGINT)\n    except BaseException: time.sleep(0.01)\n"
-    second = "    signal.raise_signal(signal.SIGINT)\n    print('not at once')\n"
+    first = "    try: os.kill(os.getpid(), signal.SIGINT)\n    except BaseException: time.sleep(0.01)\n"
+    second = "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.4)\n    print('not at once')\n"
     program = f"import signal\n{HEAD}{first}{second}module._run = busy\nmain()\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "ready\n", LINE)
