@@ -16,6 +16,7 @@ from rich.table import Table
 from bt_llm.cache import Question, Record, VerdictCache, export_pack, import_pack, merge_packs
 from bt_llm.cli._options import CacheOption, FormatOption, ThreadsOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.cli._verifying import Drift, ask_again
 from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PackError, ReplayMiss
 from bt_llm.plain_json import canonical_json, strict_json
@@ -199,6 +200,7 @@ def verify(
     sample: Annotated[int, typer.Option(min=1, help="How many verdicts of each model to ask again.")] = 50,
     seed: Annotated[int, typer.Option(help="Which ones: another seed, another sample.")] = 0,
     model: ModelFilter = None,
+    trust: TrustOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     output: FormatOption = Format.TABLE,
@@ -206,10 +208,12 @@ def verify(
     """Check every stored row, then ask the models again for a sample and compare.
 
     Exit code 1 when a verdict flipped. A drift in the last digits is what another CPU or another build of
-    llama.cpp gives; nothing that is stored is changed.
+    llama.cpp gives; nothing that is stored is changed. A server's address is what somebody has stored, and
+    is asked about first.
     """
     found = VerdictCache(cache)
     found.check()
+    trusting = Trusting(str(found.directory), trust)
     records, names = _records(found, model), _names(found)
     drifts = []
     for sha256 in sorted({record.question.model_sha256 for record in records}):
@@ -217,7 +221,7 @@ def verify(
         chosen = random.Random(seed).sample(own, min(sample, len(own)))
         known = names.get(sha256, [])
         with progress_bar(f"asking {_joined(known) or sha256[:_SHORT]}") as on_progress:
-            drifts.append(ask_again(chosen, sha256, known, threads, on_progress))
+            drifts.append(ask_again(chosen, sha256, known, threads, on_progress, trust=trusting))
     if not drifts:
         raise ConfigError(f"no verdicts to verify in {found.directory}: record some, or import a pack")
     if output is Format.JSON:

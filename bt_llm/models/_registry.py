@@ -129,6 +129,14 @@ class ModelKind(abc.ABC):
         """What two names of the same model have in common: it is loaded once."""
         return self.name
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses on the network that prompts are sent to; none of what answers in this process.
+
+        Who is given a name by a file asks the user before it sends anything there.
+        """
+        return ()
+
     @abc.abstractmethod
     def open(self, config: ModelConfig) -> Backend:
         """Return what answers; nothing need be loaded or asked yet.

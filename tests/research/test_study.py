@@ -15,6 +15,7 @@ from bt_llm.data import BarFormat, shipped
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.research import Study, WalkForward, load_study
 from tests.engines import walk
+from tests.faulty_server import FaultyServer
 from tests.walk_forward_cases import cross_file
 
 TEXT = """\
@@ -202,7 +203,7 @@ class TestRefusals:
             load_study(tmp_path / "none.toml")
 
     def test_sections_have_every_argument_of_what_they_stand_for(self) -> None:
-        from bt_llm.research._study import AdvisorSection, GateSection, WalkForwardSection
+        from bt_llm.research._study_sections import AdvisorSection, GateSection, WalkForwardSection
 
         assert set(AdvisorSection.model_fields) | {"state_space", "manager", "supplied"} == {
             field.name for field in dataclasses.fields(AdvisorConfig)
@@ -214,13 +215,14 @@ class TestRefusals:
         assert set(WalkForwardSection.model_fields) == sizes | {"metric", "min_trades", "constraints"}
 
     def test_bars_have_every_field_of_a_format(self) -> None:
-        from bt_llm.research._study import BarsSection
+        from bt_llm.research._study_sections import BarsSection
 
         assert set(BarsSection.model_fields) == {field.name for field in dataclasses.fields(BarFormat)}
 
     def test_pydantic_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pydantic", None)
         monkeypatch.delitem(sys.modules, "bt_llm.research._study")
+        monkeypatch.delitem(sys.modules, "bt_llm.research._study_sections")
         with pytest.raises(MissingExtraError, match=r"pip install 'bt-llm\[research\]'"):
             importlib.import_module("bt_llm.research._study")
 
@@ -229,3 +231,51 @@ class TestRefusals:
         assert isinstance(loaded, Study)
         with pytest.raises(ValueError, match="frozen"):
             loaded.data = "other"
+
+
+class TestAddresses:
+    """A study that came from somebody has nothing sent until the user says so."""
+
+    NAME = "openai:http://127.0.0.1:{port}/v1?model=m"
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ('advisor.model = "scripted:random"', 'advisor.model = "NAME"'),
+            ('advisor.model = "scripted:random"', 'advisor.fallbacks = ["NAME"]'),
+            ("gate.min_confidence = [0.0, 0.4]", 'gate.advisor.model = ["smollm2", "NAME"]'),
+            ("slow = 9", 'slow = 9\ngate.advisor.model = "NAME"'),
+        ],
+    )
+    def test_an_address_in_a_study_is_not_asked_unless_trusted(self, study: Path, old: str, new: str) -> None:
+        with FaultyServer() as server:
+            name = f"openai:{server.url}?model=m"
+            loaded = load_study(write(study, TEXT.replace(old, new.replace("NAME", name))))
+            assert loaded.addresses == (server.url,)
+            for asks in (loaded.run_walk_forward, loaded.make_gate):
+                with pytest.raises(ConfigError, match=r"names http://127.*only where you say so"):
+                    asks()
+            assert not server.authorizations
+
+    def test_models_to_compare_are_not_asked_unless_trusted(self, study: Path) -> None:
+        with FaultyServer() as server:
+            text = (
+                TEXT.partition("[params]")[0]
+                + f'[compare]\nmodels = ["openai:{server.url}?model=m", "smollm2"]'
+            )
+            with pytest.raises(ConfigError, match="only where you say so"):
+                load_study(write(study, text)).run_compare()
+            assert not server.authorizations
+
+    def test_who_is_given_the_addresses_decides(self, study: Path) -> None:
+        name, shown = self.NAME.format(port=1), []
+        loaded = load_study(
+            write(study, TEXT.replace("scripted:random", name)),
+            trust=lambda addresses: bool(shown.append(addresses)) or len(shown) > 1,
+        )
+        with pytest.raises(ConfigError, match="nothing was sent"):
+            loaded.check_trust()
+        loaded.check_trust("replay")
+        assert shown == [("http://127.0.0.1:1/v1",)]
+        loaded.check_trust()
+        assert loaded.make_gate().advisor.model == name
