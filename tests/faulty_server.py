@@ -236,6 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _RefusedError(422, f"no {form['type']}")
             text = json.dumps({"verdict": WORDS[0], "confidence": 70})
             return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": usage}
+        if payload["model"] not in server.models:
+            raise _RefusedError(404, f"The model {payload['model']!r} does not exist")
         kind = "chat" if "messages" in payload else "completions"
         if kind not in server.endpoints:
             raise _RefusedError(404, f"no {kind}")

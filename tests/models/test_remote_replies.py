@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bt_llm.models import ModelIdentity
-from bt_llm.models.openai._readers import _written_scores, stored_reader
+from bt_llm.models.openai._readers import stored_reader
+from bt_llm.models.openai._scores import written_scores
 from bt_llm.models.openai._replies import (
     NoLogprobsError,
     ReplyError,
@@ -154,12 +155,12 @@ def test_senseless_counts_of_tokens_count_nothing(usage: Any) -> None:
     ],
 )
 def test_written_verdicts_that_cannot_be_read_have_no_scores(answer: str) -> None:
-    assert _written_scores(answer, WORDS) == (-math.inf,) * 3
+    assert written_scores(answer, WORDS) == (-math.inf,) * 3
 
 
 def test_a_certain_written_verdict_has_all_the_probability() -> None:
     text = json.dumps({"verdict": "Down", "confidence": 100})
-    assert _written_scores(text, WORDS) == (-math.inf, -math.inf, 0.0)
+    assert written_scores(text, WORDS) == (-math.inf, -math.inf, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ way they are read must be the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,16 +38,11 @@ from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
 from bt_llm.models.openai._identity import identify_servers
-from bt_llm.models.openai._readers import (
-    Asking,
-    RemoteReader,
-    candidates,
-    check_labels,
-    json_request,
-    stored_reader,
-)
-from bt_llm.models.openai._replies import chat_text
+from bt_llm.models.openai._probing import find_reader
+from bt_llm.models.openai._readers import RemoteReader, stored_reader
+from bt_llm.models.openai._scores import check_labels
 from bt_llm.models.openai._servers import Server, Servers
+from bt_llm.models.openai._wording import Wording
 
 __all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
 
@@ -130,8 +124,9 @@ class RemoteBackend:
             httpx = version("httpx")
         except PackageNotFoundError:
             httpx = ""
-        reader = asdict(self.reader)
-        return {"backend": "openai", "server": self.config.addresses, "httpx": httpx, **reader}
+        facts = {"backend": "openai", "server": self.config.addresses, "httpx": httpx}
+        differs = self.identity.details.get("differs")
+        return {**facts, **self.reader.document, **({"differs": differs} if differs else {})}
 
     def score(
         self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"
@@ -150,9 +145,9 @@ class RemoteBackend:
         reader, model = self.reader, self._model
 
         async def work(server: Server, number: int) -> LabelScores:
-            asking = Asking(server, model)
-            logprobs = await reader.scores(asking, prompts[number].text, labels)
-            return LabelScores(logprobs, asking.tokens, asking.milliseconds)
+            asking = reader.asking(server, model, numerics)
+            logprobs, mass = await reader.scores(asking, prompts[number].text, labels)
+            return LabelScores(logprobs, asking.tokens, asking.milliseconds, mass)
 
         yield from self._servers.spread(len(prompts), work)
 
@@ -172,12 +167,12 @@ class RemoteBackend:
                 "own template; add via=json to the model's name"
             )
 
-        model, method = self._model, self._json_method
+        model, reader = self._model, self._writer
 
         async def work(server: Server, number: int) -> Answer:
-            asking = Asking(server, model)
-            request = json_request(prompts[number].text, schema, method, max_tokens=max_tokens, seed=seed)
-            text, finished = chat_text(await asking.post(*request))
+            asking = reader.asking(server, model)
+            limits = {"max_tokens": max_tokens, "seed": seed}
+            text, finished = await reader.write(asking, prompts[number].text, schema, **limits)
             return Answer(text, finished, asking.tokens, asking.milliseconds)
 
         for batch in self._servers.spread(len(prompts), work):
@@ -206,19 +201,14 @@ class RemoteBackend:
         return model
 
     @cached_property
-    def _json_method(self) -> str:
+    def _writer(self) -> RemoteReader:
         """The form in which the servers are asked for JSON."""
         reader, model = self.reader, self._model
         if reader.via == "json":
-            return reader.method
+            return reader
 
-        async def find(server: Server) -> str:
-            asking = Asking(server, model)
-            for candidate in candidates("json", 0):
-                if await candidate.works(asking):
-                    return candidate.method
-            raise ModelError(
-                f"{server.config.host}: it writes no JSON after a schema; use the reader logprobs"
-            )
+        async def find(server: Server) -> RemoteReader:
+            wording: Wording = "ollama" if reader.wording == "ollama" else ""
+            return (await find_reader(server, model, ("json",), wording))[0]
 
         return self._servers.each(find)[0]

@@ -28,10 +28,11 @@ class ServedModel(ModelKind):
     kind: ClassVar[str] = "openai"
     form: ClassVar[str] = "openai:http://HOST:PORT/v1?model=NAME"
     extra: ClassVar[str] = "bt-llm[remote]"
+    config_type: ClassVar[type[RemoteConfig]] = RemoteConfig
 
     def __init__(self, rest: str) -> None:
         super().__init__(rest)
-        self.config = RemoteConfig.parse(self.name)
+        self.config = self.config_type.parse(self.name)
         self._backend: RemoteBackend | None = None
 
     @property

@@ -217,7 +217,9 @@ class Server:
         """Set when nothing is to be asked here any more; who waits for a retry is told so."""
         self._key, self._deadline, self._alive = key, deadline, alive
         self._not_before = 0.0  # time of the loop until which the server wants to be left alone
-        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **key.headers}
+        keyed = key.azure_headers if config.api_version else key.headers
+        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **keyed}
+        self._suffix = f"?api-version={config.api_version}" if config.api_version else ""
         # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
         secure = config.base_url.startswith("https:")
         context = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -274,7 +276,7 @@ class Server:
         httpx, config = _import_httpx(), self.config
         request = httpx.Request(
             "GET" if body is None else "POST",
-            config.base_url + path if path.startswith("/") else path,
+            config.base_url + path + self._suffix if path.startswith("/") else path,
             headers=self._headers,
             content=body,
             extensions={"timeout": httpx.Timeout(config.timeout_s).as_dict()},
