@@ -230,14 +230,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, payload: dict[str, Any], prompt: str) -> Any:
         server = self.server_of
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": 1}
+        if payload["model"] not in server.models:
+            raise _RefusedError(404, f"The model {payload['model']!r} does not exist")
         form = payload.get("response_format")
         if form is not None:
             if form["type"] not in server.endpoints:
                 raise _RefusedError(422, f"no {form['type']}")
             text = json.dumps({"verdict": WORDS[0], "confidence": 70})
             return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": usage}
-        if payload["model"] not in server.models:
-            raise _RefusedError(404, f"The model {payload['model']!r} does not exist")
         kind = "chat" if "messages" in payload else "completions"
         if kind not in server.endpoints:
             raise _RefusedError(404, f"no {kind}")

@@ -76,6 +76,8 @@ def identify_servers(
     first, *others = servers.each(lambda server: _ask(server, config, pin, local, known))
     for other in others:
         _check_same(first, other)
+    if first.reader.via == "completions" and not first.chat_template:
+        say_untemplated(first.host, first.model)
     reader = first.reader.document
     parts = {"backend": "openai", "format": FORMAT, "who": first.who, "reader": reader}
     details: dict[str, Any] = {**(local.details if local else {}), "weights": _weights(pin, first.who)}
@@ -136,8 +138,6 @@ async def _ask(
         said = await _find(server, config, served, said, told, templated=bool(template))
     if said.reader.via != "completions":
         return said
-    if not template:
-        say_untemplated(said.host, model)
     eos = local.eos_token if local is not None else told.eos_token
     return replace(said, chat_template=template, eos_token=eos)
 

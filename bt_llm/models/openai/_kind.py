@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from bt_llm.models._base import ModelIdentity, Prompt
+from bt_llm.exceptions import ModelFileError
+from bt_llm.models._base import Backend, ModelIdentity, Prompt
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._cost import Cost, Rates
 from bt_llm.models._registry import KnownModels, ModelKind, stored_identity
@@ -47,13 +48,28 @@ class ServedModel(ModelKind):
         return self._backend
 
     def identify(self, known: KnownModels, *, replay: bool = False) -> ModelIdentity:
-        """Return who answers and how it is read; the servers are asked, except in replay."""
+        """Return who answers and how it is read; the servers are asked, except in replay.
+
+        Where the user does not say which weights are served they are asked each time, since another model may
+        have the name by now.
+        """
         if replay:
             identity = stored_identity(self.config.name, known)
             self._backend = RemoteBackend(self.config, identity=identity)
-        elif self._backend is None:
-            self._backend = RemoteBackend(self.config, known=known.find_models(self.config.name))
-        return self._backend.identity
+            return identity
+        before = self._backend
+        if before is None or not (self.config.sha256 or self.config.gguf):
+            met = [before.identity] if before is not None else []
+            now = RemoteBackend(self.config, known=[*met, *known.find_models(self.config.name)])
+            if before is None or now.identity.sha256 != before.identity.sha256:
+                self._backend = now
+            return now.identity
+        return before.identity
+
+    def recognise(self, backend: Backend) -> None:
+        """Have what was opened before be given up where another model has its name now."""
+        if self._backend is not None and backend.identity.sha256 != self._backend.identity.sha256:
+            raise ModelFileError(f"{self.name} is another model now")
 
     def recall(self, known: KnownModels) -> ModelIdentity | None:
         """Return the one identity that this name had before, if it is one."""

@@ -14,7 +14,6 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -37,6 +36,9 @@ T = TypeVar("T")
 _LONGEST_BACKOFF_S = 30.0
 _FEW_RETRIES = 3
 """Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
+
+_LOADING = 503
+"""Status of llama.cpp's server while it loads its model, which may take long."""
 
 _NO_API = "; is it an OpenAI-compatible API?"
 
@@ -67,10 +69,9 @@ class Servers:
         MissingExtraError
             If httpx is not installed.
         """
-        hurried = [replace(one, retries=min(one.retries, _FEW_RETRIES)) for one in self._configs]
 
         async def ask() -> list[T | BaseException]:
-            async with _connected(hurried) as servers:
+            async with _connected(self._configs, hurried=True) as servers:
                 return await asyncio.gather(*map(work, servers), return_exceptions=True)
 
         with _portal() as portal:
@@ -80,7 +81,7 @@ class Servers:
                     if isinstance(answer, BaseException) and not isinstance(answer, ServerGoneError):
                         raise answer
             except TimeoutError:
-                raise _too_late(hurried, 0, len(hurried)) from None
+                raise _too_late(self._configs, 0, len(self._configs)) from None
         gone = [answer for answer in answers if isinstance(answer, ServerGoneError)]
         there = [one for one, answer in zip(self._configs, answers, strict=True) if answer not in gone]
         if not there:
@@ -210,12 +211,20 @@ class Server:
     its work, itself included.
     """
 
-    def __init__(self, config: RemoteConfig, key: ApiKey, deadline: float, alive: list[Server]) -> None:
+    def __init__(
+        self,
+        config: RemoteConfig,
+        key: ApiKey,
+        deadline: float,
+        alive: list[Server],
+        *,
+        hurried: bool = False,
+    ) -> None:
         httpx = _import_httpx()
         self.config = config
         self.stopped = asyncio.Event()
         """Set when nothing is to be asked here any more; who waits for a retry is told so."""
-        self._key, self._deadline, self._alive = key, deadline, alive
+        self._key, self._deadline, self._alive, self._hurried = key, deadline, alive, hurried
         self._not_before = 0.0  # time of the loop until which the server wants to be left alone
         keyed = key.azure_headers if config.api_version else key.headers
         self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **keyed}
@@ -247,18 +256,21 @@ class Server:
         """
         httpx, config = _import_httpx(), self.config
         body = None if payload is None else json.dumps(payload).encode()
+        few = min(config.retries, _FEW_RETRIES)
         for attempt in itertools.count():
             await self._pause_until(self._not_before)
-            retries = config.retries
+            retries = few if self._hurried else config.retries
             try:
                 return await self._once(path, body)
             except ServerGoneError as error:
                 failure = error
+                if error.status == _LOADING:
+                    retries = config.retries
             except httpx.TransportError as error:
                 problem = f"{self._broken(error)}, {attempt + 1} times; is the server running there?"
                 failure = ServerGoneError(f"{config.host}: {problem}")
                 if isinstance(error, httpx.ConnectError) and len(self._alive) > 1:
-                    retries = min(retries, _FEW_RETRIES)
+                    retries = few
             if attempt >= retries or self.stopped.is_set():
                 raise failure
             pause = _backoff(config.backoff_s, attempt, body or path.encode())
@@ -346,7 +358,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def _connected(configs: Sequence[RemoteConfig]) -> AsyncIterator[list[Server]]:
+async def _connected(
+    configs: Sequence[RemoteConfig], *, hurried: bool = False
+) -> AsyncIterator[list[Server]]:
     """Yield the servers, to be asked until the deadline, at which TimeoutError is raised."""
     keys = [key_for(config.base_url) for config in configs]
     deadline = asyncio.get_running_loop().time() + configs[0].deadline_s
@@ -354,7 +368,7 @@ async def _connected(configs: Sequence[RemoteConfig]) -> AsyncIterator[list[Serv
     async with contextlib.AsyncExitStack() as stack:
         for config, key in zip(configs, keys, strict=True):
             stack.enter_context(key.kept_out_of_logs())
-            servers.append(Server(config, key, deadline, alive=servers))
+            servers.append(Server(config, key, deadline, alive=servers, hurried=hurried))
             for transport in servers[-1].transports:
                 await stack.enter_async_context(transport)
         async with asyncio.timeout_at(deadline):
