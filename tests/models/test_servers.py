@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,14 @@ def test_a_server_that_is_still_loading_is_waited_for() -> None:
 
     with ShapedServer(shape) as server:
         assert remote(server).identity.details["who"]["model"] == "small"
+
+
+def test_the_names_in_the_docs_are_names() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "servers.md").read_text(encoding="utf-8")
+    names = [name for block in re.findall(r"```text\n(.*?)```", page, flags=re.S) for name in block.split()]
+    assert len(names) > 10
+    for name in names:
+        assert kind_of(name).addresses
 
 
 # What is known of the labels

@@ -1,0 +1,69 @@
+"""A real llama.cpp server: the same question gets the same number twice, and the local scorer's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bt_llm.advice import _readers as readers
+from bt_llm.exceptions import ModelNotFoundError
+from bt_llm.models import LlamaModel, ModelConfig, Prompt, RemoteBackend
+from bt_llm.prompts import PromptTemplate
+from bt_llm.verdicts import StateSpace
+from tests.llama_cpp_server import running
+
+pytestmark = pytest.mark.model
+
+LABELS = (" Bullish", " Neutral", " Bearish")
+TOLERANCE = 0.08
+"""Of a probability: the server rounds as llama.cpp does by default, not canonically."""
+
+
+@pytest.fixture(scope="module")
+def url(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(smollm2_path, tmp_path_factory.mktemp("server") / "log.txt") as address:
+        yield address
+
+
+def test_the_same_questions_get_the_same_numbers(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    asked = [
+        Prompt((f"Judge the market in one word.\nTrend: up\nRSI: {i}\nVerdict:",)) for i in range(40, 56)
+    ]
+    backend = RemoteBackend.named(f"openai:{url}?connections=16")
+    assert backend.identity.details["differs"] == 0.0
+    one, other = (
+        [scores.logprobs for batch in backend.score(order, LABELS) for scores in batch if scores]
+        for order in (asked, asked[::-1])
+    )
+    assert one == other[::-1]
+    assert len(set(one)) > 6  # they are different questions
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_its_chat_template_and_its_verdicts_are_those_of_the_file(url: str, smollm2_path: Path) -> None:
+    template, space = PromptTemplate.load("market"), StateSpace()
+    local, backend = (
+        LlamaModel(ModelConfig(model_path=smollm2_path, n_threads=2)),
+        RemoteBackend.named(f"openai:{url}"),
+    )
+    assert backend.identity.chat_template == local.identity.chat_template
+    asked = template.prompts(space, [0, 52, 104], local.identity)
+
+    def chances(of: LlamaModel | RemoteBackend) -> list[tuple[float, ...]]:
+        batches = readers.read_logprobs(of, asked, template.continuations, template.choices, "canonical")
+        return [reading[0].probabilities for batch in batches for reading in batch if reading]
+
+    ours, theirs = chances(local), chances(backend)
+    local.close()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other == pytest.approx(mine, abs=TOLERANCE)
+
+
+def test_a_name_that_it_would_answer_with_another_model_is_refused(url: str) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match=r"no model 'llama-70b'; name one with model=, of \['small'\]"
+    ):
+        _ = RemoteBackend.named(f"openai:{url}?model=llama-70b").identity
