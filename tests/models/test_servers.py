@@ -40,7 +40,8 @@ def chances(backend: RemoteBackend) -> list[float]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    return "\n".join(text for text in said if "keyring" not in text)  # this machine may have none
 
 
 @pytest.fixture
