@@ -309,3 +309,32 @@ def llama_cpp(
         return 200, reply
 
     return shape
+
+
+def decisions(*, native: bool, coverage: float = 0.5) -> Shape:
+    """A decision server; typed-gguf's own address tells besides what the words hold together."""
+
+    def shape(method: str, path: str, _headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        if path == "/v1/models":
+            return 200, {"models": [{"name": "small", "description": "4B", "release_date": "2026-09-01"}]}
+        if path not in ("/v1/systemone", *(("/v1/decide",) if native else ())):
+            return 404, {"detail": "Not Found"}
+        wrong = set(body) - {"state", "model", "questions", *(("format",) if path == "/v1/decide" else ())}
+        if wrong or not body["state"]:
+            found = {"type": "extra_forbidden", "loc": ["body", *sorted(wrong)], "msg": "not permitted"}
+            return 422, {"detail": [found]}
+        answers: dict[str, Any] = {}
+        for name, question in body["questions"].items():
+            words = list(question["criteria"])
+            chances = {word: (0.5 if i == 0 else 0.5 / (len(words) - 1)) for i, word in enumerate(words)}
+            answers[name] = {
+                "type": "choice",
+                "choice": words[0],
+                "confidence": 0.4,
+                "probabilities": chances,
+            }
+            if path == "/v1/decide":
+                answers[name]["coverage"] = coverage
+        return 200, {"model": body["model"], "answers": answers, "usage": {"input_tokens": 9}}
+
+    return shape

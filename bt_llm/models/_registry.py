@@ -8,6 +8,7 @@ name                      model
 ``scripted:NAME``         a script that stands in for a model
 ``openai:URL``            a model behind an OpenAI-compatible server
 ``ollama:NAME:TAG``       a model of an Ollama server
+``systemone:URL``         a model of a decision server
 ========================  ============================================================================
 
 A package adds a kind of its own by a class and an entry point of the group ``bt_llm.models``::
@@ -206,6 +207,7 @@ _BUILT_IN = (
     EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),
+    EntryPoint("systemone", "bt_llm.models.openai._systemone:SystemOneModel", GROUP),
 )
 _registered: dict[str, type[ModelKind]] = {}
 

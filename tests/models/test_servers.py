@@ -15,7 +15,9 @@ from bt_llm.advice import _readers as readers
 from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
 from bt_llm.models import Prompt, RemoteBackend, kind_of
+from bt_llm.models.openai._decisions import choice_scores
 from bt_llm.models.openai._keys import ApiKey
+from bt_llm.models.openai._replies import ReplyError
 from bt_llm.verdicts import DEFAULT_LABELS
 from tests import server_shapes as shapes
 from tests.server_shapes import ShapedServer
@@ -356,6 +358,60 @@ def test_the_names_in_the_docs_are_names() -> None:
     assert len(names) > 10
     for name in names:
         assert kind_of(name).addresses
+
+
+# Decision servers
+
+
+def test_a_decision_server_answers_with_the_mass_where_it_tells_it(caplog: pytest.LogCaptureFixture) -> None:
+    with ShapedServer(shapes.decisions(native=True, coverage=0.5)) as server:
+        backend = opened(f"systemone:{server.url}")
+        assert chances(backend) == [0.25, 0.125, 0.125]
+        asked = server.asked("/v1/decide")[-1]
+        assert asked["state"] == QUESTION[0].text
+        assert asked["questions"]["verdict"]["criteria"] == dict.fromkeys(["Bullish", "Neutral", "Bearish"])
+        assert backend.identity.name == f"systemone:{server.url}/v1"
+        assert (
+            backend.identity.details["who"]["reported"] == '{"description":"4B","release_date":"2026-09-01"}'
+        )
+    assert warnings(caplog) == ""
+    with ShapedServer(shapes.decisions(native=False)) as server:
+        assert chances(opened(f"systemone:{server.url}?model=small")) == [0.5, 0.25, 0.25]
+        with pytest.raises(ModelNotFoundError, match=r"no model 'big'; name one of \['small'\]"):
+            _ = opened(f"systemone:{server.url}?model=big").identity
+    assert "does not tell how much of the probability the labels hold together" in warnings(caplog)
+
+
+def test_a_decision_server_writes_no_json_and_takes_no_other_options(tmp_path: Path) -> None:
+    with ShapedServer(shapes.decisions(native=True)) as server:
+        config = AdvisorConfig(
+            model=f"systemone:{server.url}", reader="json", template="market_json", cache_dir=tmp_path
+        )
+        with pytest.raises(ConfigError, match="cannot generate_json"):
+            Advisor(config).raw_cells([0])
+        with pytest.raises(ConfigError, match="answers questions and writes nothing"):
+            list(opened(f"systemone:{server.url}").generate_json(QUESTION, {}, max_tokens=5))
+    for option in ("via=chat", "top=5", "provider=a", "gguf=smollm2"):
+        with pytest.raises(ConfigError, match="decision server"):
+            kind_of(f"systemone:http://127.0.0.1:1?{option}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"probabilities": {"up": 0.5, "down": 0.4}},
+        {"probabilities": {"up": 1.0}},
+        {"probabilities": {"up": "1", "down": 0}},
+        {"probabilities": [1, 0]},
+        {},
+    ],
+)
+def test_wrong_answers_of_a_decision_server_are_refused(answer: Any) -> None:
+    with pytest.raises(ReplyError):
+        choice_scores({"answers": {"verdict": answer}}, ["up", "down"], native=False)
+    right = {"probabilities": {"up": 0.5, "down": 0.5}}
+    with pytest.raises(ReplyError, match="hold together"):
+        choice_scores({"answers": {"verdict": right}}, ["up", "down"], native=True)
 
 
 # What is known of the labels

@@ -124,7 +124,7 @@ class RemoteBackend:
             httpx = version("httpx")
         except PackageNotFoundError:
             httpx = ""
-        facts = {"backend": "openai", "server": self.config.addresses, "httpx": httpx}
+        facts = {"backend": self.config.kind, "server": self.config.addresses, "httpx": httpx}
         differs = self.identity.details.get("differs")
         return {**facts, **self.reader.document, **({"differs": differs} if differs else {})}
 
@@ -161,6 +161,8 @@ class RemoteBackend:
         ConfigError
             If the prompts are wrapped in a chat template already, which the server would do again.
         """
+        if self.reader.via == "decision":
+            raise ConfigError(f"model {self.identity.name!r} answers questions and writes nothing")
         if self.identity.chat_template:
             raise ConfigError(
                 f"model {self.identity.name!r}: JSON is asked for as a chat, which the server wraps in its "
@@ -208,7 +210,7 @@ class RemoteBackend:
             return reader
 
         async def find(server: Server) -> RemoteReader:
-            wording: Wording = "ollama" if reader.wording == "ollama" else ""
-            return (await find_reader(server, model, ("json",), wording))[0]
+            wordings: tuple[Wording, ...] = ("ollama",) if reader.wording == "ollama" else ("",)
+            return (await find_reader(server, model, ("json",), wordings))[0]
 
         return self._servers.each(find)[0]

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import make_plain
 
-__all__ = ["ANYWHERE", "IN_NAME", "PREFIX", "RemoteConfig", "Via", "parse_options", "query"]
+__all__ = ["ANY", "ANYWHERE", "IN_NAME", "PREFIX", "RemoteConfig", "Via", "parse_options", "query"]
 
 PREFIX = "openai:"
 """What the name of a remote model begins with."""
@@ -24,10 +24,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PROVIDER = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9._-]+)?")
 _API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?|v1|preview|latest")
 _FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
-_ANY = "*"
+ANY = "*"
 """In the place of an address: whichever server has those weights."""
 
-ANYWHERE = f"{PREFIX}{_ANY}"
+ANYWHERE = f"{PREFIX}{ANY}"
 """What the name of pinned weights begins with."""
 
 IN_NAME = ("model", "provider", "sha256", "gguf", "via", "top")
@@ -138,7 +138,7 @@ class RemoteConfig:
             raise ConfigError(f"api_version={self.api_version!r}: expected a date such as 2024-10-21")
 
     def _check_addresses(self) -> None:
-        if self.base_url == _ANY and self.pinned and not self.replicas:
+        if self.base_url == ANY and self.pinned and not self.replicas:
             return
         if isinstance(self.replicas, str):
             raise ConfigError(f"replicas={self.replicas!r}: expected a tuple of addresses")
@@ -162,9 +162,10 @@ class RemoteConfig:
         ConfigError
             If it is not one; the message never repeats the values of unknown options.
         """
-        if not text.startswith(PREFIX):
-            raise ConfigError(f"a remote model's name begins with {PREFIX!r}: expected {_FORM}")
-        addresses, _, options = text.removeprefix(PREFIX).partition("?")
+        prefix = f"{cls.kind}:"
+        if not text.startswith(prefix):
+            raise ConfigError(f"a remote model's name begins with {prefix!r}: expected {_FORM}")
+        addresses, _, options = text.removeprefix(prefix).partition("?")
         address, *replicas = addresses.split(",")
         return cls(base_url=address, replicas=tuple(replicas), **parse_options(options))
 
@@ -184,8 +185,8 @@ class RemoteConfig:
             for option in IN_NAME
             if getattr(self, option) != _OPTIONS[option].default
         }
-        where = _ANY if self.pinned else self.base_url
-        return f"{PREFIX}{where}" + query(chosen)
+        where = ANY if self.pinned else self.base_url
+        return f"{self.kind}:{where}{query(chosen)}"
 
     @property
     def addresses(self) -> str:
@@ -195,7 +196,7 @@ class RemoteConfig:
     @property
     def urls(self) -> tuple[str, ...]:
         """The address of each server; none for weights that no server is named for."""
-        return () if self.base_url == _ANY else (self.base_url, *self.replicas)
+        return () if self.base_url == ANY else (self.base_url, *self.replicas)
 
     @property
     def servers(self) -> tuple[RemoteConfig, ...]:
@@ -206,7 +207,7 @@ class RemoteConfig:
         ConfigError
             If there is none.
         """
-        if self.base_url == _ANY:
+        if self.base_url == ANY:
             raise ConfigError(
                 f"model {self.name!r} names no server to ask: give the address in the place of the *, "
                 "or replay what is stored"

@@ -11,6 +11,7 @@ from typing import Any
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
 from bt_llm.models._base import ModelIdentity
 from bt_llm.models.openai._config import RemoteConfig
+from bt_llm.models.openai._decisions import decision_models
 from bt_llm.models.openai._facts import (
     LlamaCpp,
     ServedModelFacts,
@@ -28,6 +29,7 @@ from bt_llm.models.openai._probing import (
 )
 from bt_llm.models.openai._readers import RemoteReader, stored_reader
 from bt_llm.models.openai._servers import Server, Servers
+from bt_llm.models.openai._wording import Wording
 from bt_llm.plain_json import canonical_json
 
 __all__ = ["identify_servers"]
@@ -121,6 +123,8 @@ async def _ask(
     """Ask one server who it is and how it can be read."""
     if config.kind == "ollama":
         return await _ask_ollama(server, config, known)
+    if config.kind == "systemone":
+        return await _ask_decisions(server, config, pin, known)
     served, told = await find_served(server), await llama_cpp(server)
     model, reported = served.model, dict(served.reported)
     if not (pin or reported or told.is_llama_cpp) and (digest := await ollama_digest(server, model)):
@@ -218,8 +222,35 @@ async def _ask_ollama(server: Server, config: RemoteConfig, known: Sequence[Mode
     if config.via != "json":
         await _check_version(server)
     order = ("chat",) if config.via == "auto" else (config.via,)
-    reader, _ = await find_reader(server, config.model, order, "ollama")
+    reader, _ = await find_reader(server, config.model, order, ("ollama",))
     return replace(said, reader=reader, differs=await _measure(server, config.model, reader))
+
+
+async def _ask_decisions(
+    server: Server, config: RemoteConfig, pin: str, known: Sequence[ModelIdentity]
+) -> _Said:
+    """Ask a decision server; typed-gguf also tells what the labels hold together."""
+    models = decision_models(await server.ask("/models"))
+    model = next(iter(models)) if not config.model and len(models) == 1 else config.model
+    if model not in models:
+        others = shown_names(sorted(models), model)
+        raise ModelNotFoundError(
+            f"{server.config.host}: no model {model!r}; name one of {others} with model="
+        )
+    reported = models[model]
+    who = {"sha256": pin} if pin else _unknown(server, config, model, reported)
+    said = _Said(host=server.config.host, model=model, reported=reported, who=who, reader=_NONE)
+    if before := _before(config, who, known, LlamaCpp()):
+        return replace(said, reader=before[0], differs=before[1])
+    wordings: tuple[Wording, ...] = ("native", "")
+    reader, _ = await find_reader(server, model, ("decision",), wordings)
+    if not reader.wording:
+        _log.warning(
+            "%s: it does not tell how much of the probability the labels hold together: a verdict of a model "
+            "that would say something else cannot be told from one that is sure",
+            said.host,
+        )
+    return replace(said, reader=reader, differs=await _measure(server, model, reader))
 
 
 async def _check_version(server: Server) -> None:

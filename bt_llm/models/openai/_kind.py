@@ -11,7 +11,7 @@ from bt_llm.models._config import ModelConfig
 from bt_llm.models._cost import Cost, Rates
 from bt_llm.models._registry import KnownModels, ModelKind, stored_identity
 from bt_llm.models.openai._backend import RemoteBackend
-from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
+from bt_llm.models.openai._config import ANY, RemoteConfig
 
 __all__ = ["ServedModel"]
 
@@ -90,8 +90,9 @@ class ServedModel(ModelKind):
 
     def names_to_ask(self, provenances: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the name; for pinned weights, which have no address, those of the servers that answered."""
-        if not self.name.startswith(ANYWHERE):
+        anywhere = f"{self.kind}:{ANY}"
+        if not self.name.startswith(anywhere):
             return [self.name]
         servers = sorted({str(facts["server"]) for facts in provenances if "server" in facts})
-        options = self.name.removeprefix(ANYWHERE)
-        return [f"{PREFIX}{server}{options}" for server in servers] or [self.name]
+        options = self.name.removeprefix(anywhere)
+        return [f"{self.kind}:{server}{options}" for server in servers] or [self.name]

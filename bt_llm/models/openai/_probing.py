@@ -77,7 +77,7 @@ def say_untemplated(host: str, model: str) -> None:
 
 
 async def find_reader(
-    server: Server, model: str, order: Sequence[str], wording: Wording = ""
+    server: Server, model: str, order: Sequence[str], wordings: Sequence[Wording] = ("", "count")
 ) -> tuple[RemoteReader, str]:
     """Return the best way of reading that a server has, and the model that it says has answered.
 
@@ -88,7 +88,7 @@ async def find_reader(
     """
     config, complaints = server.config, dict[str, str]()
     for via in order:
-        for reader in _candidates(via, config, wording):
+        for reader in _candidates(via, config, wordings):
             if reader.wording == "count" and "logprob" not in complaints.get(via, ""):
                 continue  # it is not the number of them that was refused
             asking = reader.asking(server, model)
@@ -104,11 +104,10 @@ async def find_reader(
     raise ModelError(_unreadable(config, order, complaints))
 
 
-def _candidates(via: str, config: RemoteConfig, wording: Wording) -> list[RemoteReader]:
-    found = candidates(via, config.top, wording)
-    if via == "chat" and not wording:
-        found += [one for one in candidates(via, config.top, "count") if one.top <= 20]
-    return found
+def _candidates(via: str, config: RemoteConfig, wordings: Sequence[Wording]) -> list[RemoteReader]:
+    """Return what to try for a way; a number in the place of chat's ``logprobs`` is at most 20."""
+    found = [one for wording in wordings for one in candidates(via, config.top, wording)]
+    return [one for one in found if one.wording != "count" or (via == "chat" and one.top <= 20)]
 
 
 async def try_reader(reader: RemoteReader, asking: Asking) -> str:
@@ -149,6 +148,8 @@ def _unreadable(config: RemoteConfig, order: Sequence[str], complaints: Mapping[
     said = "; ".join(
         f"{via}: {text.removeprefix(f'{config.host}: ')}" for via, text in complaints.items() if text
     )
+    if order[0] == "decision":
+        return f"{config.host}: it answers no question of the type choice ({said})"
     if len(order) == 1 and order[0] != "json":
         return (
             f"{config.host}: no log-probabilities via={order[0]}; use via=auto, or start the server so that "

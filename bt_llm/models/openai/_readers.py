@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from bt_llm.exceptions import ModelError
 from bt_llm.models._base import ModelIdentity, Numerics
+from bt_llm.models.openai._decisions import choice_scores, decision_request
 from bt_llm.models.openai._replies import (
     NoLogprobsError,
     ReplyError,
@@ -35,11 +36,13 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
     "completions": ("tokens",),
     "chat": ("first_token",),
     "json": ("json_schema", "json_object"),
+    "decision": ("choice",),
 }
-_TOPS = {"completions": (100, 20, 5), "chat": (100, 20, 5), "json": (0,)}
+_TOPS = {"completions": (100, 20, 5), "chat": (100, 20, 5), "json": (0,), "decision": (0,)}
 """How many tokens to ask for, the most first: llama.cpp gives any number, vLLM 20 and OpenAI 5 or 20."""
 
 _PROBE = "RSI: 55 to 70\nTrend: up\nVerdict:"
+_SOME = ("Bullish", "Neutral", "Bearish")
 _JSON_TOKENS = 60
 
 
@@ -103,21 +106,21 @@ class RemoteReader:
 
     Parameters
     ----------
-    via : {'completions', 'chat', 'json'}
-        What is asked.
-    method : {'tokens', 'first_token', 'json_schema', 'json_object'}
+    via : {'completions', 'chat', 'json', 'decision'}
+        What is asked; 'decision' is a question to a decision server.
+    method : {'tokens', 'first_token', 'json_schema', 'json_object', 'choice'}
         See the table at the top of `bt_llm.models`.
     top : int
-        Most probable tokens asked for; 0 for JSON.
-    wording : {'', 'reasoning', 'count', 'ollama'}
+        Most probable tokens asked for; 0 where none are.
+    wording : {'', 'reasoning', 'count', 'ollama', 'native'}
         What the server wants said otherwise than most do.
     alone : bool
         Whether it is llama.cpp's server, which is told to compute each prompt whole and alone: then its sums
         are rounded alike each time, unless ``numerics`` is ``fast``.
     """
 
-    via: Literal["completions", "chat", "json"]
-    method: Literal["tokens", "first_token", "json_schema", "json_object"]
+    via: Literal["completions", "chat", "json", "decision"]
+    method: Literal["tokens", "first_token", "json_schema", "json_object", "choice"]
     top: int = 0
     wording: Wording = ""
     alone: bool = False
@@ -138,18 +141,27 @@ class RemoteReader:
         """Ask for one short answer; return what is wrong with it, which is nothing where this way works."""
         try:
             answer = await asking.post(*self._request(_PROBE, ["up", "down"]))
-            if self.via != "json":
+            if self.via == "decision":
+                choice_scores(answer, ["up", "down"], native=self.wording == "native")
+            elif self.via != "json":
                 next_tokens(answer)
             elif not isinstance(json.loads(chat_text(answer)[0]), dict):
                 return "the reply is no JSON object"
         except NoLogprobsError as error:
+            return str(error)
+        except ReplyError as error:
+            if self.via != "decision":
+                raise
             return str(error)
         except (ValueError, RecursionError):
             return "the reply is not JSON"
         return ""
 
     async def tokens(self, asking: Asking, text: str) -> dict[str, float]:
-        """Return the most probable next tokens after a prompt."""
+        """Return the most probable next tokens after a prompt; of a decision, the labels of a question."""
+        if self.via == "decision":
+            scores = await self.scores(asking, text, _SOME)
+            return dict(zip(_SOME, scores.logprobs, strict=True))
         return next_tokens(await asking.post(*self._request(text, [])))
 
     async def scores(self, asking: Asking, text: str, labels: Sequence[str]) -> Scores:
@@ -160,6 +172,8 @@ class RemoteReader:
         answer = await asking.post(*self._request(text, words))
         if self.method == "first_token":
             return first_token_scores(next_tokens(answer), words)
+        if self.method == "choice":
+            return choice_scores(answer, words, native=self.wording == "native")
         return written_scores(chat_text(answer)[0], words)
 
     async def write(
@@ -174,6 +188,8 @@ class RemoteReader:
             return text_request(text, self.top)
         if self.via == "chat":
             return chat_request(text, self.top, self.wording)
+        if self.via == "decision":
+            return decision_request(text, words, native=self.wording == "native")
         schema = confidence_schema(words)
         return json_request(text, schema, self.method, self.wording, max_tokens=_JSON_TOKENS)
 

@@ -93,7 +93,25 @@ def refusal(status: int, document: Any) -> tuple[int, str] | None:
     parts = [told.get(key) for key in ("message", "detail", "code")] if isinstance(told, dict) else [told]
     if succeeded and type(parts[-1]) is int and 400 <= parts[-1] < 600:
         status = parts[-1]
-    return status, next((part for part in parts if isinstance(part, str)), "")
+    return status, next((said for part in parts if (said := _sentence(part))), "")
+
+
+def _sentence(part: Any) -> str:
+    """Return a message as it is, or those of what FastAPI found wrong; nothing of anything else.
+
+    Examples
+    --------
+    >>> _sentence([{"type": "missing", "loc": ["body", "prompt"], "msg": "Field required"}])
+    'body.prompt: Field required'
+    """
+    if isinstance(part, str):
+        return part
+    said = []
+    for item in part if isinstance(part, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("msg"), str):
+            place = item["loc"] if isinstance(item.get("loc"), list) else []
+            said.append(": ".join(filter(None, (".".join(map(str, place)), item["msg"]))))
+    return "; ".join(said)
 
 
 def served_models(document: Any) -> dict[str, Listed]:

@@ -8,19 +8,15 @@ import heapq
 import itertools
 import json
 import logging
-import math
 import queue
-import random
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
 from bt_llm.models.openai._config import RemoteConfig
 from bt_llm.models.openai._keys import ApiKey, key_for, no_key_hint
+from bt_llm.models.openai._pauses import backoff, retry_after
 from bt_llm.models.openai._replies import RefusedError, ReplyError, ServerGoneError, read_json, refusal
 
 if TYPE_CHECKING:
@@ -33,7 +29,6 @@ _log = logging.getLogger("bt_llm.remote")
 
 T = TypeVar("T")
 
-_LONGEST_BACKOFF_S = 30.0
 _FEW_RETRIES = 3
 """Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
 
@@ -273,7 +268,7 @@ class Server:
                     retries = few
             if attempt >= retries or self.stopped.is_set():
                 raise failure
-            pause = _backoff(config.backoff_s, attempt, body or path.encode())
+            pause = backoff(config.backoff_s, attempt, body or path.encode())
             _log.debug("%s; asking again in %.2f s", failure, pause)
             await self._pause_until(asyncio.get_running_loop().time() + pause)
 
@@ -303,7 +298,7 @@ class Server:
         try:
             return self._read(path, response.status_code, body)
         except ServerGoneError:
-            wait_s = _retry_after(response.headers.get("retry-after", ""))
+            wait_s = retry_after(response.headers.get("retry-after", ""))
             self._not_before = max(self._not_before, asyncio.get_running_loop().time() + wait_s)
             raise
 
@@ -400,28 +395,3 @@ def _too_late(configs: Sequence[RemoteConfig], done: int, count: int) -> Generat
         f"{_hosts(configs)}: deadline of {configs[0].deadline_s:g} s over after {done} of {count} answers; "
         "what was answered is kept, so ask again, or set a longer deadline"
     )
-
-
-def _backoff(first_s: float, attempt: int, body: bytes) -> float:
-    """Return the seconds before a retry: half to all of a pause that doubles; the same for a same request."""
-    longest = min(_LONGEST_BACKOFF_S, first_s * 2.0 ** min(attempt, 30))
-    return longest * random.Random(b"%d " % attempt + body).uniform(0.5, 1.0)
-
-
-def _retry_after(text: str) -> float:
-    """Return the seconds of a Retry-After header, which is a number or an HTTP date; 0 if it makes no sense.
-
-    Examples
-    --------
-    >>> _retry_after("2"), _retry_after("soon")
-    (2.0, 0.0)
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(text)
-        except ValueError:
-            return 0.0
-        seconds = when.replace(tzinfo=when.tzinfo or UTC).timestamp() - time.time()
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

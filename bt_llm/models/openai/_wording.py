@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 __all__ = ["LLAMA_CPP", "OLLAMA", "Wording", "chat_request", "json_request", "other_wording", "text_request"]
 
-Wording = Literal["", "reasoning", "count", "ollama"]
+Wording = Literal["", "reasoning", "count", "ollama", "native"]
 """What a server wants said otherwise than OpenAI's API has it for most models.
 
 =========  =============================================================================================
@@ -16,6 +16,7 @@ reasoning  ``max_completion_tokens`` in the place of ``max_tokens``, and no temp
            reasoning models
 count      chat's ``logprobs`` is a number: Together
 ollama     Ollama's own ``/api/chat``, which gives log-probabilities and cuts no prompt short in silence
+native     typed-gguf's own ``/v1/decide``, which tells what the labels hold together
 =========  =============================================================================================
 """
 
