@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import re
@@ -412,6 +414,26 @@ def test_wrong_answers_of_a_decision_server_are_refused(answer: Any) -> None:
     right = {"probabilities": {"up": 0.5, "down": 0.5}}
     with pytest.raises(ReplyError, match="hold together"):
         choice_scores({"answers": {"verdict": right}}, ["up", "down"], native=True)
+
+
+# Keys
+
+
+def test_keys_of_servers_that_were_read_rightly_are_what_they_were() -> None:
+    pin = "ab" * 32
+    with ShapedServer(shapes.vllm("meta-llama/Llama-3.2-1B")) as server:
+        pinned = remote(server, sha256=pin).identity.sha256
+        unknown = remote(server).identity.sha256
+        reported = '{"root":"meta-llama/Llama-3.2-1B"}'
+        who = {"server": f"{server.url}/v1", "model": "meta-llama/Llama-3.2-1B", "reported": reported}
+    reader = {"via": "completions", "method": "tokens", "top": 20}
+
+    def digest(who: Any) -> str:
+        parts = {"backend": "openai", "format": 1, "who": who, "reader": reader}
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    assert (pinned, unknown) == (digest({"sha256": pin}), digest(who))
 
 
 # What is known of the labels

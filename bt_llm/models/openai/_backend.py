@@ -1,6 +1,7 @@
 """RemoteBackend: verdicts from any OpenAI-compatible server, such as llama.cpp's or vLLM.
 
-How a verdict is read depends on what the server gives. In the order in which they are tried:
+How a verdict is read depends on what the server gives. In the order in which they are tried, but for models
+whose chat template only the server has, of which chat is the first:
 
 ===========  ============  ===========================================================================
 via          method        the log-probability of a label is ...
@@ -12,15 +13,20 @@ chat         first_token   that of the tokens which begin this label and no othe
 json         json_schema   made of the confidence that the model writes, as JSON with a schema: the
              json_object   last resort, and the one that has least to do with a probability; `label_mass`
                            is 1 then
+decision     choice        told by a decision server for each label
 ===========  ============  ===========================================================================
 
 A label that is not among the tokens that the server gives gets the log-probability of the least of them,
-the most it can have; if none of the labels is there, the verdict is INVALID. ``echo`` is not used: llama.cpp
-refuses it, and llama-cpp-python shifts its log-probabilities by one token.
+the most it can have, and nothing in the mass; if none of the labels is there, the verdict is INVALID.
+``echo`` is not used: llama.cpp refuses it, and llama-cpp-python shifts its log-probabilities by one token.
 
 The method is part of the identity's hash and so of every key, and stands in its details. So does who
-answers: the hash of the weights where the user pins it, else the server's address, the model's name there and
-what the server reports of it. A server's sums are rounded as it likes: ``numerics`` changes nothing here.
+answers: the hash of the weights where the user pins it, Ollama's digest, else the server's address, the
+model's name there and what the server reports of it.
+
+A server's sums are rounded as it likes. llama.cpp's is told to compute each prompt whole and alone, which
+rounds them alike each time, unless ``numerics`` is ``fast``. When a server is met, some questions are asked
+twice: `differs` in the details and the provenance is by how much a probability was another one then.
 
 Several servers of one model share the prompts, each taking the next one whenever it is free. Their weights
 must be pinned, and no key depends on which of them answered or how many there were; what they report and the

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.models._base import ModelIdentity, Prompt
+from bt_llm.models._cost import Cost, Rates
 from bt_llm.models.openai._config import IN_NAME, RemoteConfig, parse_options, query
 from bt_llm.models.openai._kind import ServedModel
 
@@ -111,3 +114,7 @@ class OllamaModel(ServedModel):
     kind: ClassVar[str] = "ollama"
     form: ClassVar[str] = "ollama:NAME:TAG"
     config_type: ClassVar[type[RemoteConfig]] = OllamaConfig
+
+    def cost(self, prompts: Sequence[Prompt], identity: ModelIdentity | None, rates: Rates) -> Cost:
+        """Return the tokens and requests of a prompt, which cost nothing; one request reads it."""
+        return replace(super().cost(prompts, identity, replace(rates, requests_per_prompt=1)), paid=False)
