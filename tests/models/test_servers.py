@@ -369,6 +369,7 @@ def test_a_decision_server_answers_with_the_mass_where_it_tells_it(caplog: pytes
     with ShapedServer(shapes.decisions(native=True, coverage=0.5)) as server:
         backend = opened(f"systemone:{server.url}")
         assert chances(backend) == [0.25, 0.125, 0.125]
+        assert next(backend.score(QUESTION, LABELS))[0].tokens == 9
         asked = server.asked("/v1/decide")[-1]
         assert asked["state"] == QUESTION[0].text
         assert asked["questions"]["verdict"]["criteria"] == dict.fromkeys(["Bullish", "Neutral", "Bearish"])

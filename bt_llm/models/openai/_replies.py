@@ -226,8 +226,10 @@ def tokens_used(document: Any) -> int:
     21
     """
     usage = document.get("usage") if isinstance(document, dict) else None
-    names = ("prompt_tokens", "completion_tokens")
+    names: tuple[str, ...] = ("prompt_tokens", "completion_tokens")
     if _is_ollama(document):
         usage, names = document, ("prompt_eval_count", "eval_count")
+    elif isinstance(usage, dict) and "input_tokens" in usage:
+        names = ("input_tokens", "output_tokens")  # of decision servers
     counts = [usage.get(name) for name in names] if isinstance(usage, dict) else []
     return sum(count for count in counts if type(count) is int and 0 <= count < 2**31)
