@@ -140,6 +140,22 @@ def test_ollama_is_where_its_own_variable_says(
     assert model.config.model == "llama3.2:latest"  # type: ignore[attr-defined]
 
 
+def test_only_a_host_that_the_name_gives_is_asked_about() -> None:
+    assert kind_of("ollama:llama3.2").addresses == ()
+    assert kind_of("ollama:llama3.2?host=http://10.0.0.2:11434").addresses == ("http://10.0.0.2:11434/v1",)
+
+
+def test_an_ollama_asked_as_openai_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def shape(method: str, path: str, headers: Any, body: Any) -> Any:
+        if path == "/v1/chat/completions" and "response_format" not in body:
+            return 200, shapes.chat_reply(body, None)  # some versions ignore what is asked there
+        return shapes.ollama()(method, path, headers, body)
+
+    with ShapedServer(shape) as server:
+        assert remote(server, model="llama3.2:1b").reader.via == "json"
+    assert "name the model ollama:llama3.2:1b" in warnings(caplog)
+
+
 @pytest.mark.parametrize(
     ("name", "match"),
     [
@@ -359,7 +375,7 @@ def test_the_names_in_the_docs_are_names() -> None:
     names = [name for block in re.findall(r"```text\n(.*?)```", page, flags=re.S) for name in block.split()]
     assert len(names) > 10
     for name in names:
-        assert kind_of(name).addresses
+        assert kind_of(name).addresses or name.startswith("ollama:")
 
 
 # Decision servers

@@ -140,6 +140,10 @@ async def _ask(
         said = replace(said, reader=before[0], differs=before[1])
     else:
         said = await _find(server, config, served, said, told, templated=bool(template))
+    if said.reader.via == "json" and config.via == "auto" and "digest" in reported:
+        _log.warning(
+            "%s: it is Ollama, whose own chat gives them: name the model ollama:%s", said.host, model
+        )
     if said.reader.via != "completions":
         return said
     eos = local.eos_token if local is not None else told.eos_token

@@ -115,6 +115,11 @@ class OllamaModel(ServedModel):
     form: ClassVar[str] = "ollama:NAME:TAG"
     config_type: ClassVar[type[RemoteConfig]] = OllamaConfig
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The address that the name gives; none where it is the one of the user's own settings."""
+        return self.config.urls if "host=" in self.rest.partition("?")[2] else ()
+
     def cost(self, prompts: Sequence[Prompt], identity: ModelIdentity | None, rates: Rates) -> Cost:
         """Return the tokens and requests of a prompt, which cost nothing; one request reads it."""
         return replace(super().cost(prompts, identity, replace(rates, requests_per_prompt=1)), paid=False)
