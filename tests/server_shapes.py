@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,10 +22,15 @@ WRITTEN = '{"verdict": "Bullish", "confidence": 70}'
 
 
 class ShapedServer:
-    """Serves a shape inside a ``with``; `log` has each request as (method, path, headers, body)."""
+    """Serves a shape inside a ``with``; `log` has each request as (method, path, headers, body).
+
+    `at_once` is the most requests that came at a time.
+    """
 
     def __init__(self, shape: Shape) -> None:
         self.log: list[tuple[str, str, dict[str, str], Any]] = []
+        self.at_once = self._now = 0
+        self._lock = threading.Lock()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,7 +43,10 @@ class ShapedServer:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 request = (self.command, self.path, dict(self.headers), json.loads(raw) if raw else None)
                 owner.log.append(request)
+                owner.count(1)
+                time.sleep(0.002)
                 status, document = shape(*request)
+                owner.count(-1)
                 body = document.encode() if isinstance(document, str) else json.dumps(document).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
@@ -49,6 +58,11 @@ class ShapedServer:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def count(self, change: int) -> None:
+        with self._lock:
+            self._now += change
+            self.at_once = max(self.at_once, self._now)
 
     def __enter__(self) -> ShapedServer:
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()

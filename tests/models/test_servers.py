@@ -210,6 +210,7 @@ def test_llama_cpps_server_computes_each_prompt_alone(caplog: pytest.LogCaptureF
         assert backend.identity.details["differs"] == 0.0
         runs = [[s.logprobs for b in backend.score(QUESTION * 20, LABELS) for s in b] for _ in range(2)]
         assert runs[0] == runs[1] == [runs[0][0]] * 20
+        assert server.at_once <= 2  # and none is taken for hung while it waits in the server's queue
         list(backend.score(QUESTION, LABELS, numerics="fast"))
         assert "id_slot" not in server.asked("/v1/completions")[-1]
     assert warnings(caplog) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -73,7 +74,9 @@ class Asking:
             If a gateway had another provider answer than the one that was named, or none was named.
         """
         address = self._server.config.root_url + path if path.startswith("/api/") else path
-        answer = await self._server.ask(address, {**self._more, **payload})
+        in_turn = self._server.one_by_one if "id_slot" in self._more else contextlib.nullcontext()
+        async with in_turn:
+            answer = await self._server.ask(address, {**self._more, **payload})
         self.tokens += tokens_used(answer)
         facts = answer if isinstance(answer, dict) else {}
         self.answered_by = str(facts.get("model") or "")[:200]

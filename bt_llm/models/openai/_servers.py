@@ -37,6 +37,9 @@ _LOADING = 503
 
 _NO_API = "; is it an OpenAI-compatible API?"
 
+_IN_A_ROW = 2
+"""Requests at a time to a server that computes one by one: the next is there when one is answered."""
+
 _LOOK_AHEAD = 16
 """Prompts for each connection that may be answered while an earlier one is still retried."""
 
@@ -219,6 +222,8 @@ class Server:
         self.config = config
         self.stopped = asyncio.Event()
         """Set when nothing is to be asked here any more; who waits for a retry is told so."""
+        self.one_by_one = asyncio.Semaphore(_IN_A_ROW)
+        """For what the server computes one by one: who waits longer than others is not taken for hung."""
         self._key, self._deadline, self._alive, self._hurried = key, deadline, alive, hurried
         self._not_before = 0.0  # time of the loop until which the server wants to be left alone
         keyed = key.azure_headers if config.api_version else key.headers
