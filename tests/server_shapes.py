@@ -182,7 +182,12 @@ def vllm(name: str) -> Shape:
         if count > 20:
             message = f"Requested sample logprobs of {count}, which is greater than max allowed: 20"
             return 400, {"object": "error", "message": message, "type": "BadRequestError", "code": 400}
-        return 200, chat_reply(body) if "messages" in body else text_reply(body)
+        if "messages" not in body:
+            return 200, text_reply(body)
+        goes_on = body.get("continue_final_message", False)
+        if goes_on and body.get("add_generation_prompt", True):
+            return 400, {"object": "error", "message": "Cannot set both", "code": 400}
+        return 200, chat_reply(body, TEXT if goes_on else CHAT)
 
     return shape
 

@@ -178,9 +178,12 @@ def test_a_wrong_name_of_ollamas_is_refused(name: str, match: str) -> None:
 def test_a_tuned_model_whose_template_the_server_keeps_is_asked_by_chat() -> None:
     with ShapedServer(shapes.vllm("meta-llama/Llama-3.2-1B-Instruct")) as server:
         backend = remote(server)
-        assert (backend.reader.via, backend.reader.top) == ("chat", 20)
-        assert chances(backend) == [0.4, 0.15, 0.3]
+        assert (backend.reader.via, backend.reader.top, backend.reader.wording) == ("chat", 20, "continued")
+        assert chances(backend) == [0.5, 0.2, 0.2]
         assert server.asked("/v1/completions") == []
+        question, begun = server.log[-1][3]["messages"]
+    assert question == {"role": "user", "content": "Trend: up"}
+    assert begun == {"role": "assistant", "content": "Verdict:"}
 
 
 def test_plain_text_is_said(caplog: pytest.LogCaptureFixture) -> None:

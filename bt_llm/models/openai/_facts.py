@@ -37,11 +37,15 @@ _TURNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModelFacts:
-    """A model of a server; `reported` are facts of its weights, `listed` says whether it is in the list."""
+    """A model of a server; `reported` are facts of its weights, `listed` says whether it is in the list.
+
+    `owner` is by whom the list says that it is, which is the name of some servers' programs.
+    """
 
     model: str
     reported: Mapping[str, Any] = field(default_factory=dict)
     listed: bool = True
+    owner: str = ""
     others: tuple[str, ...] = ()
 
 
@@ -67,7 +71,7 @@ async def find_served(server: Server) -> ServedModelFacts:
     if not name and len(models) == 1:
         name = next(iter(models))
     if name in models:
-        return ServedModelFacts(model=name, reported=models[name].reported)
+        return ServedModelFacts(model=name, reported=models[name].reported, owner=models[name].owner)
     others = tuple(sorted(models))
     if not name or any(model.owner in _ANSWER_ANY_NAME for model in models.values()):
         raise ModelNotFoundError(

@@ -150,6 +150,10 @@ async def _ask(
     return replace(said, chat_template=template, eos_token=eos)
 
 
+_USUAL: tuple[Wording, ...] = ("", "count")
+_WORDINGS: Mapping[str, tuple[Wording, ...]] = {"vllm": ("continued", "")}
+"""How chat is asked of servers that can do more than the usual, by who owns their models."""
+
 _NONE = RemoteReader(via="json", method="json_schema")
 
 
@@ -165,7 +169,10 @@ async def _find(
     """Find out how a server can be read, and whether it answers the same question alike twice."""
     names = [said.model, str(said.reported.get("root", ""))]
     try:
-        reader, answered_by = await find_reader(server, said.model, ways(config.via, templated, names))
+        order = ways(config.via, templated, names)
+        reader, answered_by = await find_reader(
+            server, said.model, order, _WORDINGS.get(served.owner, _USUAL)
+        )
     except ModelError as error:
         if served.listed:
             raise

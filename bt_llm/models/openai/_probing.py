@@ -107,7 +107,9 @@ async def find_reader(
 def _candidates(via: str, config: RemoteConfig, wordings: Sequence[Wording]) -> list[RemoteReader]:
     """Return what to try for a way; a number in the place of chat's ``logprobs`` is at most 20."""
     found = [one for wording in wordings for one in candidates(via, config.top, wording)]
-    return [one for one in found if one.wording != "count" or (via == "chat" and one.top <= 20)]
+    of_chat = ("count", "continued")
+    found = [one for one in found if via == "chat" or one.wording not in of_chat]
+    return [one for one in found if one.wording != "count" or one.top <= 20]
 
 
 async def try_reader(reader: RemoteReader, asking: Asking) -> str:

@@ -115,7 +115,7 @@ class RemoteReader:
         See the table at the top of `bt_llm.models`.
     top : int
         Most probable tokens asked for; 0 where none are.
-    wording : {'', 'reasoning', 'count', 'ollama', 'native'}
+    wording : {'', 'reasoning', 'count', 'continued', 'ollama', 'native'}
         What the server wants said otherwise than most do.
     alone : bool
         Whether it is llama.cpp's server, which is told to compute each prompt whole and alone: then its sums

@@ -8,13 +8,14 @@ from typing import Any, Literal, get_args
 
 __all__ = ["LLAMA_CPP", "OLLAMA", "Wording", "chat_request", "json_request", "other_wording", "text_request"]
 
-Wording = Literal["", "reasoning", "count", "ollama", "native"]
+Wording = Literal["", "reasoning", "count", "continued", "ollama", "native"]
 """What a server wants said otherwise than OpenAI's API has it for most models.
 
 =========  =============================================================================================
 reasoning  ``max_completion_tokens`` in the place of ``max_tokens``, and no temperature: OpenAI's own
            reasoning models
 count      chat's ``logprobs`` is a number: Together
+continued  vLLM goes on with the prompt's last line, such as ``Verdict:``, as what the model said itself
 ollama     Ollama's own ``/api/chat``, which gives log-probabilities and cuts no prompt short in silence
 native     typed-gguf's own ``/v1/decide``, which tells what the labels hold together
 =========  =============================================================================================
@@ -55,6 +56,8 @@ def chat_request(text: str, top: int, wording: Wording) -> Request:
     """Return path and payload that ask for the most probable tokens an answer begins with."""
     if wording == "ollama":
         return _ollama(text, 1, logprobs=True, top_logprobs=top)
+    if wording == "continued":
+        return _continued(text, top)
     logprobs = {"logprobs": top} if wording == "count" else {"logprobs": True, "top_logprobs": top}
     return _chat(text, 1, wording, logprobs)
 
@@ -90,6 +93,14 @@ def _chat(text: str, max_tokens: int, wording: Wording, more: Mapping[str, Any])
     else:
         limits = {"temperature": 0.0, "max_tokens": max_tokens}
     return "/chat/completions", {**limits, "messages": _messages(text), **more}
+
+
+def _continued(text: str, top: int) -> Request:
+    question, _, begun = text.rpartition("\n")
+    path, asked = _chat(question, 1, "", {"logprobs": True, "top_logprobs": top})
+    answer = {"role": "assistant", "content": begun}
+    goes_on = {"add_generation_prompt": False, "continue_final_message": True}
+    return path, {**asked, "messages": [*asked["messages"], answer], **goes_on}
 
 
 def _ollama(text: str, max_tokens: int, seed: int = 0, **more: Any) -> Request:
