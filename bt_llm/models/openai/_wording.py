@@ -56,7 +56,7 @@ def chat_request(text: str, top: int, wording: Wording) -> Request:
     """Return path and payload that ask for the most probable tokens an answer begins with."""
     if wording == "ollama":
         return _ollama(text, 1, logprobs=True, top_logprobs=top)
-    if wording == "continued":
+    if wording == "continued" and "\n" in text:
         return _continued(text, top)
     logprobs = {"logprobs": top} if wording == "count" else {"logprobs": True, "top_logprobs": top}
     return _chat(text, 1, wording, logprobs)
