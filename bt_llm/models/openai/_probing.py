@@ -27,7 +27,7 @@ _INSTRUCT = re.compile(
 )
 _BASE = re.compile(r"(?:^|[-_:/.])(?:base|pt|pretrain(?:ed)?)(?:$|[-_:/.])", re.IGNORECASE)
 
-_ROUND = 6
+_ROUND = 4
 _SHARED = "Judge the state of the market. Answer with one word.\n" + "".join(
     f"Trend: {trend}\nRSI: {rsi}\nVolatility: {level}\nVerdict: {word}\n"
     for trend, rsi, level, word in (
