@@ -13,10 +13,10 @@ from bt_llm.models import LlamaModel, ModelConfig, Prompt, RemoteBackend
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import StateSpace
 from tests.llama_cpp_server import running
+from tests.tiny_gguf import write_tiny_model
 
 pytestmark = pytest.mark.model
 
-LABELS = (" Bullish", " Neutral", " Bearish")
 TOLERANCE = 0.08
 """Of a probability: the server rounds as llama.cpp does by default, not canonically."""
 
@@ -27,23 +27,33 @@ def url(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield address
 
 
-def test_the_same_questions_get_the_same_numbers(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_questions_get_the_same_numbers(
+    tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In K-quants, whose kernels depend on how many rows come at once: 94 of these differ in its batches."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = write_tiny_model(folder / "tiny.gguf", ascii_only=True)
+    shown = "Trend: up\nRSI: 70\nVerdict: x\nTrend: down\nRSI: 30\nVerdict: y\n"
     asked = [
-        Prompt((f"Judge the market in one word.\nTrend: up\nRSI: {i}\nVerdict:",)) for i in range(40, 56)
+        Prompt((f"{shown}Trend: {trend}\nRSI: {rsi}\nVerdict:",))
+        for trend in ("up", "down", "flat", "mixed")
+        for rsi in range(0, 100, 4)
     ]
-    backend = RemoteBackend.named(f"openai:{url}?connections=16")
-    assert backend.identity.details["differs"] == 0.0
-    one, other = (
-        [scores.logprobs for batch in backend.score(order, LABELS) for scores in batch if scores]
-        for order in (asked, asked[::-1])
-    )
+    with running(model, folder / "log.txt") as url:
+        backend = RemoteBackend.named(f"openai:{url}?connections=16&top=300")
+        assert backend.identity.details["differs"] == 0.0
+        one, other = (
+            [scores.logprobs for batch in backend.score(order, ("x", "y", "z")) for scores in batch if scores]
+            for order in (asked, asked[::-1])
+        )
     assert one == other[::-1]
-    assert len(set(one)) > 6  # they are different questions
+    assert len(one) == len(set(one)) == 100
     assert "inexact" not in caplog.text
-    assert "rendered otherwise" not in caplog.text
 
 
-def test_its_chat_template_and_its_verdicts_are_those_of_the_file(url: str, smollm2_path: Path) -> None:
+def test_its_chat_template_and_its_verdicts_are_those_of_the_file(
+    url: str, smollm2_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     template, space = PromptTemplate.load("market"), StateSpace()
     local, backend = (
         LlamaModel(ModelConfig(model_path=smollm2_path, n_threads=2)),
@@ -58,6 +68,7 @@ def test_its_chat_template_and_its_verdicts_are_those_of_the_file(url: str, smol
 
     ours, theirs = chances(local), chances(backend)
     local.close()
+    assert "rendered otherwise" not in caplog.text
     for mine, other in zip(ours, theirs, strict=True):
         assert other == pytest.approx(mine, abs=TOLERANCE)
 
