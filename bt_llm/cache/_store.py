@@ -128,7 +128,8 @@ class JsonStore:
     def damage(self) -> list[str]:
         """Return what SQLite's own integrity check finds, which reads the whole file; empty when sound."""
         with self.reading() as query:
-            return [str(line) for (line,) in query("PRAGMA integrity_check(20)", ()) if line != "ok"]
+            found = "\n".join(str(line) for (line,) in query("PRAGMA integrity_check(20)", ()))
+        return [line for line in found.splitlines() if line != "ok" and not line.startswith("***")]
 
     def update(
         self, keys: Collection[str], decide: Callable[[Mapping[str, str]], Iterable[Row]], *, action: str
@@ -262,7 +263,8 @@ class JsonStore:
             time.sleep(0.005)
 
     def _explained(self, cause: BaseException, name: str, action: str) -> CacheError:
-        failed = f"{self.path}: {action} failed ({cause})"
+        said = " ".join(str(cause).split())[:200]  # SQLite repeats what it cannot read
+        failed = f"{self.path}: {action} failed ({said})"
         elsewhere = "choose another folder with --cache or BT_LLM_CACHE_DIR"
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return CacheError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._options import CacheOption, FormatOption, named_files
 from bt_llm.cli._output import Format, print_json, say
+from bt_llm.writing import temporary_folder
 
 __all__ = ["reproduce"]
 
@@ -54,9 +55,9 @@ def reproduce(
     from bt_llm import manifest as manifests
 
     manifest = manifests.read_manifest(run)
-    with tempfile.TemporaryDirectory() as temporary:
+    with contextlib.ExitStack() as stack:
         if pack is not None:
-            cache = Path(temporary)
+            cache = stack.enter_context(temporary_folder())
             with VerdictCache(cache, "record") as imported:
                 import_pack(imported, pack)
         files = list(named_files(data or []).values())
@@ -72,11 +73,14 @@ def reproduce(
     if output is Format.JSON:
         differences = [{"what": one.what, "message": one.message} for one in found.differences]
         versions = found.other_versions
-        said = {"other_versions": versions, "compared": found.compared, "not_compared": found.not_compared}
+        said = {"other_versions": versions, "defaults": found.defaults}
+        said |= {"compared": found.compared, "not_compared": found.not_compared}
         print_json({"identical": found.identical, "differences": differences, **said})
     elif found.identical:
         say(f"compared: {found.compared}")
         say(f"not compared: {', '.join(found.not_compared)}")
+        if found.defaults:
+            say(f"left out, and taken as by default: {', '.join(found.defaults)}")
         if found.other_versions:
             say(f"under other versions: {found.other_versions}")
         typer.echo("identical")

@@ -159,13 +159,13 @@ def _find_backend(
 
 
 def _names_to_ask(names: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names to try; what is none, whoever has stored it, is left out."""
+    """Return the names to try, those in this process first; what is none, whoever stored it, is left out."""
     found: list[str] = []
     for name in names:
         with contextlib.suppress(ConfigError):
             asked = kind_of(name).names_to_ask(facts)
             found += [one for one in asked if kind_of(one)]
-    return found
+    return sorted(found, key=lambda one: bool(kind_of(one).addresses))
 
 
 def _compared(

@@ -163,6 +163,11 @@ class Decoder:
         Where advisors find their verdicts; they only replay.
     further : sequence of Path
         Folders beside the manifest's in which files may be read.
+
+    Attributes
+    ----------
+    defaults : list of str
+        Fields that were left out, in the order met: they have their defaults.
     """
 
     def __init__(
@@ -174,6 +179,7 @@ class Decoder:
         further: Sequence[Path] = (),
     ) -> None:
         self.further = further
+        self.defaults: list[str] = []
         self.module = sys.modules[strategy.__module__]
         self.folder = folder
         self.models = models
@@ -240,7 +246,7 @@ class Decoder:
         try:
             if issubclass(cls, AdvisorConfig | AnalystConfig):
                 return self._config(where, cls, given)
-            _check_fields(where, cls, given)
+            self.defaults += _check_fields(where, cls, given)
             fields = {name: self.decode(f"{where}.{name}", item) for name, item in given.items()}
             if cls is NewsGate and not isinstance(fields.get("headlines"), Headlines):
                 raise ConfigError(f"{where}.headlines: expected headlines, and no file that has them")
@@ -257,7 +263,8 @@ class Decoder:
             raise ConfigError(f"{where}.model: expected a text")
         left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, "model", "template"}
         others = {name: item for name, item in given.items() if name not in left_out}
-        _check_fields(where, cls, others)
+        absent = _check_fields(where, cls, others)
+        self.defaults += [name for name in absent if name.rpartition(".")[2] not in left_out]
         return cls(
             model=model if kind_of(model).defined_by_name else digest,
             template=self._template(facts),
@@ -296,10 +303,12 @@ def _has_fields(cls: type[Any]) -> bool:
     return issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> None:
+def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> list[str]:
+    """Refuse fields that a class has not; return those that are left out."""
     if dataclasses.is_dataclass(cls):
-        known = {field.name for field in dataclasses.fields(cls) if field.init}
+        known = [field.name for field in dataclasses.fields(cls) if field.init]
     else:
-        known = set(cls._fields)
-    if unknown := sorted(set(given) - known):
+        known = list(cls._fields)
+    if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"{where}: {cls.__name__} has no fields {unknown}, only {sorted(known)}")
+    return [f"{where}.{name}" for name in known if name not in given]

@@ -64,12 +64,16 @@ class Reproduction:
         What was compared, as text; `identical` speaks of nothing else.
     not_compared : tuple of str
         What the manifest says besides, and no run can bear out.
+    defaults : tuple of str
+        Settings of the gate and of the parameters that the manifest leaves out: they were taken as they are
+        by default.
     """
 
     differences: tuple[Difference, ...]
     other_versions: str
     compared: str = ""
     not_compared: tuple[str, ...] = NOT_COMPARED
+    defaults: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -121,7 +125,10 @@ def reproduce(
     found = again.differences(data, strategy, setup)
     first = (Difference("version", others),) if others and found else ()
     return Reproduction(
-        differences=(*first, *found), other_versions=others, compared="" if found else again.compared
+        differences=(*first, *found),
+        other_versions=others,
+        compared="" if found else again.compared,
+        defaults=tuple(again.defaults),
     )
 
 
@@ -146,6 +153,7 @@ class _Again:
         on_code: Callable[[Path, str], None] | None,
     ) -> None:
         self.manifest, self.further, self.on_code = manifest, further, on_code
+        self.defaults: list[str] = []
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     @property
@@ -224,6 +232,7 @@ class _Again:
         decoder = Decoder(chosen, manifest.folder, models, self.cache_dir, self.further)
         gate = decoder.decode("gate", manifest.gate)
         params = {name: decoder.decode(name, value) for name, value in manifest.params.items()}
+        self.defaults = decoder.defaults
         if gate is not None and not isinstance(gate, EntryGate):
             raise ConfigError(f"gate of type {type(gate).__name__}: expected a gate")
         if not manifest.study:

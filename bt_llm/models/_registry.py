@@ -25,6 +25,7 @@ import abc
 import difflib
 import functools
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -135,9 +136,10 @@ class ModelKind(abc.ABC):
     def addresses(self) -> tuple[str, ...]:
         """Addresses on the network that prompts are sent to; none of what answers in this process.
 
-        Who is given a name by a file asks the user before it sends anything there.
+        Where a file gives the name, the user is asked about them before anything is sent. Of a kind that does
+        not say, it is the whole name that is asked about.
         """
-        return ()
+        return (self.name,)
 
     @abc.abstractmethod
     def open(self, config: ModelConfig) -> Backend:
@@ -288,7 +290,7 @@ def split_name(name: str) -> tuple[str, str]:
     """
     found = _PREFIX.match(name)
     kinds = {*_registered, *_offered()}
-    if found is None or (found[1] not in kinds and Path(name).is_file()):
+    if found is None or (found[1] not in kinds and os.path.isfile(name)):
         return BARE, name
     if found[1] not in kinds:
         near = difflib.get_close_matches(found[1], sorted(kinds), n=1)

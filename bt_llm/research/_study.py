@@ -36,46 +36,140 @@ stand ``money``, which the command line may spend on servers without asking, and
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import functools
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import Market
-from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.data import BarFormat
-from bt_llm.exceptions import ConfigError
+from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
-from bt_llm.models import kind_of, split_name
-from bt_llm.research._study_sections import (
-    AccountSection,
-    BarsSection,
-    BudgetSection,
-    CompareSection,
-    GateSection,
-    Section,
-    WalkForwardSection,
-    pydantic,
-)
+from bt_llm.models import split_name
+from bt_llm.research._trust import Trust, addresses_in, check_addresses
 
 if TYPE_CHECKING:
     from bt_llm.research._comparison import ModelComparison
     from bt_llm.research.walk_forward._results import WalkForwardResult
 
-__all__ = ["Study", "load_study"]
+try:
+    import pydantic
+except ImportError as error:
+    raise MissingExtraError("study files need pydantic: pip install 'bt-llm[research]'") from error
 
-Trust: TypeAlias = bool | Callable[[Sequence[str]], bool]
-"""Whether servers may be asked that a file names, or who says so of their addresses."""
+__all__ = [
+    "AccountSection",
+    "AdvisorSection",
+    "BarsSection",
+    "BudgetSection",
+    "CompareSection",
+    "GateSection",
+    "Study",
+    "WalkForwardSection",
+    "load_study",
+]
 
 _NAMES_OF_FILES = {"gate.advisor.model": ".gguf", "gate.advisor.template": ".toml"}
 
 
-class Study(Section):
+class _Section(pydantic.BaseModel):
+    """A table of a study file: nothing is converted, and nothing unknown is let through."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AdvisorSection(_Section):
+    """``[gate.advisor]``: the arguments of `AdvisorConfig`; those left out keep their defaults.
+
+    The calibration may also be ``"train"``, in a walk-forward; see `WalkForward.run`.
+    """
+
+    model: str | None = None
+    fallbacks: list[str] | None = None
+    template: str | None = None
+    reader: Literal["logprobs", "json"] | None = None
+    calibration: Literal["grid", "none", "train"] | None = None
+    numerics: Literal["canonical", "fast"] | None = None
+    cache_dir: str | None = None
+    cache_mode: Literal["record", "replay", "refresh", "off"] | None = None
+    n_threads: int | None = None
+    n_gpu_layers: int | None = None
+    identify: str | None = None
+
+
+class GateSection(_Section):
+    """``[gate]``: the arguments of `Gate`; those left out keep their defaults."""
+
+    min_confidence: float = 0.0
+    require: Literal["agree", "not_against"] = "agree"
+    on_missing: Literal["block", "pass"] = "block"
+    advisor: AdvisorSection = AdvisorSection()
+
+
+class AccountSection(_Section):
+    """``[account]``: what a backtest starts with and pays; see `run_backtest`."""
+
+    cash: float = 10_000.0
+    commission: float = 0.0
+    slippage: float = 0.0
+    percent: float = 95.0
+    sizer: str | None = None
+    setup: str | None = None
+
+
+class WalkForwardSection(_Section):
+    """``[walk_forward]``: how the bars are cut, and what the folds choose by; see `WalkForward`."""
+
+    train_size: int | str
+    test_size: int | str
+    expand_train: bool = False
+    purged_size: int | str = 0
+    embargo: int | str = 0
+    reduce_test: bool = False
+    warm_up: int | None = None
+    metric: Literal["sharpe", "sortino", "calmar", "return", "max_drawdown"] = "sharpe"
+    min_trades: int = 1
+    constraints: list[str] = []
+
+
+class CompareSection(_Section):
+    """``[compare]``: the models, and how differences are judged; see `compare_models`."""
+
+    models: list[str] | dict[str, str]
+    horizon: int = 5
+    flat: float = 0.25
+    resamples: int = 2000
+    seed: int = 0
+    block_length: int | None = None
+
+
+class BarsSection(_Section):
+    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`."""
+
+    time_format: str | None = None
+    day_first: bool | None = None
+    zone: str | None = None
+    columns: dict[str, str] = {}
+    decimal: Literal[".", ","] | None = None
+    adjusted: bool | None = None
+    symbol: str | None = None
+    stamp: Literal["open", "close"] | None = None
+    repair: Literal["drop", "widen", "fill"] | None = None
+    max_megabytes: int = 2048
+
+
+class BudgetSection(_Section):
+    """``[budget]``: what the command line may spend on servers without asking, and what they take."""
+
+    money: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    price_per_mtok: float | None = None
+
+
+class Study(_Section):
     """A study file, checked; paths in it are absolute.
 
     Parameters
@@ -99,13 +193,13 @@ class Study(Section):
     format: Literal[1] = 1
     strategy: str
     data: str | list[str] | dict[str, str]
-    lines: list[str] = pydantic.Field(default_factory=list)
+    lines: list[str] = []
     output: str
     bars: BarsSection | None = None
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
-    params: dict[str, Any] = pydantic.Field(default_factory=dict)
-    grid: dict[str, Any] = pydantic.Field(default_factory=dict)
+    params: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
     walk_forward: WalkForwardSection | None = None
     compare: CompareSection | None = None
     budget: BudgetSection | None = None
@@ -114,11 +208,7 @@ class Study(Section):
     @property
     def addresses(self) -> tuple[str, ...]:
         """Addresses of the servers that it names, wherever in the file, sorted."""
-        found: set[str] = set()
-        for name in _texts(self.model_dump()):
-            with contextlib.suppress(ConfigError, OSError):  # whoever uses the name says it
-                found.update(kind_of(name).addresses)
-        return tuple(sorted(found))
+        return addresses_in(self.model_dump())
 
     def check_trust(self, cache_mode: str | None = None) -> None:
         """Refuse to ask servers that only the file names; in replay nobody is asked.
@@ -134,13 +224,7 @@ class Study(Section):
             If the study names servers that nobody has said to trust; see `load_study`.
         """
         stated = None if self.gate is None else self.gate.advisor.cache_mode
-        replays = VerdictCache(mode=cache_mode or stated).mode is CacheMode.REPLAY
-        addresses = () if replays else self.addresses
-        if addresses and not (self._trust(addresses) if callable(self._trust) else self._trust):
-            raise ConfigError(
-                f"the study names {', '.join(addresses)}: an address that comes from a file is asked only "
-                "where you say so, load_study(path, trust=True); nothing was sent"
-            )
+        check_addresses(self.addresses, self._trust, cache_mode or stated)
 
     @functools.cached_property
     def market(self) -> Market:
@@ -287,18 +371,6 @@ def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
     return found
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in plain values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from (*_texts(name), *_texts(item))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
-
-
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield names with dots: TOML reads ``gate.require = ...`` as a table in a table."""
     for name, value in table.items():
@@ -329,10 +401,10 @@ def _first_problem(error: pydantic.ValidationError) -> str:
     return f"{where} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _section_of(annotation: Any) -> type[Section] | None:
+def _section_of(annotation: Any) -> type[_Section] | None:
     """Return the section that a field holds."""
     choices = [annotation, *getattr(annotation, "__args__", ())]
-    return next((one for one in choices if isinstance(one, type) and issubclass(one, Section)), None)
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, _Section)), None)
 
 
 def _resolved(study: Study, folder: Path) -> Study:

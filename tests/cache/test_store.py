@@ -546,3 +546,14 @@ def test_a_lock_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest
     other.close()
     write(store, Row("b", "2"))
     assert store.keys() == ["a", "b"]
+
+
+def test_what_is_damaged_is_said_in_one_line(store: JsonStore) -> None:
+    sql(store, "UPDATE Cache SET value = CAST(x'0a0aff0a' AS TEXT) WHERE key = 'a'")
+    with pytest.raises(CacheCorruptError) as caught:
+        store.read(["a"])
+    assert "\n" not in str(caught.value)
+    data = bytearray(store.path.read_bytes())
+    data[36:40] = b"\0\1\0\0"  # the number of free pages
+    store.path.write_bytes(data)
+    assert store.damage() == ["Main freelist: size is 0 but should be 65536"]

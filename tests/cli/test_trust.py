@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cache import Pack, Record, VerdictCache, import_pack
 from bt_llm.cache._pack_files import write_pack
 from bt_llm.cli import _trust as trust_module
 from bt_llm.cli import app
 from bt_llm.cli._trust import Trusting
 from bt_llm.exceptions import BtLlmError, ConfigError, ModelNotFoundError
+from bt_llm.models import ModelConfig, ModelKind, ScriptedBackend, _registry
 from tests.cache_cases import question, verdict
+from tests.engines import walk
 from tests.faulty_server import FaultyServer
+from tests.walk_forward_cases import cross_file
 
 
 @pytest.fixture
@@ -72,6 +76,40 @@ def test_verify_asks_no_server_that_is_said_to_have_answered(server: FaultyServe
     assert not server.authorizations
 
 
+def test_verify_finds_a_model_of_this_machine_before_it_asks_about_an_address(
+    server: FaultyServer,
+) -> None:
+    advisor = Advisor(AdvisorConfig(model="scripted:trend"))
+    advisor.raw_cells(range(5))
+    VerdictCache().change_model(
+        advisor.identity.sha256,
+        lambda known: {**known, "names": [f"openai:{server.url}?model=m", *known["names"]]},
+    )
+    assert "scripted:trend" in invoke("cache", "verify")
+    assert not server.authorizations
+
+
+class Elsewhere(ModelKind):
+    """A kind of somebody else's that does not say where it sends what it is asked."""
+
+    kind, form = "elsewhere", "elsewhere:URL"
+    opened = False
+
+    def open(self, config: ModelConfig) -> ScriptedBackend:
+        type(self).opened = True
+        return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
+
+
+def test_a_kind_that_does_not_say_where_it_sends_is_asked_about_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_registry._registered, "elsewhere", Elsewhere)
+    received(tmp_path, "elsewhere:http://evil/v1")
+    with pytest.raises(ConfigError, match=r"names elsewhere:http://evil/v1: .* only with --trust"):
+        invoke("cache", "verify")
+    assert not Elsewhere.opened
+
+
 STUDY = """\
 strategy = "cross.py:Cross"
 data = "bars.csv"
@@ -89,9 +127,6 @@ models = ["openai:URL?model=m", "scripted:trend"]
 
 @pytest.mark.parametrize("command", ["walkforward", "compare", "plan --ask"])
 def test_a_study_has_nothing_asked(tmp_path: Path, server: FaultyServer, command: str) -> None:
-    from tests.engines import walk
-    from tests.walk_forward_cases import cross_file
-
     cross_file(tmp_path)
     walk(400).to_csv(tmp_path / "bars.csv", index_label="time")
     study = tmp_path / "study.toml"

@@ -142,6 +142,13 @@ def test_a_gate_that_asks_an_analyst_is_written_down_and_reproduced(place: Place
     assert any("leaves out" in line for line in differences(place))
 
 
+def test_settings_that_are_left_out_are_named(place: Place) -> None:
+    place.edit(lambda d: (d["gate"].pop("require"), d["gate"]["advisor"].pop("identify")))
+    found = reproduce(read_manifest(place.run), cache_dir=place.cache)
+    assert found.identical
+    assert sorted(found.defaults) == ["gate.advisor.identify", "gate.require"]
+
+
 def test_the_shipped_run_claims_nothing_false(tmp_path: Path) -> None:
     import_pack(VerdictCache(tmp_path / "c"), shipped("demo_pack.jsonl"))
     found = reproduce(read_manifest(shipped("demo_run.json")), cache_dir=tmp_path / "c")
@@ -150,6 +157,7 @@ def test_the_shipped_run_claims_nothing_false(tmp_path: Path) -> None:
         "bars, code and templates; 105 verdicts; "
         "3 runs with 220 trades, 27 metrics and the equity of each bar"
     )
+    assert found.defaults == ()
     assert found.not_compared == ("the builds that answered", "the versions it was recorded under")
 
 

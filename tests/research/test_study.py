@@ -203,7 +203,7 @@ class TestRefusals:
             load_study(tmp_path / "none.toml")
 
     def test_sections_have_every_argument_of_what_they_stand_for(self) -> None:
-        from bt_llm.research._study_sections import AdvisorSection, GateSection, WalkForwardSection
+        from bt_llm.research._study import AdvisorSection, GateSection, WalkForwardSection
 
         assert set(AdvisorSection.model_fields) | {"state_space", "manager", "supplied"} == {
             field.name for field in dataclasses.fields(AdvisorConfig)
@@ -215,14 +215,13 @@ class TestRefusals:
         assert set(WalkForwardSection.model_fields) == sizes | {"metric", "min_trades", "constraints"}
 
     def test_bars_have_every_field_of_a_format(self) -> None:
-        from bt_llm.research._study_sections import BarsSection
+        from bt_llm.research._study import BarsSection
 
         assert set(BarsSection.model_fields) == {field.name for field in dataclasses.fields(BarFormat)}
 
     def test_pydantic_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pydantic", None)
         monkeypatch.delitem(sys.modules, "bt_llm.research._study")
-        monkeypatch.delitem(sys.modules, "bt_llm.research._study_sections")
         with pytest.raises(MissingExtraError, match=r"pip install 'bt-llm\[research\]'"):
             importlib.import_module("bt_llm.research._study")
 

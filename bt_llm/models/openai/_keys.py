@@ -250,6 +250,7 @@ def _from_keyring(place: str) -> ApiKey:
     try:
         found = next(filter(None, (keyring.get_password(SERVICE, name) for name in names)), "")
     except Exception as error:  # whatever the desktop's own service raises
-        _log.warning("the keyring cannot be read (%s)", type(error).__name__)
+        if type(error).__name__ != "NoKeyringError":  # the package is there, and nothing behind it
+            _log.warning("the keyring cannot be read (%s)", type(error).__name__)
         return ApiKey()
     return ApiKey.read(found, "the keyring")
