@@ -152,6 +152,8 @@ _restore: list[Callable[[], None]] = []
 
 def _watch_traffic() -> None:
     for cls, name in _METHODS:
+        if not hasattr(cls, name):  # Windows has no sendmsg
+            continue
         own = vars(cls).get(name)
         setattr(cls, name, _watched(getattr(cls, name)))
         _restore.append(

@@ -18,6 +18,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import TradeAdviceGate
 from bt_llm.manifest import read_manifest, reproduce
 from bt_llm.prompts import PromptTemplate
+from tests.faulty_server import FaultyServer
 from tests.manifest.test_manifest import STRATEGY, Place
 
 
@@ -140,6 +141,22 @@ def test_a_gate_that_asks_an_analyst_is_written_down_and_reproduced(place: Place
     assert differences(place) == []
     place.edit(lambda d: d.update(verdicts={}))
     assert any("leaves out" in line for line in differences(place))
+
+
+@pytest.mark.parametrize("pin", ["", f"&sha256={'ab' * 32}"])
+def test_a_run_that_servers_answered_is_reproduced_without_them(place: Place, pin: str) -> None:
+    with FaultyServer() as server:
+        model = f"openai:{server.url}?connections=2{pin}"
+        manifest = place.record(place.gate(model=model, calibration="none"))
+    assert manifest.models[0].name in ("v1", f"openai:*?sha256={'ab' * 32}")
+    assert differences(place) == []
+
+
+def test_a_manifest_names_who_answered_and_not_who_was_asked_first(place: Place) -> None:
+    shutil.rmtree(place.cache)
+    manifest = place.record(place.gate(model="none.gguf", fallbacks=("scripted:trend",)))
+    assert [model.name for model in manifest.models] == ["scripted:trend"]
+    assert differences(place) == []
 
 
 def test_settings_that_are_left_out_are_named(place: Place) -> None:
