@@ -62,7 +62,8 @@ def identify_servers(
         _check_same(first, other)
     reader = asdict(first.reader)
     parts = {"backend": "openai", "format": FORMAT, "who": first.who, "reader": reader}
-    local_details = local.details if local else {}
+    # How this machine makes tokens of a text is nothing to a server, which makes its own of the whole.
+    local_details = {n: v for n, v in local.details.items() if n != "tokens"} if local else {}
     weights = f"sha256 {pin}, as the user says" if pin else "unknown"
     identity = ModelIdentity(
         name=config.name,
