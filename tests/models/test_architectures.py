@@ -171,3 +171,16 @@ def test_the_matrix_in_the_docs_is_the_one_that_is_tested(repository: Path) -> N
         for name, (architecture, *_) in sorted(ARCHITECTURES.items())
     ]
     assert rows == tested
+
+
+@pytest.mark.parametrize("family", ["lfm2", "qwen3moe"])
+def test_a_model_that_leaves_the_memory_between_two_batches_is_read_as_before(
+    family: str, tmp_path: Path
+) -> None:
+    path = write_model(tmp_path / f"{family}.gguf", family)
+    held = LlamaModel(ModelConfig(model_path=path, n_threads=1), n_seq=8)
+    expected, found = scores(held, GRID), []
+    for batch in held.score(GRID, LABELS):
+        found += [one.logprobs for one in batch]
+        held.close()
+    assert found == expected

@@ -27,6 +27,7 @@ from bt_llm.models import (
 )
 from bt_llm.models._files import file_stamp
 from bt_llm.models.llama import _trial as trial
+from bt_llm.models.llama._trial_child import REFUSED, main
 from tests.models.architectures import write_full, write_model
 
 UP = [Prompt(("Up or down? ", "It goes"))]
@@ -143,6 +144,13 @@ def test_the_packaged_model_and_known_hashes_need_no_trial(
     assert children == []
 
 
+def test_the_child_says_whether_llama_cpp_takes_a_file(tmp_path: Path) -> None:
+    assert main(str(write_model(tmp_path / "m.gguf", "lfm2")), "0") == 0
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(60))
+    assert main(str(broken), "0") == REFUSED
+
+
 def test_where_no_process_can_be_started_the_file_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -170,6 +178,7 @@ def test_a_model_in_parts_is_its_first_part(split: Path, tmp_path: Path) -> None
     facts, one = read_facts(split), read_facts(whole)
     assert (facts.parameters, facts.n_vocab, facts.kv_width) == (one.parameters, one.n_vocab, one.kv_width)
     assert facts.file_bytes == sum(part.stat().st_size for part in tmp_path.glob("m-*.gguf"))
+    assert identify(split).name == "m"
     assert abs(facts.weight_bytes - one.weight_bytes) < 1000, "but for padding"
 
 

@@ -9,6 +9,7 @@ from bt_llm.exceptions import ModelFileError
 from bt_llm.models._base import WHOLE_TEXT, ModelIdentity
 from bt_llm.models._files import FileStamp, hashed_file
 from bt_llm.models._gguf import read_facts
+from bt_llm.models._parts import whole_stem
 
 __all__ = ["IdentifiedFile", "identify"]
 
@@ -27,7 +28,7 @@ class IdentifiedFile:
         facts = read_facts(path)
         sha256, stamp = hashed_file(path)
         identity = ModelIdentity(
-            name=path.stem,
+            name=whole_stem(path),
             sha256=sha256,
             chat_template=facts.chat_template,
             bos_token=facts.bos_token,

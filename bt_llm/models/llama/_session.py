@@ -95,6 +95,7 @@ class Session:
         self.memory_threshold_mb = memory_threshold_mb
         self.lock = lock or ForkableLock()
         self._load = load or self._load_file
+        self._cuts_back, self._has_experts = True, False  # of the model, also while it is out of memory
         self._forget()
 
     def _load_file(self, numerics: Numerics) -> Weights:
@@ -131,6 +132,7 @@ class Session:
             if self._weights is None:
                 self._check(ContextShape(n_seq=MIN_ROWS, n_ctx_seq=256, n_batch=256, n_outputs=MIN_ROWS))
                 self._weights, self._numerics = self._load(numerics), numerics
+                self._cuts_back, self._has_experts = self._weights.rewinds, self._weights.has_experts
             return self._weights
 
     def tokenise(self, prompt: Prompt, numerics: Numerics = "canonical", *, room: int = 0) -> TokenisedPrompt:
@@ -149,11 +151,7 @@ class Session:
     @property
     def rewinds(self) -> bool:
         """Whether prompts share lines, and sequences are cut back to the prefix they share."""
-        return self._weights is None or (self._weights.rewinds and not self._weights.has_experts)
-
-    @property
-    def _has_experts(self) -> bool:
-        return self._weights is not None and self._weights.has_experts
+        return self._cuts_back and not self._has_experts
 
     @property
     def _spare(self) -> int:
