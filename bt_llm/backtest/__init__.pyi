@@ -2,6 +2,7 @@ from ._account import Account as Account
 from ._account import Fill as Fill
 from ._account import SentOrder as SentOrder
 from ._account import Trade as Trade
+from ._account import account_figures as account_figures
 from ._account import frame_of as frame_of
 from ._account import periods_per_year as periods_per_year
 from ._answers import COLUMNS as COLUMNS
@@ -23,6 +24,7 @@ from ._market import Source as Source
 from ._market import Window as Window
 from ._problems import problems_of as problems_of
 from ._result import BacktestResult as BacktestResult
+from ._run import Backtest as Backtest
 from ._run import BuyAndHold as BuyAndHold
 from ._run import GateStudy as GateStudy
 from ._run import gate_study as gate_study

@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def run_strategy(
     window: Window | None = None,
     first: float | None = None,
     cash: float | None = None,
-    analyzers: Mapping[str, type[bt.Analyzer]] | None = None,
+    analyzers: Mapping[str, Callable[..., bt.Analyzer]] | None = None,
     **engine: Any,
 ) -> Ran:
     """Run a strategy.
@@ -64,8 +64,8 @@ def run_strategy(
         Backtrader's number of the first bar that counts; by default the first after the warm-up.
     cash : float, optional
         Starting value instead of the set-up's.
-    analyzers : mapping of str to type, optional
-        Further analyzers by their names.
+    analyzers : mapping of str to callable, optional
+        Makers of further analyzers, by their names.
     **engine
         Backtrader's ``preload``, ``runonce`` and ``exactbars``.
 

@@ -22,7 +22,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 
-__all__ = ["BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
+__all__ = ["Backtest", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
 
 class BuyAndHold(bt.Strategy):
@@ -114,7 +114,7 @@ def run_backtest(
     >>> result.orders["refused"] > 0, result.problems[0][:32]
     (True, 'the broker refused 32 of 319 ord')
     """
-    backtest = _Backtest.of(
+    backtest = Backtest.of(
         strategy,
         data,
         format=format,
@@ -134,7 +134,7 @@ def run_backtest(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Backtest:
+class Backtest:
     """What `run_backtest` was asked for, but the gate."""
 
     strategy: type[bt.Strategy]
@@ -156,7 +156,7 @@ class _Backtest:
         runonce: bool = True,
         exactbars: int | bool = False,
         **account: Any,
-    ) -> _Backtest:
+    ) -> Backtest:
         strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         _check_params(strategy, params or {})
         return cls(
@@ -249,7 +249,7 @@ def gate_study(
     **settings
         Its other arguments.
     """
-    backtest = _Backtest.of(strategy, data, **settings)
+    backtest = Backtest.of(strategy, data, **settings)
     gated, ran = backtest.run(gate, "gated")
     ungated, _ = backtest.run(gate.baseline(), "ungated")
     held = backtest.held(ran.account.numbers[0])

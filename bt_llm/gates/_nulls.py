@@ -13,8 +13,9 @@ from all over the data, the future included: they are there to be compared with,
 from __future__ import annotations
 
 import abc
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -192,6 +193,15 @@ class _AnswerGate(EntryGate):
     @abc.abstractmethod
     def given(self) -> Answers:
         """Return the answers that this gate gives."""
+
+    def known_answers(self) -> Callable[[int, int], bool]:
+        """Return what answers a strategy's entries on one data without a run."""
+        given = self.given()
+        if given.per == "entry":
+            turns = {side: itertools.cycle(given.of_side(side) or b"\0") for side in (LONG, SHORT)}
+            return lambda bar, side: bool(next(turns[side]))
+        first = max(1, given.warm_up)
+        return lambda bar, side: bool(given.of_side(side)[bar - first])
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; the strategy's first ``next`` waits for the warm-up."""

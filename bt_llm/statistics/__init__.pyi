@@ -4,6 +4,11 @@ from ._agreement import brier_score as brier_score
 from ._agreement import cohens_kappa as cohens_kappa
 from ._agreement import mcnemar as mcnemar
 from ._agreement import reliability_table as reliability_table
+from ._episodes import Episode as Episode
+from ._episodes import EpisodeBook as EpisodeBook
+from ._episodes import EpisodeWalk as EpisodeWalk
+from ._episodes import Question as Question
+from ._episodes import Replayed as Replayed
 from ._inputs import choose as choose
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
