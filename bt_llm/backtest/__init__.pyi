@@ -12,6 +12,7 @@ from ._answers import counted as counted
 from ._bars import Bars as Bars
 from ._bars import bars_of as bars_of
 from ._engine import Ran as Ran
+from ._engine import drive_strategy as drive_strategy
 from ._engine import run_strategy as run_strategy
 from ._engine import warm_up_of as warm_up_of
 from ._findings import Bootstrap as Bootstrap

@@ -163,13 +163,6 @@ class AccountAnalyzer(bt.Analyzer):
         """Count the bar."""
         self._note(True)
 
-    # Of every bar Backtrader tells analyzers' children first, and there are none here.
-    def _notify_cashvalue(self, cash: float, value: float) -> None:
-        pass
-
-    def _notify_fund(self, cash: float, value: float, fundvalue: float, shares: float) -> None:
-        pass
-
     def _one_is_warm(self) -> bool:
         strategy = self.strategy
         return any(

@@ -16,7 +16,7 @@ from bt_llm.backtest._findings import problems_in
 from bt_llm.backtest._market import Market, Source
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
-from bt_llm.backtest._setup import Setup, SetupFunction
+from bt_llm.backtest._setup import Engine, Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
@@ -69,6 +69,7 @@ def run_backtest(
     preload: bool = True,
     runonce: bool = True,
     exactbars: int | bool = False,
+    engine: Engine = "lean",
 ) -> BacktestResult:
     """Run one strategy on one market.
 
@@ -96,6 +97,9 @@ def run_backtest(
         Of the run; by default the strategy's name.
     preload, runonce, exactbars : bool, bool, int
         Backtrader's engine modes; the result is the same in all of them.
+    engine : {'lean', 'plain'}
+        'plain' runs Backtrader's own loop and broker. 'lean' leaves out what changes nothing, and gives the
+        same fills and values to the last bit.
 
     Raises
     ------
@@ -129,6 +133,7 @@ def run_backtest(
         preload=preload,
         runonce=runonce,
         exactbars=exactbars,
+        engine=engine,
     )
     return backtest.run(gate, name)[0]
 
@@ -141,7 +146,8 @@ class Backtest:
     market: Market
     setup: Setup
     params: Mapping[str, Any]
-    engine: Mapping[str, Any]
+    modes: Mapping[str, Any]
+    engine: Engine = "lean"
 
     @classmethod
     def of(
@@ -155,6 +161,7 @@ class Backtest:
         preload: bool = True,
         runonce: bool = True,
         exactbars: int | bool = False,
+        engine: Engine = "lean",
         **account: Any,
     ) -> Backtest:
         strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
@@ -164,7 +171,8 @@ class Backtest:
             market=Market.of(data, format=format),
             setup=Setup.of(setup, **account),
             params=dict(params or {}),
-            engine={"preload": preload, "runonce": runonce, "exactbars": exactbars},
+            modes={"preload": preload, "runonce": runonce, "exactbars": exactbars},
+            engine=engine,
         )
 
     def run(
@@ -179,7 +187,8 @@ class Backtest:
             params,
             first=first,
             analyzers={"bt_llm_advice": LLMAnalyzer},
-            **self.engine,
+            engine=self.engine,
+            **self.modes,
         )
         found = result_of(
             ran, self.market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name

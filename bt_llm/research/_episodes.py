@@ -1,33 +1,33 @@
-"""A strategy's episodes, learnt from runs: what an entry does from the close it is let in at until all is flat.
+"""A strategy's episodes, learnt in one run: what an entry does from the close it is let in at until all is flat.
 
-Most strategies forget everything when they are flat. Then one run in which every entry is held back shows what
-is asked while the account is flat; a few more, which together let in each of these entries once, show what
-comes of it; and what any other answers would do is a walk over episodes (`bt_llm.statistics.EpisodeBook`).
+Most strategies forget everything when they are flat. Then a pass over the bars in which every entry is held back
+shows what is asked of an account that stays flat; the strategy put at the bar of one of these questions, and its
+entry let in, shows what comes of it; and what any other answers would do is a walk over such episodes
+(`bt_llm.statistics.EpisodeBook`).
 
-Whether a strategy is of that kind nobody has to say. In every run, what is asked between episodes has to be
-what is asked of an account that stays flat; an episode that is seen again, of an account of another size and
-right after another one too, has to be the same but for the size; and a run that is walked over has to give the
-account that it had.
+Whether a strategy is of that kind nobody has to say. A second pass, in which every entry is let in, has to be a
+walk over the same episodes: the same questions in the same order, the same fills at sizes that follow the account
+or do not, the same account at every question. It is of a larger account, and what is learnt of single entries is
+not learnt in their order, so that a strategy that remembers what it did, or looks at what it has, is found out.
 """
 
 from __future__ import annotations
 
 import bisect
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import backtrader as bt
 import numpy as np
 
-from bt_llm.backtest import Account, Backtest, account_figures, periods_per_year, run_strategy
+from bt_llm.backtest import Backtest, account_figures, drive_strategy, periods_per_year
 from bt_llm.exceptions import BtLlmError
 from bt_llm.gates import AttachedGate, Decision, EntryGate
 from bt_llm.indicators import WarmUp
-from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalk, Question, Replayed
+from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalk, Question
 
 __all__ = ["Learner", "Unfit"]
 
@@ -35,56 +35,40 @@ _AGREE = 1e-9
 """Relative difference up to which two numbers are the same but for rounding."""
 
 _OTHER_CASH = 1.5
-"""What the account is larger by in the run that tells shares of the account from sizes that are fixed."""
+"""What the account is larger by in the pass that tells shares of the account from sizes that are fixed."""
+
+
+_SETTLED = 8
+"""Bars after which a run can be put at any other."""
 
 
 class Unfit(BtLlmError):  # noqa: N818 - nobody's error: such a strategy's gates run in Backtrader
     """Why a strategy's runs are not made of episodes."""
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A question of a run, with the account as it stood."""
+class _Asked(NamedTuple):
+    """A question, with the account as it stood."""
 
     question: Question
     allowed: bool
-    mark: int
-    value: float
     flat: bool
+    value: float
     sent: int  # orders before it
-
-
-class _Filled(NamedTuple):
-    bar: int
-    ref: int
-    price: float
-    closed: float
-    opened: float
-    closed_cost: float
-    opened_cost: float
 
 
 @dataclass(slots=True)
 class _Log:
-    """What a run is cut into episodes by."""
+    """What has been asked, and what is let in."""
 
+    wanted: Question | None = None
+    all_in: bool = False
     asked: list[_Asked] = field(default_factory=list)
-    fills: list[_Filled] = field(default_factory=list)
-    flat: list[int] = field(default_factory=list)
-    orders: list[Any] = field(default_factory=list)
-    comminfo: Any = None
-    steps: int = 0
-
-
-Pick = Callable[[Question, bool], bool]
-"""Says of a question, and of whether the account is flat, whether the entry is let in."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Probe(EntryGate):
-    """Lets in what it is told to, and keeps the state of the account with each question."""
+    """Lets in what its log says, and keeps the state of the account with each question."""
 
-    pick: Pick
     log: _Log
     warm_up: int
 
@@ -95,90 +79,34 @@ class _Probe(EntryGate):
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate."""
-        attached = _AttachedProbe(strategy, data, self)
+        attached = _AttachedProbe(strategy, data)
+        attached.probed = self.log
         if self.warm_up > 1:
             WarmUp(attached.data, bars=self.warm_up)  # type: ignore[call-arg]
         return attached
 
 
 class _AttachedProbe(AttachedGate):
-    def __init__(self, strategy: bt.Strategy, data: Any, gate: _Probe) -> None:
-        super().__init__(strategy, data)
-        self._gate = gate
+    probed: _Log
 
     def decide(self, side: int) -> Decision:
-        log, broker = self._gate.log, self.strategy.broker
-        if None in broker.pending:
+        log, broker, question = self.probed, self.strategy.broker, (self.bar, side)
+        if None in broker.pending:  # the broker's mark: it is filling orders
             raise Unfit("an order asks as it fills")
         last = log.asked[-1] if log.asked else None
-        if last is not None and last.question == (self.bar, side):
+        if last is not None and last.question == question:
             raise Unfit(f"it asks twice about one entry, at bar {self.bar}")
-        just_let_in = last is not None and last.allowed and last.mark == log.steps
+        just_let_in = last is not None and last.allowed and last.question[0] == self.bar
         flat = not just_let_in and _is_flat(broker)
-        allowed = self._gate.pick((self.bar, side), flat)
-        log.asked.append(
-            _Asked((self.bar, side), allowed, log.steps, broker.getvalue(), flat, len(broker.orders))
-        )
+        allowed = log.all_in or question == log.wanted
+        log.asked.append(_Asked(question, allowed, flat, broker.getvalue(), len(broker.orders)))
         return Decision(self.bar, side, allowed)
-
-
-class _Recorder(bt.Analyzer):  # type: ignore[misc]
-    """Keeps fills, orders, and the bars at which the account is flat."""
-
-    params = (("log", None),)
-
-    def start(self) -> None:
-        broker, log, data = self.strategy.broker, self.p.log, self.strategy.data
-        _check_kind(self.strategy)
-        step = broker.next
-
-        def next_and_look() -> None:
-            step()
-            log.steps += 1
-            if log.steps != len(data):
-                raise Unfit("bars and the broker's steps are not the same")
-            if _is_flat(broker):
-                log.flat.append(log.steps)
-
-        broker.next = next_and_look
-        log.orders = broker.orders
-        log.comminfo = broker.getcommissioninfo(data)
-
-    def notify_order(self, order: Any) -> None:
-        for bit in order.executed.iterpending():
-            self.p.log.fills.append(
-                _Filled(
-                    self.p.log.steps,
-                    order.ref,
-                    bit.price,
-                    bit.closed,
-                    bit.opened,
-                    bit.closedcomm,
-                    bit.openedcomm,
-                )
-            )
-
-    def stop(self) -> None:
-        del self.strategy.broker.next
 
 
 def _is_flat(broker: Any) -> bool:
     if broker.pending or broker.submitted or broker._toactivate:
         return False
     return not any(position.size for position in broker.positions.values())
-
-
-def _check_kind(strategy: bt.Strategy) -> None:
-    """Raise if the account's value is not its cash and its positions at their closes, or there are several."""
-    broker = strategy.broker
-    if len(strategy.datas) != 1:
-        raise Unfit("it has several datas")
-    if strategy.data.resampling or strategy.data.replaying:
-        raise Unfit("its bars are resampled")
-    if not isinstance(broker, bt.brokers.BackBroker):
-        raise Unfit(f"its broker is a {type(broker).__name__}")
-    if not broker.getcommissioninfo(strategy.data).stocklike:
-        raise Unfit("its positions are on margin")
 
 
 class _Bit(NamedTuple):
@@ -193,93 +121,12 @@ class _Bit(NamedTuple):
 
 @dataclass(slots=True)
 class _Sighting:
-    """An episode as it was in a run; sizes and costs are of that run's account."""
+    """An entry that was let in, and what came of it in the money of that account."""
 
     asked: _Asked
-    resume: int = 0
-    chained: bool = False
     inner: list[_Asked] = field(default_factory=list)
     bits: list[_Bit] = field(default_factory=list)
     orders: list[Any] = field(default_factory=list)
-
-    @property
-    def question(self) -> Question:
-        return self.asked.question
-
-
-@dataclass(slots=True)
-class _Cut:
-    """A run in pieces: what was asked while flat, and the episodes."""
-
-    flat: list[_Asked]
-    sightings: list[_Sighting]
-
-
-def _cut(log: _Log, bars: int) -> _Cut:
-    """Cut a run into its episodes.
-
-    Raises
-    ------
-    Unfit
-        If it cannot be.
-    """
-    flat: list[_Asked] = []
-    found: list[_Sighting] = []
-    now: _Sighting | None = None
-    for asked in log.asked:
-        if asked.flat:
-            flat.append(asked)
-            now = None
-        elif now is None or asked.mark == now.asked.mark:
-            raise Unfit(f"it asks about an entry while another is on its way, at bar {asked.question[0]}")
-        else:
-            now.inner.append(asked)
-        if asked.allowed:
-            if now is not None:
-                now.resume, now.chained = asked.mark + 1, True
-            now = _Sighting(asked)
-            found.append(now)
-    for one in found:
-        if not one.chained:
-            place = bisect.bisect_right(log.flat, one.asked.mark)
-            one.resume = log.flat[place] if place < len(log.flat) else bars + 1
-        if any(asked.mark + 1 != one.resume for asked in one.inner):
-            raise Unfit(f"it asks about more entries while it holds one, after bar {one.asked.mark}")
-    _share_out(log, found, bars)
-    return _Cut(flat, found)
-
-
-def _share_out(log: _Log, found: Sequence[_Sighting], bars: int) -> None:
-    """Give fills and orders to the episodes that they belong to."""
-    first_orders = [one.asked.sent for one in found]
-    numbers = {order.ref: number for number, order in enumerate(log.orders)}
-
-    def sender(ref: int) -> _Sighting:
-        number = numbers.get(ref, -1)
-        place = bisect.bisect_right(first_orders, number) - 1
-        if number < 0 or place < 0:
-            raise Unfit("an order comes from no entry that was asked about")
-        return found[place]
-
-    for order in log.orders:
-        sender(order.ref).orders.append(order)
-    holder, held = None, 0.0
-    for fill in log.fills:
-        if fill.closed:
-            if holder is None:
-                raise Unfit("what is closed was opened by no entry that was asked about")
-            holder.bits.append(_Bit(fill.bar, fill.closed, fill.price, fill.closed_cost, False))
-            held += fill.closed
-        if fill.opened:
-            if not held:
-                holder = sender(fill.ref)
-            assert holder is not None
-            holder.bits.append(_Bit(fill.bar, fill.opened, fill.price, fill.opened_cost, True))
-            held += fill.opened
-    for one in found:
-        late = any(bit.bar > one.resume for bit in one.bits)
-        if late or (one.resume <= bars and sum(bit.size for bit in one.bits)):
-            raise Unfit(f"an entry and the one before it run into each other, at bar {one.resume}")
 
 
 class Learner:
@@ -296,72 +143,57 @@ class Learner:
     ----------
     book : EpisodeBook
         What is known.
-    runs : int
-        Runs that it took so far.
-
-    Raises
-    ------
-    Unfit
-        If the strategy's runs are not made of episodes.
     """
+
+    book: EpisodeBook
 
     def __init__(self, backtest: Backtest, warm_up: int) -> None:
         if len(backtest.market) != 1:
             raise Unfit("it has several datas")
+        if backtest.engine != "lean":
+            raise Unfit("the engine is not lean")
         self._backtest, self._warm_up = backtest, warm_up
-        self._times = next(iter(backtest.market.bars.values())).numbers
+        bars = next(iter(backtest.market.bars.values()))
+        self._times = bars.numbers
         self._closes = backtest.market.first["close"].to_numpy(dtype=np.float64)
         self._bars = len(self._closes)
+        self._log = _Log()
+        self._waiting: list[EpisodeWalk] = []
+        self._all_in: list[_Asked] = []
         self._seen: dict[Question, _Sighting] = {}
-        self._logs: list[tuple[_Log, Account]] = []
-        self._sized = {True: True, False: True}  # by what its sizes may follow: the account, or nothing
-        self.runs = 0
+        self._sized = {True: True, False: True}  # by what sizes may follow: the account, or nothing
+        self._lost = ""  # what was not asked again, in a run that had left a position behind
 
-        log, account = self._run(lambda question, flat: False)
-        if not account.numbers:
-            raise Unfit("it has too few bars")
-        if not all(asked.flat for asked in log.asked):
-            raise Unfit("it holds a position that it did not ask about")
-        self._first = self._bars - len(account.numbers)
-        self._yearly = periods_per_year(backtest.market.index[self._first :])
-        self.book = EpisodeBook(
-            bars=self._bars,
-            cash=account.cash,
-            questions=[asked.question for asked in log.asked],
-            marks=[asked.mark for asked in log.asked],
-        )
-        if len(set(self.book.questions)) < len(self.book.questions):
-            raise Unfit("it asks twice about one entry")
-        self._flat = set(self.book.questions)
-        # All let in, of a larger account: entries right after each other, and what sizes follow.
-        self._study(*self._run(lambda question, flat: True, cash=_OTHER_CASH * account.cash))
-
-    def learn(self, walks: Sequence[EpisodeWalk], *, at_most: int, spare: int = 0) -> None:
-        """Learn until all walks but `spare` reach their end.
+    def learn(self, walks: Sequence[EpisodeWalk]) -> None:
+        """Learn all that walks need to reach their end.
 
         Raises
         ------
         Unfit
-            If a run says so, or more than `at_most` runs would be needed.
+            If the strategy's runs are not made of episodes.
         """
-        waiting = [walk for walk in walks if not walk.go(self.book)]
-        while len(waiting) > spare:
-            if self.runs >= at_most:
-                raise Unfit(f"more than {at_most} runs would be needed to learn its episodes")
-            known = len(self.book.known)
-            self._study(*self._run(self._pick({walk.wanted for walk in waiting})))
-            if len(self.book.known) == known:
-                raise Unfit("an entry that was asked about once was not asked about again")
-            waiting = [walk for walk in waiting if not walk.go(self.book)]
-        if all(self._sized.values()):  # nothing was seen twice: let in every second entry again
-            turns = itertools.cycle((False, True))
-            self._study(*self._run(lambda question, flat: next(turns)))
-        self._settle()
-        self._check_runs()
+        begun = bool(self._all_in)
+        self._waiting = [*walks]
+        if begun:
+            self._go_on()
+        before = -1
+        while self._waiting or not self._all_in:
+            known = len(self.book.known) if self._all_in else 0
+            if known == before:
+                raise Unfit(self._lost or "an entry that was asked about once was not asked about again")
+            before = known
+            backtest = self._backtest
+            params = {**backtest.params, "gate": _Probe(log=self._log, warm_up=self._warm_up)}
+            if not drive_strategy(
+                backtest.strategy, backtest.market, backtest.setup, params, self._drive, **backtest.modes
+            ):
+                raise Unfit("Backtrader has to run it in its own loop")
+        if not begun:
+            self._check_all_in()
 
     def metrics(self, walk: EpisodeWalk) -> dict[str, float] | None:
         """Return the metrics of a backtest with a walk's answers; None where they cannot be told."""
-        found = self.book.replay(walk.taken) if walk.wanted is None else None
+        found = self.book.replay(walk.taken)
         if found is None:
             return None
         return account_figures(
@@ -373,91 +205,167 @@ class Learner:
             traded=found.traded,
         )
 
-    def _pick(self, wanted: set[Question | None]) -> Pick:
-        known, flat_ones = self.book.known, self._flat
+    # What is called bar by bar, inside of Backtrader's run
 
-        def pick(question: Question, flat: bool) -> bool:
-            if question in known:
-                return False
-            return flat or (question not in flat_ones and question in wanted)
+    def _drive(self, strategy: bt.Strategy) -> Iterator[int]:
+        if not self._all_in:
+            yield from self._first_passes(strategy)
+        else:
+            yield from range(min(self._bars, max(self._first + 1, _SETTLED)))
+        self._dirty, self._lost = False, ""
+        while self._waiting:
+            for question in sorted({walk.wanted for walk in self._waiting if walk.wanted is not None}):
+                yield from self._episode_at(strategy, question)
+                if self._lost:
+                    return
+            self._go_on()
 
-        return pick
+    def _go_on(self) -> None:
+        self._waiting = [walk for walk in self._waiting if not walk.go(self.book)]
 
-    def _run(self, pick: Pick, cash: float | None = None) -> tuple[_Log, Account]:
-        backtest, log = self._backtest, _Log()
-        ran = run_strategy(
-            backtest.strategy,
-            backtest.market,
-            backtest.setup,
-            {**backtest.params, "gate": _Probe(pick=pick, log=log, warm_up=self._warm_up)},
-            cash=cash,
-            analyzers={"bt_llm_recorder": functools.partial(_Recorder, log=log)},
-            **backtest.engine,
+    def _first_passes(self, strategy: bt.Strategy) -> Iterator[int]:
+        """See what is asked of a flat account, and what is done when all is let in."""
+        broker, log = strategy.broker, self._log
+        if not broker.getcommissioninfo(strategy.data).stocklike:
+            raise Unfit("its positions are on margin")
+        if broker.p.coc:
+            raise Unfit("orders fill at the close they are sent at")
+        self._first = strategy._minperiods[0] - 1
+        if self._bars - self._first < 2:
+            raise Unfit("it has too few bars")
+        self._yearly = periods_per_year(self._backtest.market.index[self._first :])
+        cash = float(broker.startingcash)
+        yield from range(self._bars)
+        if broker.orders or not all(asked.flat for asked in log.asked):
+            raise Unfit("it sends orders that it does not ask about")
+        self.book = EpisodeBook(
+            bars=self._bars, cash=cash, questions=[asked.question for asked in log.asked]
         )
-        self.runs += 1
-        account = ran.account
-        if account.ruined is not None:
-            raise Unfit("an account is ruined")
-        if any(order.refused for order in account.orders.values()):
-            raise Unfit("the broker refuses orders")
-        return log, account
+        if len(set(self.book.questions)) < len(self.book.questions):
+            raise Unfit("it asks twice about one entry")
+        log.asked, log.all_in = [], True
+        self._empty(strategy, _OTHER_CASH * cash)
+        yield from range(self._bars)
+        self._all_in, log.asked, log.all_in = log.asked, [], False
+        for one in self._sightings(self._all_in, broker):
+            self._seen[one.asked.question] = one
+        self._empty(strategy, cash)
+        self._then = iter(self._all_in)
+        self._walked = EpisodeWalk(functools.partial(_as_then, self._then))
+        self._waiting.append(self._walked)
+        self._go_on()
 
-    def _study(self, log: _Log, account: Account) -> None:
-        """Take a run apart, and learn from it."""
-        self._logs.append((log, account))
-        self._comminfo = log.comminfo
-        cut = _cut(log, self._bars)
-        self._check_order(cut)
-        for one in cut.sightings:
-            before = self._seen.setdefault(one.question, one)
-            if before is not one:
-                self._compare(before, one)
-            if not one.chained and one.question not in self.book.known:
-                self.book.known[one.question] = self._episode(one)
-        if not any(self._sized.values()):
-            raise Unfit("its sizes are neither shares of the account nor fixed")
+    def _episode_at(self, strategy: bt.Strategy, question: Question) -> Iterator[int]:
+        """Let an entry in, and learn what comes of it."""
+        broker, log = strategy.broker, self._log
+        self._dirty = self._dirty or not _is_flat(broker)
+        self._empty(strategy, self.book.cash)
+        log.asked, log.wanted = [], question
+        bar = question[0]
+        resume = self._bars + 1
+        for place in range(bar - 1, self._bars):
+            yield place
+            if place >= bar and _is_flat(broker):
+                resume = place + 1
+                break
+        start = next((n for n, asked in enumerate(log.asked) if asked.allowed), None)
+        if start is None:
+            if not self._dirty:
+                raise Unfit(f"it does not ask again about an entry that it asked about, at bar {bar}")
+            self._lost = f"it waits for ever, after bar {bar}"
+            return
+        asked = log.asked[start:]
+        inner = [one for one in asked[1:] if not one.flat]
+        if any(one.question[0] + 1 != resume or one.question[0] == bar for one in inner):
+            raise Unfit(f"it asks about more entries while it holds one, after bar {bar}")
+        (one,) = self._sightings([asked[0], *inner], broker)
+        if resume <= self._bars and sum(bit.size for bit in one.bits):
+            raise Unfit(f"what it holds is not all that it asked about, at bar {resume}")
+        self._compare(one)
+        self.book.known[question] = self._episode(one, resume, broker.getcommissioninfo(strategy.data))
 
-    def _check_order(self, cut: _Cut) -> None:
-        """Check that between episodes exactly that is asked which is asked of an account that stays flat."""
-        ends = {id(one.asked): one.resume for one in cut.sightings}
-        chains = iter(cut.sightings)
-        questions, marks, place = self.book.questions, self.book.marks, 0
-        for asked in cut.flat:
-            if place >= len(questions) or asked.question != questions[place] or asked.mark != marks[place]:
-                raise Unfit(f"what it asks when it is flat depends on what it did, at bar {asked.question[0]}")
-            place += 1
-            if asked.allowed:
-                one = next(chains)
-                while one.chained:
-                    one = next(chains)
-                place = bisect.bisect_left(marks, ends[id(one.asked)])
-        if place < len(questions):
-            raise Unfit(f"what it asks when it is flat depends on what it did, at bar {questions[place][0]}")
+    def _empty(self, strategy: bt.Strategy, cash: float) -> None:
+        """Give the strategy an account without a position, and forget what was sent and traded."""
+        broker = strategy.broker
+        for order in [*broker.pending, *broker.submitted]:
+            order.cancel()
+        broker.setcash(cash)
+        broker.init()
+        strategy._trades.clear()
+        strategy.clear()
 
-    def _compare(self, one: _Sighting, other: _Sighting) -> None:
-        """Check that an episode is the same each time, but for the account's size."""
-        asked, again = ([a.question for a in each.inner] for each in (one, other))
-        if one.chained or other.chained:
-            short = min(len(asked), len(again))
-            asked, again = asked[:short], again[:short]
-        same = one.resume == other.resume and asked == again and len(one.bits) == len(other.bits)
-        for bit, bit_again in zip(one.bits, other.bits, strict=False):
-            same = same and (bit.bar, bit.price) == (bit_again.bar, bit_again.price)
-        if not same:
-            raise Unfit(f"the entry at bar {one.question[0]} does not come to the same in every run")
+    # What is made of it
+
+    def _sightings(self, asked: Sequence[_Asked], broker: Any) -> list[_Sighting]:
+        """Return the entries that were let in, with their fills and orders."""
+        found: list[_Sighting] = []
+        for one in asked:
+            if one.allowed:
+                if found and not one.flat:
+                    found[-1].inner.append(one)
+                found.append(_Sighting(one))
+            elif found and not one.flat:
+                found[-1].inner.append(one)
+        starts = [one.asked.sent for one in found]
+        fills = []
+        for number, order in enumerate(broker.orders):
+            if order.status in (order.Margin, order.Rejected):
+                raise Unfit("the broker refuses orders")
+            place = bisect.bisect_right(starts, number) - 1
+            if place < 0:
+                raise Unfit("it sends orders that it does not ask about")
+            found[place].orders.append(order)
+            fills += [(bit.dt, number, bit, found[place]) for bit in order.executed.exbits]
+        fills.sort(key=lambda fill: fill[:2])
+        holder, held = None, 0.0
+        for time, _, fill, sender in fills:
+            bar = int(np.searchsorted(self._times, time)) + 1
+            if fill.closed:
+                if holder is None:
+                    raise Unfit("what is closed was opened by no entry that was asked about")
+                holder.bits.append(_Bit(bar, fill.closed, fill.price, fill.closedcomm, False))
+                held += fill.closed
+            if fill.opened:
+                holder = holder if held and holder is not None else sender
+                holder.bits.append(_Bit(bar, fill.opened, fill.price, fill.openedcomm, True))
+                held += fill.opened
+        return found
+
+    def _compare(self, one: _Sighting) -> None:
+        """Check that an episode is what it was when all was let in, but for the account's size."""
+        other = self._seen.get(one.asked.question)
+        if other is None:
+            return
+        if [(bit.bar, bit.price) for bit in one.bits] != [(bit.bar, bit.price) for bit in other.bits]:
+            raise Unfit(f"an entry does not come to the same in every run, at bar {one.asked.question[0]}")
         larger = other.asked.value / one.asked.value
         for of_account, ratio in ((True, larger), (False, 1.0)):
             self._sized[of_account] &= all(
-                _close(ratio * bit.size, again_.size) and _close(ratio * bit.cost, again_.cost)
-                for bit, again_ in zip(one.bits, other.bits, strict=True)
+                _close(ratio * bit.size, again.size) and _close(ratio * bit.cost, again.cost)
+                for bit, again in zip(one.bits, other.bits, strict=True)
             )
+        if not any(self._sized.values()):
+            raise Unfit("its sizes are neither shares of the account nor fixed")
 
-    def _episode(self, one: _Sighting) -> Episode:
-        """Return an episode, in the money of the run that it was seen in."""
-        mark, end = one.asked.mark, min(one.resume, self._bars)
-        closes = self._closes[mark:end]
-        path = np.zeros(end - mark)
-        held = np.zeros(end - mark, dtype=bool)
+    def _check_all_in(self) -> None:
+        """Find what sizes follow, and check that the pass in which all was let in is a walk over episodes."""
+        if any(one.bits for one in self._seen.values()) and all(self._sized.values()):
+            raise Unfit("whether its sizes are shares of the account cannot be told")
+        self.book.of_account = self._sized[True]
+        if next(self._then, None) is not None:
+            raise Unfit("what it asks when it is flat depends on what it did")
+        found = self.book.replay(self._walked.taken, _OTHER_CASH * self.book.cash)
+        if found is None or not all(
+            _close(float(found.equity[asked.question[0] - 1]), asked.value) for asked in self._all_in
+        ):
+            raise Unfit("an account in which all is let in is not made of its episodes")
+
+    def _episode(self, one: _Sighting, resume: int, scheme: Any) -> Episode:
+        """Return an episode, in the money of the account that it was seen in."""
+        bar, end = one.asked.question[0], min(resume, self._bars)
+        closes = self._closes[bar:end]
+        path = np.zeros(end - bar)
+        held = np.zeros(end - bar, dtype=bool)
         cash = size = since = 0.0
         won = []
         for bit in one.bits:
@@ -465,80 +373,47 @@ class Learner:
             cash += gained
             since += gained
             size += bit.size
-            path[bit.bar - mark - 1 :] = cash
-            if size:
-                path[bit.bar - mark - 1 :] += size * closes[bit.bar - mark - 1 :]
-            else:
+            start = bit.bar - bar - 1
+            held[start:] = bool(size)
+            path[start:] = cash + size * closes[start:] if size else cash
+            if not size:
                 won.append(since > 0.0)
                 since = 0.0
-            held[bit.bar - mark - 1 :] = bool(size)
         return Episode(
-            question=one.question,
+            question=one.asked.question,
             value=one.asked.value,
-            mark=mark,
-            resume=one.resume,
+            resume=resume,
             path=path,
             inner=tuple(asked.question for asked in one.inner),
-            held=int(np.count_nonzero(held[max(0, self._first - mark) :])),
+            held=int(np.count_nonzero(held[max(0, self._first - bar) :])),
             traded=math.fsum(abs(bit.size * bit.price) for bit in one.bits),
             won=tuple(won),
-            least=self._least(one),
+            least=self._least(one, scheme),
             costs=math.fsum(bit.cost for bit in one.bits),
         )
 
-    def _least(self, one: _Sighting) -> float:
-        """Return the least that the broker finds in cash: as it checks orders that are sent, and as they fill."""
-        least = 0.0
-        for sent in dict.fromkeys(order.created.dt for order in one.orders):
-            bar = bisect.bisect_right(self._times, sent)
+    def _least(self, one: _Sighting, scheme: Any) -> float:
+        """Return the least that the broker finds in cash, as it checks orders that are sent and as they fill."""
+        least = cash = 0.0
+        for bit in one.bits:
+            cash -= bit.size * bit.price + bit.cost
+            least = min(least, cash) if bit.opens else least
+        for sent in {order.created.dt for order in one.orders}:
+            bar = int(np.searchsorted(self._times, sent)) + 1
             cash = -math.fsum(bit.size * bit.price + bit.cost for bit in one.bits if bit.bar <= bar)
             for order in one.orders:
                 if order.created.dt == sent:
                     size, price = order.created.size, order.created.price
-                    cash -= size * price + self._comminfo.getcommission(size, price)
+                    cash -= size * price + scheme.getcommission(size, price)
                     least = min(least, cash)
-        cash = 0.0
-        for bit in one.bits:
-            cash -= bit.size * bit.price + bit.cost
-            least = min(least, cash) if bit.opens else least
         return least
 
-    def _settle(self) -> None:
-        """Find what sizes follow."""
-        if any(one.bits for one in self._seen.values()) and all(self._sized.values()):
-            raise Unfit("whether its sizes are shares of the account cannot be told")
-        self.book.of_account = self._sized[True]
 
-    def _check_runs(self) -> None:
-        """Check that walking over the runs gives their accounts."""
-        for log, account in self._logs:
-            asked = iter(log.asked)
-            walk = EpisodeWalk(functools.partial(_as_then, asked))
-            try:
-                whole = walk.go(self.book) and next(asked, None) is None
-            except StopIteration:
-                whole = False
-            if walk.wanted is not None:  # lets in what no gate does: it cannot be walked over, and is not
-                continue
-            found = self.book.replay(walk.taken, account.cash) if whole else None
-            if found is None or not self._same(found, account):
-                raise Unfit("a run that it was learnt from is not made of its episodes")
-        self._logs.clear()
-
-    def _same(self, found: Replayed, account: Account) -> bool:
-        return (
-            bool(np.allclose(found.equity[self._first :], account.equity, rtol=_AGREE, atol=0.0))
-            and found.held == account.held
-            and _close(found.traded, account.traded)
-            and found.won == [trade.pnlcomm > 0.0 for trade in account.trades]
-        )
-
-
-def _as_then(asked: Iterator[_Asked], bar: int, side: int) -> bool:
-    """Answer as in a run."""
-    one = next(asked)
-    if one.question != (bar, side):
-        raise Unfit(f"it does not ask in the same order in every run, at bar {bar}")
+def _as_then(then: Iterator[_Asked], bar: int, side: int) -> bool:
+    """Answer as when all was let in."""
+    one = next(then, None)
+    if one is None or one.question != (bar, side):
+        raise Unfit(f"what it asks when it is flat depends on what it did, at bar {bar}")
     return one.allowed
 
 

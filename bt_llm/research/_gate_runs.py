@@ -31,8 +31,8 @@ class HowRun:
     ----------
     replayed, ran : int
         Gates whose figures were put together from the strategy's episodes, and those that Backtrader ran.
-    learnt_in : int
-        Runs that the episodes were learnt in.
+    episodes : int
+        How many different ones those were.
     checked : int
         Replayed gates that Backtrader ran too.
     largest_difference : float or None
@@ -43,7 +43,7 @@ class HowRun:
 
     replayed: int = 0
     ran: int = 0
-    learnt_in: int = 0
+    episodes: int = 0
     checked: int = 0
     largest_difference: float | None = None
     reason: str = ""
@@ -133,7 +133,7 @@ class GateRuns:
             raise Unfit("their answers are not known before")
         learner = self._learner(warm_ups.pop())
         walks = [EpisodeWalk(answer) for answer in answers if answer is not None]
-        learner.learn(walks, at_most=learner.runs + len(gates) // 8, spare=len(gates) // 100)
+        learner.learn(walks)
         found = [learner.metrics(walk) for walk in walks]
         there = [number for number, metrics in enumerate(found) if metrics is not None]
         checked = sorted({there[0], there[-1]}) if there else []
@@ -147,7 +147,7 @@ class GateRuns:
             ran=len(gates) - len(there),
             checked=len(checked),
             largest_difference=largest if checked else None,
-            learnt_in=learner.runs - self.how.learnt_in,
+            episodes=len(learner.book.known) - self.how.episodes,
         )
         return [ran.get(number) or found[number] or {} for number in range(len(gates))]
 

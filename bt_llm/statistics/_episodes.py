@@ -8,6 +8,8 @@ known from the episodes that it takes.
 
 from __future__ import annotations
 
+import bisect
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,8 +20,9 @@ from bt_llm.statistics._inputs import Floats
 __all__ = ["Episode", "EpisodeBook", "EpisodeWalk", "Question", "Replayed"]
 
 Question = tuple[int, int]
-"""The bar by whose close an entry is asked about, from 1, and its side, 1 or -1."""
+"""The bar, from 1, by whose close an entry is asked about, and its side, 1 or -1."""
 
+_bar_of = operator.itemgetter(0)
 _ZERO = np.zeros(1)
 
 
@@ -33,13 +36,11 @@ class Episode:
         That let it in.
     value : float
         What the account was worth when it was asked, where this was seen.
-    mark : int
-        Bars that had closed when it was asked: sizes are of the account at that close.
     resume : int
         First bar, from 1, at whose close the account is flat again and nothing waits; one past the last if
         there is none.
     path : ndarray of float
-        What it has gained at the closes of bars ``mark + 1`` to ``resume``.
+        What it has gained at the close of each bar after the question's, up to `resume`.
     inner : tuple of Question
         Asked on its last bar, while its exit is on its way; one that is let in is the next episode.
     held : int
@@ -56,7 +57,6 @@ class Episode:
 
     question: Question
     value: float
-    mark: int
     resume: int
     path: Floats
     inner: tuple[Question, ...]
@@ -65,6 +65,11 @@ class Episode:
     won: tuple[bool, ...]
     least: float
     costs: float
+
+    @property
+    def bar(self) -> int:
+        """That of the question: sizes are of the account at its close."""
+        return self.question[0]
 
     @property
     def gain(self) -> float:
@@ -106,8 +111,6 @@ class EpisodeBook:
         What the account begins with.
     questions : sequence of Question
         All that are asked of an account that stays flat, in order.
-    marks : sequence of int
-        Of each, how many bars had closed.
     of_account : bool
         Whether sizes are shares of the account; else they are the same whatever it is worth.
 
@@ -115,9 +118,9 @@ class EpisodeBook:
     --------
     Half of the account, bought at the open of the second bar for 10 and sold at that of the third for 12:
 
-    >>> book = EpisodeBook(bars=4, cash=100.0, questions=[(1, 1)], marks=[1], of_account=True)
+    >>> book = EpisodeBook(bars=4, cash=100.0, questions=[(1, 1)], of_account=True)
     >>> book.known[1, 1] = Episode(
-    ...     question=(1, 1), value=200.0, mark=1, resume=3, path=np.array([10.0, 20.0]), inner=(), held=1,
+    ...     question=(1, 1), value=200.0, resume=3, path=np.array([10.0, 20.0]), inner=(), held=1,
     ...     traded=220.0, won=(True,), least=-100.0, costs=0.0)
     >>> walk = EpisodeWalk(lambda bar, side: True)
     >>> walk.go(book)
@@ -129,13 +132,12 @@ class EpisodeBook:
     bars: int
     cash: float
     questions: Sequence[Question]
-    marks: Sequence[int]
     of_account: bool = True
     known: dict[Question, Episode] = field(default_factory=dict)
 
     def after(self, episode: Episode) -> int:
         """Return the place among `questions` of the first that is asked after an episode."""
-        return int(np.searchsorted(self.marks, episode.resume))
+        return bisect.bisect_left(self.questions, episode.resume, key=_bar_of)
 
     def replay(self, taken: Iterable[Episode], cash: float | None = None) -> Replayed | None:
         """Return what episodes, one after the other, do to the account.
@@ -160,11 +162,11 @@ class EpisodeBook:
         for episode in taken:
             value = least = cash
             if before is not None:
-                curve.follow(start, scale, before.path, min(before.resume, episode.mark))
-                if episode.mark < before.resume:  # its exit and this entry fill on one bar
-                    value = start + scale * float(before.path[episode.mark - before.mark - 1])
+                curve.follow(start, scale, before.path, min(before.resume, episode.bar))
+                if episode.bar < before.resume:  # its exit and this entry fill on one bar
+                    value = start + scale * float(before.path[episode.bar - before.bar - 1])
                     least = min(cash, value - scale * before.costs)
-            curve.stay(cash, episode.mark)
+            curve.stay(cash, episode.bar)
             start, before, scale = cash, episode, value / episode.value if self.of_account else 1.0
             if least + scale * episode.least < 0.0:
                 return None
