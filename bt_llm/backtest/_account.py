@@ -287,7 +287,7 @@ def periods_per_year(index: pd.DatetimeIndex) -> float:
 def measure_account(account: Account, equity: pd.Series[float]) -> dict[str, float]:
     """Return the figures of an account; NaN where one has no meaning, as all ratios of a ruined one."""
     return account_figures(
-        equity.to_numpy(),
+        np.asarray(equity, dtype=np.float64),
         yearly=periods_per_year(pd.DatetimeIndex(equity.index)),
         cash=account.cash,
         won=[trade.pnlcomm > 0 for trade in account.trades],

@@ -4,6 +4,7 @@ from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
 from ._cutoffs import before_after_cutoff as before_after_cutoff
 from ._cutoffs import training_cutoff as training_cutoff
+from ._gate_runs import HowRun as HowRun
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
 from ._leakage import perturbation_check as perturbation_check

@@ -1,4 +1,4 @@
-"""What a strategy gains with each of many gates whose answers are known: replayed where that is exact, else run."""
+"""What a strategy does with each of many gates: replayed where that is exact, else run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from bt_llm.backtest import Backtest, Market, load_strategy
 from bt_llm.exceptions import BtLlmError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
-from bt_llm.research._episodes import Learner, Unfit
+from bt_llm.research._episodes import Learner
 from bt_llm.research._runs import Source, run_many
+from bt_llm.research._sightings import Unfit
 from bt_llm.statistics import EpisodeWalk
 
 __all__ = ["GateRuns", "HowRun"]
