@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
+from bt_llm.backtest._line_store import fill_lines
+
 __all__ = ["Drive", "LeanCerebro", "PlainBroker", "RestingBroker"]
 
 
@@ -165,6 +167,10 @@ class LeanCerebro(bt.Cerebro):
 
 
 _STRATEGYS_OWN = (
+    "_once",
+    "preonce",
+    "oncestart",
+    "once",
     "_oncepost",
     "_getminperstatus",
     "_next_analyzers",
@@ -188,7 +194,7 @@ class _Loop:
     def run(self, drive: Drive | None = None) -> None:
         """Do what ``Cerebro._runonce`` does."""
         cerebro, strategy, data = self.cerebro, self.strategy, self.data
-        strategy._once()
+        fill_lines(strategy, data)
         strategy.reset()  # it is called bar by bar
         broker = cerebro._broker
         bars = data.buflen()
