@@ -42,6 +42,7 @@ class RestingBroker(PlainBroker):
         super().init()
         self._stale = False
         self._valued_cash = math.nan
+        self._free: dict[Any, Any] = {}
 
     def next(self) -> None:
         """Fill orders, charge interest and margin; rest where there are none."""
@@ -59,13 +60,20 @@ class RestingBroker(PlainBroker):
             return
         for data, position in self.positions.items():
             if position.size:
-                if not _is_free(self.getcommissioninfo(data)):
+                if self._free.get(data) is not self.getcommissioninfo(data) and not self._is_free(data):
                     super().next()
                     self._stale = False
                     return
                 self._stale = True
         if self.cash != self._valued_cash:
             self._stale = True
+
+    def _is_free(self, data: Any) -> bool:
+        scheme = self.getcommissioninfo(data)
+        if not _is_free(scheme):
+            return False
+        self._free[data] = scheme
+        return True
 
     def _get_value(self, datas: Any = None, lever: bool = False) -> Any:
         if datas is None:
@@ -79,8 +87,30 @@ class RestingBroker(PlainBroker):
 
     def get_value(self, datas: Any = None, mkt: bool = False, lever: bool = False) -> Any:
         """Return the value of the account, or of datas."""
-        self._freshen()
+        if self._stale:
+            if datas is None and not mkt and not lever and self._quick_value():
+                return self._value
+            self._get_value()
         return super().get_value(datas=datas, mkt=mkt, lever=lever)
+
+    def _quick_value(self) -> bool:
+        """Work out what the account is worth and nothing else, as Backtrader does to the last bit."""
+        held = 0.0
+        if not self.p.shortcash:
+            return False
+        for data, position in self.positions.items():
+            scheme = self._free.get(data)
+            if scheme is None or scheme is not self.getcommissioninfo(data):
+                return False
+            size, close = position.size, data.close[0]
+            value, gained = size * close, size * (close - position.price) * scheme.p.mult
+            if value > 0:
+                held += (value - gained) / scheme.p.leverage
+                held += gained
+            else:
+                held += value
+        self._value = self.cash + held
+        return True
 
     getvalue = get_value
 
@@ -112,15 +142,23 @@ class RestingBroker(PlainBroker):
 
 
 def _is_free(scheme: Any) -> bool:
-    """Return whether holding a position changes no cash: no interest, no margin."""
-    kind, base = type(scheme), bt.CommInfoBase
-    return bool(
+    """Return whether holding a position changes no cash, and it is worth its size at the price."""
+    return (
         scheme.stocklike
         and not scheme.p.interest
-        and kind.get_credit_interest is base.get_credit_interest
-        and kind._get_credit_interest is base._get_credit_interest
-        and kind.cashadjust is base.cashadjust
+        and all(getattr(type(scheme), name) is getattr(bt.CommInfoBase, name) for name in _HOLDING)
     )
+
+
+_HOLDING = (
+    "stocklike",
+    "get_credit_interest",
+    "_get_credit_interest",
+    "cashadjust",
+    "getvaluesize",
+    "profitandloss",
+    "get_leverage",
+)
 
 
 Drive: TypeAlias = Callable[[bt.Strategy], Iterator[int]]

@@ -1,8 +1,9 @@
 """Indicators' lines, kept for the next run over the same bars.
 
-Trials of a study differ in a gate, or in one of several parameters; most of their indicators are those of the
-trial before. What Backtrader's own indicators give is a function of their class, parameters and inputs, so their
-lines are kept under these and the content of the bars; those of others are worked out in every run.
+Trials of a study differ in a gate, or in one of several parameters; most of their indicators are those of
+the trial before. What Backtrader's own indicators give is a function of their class, parameters and inputs,
+so their lines are kept under these and the content of the bars; those of others are worked out in every
+run.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import load_strategy, run_backtest
+from bt_llm.backtest import _line_store, load_strategy, run_backtest
 from bt_llm.backtest._lean import LeanCerebro, PlainBroker, RestingBroker
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError
@@ -241,3 +241,72 @@ def test_the_lean_loop_is_what_runs() -> None:
     assert len(strategy) == len(BARS)
     assert Counts.rested < 3 * fills + 5 < len(BARS)
     assert math.isfinite(cerebro.broker.getvalue())
+
+
+class Bands(bt.Strategy):
+    """Indicators of Backtrader's with parameters, inputs and operations that differ a little."""
+
+    params = (("period", 5), ("source", "close"), ("factor", 2.0))
+
+    def __init__(self) -> None:
+        source = getattr(self.data, self.p.source)
+        self.made = [
+            bt.ind.BollingerBands(source, period=self.p.period),
+            bt.ind.EMA(source * self.p.factor, period=4),
+            bt.ind.SMA(source(-1) - bt.ind.RSI(self.data, period=6, safediv=True), period=3),
+            bt.ind.ATR(self.data, period=self.p.period, movav=bt.ind.MovAv.Exponential),
+        ]
+        self.rows: list[Any] = []
+
+    def next(self) -> None:
+        self.rows.append([line[0] for one in self.made for line in one.lines])
+
+
+@pytest.mark.parametrize(
+    ("bars", "params"),
+    [
+        (BARS, {}),
+        (BARS, {"period": 6}),
+        (BARS, {"source": "high"}),
+        (BARS, {"factor": 2.5}),
+        (walk(160, seed=9), {}),
+        (BARS[:-1], {}),
+    ],
+)
+def test_lines_that_are_kept_are_those_of_the_same_indicator_on_the_same_bars(bars: Any, params: Any) -> None:
+    _line_store.forget_lines()
+    kept = []
+    for kind in (LeanCerebro, LeanCerebro, bt.Cerebro):
+        for more in ({}, params):
+            cerebro = kind(stdstats=False)
+            cerebro.adddata(feed(bars if more or not params else BARS))
+            cerebro.addstrategy(Bands, **more)
+            kept.append(repr(cerebro.run()[0].rows))
+    assert kept[0] == kept[2] == kept[4]
+    assert kept[1] == kept[3] == kept[5]
+
+
+def test_lines_of_other_peoples_indicators_are_worked_out_in_every_run() -> None:
+    calls = []
+
+    class Counted(bt.Indicator):
+        lines = ("seen",)
+
+        def __init__(self) -> None:
+            self.inner = bt.ind.SMA(self.data, period=3)
+
+        def once(self, start: int, end: int) -> None:
+            calls.append(1)
+            self.lines.seen.array[start:end] = self.inner.lines.sma.array[start:end]
+
+    class Holds(bt.Strategy):
+        def __init__(self) -> None:
+            self.counted = Counted(self.data)
+
+    for _ in range(3):
+        cerebro = LeanCerebro(stdstats=False)
+        cerebro.adddata(feed(BARS))
+        cerebro.addstrategy(Holds)
+        counted = cerebro.run()[0].counted
+        assert counted.lines.seen.array[20] == pytest.approx(BARS["close"][18:21].mean())
+    assert len(calls) >= 3
