@@ -23,7 +23,6 @@ Question = tuple[int, int]
 """The bar, from 1, by whose close an entry is asked about, and its side, 1 or -1."""
 
 _bar_of = operator.itemgetter(0)
-_ZERO = np.zeros(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,6 +133,11 @@ class EpisodeBook:
     questions: Sequence[Question]
     of_account: bool = True
     known: dict[Question, Episode] = field(default_factory=dict)
+    _still: Floats = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make what the account gains while it is flat."""
+        self._still = np.zeros(self.bars)
 
     def after(self, episode: Episode) -> int:
         """Return the place among `questions` of the first that is asked after an episode."""
@@ -155,7 +159,7 @@ class EpisodeBook:
             None where that cannot be told: the account is ruined, or its cash so low that an order might
             have been refused.
         """
-        curve, before = _Curve(), None
+        curve, before = _Curve(self._still), None
         cash = self.cash if cash is None else cash
         start = scale = traded = 0.0
         held, won = 0, list[bool]()
@@ -186,7 +190,8 @@ class EpisodeBook:
 class _Curve:
     """The account's value, a stretch at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, still: Floats) -> None:
+        self._still = still
         self.at = 0
         self.bases: list[float] = []
         self.scales: list[float] = []
@@ -202,7 +207,7 @@ class _Curve:
     def stay(self, base: float, end: int) -> None:
         """Stay at a value until a bar."""
         if end > self.at:
-            self.follow(base, 0.0, np.broadcast_to(_ZERO, end - self.at), end)
+            self.follow(base, 0.0, self._still, end)
 
     def values(self) -> Floats:
         lengths = [len(path) for path in self.paths]
