@@ -22,7 +22,7 @@ from backtrader import linebuffer
 __all__ = ["fill_lines", "forget_lines"]
 
 _MOST_BYTES = 48 * 2**20
-"""What is kept at most; the least recently used goes first."""
+"""What is kept at most, and of one indicator an eighth of it; the least recently used goes first."""
 
 _KNOWN = ("backtrader.indicators.", "bt_llm.indicators._lines")
 _PLAIN = (bool, int, float, str, type(None))
@@ -44,13 +44,10 @@ class _Store:
             return found
 
     def put(self, key: Hashable, arrays: list[array[float]]) -> None:
-        size = _size(arrays)
-        if size > _MOST_BYTES // 8:
-            return
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = arrays
-                self._bytes += size
+                self._bytes += _size(arrays)
             while self._bytes > _MOST_BYTES:
                 self._bytes -= _size(self._kept.popitem(last=False)[1])
 
@@ -103,7 +100,8 @@ class _Filling:
         key = self.key(one)
         nodes = list(_tree(one))
         lines = [line for node in nodes for line in _lines(node)]
-        if key is None or any(len(line.array) for line in lines):
+        too_long = 8 * len(self.missing) * len(lines) > _MOST_BYTES // 8
+        if key is None or too_long or any(len(line.array) for line in lines):
             self._work_out(one)
             return
         whole = (self.bars, key)

@@ -49,6 +49,18 @@ class HowRun:
     largest_difference: float | None = None
     reason: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """What was done, for people; empty where no gate was run this way."""
+        if not self.replayed:
+            return f"Backtrader ran all {self.ran} of them: {self.reason}." if self.ran else ""
+        said = f"{self.replayed} were replayed from {self.episodes} episodes of the strategy"
+        if self.ran:
+            said += f", and Backtrader ran {self.ran}"
+        if self.largest_difference is not None:
+            said += f"; it ran {self.checked} of the others too: they differ by {self.largest_difference:.0e}"
+        return f"{said}."
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
         return asdict(self)

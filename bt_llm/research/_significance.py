@@ -158,7 +158,7 @@ class GateTest:
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
         for nulls in (self.random, self.shifted):
             if nulls is not None and not self.problems:
-                yield _ranks(nulls)
+                yield _ranks(nulls, self.null_gates.sentence)
         yield equity_section({name: run.equity for name, run in self.runs.items()})
         if self.gated.advice is not None:
             yield from advice_sections(self.gated.advice)
@@ -198,7 +198,7 @@ class GateTest:
 _CONCLUDED_FROM = ("gated", "ungated", "rule")
 
 
-def _ranks(nulls: NullRuns) -> Section:
+def _ranks(nulls: NullRuns, how: str) -> Section:
     rows = [
         [name, percent(nulls.share_below(metric), 0), f"{nulls.p_value(metric):.3g}"]
         for metric, name in (("sharpe", "Sharpe ratio"), ("return", "return"))
@@ -207,7 +207,7 @@ def _ranks(nulls: NullRuns) -> Section:
         kind="histograms",
         title=f"The gate among {nulls.n} {nulls.kind}",
         text="These gates know nothing. Where it stands among them, luck is enough to explain it; p is the "
-        "share of them that did at least as well, the gate itself counted in.",
+        f"share of them that did at least as well, the gate itself counted in. {how}".rstrip(),
         table=table_of(["", "above", "p"], rows),
         content=nulls,
     )
