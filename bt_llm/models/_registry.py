@@ -7,6 +7,8 @@ name                      model
                           ``file:models/my.gguf``
 ``scripted:NAME``         a script that stands in for a model
 ``openai:URL``            a model behind an OpenAI-compatible server
+``ollama:NAME:TAG``       a model of an Ollama server
+``systemone:URL``         a model of a decision server
 ========================  ============================================================================
 
 A package adds a kind of its own by a class and an entry point of the group ``bt_llm.models``::
@@ -23,6 +25,7 @@ import abc
 import difflib
 import functools
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -101,7 +104,7 @@ class ModelKind(abc.ABC):
     ...         return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
     >>> kind_of("coin:heads")
     Traceback (most recent call last):
-    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, openai, scripted...
+    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, ollama, openai, scripted...
     >>> _ = register_model_kind(Coin)
     >>> kind_of("coin:heads").identify(None).name
     'coin:heads'
@@ -128,6 +131,15 @@ class ModelKind(abc.ABC):
     def address(self) -> str:
         """What two names of the same model have in common: it is loaded once."""
         return self.name
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses on the network that prompts are sent to; none of what answers in this process.
+
+        Where a file gives the name, the user is asked about them before anything is sent. Of a kind that does
+        not say, it is the whole name that is asked about.
+        """
+        return (self.name,)
 
     @abc.abstractmethod
     def open(self, config: ModelConfig) -> Backend:
@@ -194,8 +206,10 @@ K = TypeVar("K", bound=type[ModelKind])
 
 _BUILT_IN = (
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
+    EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),
+    EntryPoint("systemone", "bt_llm.models.openai._systemone:SystemOneModel", GROUP),
 )
 _registered: dict[str, type[ModelKind]] = {}
 
@@ -276,7 +290,7 @@ def split_name(name: str) -> tuple[str, str]:
     """
     found = _PREFIX.match(name)
     kinds = {*_registered, *_offered()}
-    if found is None or (found[1] not in kinds and Path(name).is_file()):
+    if found is None or (found[1] not in kinds and os.path.isfile(name)):
         return BARE, name
     if found[1] not in kinds:
         near = difflib.get_close_matches(found[1], sorted(kinds), n=1)

@@ -1,22 +1,18 @@
-"""RemoteConfig: which servers are asked, for which model, how fast and how patiently; and their API key."""
+"""RemoteConfig: which servers are asked, for which model, how fast and how patiently."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import logging
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv6Address
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import make_plain
 
-__all__ = ["ANYWHERE", "PREFIX", "ApiKey", "RemoteConfig", "Via"]
+__all__ = ["ANY", "ANYWHERE", "IN_NAME", "PREFIX", "RemoteConfig", "Via", "parse_options", "query"]
 
 PREFIX = "openai:"
 """What the name of a remote model begins with."""
@@ -25,21 +21,17 @@ Via = Literal["auto", "completions", "chat", "json"]
 """How verdicts are read: see `bt_llm.models`."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
+_PROVIDER = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9._-]+)?")
+_API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?|v1|preview|latest")
 _FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
-_ANY = "*"
+ANY = "*"
 """In the place of an address: whichever server has those weights."""
 
-ANYWHERE = f"{PREFIX}{_ANY}"
+ANYWHERE = f"{PREFIX}{ANY}"
 """What the name of pinned weights begins with."""
 
-_IN_NAME = ("model", "sha256", "gguf", "via", "top")
+IN_NAME = ("model", "provider", "sha256", "gguf", "via", "top")
 """Options that say who answers and how; the others only say how it is asked."""
-
-_SHORTEST_PART = 8
-"""Letters of a key that may stand in a text by chance, plus one."""
-
-_HTTP_LOGGERS = ("httpcore.connection", "httpcore.http11")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +67,14 @@ class RemoteConfig:
         Further attempts after a broken connection, a status of 429 or of 5xx.
     backoff_s : float
         Longest pause before the first retry; it doubles with each, up to 30 s.
-    key_env : str
-        Name of the environment variable that holds the API key, if the server wants one; of several, each
-        is sent it.
     max_bytes : int
         Longest reply that is read.
+    provider : str
+        Who computes behind a gateway that chooses among several, such as OpenRouter: its name there, such as
+        ``deepinfra/fp8``. Nobody else may answer then.
+    api_version : str
+        What Azure's deployments want to be told, such as ``2024-10-21``; the key goes into the header
+        ``api-key`` then.
 
     Raises
     ------
@@ -112,8 +107,12 @@ class RemoteConfig:
     deadline_s: float = 3600.0
     retries: int = 8
     backoff_s: float = 0.5
-    key_env: str = "BT_LLM_API_KEY"
     max_bytes: int = 4 * 2**20
+    provider: str = ""
+    api_version: str = ""
+
+    kind: ClassVar[str] = "openai"
+    """What the name of such a model begins with, before the colon."""
 
     def __post_init__(self) -> None:
         """Check every field, once."""
@@ -133,12 +132,13 @@ class RemoteConfig:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 1e9:
                 raise ConfigError(f"{name}={value!r}: expected a number of seconds above 0")
-        if not _KEY_NAME.fullmatch(self.key_env):
-            # So that a name from somebody else's file cannot send any other secret of this machine away.
-            raise ConfigError("key_env: expected the name of a variable, in capitals, that ends in API_KEY")
+        if self.provider and not _PROVIDER.fullmatch(self.provider):
+            raise ConfigError(f"provider={self.provider!r}: expected a name such as deepinfra/fp8")
+        if self.api_version and not _API_VERSION.fullmatch(self.api_version):
+            raise ConfigError(f"api_version={self.api_version!r}: expected a date such as 2024-10-21")
 
     def _check_addresses(self) -> None:
-        if self.base_url == _ANY and self.pinned and not self.replicas:
+        if self.base_url == ANY and self.pinned and not self.replicas:
             return
         if isinstance(self.replicas, str):
             raise ConfigError(f"replicas={self.replicas!r}: expected a tuple of addresses")
@@ -162,20 +162,12 @@ class RemoteConfig:
         ConfigError
             If it is not one; the message never repeats the values of unknown options.
         """
-        if not text.startswith(PREFIX):
-            raise ConfigError(f"a remote model's name begins with {PREFIX!r}: expected {_FORM}")
-        addresses, _, query = text.removeprefix(PREFIX).partition("?")
+        prefix = f"{cls.kind}:"
+        if not text.startswith(prefix):
+            raise ConfigError(f"a remote model's name begins with {prefix!r}: expected {_FORM}")
+        addresses, _, options = text.removeprefix(prefix).partition("?")
         address, *replicas = addresses.split(",")
-        values: dict[str, Any] = {}
-        for option, value in parse_qsl(query, keep_blank_values=True):
-            field = _OPTIONS.get(option)
-            if field is None or field.name in values:
-                problem = "unknown" if field is None else "given twice"
-                raise ConfigError(
-                    f"option {option[:40]!r} of a remote model is {problem}: use {list(_OPTIONS)}"
-                )
-            values[field.name] = value if field.type not in ("int", "float") else _number(option, value)
-        return cls(base_url=address, replicas=tuple(replicas), **values)
+        return cls(base_url=address, replicas=tuple(replicas), **parse_options(options))
 
     @property
     def pinned(self) -> bool:
@@ -190,16 +182,21 @@ class RemoteConfig:
         """
         chosen = {
             option: getattr(self, option)
-            for option in _IN_NAME
+            for option in IN_NAME
             if getattr(self, option) != _OPTIONS[option].default
         }
-        where = _ANY if self.pinned else self.base_url
-        return f"{PREFIX}{where}" + (f"?{urlencode(chosen, safe='/:', quote_via=quote)}" if chosen else "")
+        where = ANY if self.pinned else self.base_url
+        return f"{self.kind}:{where}{query(chosen)}"
 
     @property
     def addresses(self) -> str:
         """All addresses, with commas between them, as in a name."""
         return ",".join((self.base_url, *self.replicas))
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The address of each server; none for weights that no server is named for."""
+        return () if self.base_url == ANY else (self.base_url, *self.replicas)
 
     @property
     def servers(self) -> tuple[RemoteConfig, ...]:
@@ -210,13 +207,12 @@ class RemoteConfig:
         ConfigError
             If there is none.
         """
-        if self.base_url == _ANY:
+        if self.base_url == ANY:
             raise ConfigError(
                 f"model {self.name!r} names no server to ask: give the address in the place of the *, "
                 "or replay what is stored"
             )
-        urls = (self.base_url, *self.replicas)
-        return tuple(replace(self, base_url=url, replicas=()) for url in urls)
+        return tuple(replace(self, base_url=url, replicas=()) for url in self.urls)
 
     @property
     def host(self) -> str:
@@ -228,6 +224,11 @@ class RemoteConfig:
         """Address without the version, where servers have what is not in the API."""
         return self.base_url.removesuffix("/v1")
 
+    @property
+    def deployment(self) -> str:
+        """Name of the deployment in an address of Azure's, or nothing."""
+        return self.base_url.partition("/openai/deployments/")[2].partition("/")[0]
+
 
 _OPTIONS = {
     field.name.removesuffix("_s"): field
@@ -235,6 +236,39 @@ _OPTIONS = {
     if field.name not in ("base_url", "replicas", "max_bytes")
 }
 """What may stand after the question mark of a name, and the fields it sets."""
+
+
+def query(options: Mapping[str, Any]) -> str:
+    """Return options as they stand in a name, with the question mark; nothing of none."""
+    return f"?{urlencode(options, safe='/:', quote_via=quote)}" if options else ""
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Return the fields that the options after a name's question mark set.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown or given twice; their values are not repeated.
+
+    Examples
+    --------
+    >>> parse_options("model=gpt-4o&api-version=2024-10-21")
+    {'model': 'gpt-4o', 'api_version': '2024-10-21'}
+    """
+    values: dict[str, Any] = {}
+    for option, value in parse_qsl(text, keep_blank_values=True):
+        if option == "key_env":
+            raise ConfigError(
+                "option 'key_env' of a remote model: a name chooses no key; bind the key to the server's "
+                "host with BT_LLM_API_KEY and BT_LLM_API_HOST"
+            )
+        field = _OPTIONS.get(option.replace("-", "_"))  # Azure writes api-version
+        if field is None or field.name in values:
+            problem = "unknown" if field is None else "given twice"
+            raise ConfigError(f"option {option[:40]!r} of a remote model is {problem}: use {list(_OPTIONS)}")
+        values[field.name] = value if field.type not in ("int", "float") else _number(option, value)
+    return values
 
 
 def _number(option: str, text: str) -> float:
@@ -268,82 +302,3 @@ def _checked_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or bad:
         raise ConfigError(f"address {text[:80]!r} of a remote model: expected {_FORM}")
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/') or '/v1'}"
-
-
-class ApiKey:
-    """A secret that goes into one header and nowhere else.
-
-    Its text is in no representation, and `repeated_in` says whether a text repeats it.
-
-    Examples
-    --------
-    >>> key = ApiKey("sk-0123456789abcdef")
-    >>> key, key.repeated_in("Incorrect API key provided: sk-0123456***")
-    (ApiKey(set), True)
-    """
-
-    __slots__ = ("_forms", "_value")
-
-    def __init__(self, value: str = "") -> None:
-        self._value = value
-        parts = [value[i : i + _SHORTEST_PART] for i in range(len(value) - _SHORTEST_PART + 1)]
-        encoded = base64.b64encode(value.encode()).decode().rstrip("=")
-        self._forms = (*parts, encoded, quote(value))
-
-    @classmethod
-    def from_environment(cls, name: str) -> ApiKey:
-        """Read a key from an environment variable; there may be none.
-
-        Raises
-        ------
-        ConfigError
-            If it is not printable ASCII without spaces, and so cannot be sent.
-        """
-        value = os.environ.get(name, "").strip()
-        if any(not "!" <= character <= "~" for character in value):
-            raise ConfigError(f"the API key in {name} holds a character that cannot be sent: set it again")
-        return cls(value)
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return f"ApiKey({'set' if self else 'empty'})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Refuse: a key is read anew by whoever needs it."""
-        raise TypeError("an API key cannot be pickled")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The header that carries the key, or none."""
-        return {"Authorization": f"Bearer {self._value}"} if self else {}
-
-    def repeated_in(self, text: str) -> bool:
-        """Whether a text holds the key, or eight letters of it that follow each other.
-
-        A key of fewer letters, such as the ``EMPTY`` of a server that checks none, is no secret.
-        """
-        return len(self._value) >= _SHORTEST_PART and any(form in text for form in self._forms)
-
-    def kept_out_of(self, text: str) -> str:
-        """Return text of a server as it may be shown: short, printable, and without the key."""
-        if self.repeated_in(text):
-            return "(its message is withheld: it repeats the API key)"
-        return "".join(c if c.isprintable() else " " for c in text)[:300]
-
-    @contextlib.contextmanager
-    def kept_out_of_logs(self) -> Iterator[None]:
-        """Keep a key that a server repeats in its headers out of the HTTP library's own debug log."""
-
-        def harmless(record: logging.LogRecord) -> bool:
-            return not self.repeated_in(record.getMessage())
-
-        loggers = [logging.getLogger(name) for name in _HTTP_LOGGERS]
-        for logger in loggers:
-            logger.addFilter(harmless)
-        try:
-            yield
-        finally:
-            for logger in loggers:
-                logger.removeFilter(harmless)
