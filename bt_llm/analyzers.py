@@ -17,7 +17,7 @@ from bt_llm.gates import AttachedGate, Questions, attached_gates
 from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
 from bt_llm.models import ModelManager
 from bt_llm.settings import whole
-from bt_llm.verdicts import DEFAULT_LABELS, INVALID
+from bt_llm.verdicts import DEFAULT_LABELS, INVALID, LabelMasses
 
 __all__ = ["LLMAnalyzer"]
 
@@ -99,6 +99,10 @@ class LLMAnalyzer(bt.Analyzer):
         Bars by what they show, an earlier answer included: by the names of the template's labels, which are
         ``bullish``, ``neutral`` and ``bearish`` by default, ``invalid``, and ``not_asked`` for those without
         an answer, the warm-up included; they sum to ``bars``.
+    ``label_mass``
+        What share of the probability the labels hold over the distinct states, ``least``, ``median`` and
+        ``most``; the ``floor`` that they must hold, and how many states are ``below`` it and so invalid. None
+        where no reader knows it.
     ``horizon``, ``forward``
         By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
         ``hit_rate`` (a verdict worth more than nothing hits where it is above 0, one worth less where it is
@@ -199,6 +203,7 @@ class LLMAnalyzer(bt.Analyzer):
             "tokens": usage.tokens,
             **self._models(histories),
             "verdicts": _counts(series, worths),
+            "label_mass": _label_mass(advices),
             "horizon": self._horizon,
             "forward": _forward(series, worths),
             "gate": {
@@ -208,6 +213,14 @@ class LLMAnalyzer(bt.Analyzer):
             },
             "questions": _questions(gates),
         }
+
+
+def _label_mass(advices: Sequence[LLMAdvice]) -> dict[str, float] | None:
+    """Return the label masses of all advice together; the largest floor stands for all."""
+    advisors = dict.fromkeys(advice.advisor for advice in advices if advice.advisor.answered_by)
+    known = [one.label_mass for advisor in advisors for one in advisor.known().values()]
+    floors = [advisor.config.min_label_mass or 0.0 for advisor in advisors]
+    return LabelMasses.of(known, max(floors, default=0.0)).to_dict()
 
 
 def _questions(gates: Sequence[AttachedGate]) -> dict[str, Any] | None:

@@ -419,6 +419,21 @@ class Asker(abc.ABC, Generic[A]):
 
     # Asking
 
+    @property
+    def asked(self) -> Backend:
+        """What answers, loaded when it is asked; asking it stores nothing.
+
+        Raises
+        ------
+        ModelError
+            If it is not there.
+        ConfigError
+            If answers are all that there is, as in a worker.
+        """
+        if self.config.supplied is not None:
+            raise ConfigError("answers were supplied, and no model is there to be asked")
+        return self._backend or self._found_manager().backend(self._current())
+
     def _fetch(
         self,
         prompts: Sequence[Prompt],
@@ -438,7 +453,7 @@ class Asker(abc.ABC, Generic[A]):
         self, questions: Sequence[Question], usage: Usage
     ) -> Iterator[list[tuple[Question, A, Mapping[str, Any]]]]:
         """Ask the model, and count; each batch goes to the cache as it comes."""
-        backend = self._backend or self._found_manager().backend(self._current())
+        backend = self.asked
         identity = self.identity
         self.cache.put_model(identity)
         readings = self._readings(backend, [Prompt(question.prompt) for question in questions])

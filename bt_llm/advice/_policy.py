@@ -15,7 +15,7 @@ from bt_llm import statistics
 from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
-from bt_llm.verdicts import INVALID, Feature, LabelSet, StateSpace, Verdict
+from bt_llm.verdicts import INVALID, Feature, LabelMasses, LabelSet, StateSpace, Verdict
 
 __all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
 
@@ -55,6 +55,10 @@ class Policy:
     raw, calibrated : array of float, shape (cells, labels)
         Probabilities of the labels, in their order; NaN in the rows of invalid verdicts, and of cells that
         were left out.
+    label_mass : array of float, shape (cells,)
+        Share of the probability that the labels hold together; NaN where it is not known.
+    floor : float
+        What of it they must hold, or the verdict is invalid.
     usage : Usage
         What it cost to ask.
 
@@ -73,6 +77,8 @@ class Policy:
     labels: LabelSet
     raw: NDArray[np.float64]
     calibrated: NDArray[np.float64]
+    label_mass: NDArray[np.float64]
+    floor: float
     usage: Usage
 
     @classmethod
@@ -89,12 +95,17 @@ class Policy:
         usage, count = Usage(), len(advisor.space)
         kept = range(count) if cells is None else sorted(set(cells))
         calibrated = _table(count, kept, advisor.advise_cells(kept, usage), advisor.labels)
+        raw, masses = advisor.raw_cells(kept), np.full(count, math.nan)
+        for cell, verdict in zip(kept, raw, strict=True):
+            masses[cell] = verdict.label_mass
         return cls(
             model=advisor.identity.name,
             space=advisor.space,
             labels=advisor.labels,
-            raw=_table(count, kept, advisor.raw_cells(kept), advisor.labels),
+            raw=_table(count, kept, raw, advisor.labels),
             calibrated=calibrated,
+            label_mass=masses,
+            floor=advisor.config.min_label_mass or 0.0,
             usage=usage,
         )
 
@@ -123,6 +134,11 @@ class Policy:
         """Return the number of cells by their calibrated answers, those that no cell has included."""
         answers = self.answers()
         return {name: int(np.count_nonzero(answers == name)) for name in (*self.labels.names, INVALID)}
+
+    @property
+    def masses(self) -> LabelMasses:
+        """What share of the probability the labels hold, over the cells."""
+        return LabelMasses.of(self.label_mass.tolist(), self.floor)
 
     def panels(self, *, calibrated: bool = True) -> list[Panel]:
         """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
@@ -162,10 +178,17 @@ class Policy:
                 "answer": answer,
                 "raw": [None if math.isnan(p) else p for p in self.raw[cell].tolist()],
                 "calibrated": [None if math.isnan(p) else p for p in self.calibrated[cell].tolist()],
+                "label_mass": None if math.isnan(self.label_mass[cell]) else float(self.label_mass[cell]),
             }
             for cell, answer in enumerate(self.answers().tolist())
         ]
-        return {"model": self.model, "labels": self.labels.to_dict(), "cells": cells}
+        masses = self.masses.to_dict()
+        return {
+            "model": self.model,
+            "labels": self.labels.to_dict(),
+            "label_mass": masses,
+            "cells": cells,
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -157,7 +157,7 @@ def result_of(
     advice = dict(ran.strategy.analyzers.bt_llm_advice.get_analysis())
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
-    problems = problems_of(ran, market, gate, advice["verdicts"])
+    problems = problems_of(ran, market, gate, advice)
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,

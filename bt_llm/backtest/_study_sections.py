@@ -20,6 +20,7 @@ from bt_llm.backtest._sections import (
     trades_section,
 )
 from bt_llm.exceptions import DataError, MissingExtraError
+from bt_llm.verdicts import LabelMasses
 
 if TYPE_CHECKING:
     from bt_llm.backtest._run import GateStudy
@@ -78,6 +79,7 @@ def _verdicts(advice: Mapping[str, Any]) -> Iterator[Section]:
             ["bars asked", f"{advice['asked']:,} of {advice['bars']:,}"],
             ["distinct prompts", f"{advice['distinct']:,} ({advice['cache_hits']:,} from the cache)"],
             ["model calls", f"{advice['model_calls']:,} in {advice['model_seconds']:.1f} s"],
+            *_label_mass(advice["label_mass"]),
             ["entries", f"{gate['allowed']:,} allowed, {gate['blocked']:,} blocked"],
         ],
     )
@@ -95,6 +97,10 @@ def _verdicts(advice: Mapping[str, Any]) -> Iterator[Section]:
         ],
         f"The forward return is that of the next {_bars(advice['horizon'])}.",
     )
+
+
+def _label_mass(found: Mapping[str, Any] | None) -> list[list[str]]:
+    return [["probability on the labels", str(LabelMasses(**found))]] if found else []
 
 
 def _bars(number_of: int) -> str:

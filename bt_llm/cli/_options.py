@@ -88,6 +88,9 @@ class Asking:
     numerics: Annotated[str, typer.Option(help="canonical: bitwise the same in any batch; fast.")] = (
         "canonical"
     )
+    min_label_mass: Annotated[
+        float | None, typer.Option(help="Share of the probability that labels must hold; else INVALID.")
+    ] = None
     threads: ThreadsOption = None
     gpu_layers: Annotated[int, typer.Option(help="Layers on the GPU; -1 is all.")] = 0
     cache: CacheOption = None
@@ -104,6 +107,7 @@ class Asking:
             "reader": self.reader,
             "calibration": self.calibration,
             "numerics": self.numerics,
+            "min_label_mass": self.min_label_mass,
             "n_gpu_layers": self.gpu_layers,
             **self.places(),
         }

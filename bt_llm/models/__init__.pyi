@@ -34,6 +34,7 @@ from ._registry import model_kinds as model_kinds
 from ._registry import register_model_kind as register_model_kind
 from ._registry import split_name as split_name
 from ._scripted import ScriptedBackend as ScriptedBackend
+from ._thoughts import open_thought as open_thought
 from ._throttle import LLMThrottler as LLMThrottler
 from .llama._files import identify as identify
 from .llama._llama import LlamaModel as LlamaModel

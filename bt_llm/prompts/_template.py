@@ -16,7 +16,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.models import ModelIdentity, Prompt, render_chat
+from bt_llm.models import ModelIdentity, Prompt, open_thought, render_chat
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._states import example_values, state_values
 from bt_llm.verdicts import DEFAULT_LABELS, LabelSet, StateSpace
@@ -43,7 +43,8 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
     r"""Return the text of a conversation in the model's own chat template, open for its answer.
 
     A model without a chat template gets plain text: the contents, a blank line between turns and none
-    after a question. Templates that print today's date get no clock, and print their built-in date.
+    after a question. Templates that print today's date print one that never changes, and where one opens a
+    thought, it is over before the answer begins; see `render_chat`.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
         return "".join(m["content"] + ends.get(m["role"], "\n") for m in messages)
     tokens = {"bos_token": identity.bos_token, "eos_token": identity.eos_token}
     try:
-        return render_chat(identity.chat_template, messages, **tokens)
+        return render_chat(identity.chat_template, messages, thinking=False, **tokens)
     except PromptError as error:
         raise PromptError(f"model {identity.name!r}: {error}; use another GGUF of it") from error
 
@@ -316,6 +317,21 @@ class PromptTemplate:
         head, tail = self._frame(identity, [example_values(space, e.values) for e in self.examples])
         head += f"{identify}\n" if identify else ""
         return [self._prompt((head, tail), state_values(space, cell)) for cell in cells]
+
+    def check_answer(self, identity: ModelIdentity) -> None:
+        """Find out now that an answer would begin inside a thought, where no label is said.
+
+        Raises
+        ------
+        PromptError
+            If it would: only answers under a grammar are of use then.
+        """
+        turns = [{"role": "user", "content": _QUESTION}]
+        if identity.chat_template and (mark := open_thought(chat_text(identity, turns))):
+            raise PromptError(
+                f"chat template of model {identity.name!r} begins answers inside a thought ({mark}) that "
+                "cannot be closed: no label has any probability there; use reader='json'"
+            )
 
     def check_states(self, space: StateSpace) -> None:
         """Find a misspelt variable now, not at the first bar.

@@ -191,6 +191,8 @@ def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section
     text = f"{policy.measure.capitalize()}, of every market state, in hundredths."
     if len(known) < len(values):
         text += " Grey: no valid verdict, or not asked because no bar was in that state."
+    if policy.masses:
+        text += f" The labels hold {policy.masses} of the probability."
     return Section(
         kind="policy",
         title=f"Policy of {policy.model}, {name}{where}",

@@ -99,6 +99,7 @@ class AdvisorSection(_Section):
     n_threads: int | None = None
     n_gpu_layers: int | None = None
     identify: str | None = None
+    min_label_mass: float | None = None
 
 
 class GateSection(_Section):

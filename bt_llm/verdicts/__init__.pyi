@@ -5,6 +5,7 @@ from ._labels import DEFAULT_LABELS as DEFAULT_LABELS
 from ._labels import INVALID as INVALID
 from ._labels import Label as Label
 from ._labels import LabelSet as LabelSet
+from ._masses import LabelMasses as LabelMasses
 from ._state import TREND as TREND
 from ._state import Feature as Feature
 from ._state import MarketState as MarketState

@@ -24,7 +24,7 @@ from bt_llm.exceptions import (
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
-from bt_llm.models._files import find_model
+from bt_llm.models._files import file_stamp, find_model
 from bt_llm.models._gguf import ModelFacts, read_facts
 from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._files import IdentifiedFile
@@ -34,6 +34,8 @@ from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads,
 from bt_llm.models.llama._scorer import Scorer
 from bt_llm.models.llama._session import Session
 from bt_llm.models.llama._text import TextWriter
+from bt_llm.models.llama._tokens import continued
+from bt_llm.models.llama._trial import try_load
 from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Keeper", "LlamaModel", "system_info"]
@@ -215,8 +217,9 @@ class LlamaModel:
             return found
         if self.keeper is not None:
             self.keeper.before_load()
-        started = time.perf_counter()
         config = self.config
+        try_load(self.path, file_stamp(self.path), file=self._file, n_gpu_layers=config.n_gpu_layers)
+        started = time.perf_counter()
         found = Weights.load(
             self.path,
             n_gpu_layers=config.n_gpu_layers,
@@ -314,8 +317,10 @@ class LlamaModel:
             facts = self.facts
             if not facts.chat_template:
                 raise PromptError(f"{facts.name} has no chat template: use generate(), or an Instruct model")
-            tokens = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
-            return self._complete(render_chat(facts.chat_template, checked, **tokens), overrides)
+            text = render_chat(
+                facts.chat_template, checked, bos_token=facts.bos_token, eos_token=facts.eos_token
+            )
+            return self._complete(text, overrides)
 
     def _ready_to_write(self) -> TextWriter:
         if not (self._loads_itself or self.is_loaded):
@@ -391,6 +396,29 @@ class LlamaModel:
             "numerics": self._numerics,
             **({"device": device} if device else {}),
         }
+
+    def tokens(
+        self, prompt: Prompt, labels: Sequence[str]
+    ) -> tuple[tuple[tuple[int, str], ...], tuple[tuple[tuple[int, str], ...], ...]]:
+        """Return a prompt's tokens, and those of each label after it: numbers and texts; loads the model."""
+        with self.lock:
+            weights = self.session.weights(self._numerics)
+            found, after = continued(weights, prompt, labels)
+
+            def shown(tokens: Sequence[int]) -> tuple[tuple[int, str], ...]:
+                pieces = (weights.piece(token, special=True) for token in tokens)
+                return tuple((t, p.decode("utf-8", "replace")) for t, p in zip(tokens, pieces, strict=True))
+
+            return shown(found.prefix + found.suffix), tuple(map(shown, after))
+
+    @property
+    def decoding(self) -> str:
+        """How prompts are decoded: ``tree``, ``batches`` or ``one at a time``; loads the model."""
+        with self.lock:
+            weights = self.session.weights(self._numerics)
+        if weights.has_experts:
+            return "one at a time"
+        return "tree" if weights.rewinds and self.session.sharing_is_exact is not False else "batches"
 
     def score(
         self,

@@ -162,6 +162,12 @@ class Weights:
     ----------
     stamp : FileStamp
         Of the file that was loaded.
+    rewinds : bool
+        Whether a sequence can forget its last tokens. What is recurrent (Mamba, and in part LFM2, Qwen3.5,
+        Granite-4-H, Falcon-H1) keeps one state a sequence, which can be copied and dropped, not cut.
+    has_experts : bool
+        Whether each token is computed by a few experts of many. How many tokens one of them gets in a decode
+        depends on all of them, and so do the kernels that compute them.
     """
 
     def __init__(
@@ -181,12 +187,24 @@ class Weights:
         self.vocabulary = self._lc.llama_model_get_vocab(self.pointer)
         self.n_vocab = int(self._lc.llama_vocab_n_tokens(self.vocabulary))
         self.n_ctx_train = int(self._lc.llama_model_n_ctx_train(self.pointer))
+        self.rewinds = not (
+            self._lc.llama_model_is_recurrent(self.pointer) or self._lc.llama_model_is_hybrid(self.pointer)
+        )
+        self.has_experts = self._number("expert_count") > 0
         tokenise = functools.partial(_tokenise, self._lc, self.vocabulary)  # no cycle through self
         self._tokenise = functools.lru_cache(maxsize=4096)(tokenise)  # prompts share most of their lines
         self._free = weakref.finalize(self, _free_in, os.getpid(), self._lc.llama_model_free, self.pointer)
         self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
         if file_stamp(path) != self.stamp:
             raise ModelFileError(f"{path} changed while it was loaded: wait until it is complete")
+
+    def _number(self, key: str) -> int:
+        """Return a whole number of the file's header, of those that are named after its architecture."""
+        buffer = ctypes.create_string_buffer(64)
+        self._lc.llama_model_meta_val_str(self.pointer, b"general.architecture", buffer, len(buffer))
+        full = buffer.value + b"." + key.encode()
+        count = self._lc.llama_model_meta_val_str(self.pointer, full, buffer, len(buffer))
+        return int(buffer.value) if count > 0 and buffer.value.isdigit() else 0
 
     @classmethod
     def load(
@@ -208,18 +226,25 @@ class Weights:
 
     def opening(self, text: str) -> list[int]:
         """Tokenise the text that a prompt begins with, after exactly one BOS if the model wants one."""
-        tokens = self.tokens(text, special=True)
+        return self._begun(self.tokens(text, special=True))
+
+    def whole(self, text: str) -> tuple[int, ...]:
+        """Tokenise a whole prompt as `opening` does; nothing of it is remembered."""
+        return tuple(self._begun(_tokenise(self._lc, self.vocabulary, text, True)))
+
+    def _begun(self, text: Sequence[int]) -> list[int]:
+        tokens = list(text)
         bos = int(self._lc.llama_vocab_bos(self.vocabulary))
         wanted = bool(self._lc.llama_vocab_get_add_bos(self.vocabulary)) and bos >= 0
         return [bos, *tokens] if wanted and tokens[:1] != [bos] else tokens
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes a token stands for; control tokens are empty."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes a token stands for; control tokens are empty unless `special`."""
         buffer = ctypes.create_string_buffer(256)
-        count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+        count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         if count < 0:
             buffer = ctypes.create_string_buffer(-count)
-            count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+            count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         return bytes(buffer.raw[:count])
 
     def ends_generation(self, token: int) -> bool:

@@ -82,7 +82,9 @@ def identify_servers(
         say_untemplated(first.host, first.model)
     reader = first.reader.document
     parts = {"backend": "openai", "format": FORMAT, "who": first.who, "reader": reader}
-    details: dict[str, Any] = {**(local.details if local else {}), "weights": _weights(pin, first.who)}
+    # How this machine makes tokens of a text is nothing to a server, which makes its own of the whole.
+    of_file = {n: v for n, v in local.details.items() if n != "tokens"} if local else {}
+    details: dict[str, Any] = {**of_file, "weights": _weights(pin, first.who)}
     differences = [one.differs for one in (first, *others) if one.differs is not None]
     if differences:
         details["differs"] = max(differences)

@@ -55,6 +55,7 @@ class AskedModel:
             "template": source if isinstance(source, str) else source.name,
             "reader": advisor.reader,
             "numerics": advisor.numerics,
+            "label_mass": self.policy.masses.to_dict(),
             "calibration": calibration.to_dict() if isinstance(calibration, Prior) else calibration,
         }
 
