@@ -10,6 +10,8 @@ from ._answers import answers_of as answers_of
 from ._answers import counted as counted
 from ._bars import Bars as Bars
 from ._bars import bars_of as bars_of
+from ._effect import DESCRIPTIVE as DESCRIPTIVE
+from ._effect import Effect as Effect
 from ._engine import Ran as Ran
 from ._engine import run_strategy as run_strategy
 from ._engine import warm_up_of as warm_up_of

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm import statistics
-from bt_llm.backtest import BacktestResult, Market, Primary, legs_of
+from bt_llm.backtest import Market
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import (
@@ -29,18 +28,15 @@ from bt_llm.gates import (
     attached_gates,
 )
 from bt_llm.research._runs import Source, inspect_run
+from bt_llm.research._timing import Strata, closes_of, strata_of
 
 __all__ = [
     "Evaluate",
     "NullRuns",
-    "Strata",
-    "TimingOf",
     "bar_answers",
     "entry_answers",
     "random_runs",
     "shifted_runs",
-    "strata_of",
-    "timing_question",
 ]
 
 RANKED = ("timing", "sharpe", "return")
@@ -50,15 +46,9 @@ Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, floa
 """From gates to the metrics of a backtest with each: ``timing``, the score of `statistics.timing_of`, and
 ``trades``; of the others in `RANKED` those there are."""
 
-Strata: TypeAlias = tuple[tuple[str, bytes], ...]
-"""Of each data by its name, a label for every bar."""
-
-_FEWEST = 5
-"""Entries that have to be let through, and blocked, before a p-value is relied on."""
-_ENTRIES_A_STRATUM = 25
-_MOST_STRATA = 5
 _FEWEST_SHIFTS = 19
 """Shifted gates that have to be comparable for a rank among them."""
+_ROUNDING = 1e-9
 _ALIKE = 0.1
 """By how much the trades of a comparable gate may differ, as a share."""
 
@@ -103,6 +93,10 @@ class NullRuns:
         return tuple(name for name in RANKED if name in self.nulls and name in self.observed)
 
     @property
+    def _timed(self) -> bool:
+        return RANKED[0] in self.ranked
+
+    @property
     def n(self) -> int:
         """Number of null gates."""
         return len(self.nulls)
@@ -120,9 +114,12 @@ class NullRuns:
         """Return ``(1 + #{null >= observed}) / (1 + n)``, one-sided.
 
         It comes in steps of ``1 / (1 + n)``, the smallest of which is its least value; nulls that equal the
-        observed value count against it. See `bt_llm.statistics.rank_p_value`.
+        observed value count against it, as in `bt_llm.statistics.rank_p_value`.
         """
-        return statistics.rank_p_value(self.seen(metric), self.values(metric))
+        seen = self.seen(metric)
+        # The same trades in another order of sums are off by rounding, and still a tie.
+        met = self.values(metric) >= seen - (_ROUNDING * abs(seen) if math.isfinite(seen) else 0.0)
+        return (1 + int(np.sum(met))) / (1 + self.n)
 
     def share_below(self, metric: str) -> float:
         """Return the share of null gates whose metric is below the observed one."""
@@ -133,7 +130,7 @@ class NullRuns:
         return {
             "n": self.n,
             "refused": self.refused,
-            "p_value": None if self.refused or not self.n else self.p_value(RANKED[0]),
+            "p_value": self.p_value("timing") if self.n and not self.refused and self._timed else None,
             "share_below": None
             if self.refused or not self.n
             else {metric: self.share_below(metric) for metric in self.ranked},
@@ -154,92 +151,6 @@ _RANDOM = {
 }
 _STRATA = ", in markets as volatile"
 _SHIFTED = "gates with the same verdicts at other bars"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TimingOf:
-    """Measures the timing of a run against the ungated one's; goes to workers.
-
-    Parameters
-    ----------
-    ungated : Legs
-        What the ungated strategy's sides earned.
-    market : Market
-        What both run on.
-    """
-
-    ungated: statistics.Legs
-    market: Market
-
-    def __call__(self, result: BacktestResult) -> dict[str, float]:
-        """Return its score; an account that was ruined has the lowest."""
-        if result.ruined is not None:
-            return {"timing": -math.inf}
-        return {"timing": statistics.timing_of(legs_of(result, self.market), self.ungated).score}
-
-
-def strata_of(closes: Mapping[str, NDArray[np.float64]], entries: int, warm_up: int = 0) -> Strata:
-    """Return how much each bar's market moves, in as many groups as so many entries can fill.
-
-    There are up to five, one for 25 entries. One group is none: then all bars are alike.
-
-    Parameters
-    ----------
-    closes : mapping of str to ndarray
-        Of each data by its name.
-    entries : int
-        That the gate was asked about.
-    warm_up : int
-        Bars until its first answer.
-    """
-    groups = min(_MOST_STRATA, entries // _ENTRIES_A_STRATUM)
-    if groups < 2:
-        return ()
-    return tuple(
-        (name, statistics.volatility_strata(close, groups, first=max(0, warm_up - 1)).tobytes())
-        for name, close in closes.items()
-        if len(close)
-    )
-
-
-def timing_question(runs: NullRuns, entries: Answers, error: float, *, alpha: float = 0.05) -> Primary:
-    """Return the one question of a gate's test, answered by its rank among random gates.
-
-    Parameters
-    ----------
-    runs : NullRuns
-        The gate among random ones, with ``timing``.
-    entries : Answers
-        What it answered to the entries, with the strata that the random gates keep.
-    error : float
-        Standard error of its timing, a year.
-    alpha : float
-        Level of the test.
-    """
-    allowed, blocked = entries.contested()
-    least = max(1.0 / (1 + runs.n), math.exp(-min(entries.log_arrangements, 700.0)))
-    reason = ""
-    if min(allowed, blocked) < _FEWEST:
-        alike = (
-            " of those asked about in markets as volatile"
-            if entries.long_strata or entries.short_strata
-            else ""
-        )
-        reason = (
-            f"the gate let {allowed} entries through and blocked {blocked}{alike}, and at least {_FEWEST} of "
-            f"both are needed"
-        )
-    # The bar that the score had to pass, which differs a little from that of a normal one.
-    bar = float(np.quantile(runs.values("timing"), 1.0 - alpha)) if 1.0 / (1 + runs.n) <= alpha else math.inf
-    detectable = error * (bar + statistics.detectable(1.0, alpha=0.5))
-    return Primary(
-        claim="the gate's timing is better than luck",
-        p_value=runs.p_value("timing"),
-        smallest=least,
-        alpha=alpha,
-        detectable=detectable if math.isfinite(detectable) and error > 0.0 else None,
-        reason=reason,
-    )
 
 
 def entry_answers(
@@ -275,11 +186,6 @@ def entry_answers(
         lines = dict(strata_of(closes_of(market), len(ordered), gate.warm_up_bars))
         labels = [_label(lines, name, told) for _, name, told in ordered] if lines else []
     return Answers.of_log((told for _, _, told in ordered), warm_up=gate.warm_up_bars, strata=labels)
-
-
-def closes_of(market: Market) -> dict[str, NDArray[np.float64]]:
-    """Return the closes of each data."""
-    return {name: bars["close"].to_numpy(dtype=float) for name, bars in market.items()}
 
 
 def _label(lines: Mapping[str, bytes], name: str, told: Decision) -> int:

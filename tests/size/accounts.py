@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.gates import LONG, SHORT, Answers, Dealer, EntryGate, RandomGate, ShiftedGate
-from bt_llm.research._null_runs import Strata, strata_of
+from bt_llm.research._timing import Strata, strata_of
 from bt_llm.statistics import Legs, Timing, timing_of
 from tests.size.markets import Bars, mean
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.gates import Answers
-from bt_llm.research._null_runs import random_runs, shifted_runs, timing_question
+from bt_llm.research._null_runs import random_runs, shifted_runs
+from bt_llm.research._timing import timing_question
 from bt_llm.statistics import take_apart
 from tests.size.accounts import WARM_UP, Account
 from tests.size.markets import Bars, blink, garch, iid, walk, words
@@ -99,7 +100,7 @@ def said_of(
     run = account.with_lines(*lines)
     mask = account.mask(run)
     timing = account.timing(mask)
-    observed = {"timing": timing.score, "trades": float(mask.sum())}
+    observed = {"timing": account.scores(mask[None])[0], "trades": float(mask.sum())}
     strata = account.strata(len(run[0]))
     answers = account.log(run, strata[0][1] if strata else b"")
     nulls = random_runs(answers, observed, account.evaluate, n=RANDOM, seed=seed, strata=strata)
