@@ -68,6 +68,8 @@ class NullRuns:
 
     refused : str
         Why these gates are no yardstick, in which case there is no rank; usually empty.
+    tested : str
+        The metric whose p-value answers the question; empty where all only describe.
 
     Notes
     -----
@@ -86,15 +88,12 @@ class NullRuns:
     observed: Mapping[str, float]
     nulls: pd.DataFrame
     refused: str = ""
+    tested: str = ""
 
     @property
     def ranked(self) -> tuple[str, ...]:
         """The metrics that all have, the one that is tested first."""
         return tuple(name for name in RANKED if name in self.nulls and name in self.observed)
-
-    @property
-    def _timed(self) -> bool:
-        return RANKED[0] in self.ranked
 
     @property
     def n(self) -> int:
@@ -130,7 +129,7 @@ class NullRuns:
         return {
             "n": self.n,
             "refused": self.refused,
-            "p_value": self.p_value("timing") if self.n and not self.refused and self._timed else None,
+            "p_value": self.p_value(self.tested) if self.n and self.tested in self.ranked else None,
             "share_below": None
             if self.refused or not self.n
             else {metric: self.share_below(metric) for metric in self.ranked},
@@ -257,7 +256,7 @@ def random_runs(
     """
     gates = [RandomGate(answers=answers, seed=seed, draw=draw, strata=strata) for draw in range(n)]
     kind = _RANDOM[answers.per] + (_STRATA if answers.long_strata or answers.short_strata else "")
-    return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)))
+    return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])
 
 
 def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Evaluate, *, n: int) -> NullRuns:

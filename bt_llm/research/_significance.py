@@ -139,7 +139,7 @@ class GateTest:
             yield from self.effect.sections()
             for nulls in (self.random, self.shifted):
                 if nulls is not None and nulls.n and not nulls.refused:
-                    yield _ranks(nulls, tested=nulls is self.random)
+                    yield _ranks(nulls)
         yield equity_section({name: run.equity for name, run in self.runs.items()})
         if self.gated.advice is not None:
             yield from advice_sections(self.gated.advice)
@@ -180,10 +180,10 @@ _CONCLUDED_FROM = ("gated", "ungated", "rule")
 _NAMES = {"timing": "timing", "sharpe": "Sharpe ratio", "return": "return"}
 
 
-def _ranks(nulls: NullRuns, *, tested: bool) -> Section:
+def _ranks(nulls: NullRuns) -> Section:
     rows = [[_NAMES[metric], percent(nulls.share_below(metric), 0)] for metric in nulls.ranked]
     text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
-    if tested and "timing" in nulls.ranked:
+    if nulls.tested in nulls.ranked:
         text += (
             f" Timing is what is tested: p = {nulls.p_value('timing'):.3g}, the share of them that did at "
             f"least as well, the gate itself counted in. The other figures describe."
@@ -284,9 +284,9 @@ def gate_test(
     Notes
     -----
     One question is answered, by one p-value: is the gate's timing better than that of gates that know
-    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers to each
-    side, in markets as volatile, in another order. What is compared is the *score* of the timing, in its own
-    standard errors; so it holds too where random gates make more or fewer trades than the gate, as they do in
+    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers to
+    each side, in markets as volatile, in another order. What is compared is the *score* of the timing, in its
+    own standard errors; so it holds too where random gates make more or fewer trades than the gate, as they do in
     a strategy that asks again after a veto. A strategy, gate or model that was chosen because of its result on
     these bars makes p too small: test the one, or use bars that the choice did not see. How often it finds
     what is not there, and what is, is simulated in ``docs/size.md``.

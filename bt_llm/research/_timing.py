@@ -1,4 +1,4 @@
-"""The one question of a gate's test: is its timing better than that of gates that know nothing?"""
+"""The one question of a gate's test: whether its timing is better than that of gates that know nothing."""
 
 from __future__ import annotations
 
@@ -100,15 +100,11 @@ def timing_question(
     least = max(1.0 / (1 + runs.n), math.exp(-min(entries.log_arrangements, 700.0)))
     reason = ""
     if min(allowed, blocked) < _FEWEST:
-        alike = (
-            " of those asked about in markets as volatile"
-            if entries.long_strata or entries.short_strata
-            else ""
+        alike = ", in markets as volatile" if entries.long_strata or entries.short_strata else ""
+        told = (
+            f"the gate let {allowed} through and blocked {blocked}" if allowed else "it had one answer only"
         )
-        reason = (
-            f"the gate let {allowed} entries through and blocked {blocked}{alike}, and at least {_FEWEST} of "
-            f"both are needed"
-        )
+        reason = f"to entries of a side{alike}, {told}; at least {_FEWEST} of both are needed"
     # The bar that the score had to pass, which differs a little from that of a normal one.
     bar = float(np.quantile(runs.values("timing"), 1.0 - alpha)) if 1.0 / (1 + runs.n) <= alpha else math.inf
     detectable = error * (bar + statistics.detectable(1.0, alpha=0.5))

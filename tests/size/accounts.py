@@ -7,12 +7,13 @@ a run is a choice among the entries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from bt_llm.gates import LONG, SHORT, Answers, Dealer, EntryGate, RandomGate, ShiftedGate
 from bt_llm.research._timing import Strata, strata_of
@@ -66,35 +67,45 @@ class Account:
         return cls(bars, [one for one in entries if one.bar < len(bars) - 1], again, cost)
 
     @cached_property
-    def paths(self) -> dict[str, Floats]:
+    def paths(self) -> dict[str, sparse.csr_array]:
         """By series, one row an entry: what each adds to it, bar by bar from the warm-up on."""
-        size = (len(self.entries), len(self.bars))
-        made = {name: np.zeros(size) for name in ("gain", "exposure", "cost", "traded")}
-        for row, entry in enumerate(self.entries):
-            first, last = entry.bar + 1, min(entry.leaves + 1, len(self.bars) - 1)
-            close, opens = self.bars.close, self.bars.open
-            units = SHARE / close[entry.bar]
-            prices = np.concatenate([[opens[first]], close[first : last + 1]])
-            if leaves := entry.leaves + 1 < len(self.bars):
-                prices[-1] = opens[last]
-            moves = entry.side * units * np.diff(prices)
-            cost = np.zeros(len(moves))
-            traded = np.zeros(len(moves))
-            traded[0] += units * opens[first]
-            if leaves:
-                traded[-1] += units * opens[last]
-            cost = self.cost * traded
-            worth = 1.0 + np.cumsum(moves - cost)
-            before = np.concatenate([[1.0], worth[:-1]])
-            held = units * close[first : last + 1]
-            if leaves:
-                held[-1] = 0.0
-            span = slice(first, last + 1)
-            made["gain"][row, span] = moves / before
-            made["exposure"][row, span] = held / worth
-            made["cost"][row, span] = cost / before
-            made["traded"][row, span] = traded / before
-        return {name: rows[:, WARM_UP:] for name, rows in made.items()}
+        rows = [self._path(entry) for entry in self.entries]
+        ends = np.cumsum([0, *(len(row["gain"]) for row in rows)])
+        places = np.concatenate(
+            [entry.bar + 1 - WARM_UP + np.arange(len(row["gain"])) for entry, row in self._with(rows)]
+        )
+        shape = (len(rows), len(self.bars) - WARM_UP)
+        return {
+            name: sparse.csr_array((np.concatenate([row[name] for row in rows]), places, ends), shape=shape)
+            for name in ("gain", "exposure", "cost", "traded")
+        }
+
+    def _with(self, rows: list[dict[str, Floats]]) -> Iterator[tuple[Entry, dict[str, Floats]]]:
+        return zip(self.entries, rows, strict=True)
+
+    def _path(self, entry: Entry) -> dict[str, Floats]:
+        """Return what an entry adds from the bar that it is filled at to that of its way out."""
+        close, opens = self.bars.close, self.bars.open
+        first, last = entry.bar + 1, min(entry.leaves + 1, len(self.bars) - 1)
+        leaves = entry.leaves + 1 < len(self.bars)
+        units = SHARE / close[entry.bar]
+        prices = np.concatenate([[opens[first]], close[first : last + 1]])
+        held = units * close[first : last + 1]
+        traded = np.zeros(len(held))
+        traded[0] += units * opens[first]
+        if leaves:
+            prices[-1] = opens[last]
+            held[-1] = 0.0
+            traded[-1] += units * opens[last]
+        moves, cost = entry.side * units * np.diff(prices), self.cost * traded
+        worth = 1.0 + np.cumsum(moves - cost)
+        before = np.concatenate([[1.0], worth[:-1]])
+        return {
+            "gain": moves / before,
+            "exposure": held / worth,
+            "cost": cost / before,
+            "traded": traded / before,
+        }
 
     @cached_property
     def sides(self) -> NDArray[np.int64]:
@@ -139,12 +150,12 @@ class Account:
         long, short = mask * (self.sides == LONG), mask * (self.sides == SHORT)
         path = self.paths
         return Legs(
-            long=long @ path["gain"],
-            short=short @ path["gain"],
-            long_exposure=long @ path["exposure"],
-            short_exposure=short @ path["exposure"],
-            cost=mask @ path["cost"],
-            traded=mask @ path["traded"],
+            long=path["gain"].T @ long,
+            short=path["gain"].T @ short,
+            long_exposure=path["exposure"].T @ long,
+            short_exposure=path["exposure"].T @ short,
+            cost=path["cost"].T @ mask,
+            traded=path["traded"].T @ mask,
         )
 
     def log(self, run: tuple[list[int], list[bool]], labels: bytes = b"") -> Answers:
@@ -173,18 +184,6 @@ class Account:
         lines = {side: np.frombuffer(given.of_side(side), dtype=np.uint8) for side in (LONG, SHORT)}
         return self.made(lambda entry: bool(lines[entry.side][entry.bar - WARM_UP + 1]))
 
-    def metrics(self, mask: Floats) -> dict[str, float]:
-        """Return the figures that null gates are ranked by."""
-        timing = self.timing(mask)
-        legs = self.legs(mask)
-        spread = float(np.std(legs.returns, ddof=1))
-        return {
-            "return": float(np.prod(1.0 + legs.returns) - 1.0),
-            "sharpe": float(np.mean(legs.returns)) / spread if spread > 0.0 else 0.0,
-            "timing": timing.score,
-            "trades": float(mask.sum()),
-        }
-
     def evaluate(self, gates: Sequence[EntryGate]) -> list[Mapping[str, float]]:
         """Return the figures of null gates, as `gate_test` asks for them."""
         runs = [self.run_of(gate) for gate in gates]
@@ -199,6 +198,15 @@ class Account:
             }
             for score, mask, run in zip(scores, masks, runs, strict=True)
         ]
+
+    def sharpes(self, masks: Floats) -> list[float]:
+        """Return the Sharpe ratio a bar of many runs."""
+        net = self.paths["gain"] - self.paths["cost"]
+        bars = net.shape[1]
+        mean = masks @ net.sum(axis=1) / bars
+        square = np.sum(((net @ net.T) @ masks.T).T * masks, axis=1) / bars
+        spread = np.sqrt(np.maximum(square - mean**2, 0.0))
+        return [float(m / s) if s > 0.0 else 0.0 for m, s in zip(mean, spread, strict=True)]
 
     def timing(self, mask: Floats) -> Timing:
         """Return what timing is worth, by the statistic itself."""
@@ -221,14 +229,13 @@ class Account:
         total, squares = self._residuals(rate)
         bars = path["gain"].shape[1]
         estimate = weights @ total
-        # The mean of the influence is 0, but the estimate is what is left of gains.
-        spread = np.sum((weights @ squares) * weights, axis=1) - estimate**2 / bars
+        spread = np.sum((squares @ weights.T).T * weights, axis=1) - estimate**2 / bars
         worth = weights @ gain
         error = np.sqrt(np.maximum(spread, 0.0))
         return [float(w / e) if e > 1e-12 else 0.0 for w, e in zip(worth, error, strict=True)]
 
-    def _residuals(self, rate: Floats) -> tuple[Floats, Floats]:
-        rest = self.paths["gain"] - rate[:, None] * self.paths["exposure"]
+    def _residuals(self, rate: Floats) -> tuple[Floats, sparse.csr_array]:
+        rest = self.paths["gain"] - sparse.diags_array(rate) @ self.paths["exposure"]
         return rest.sum(axis=1), rest @ rest.T
 
 
