@@ -28,7 +28,7 @@ class Primary:
     p_value : float
         Of there being nothing to it.
     smallest : float
-        The least p-value that the test could have given on these data.
+        The least p-value that the test could have given on these data; 0 where there is none.
     alpha : float
         Level at which the claim is found.
     detectable : float or None
@@ -73,10 +73,16 @@ class Primary:
         """The answer in words."""
         if self.cannot_tell:
             return f"Cannot tell whether {self.claim}: {self.cannot_tell}."
-        p = f"p = {self.p_value:.3g}, and the smallest that this test could give is {self.smallest:.3g}"
+        p = f"p = {self.p_value:.3g}, and {self._could_have_been}"
         if self.found:
             return f"Found that {self.claim}: {p}."
         return f"It is not shown that {self.claim}: {p}.{self._would_have_been_found}"
+
+    @property
+    def _could_have_been(self) -> str:
+        if self.smallest <= 0.0:
+            return "this test has no smallest one"
+        return f"the smallest that this test could give is {self.smallest:.3g}"
 
     @property
     def _would_have_been_found(self) -> str:

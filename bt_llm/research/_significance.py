@@ -286,10 +286,10 @@ def gate_test(
     One question is answered, by one p-value: is the gate's timing better than that of gates that know
     nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers to
     each side, in markets as volatile, in another order. What is compared is the *score* of the timing, in its
-    own standard errors; so it holds too where random gates make more or fewer trades than the gate, as they do in
-    a strategy that asks again after a veto. A strategy, gate or model that was chosen because of its result on
-    these bars makes p too small: test the one, or use bars that the choice did not see. How often it finds
-    what is not there, and what is, is simulated in ``docs/size.md``.
+    own standard errors; so it holds too where random gates make more or fewer trades than the gate, as they
+    do in a strategy that asks again after a veto. A strategy, gate or model that was chosen because of its
+    result on these bars makes p too small: test the one, or use bars that the choice did not see. How often
+    it finds what is not there, and what is, is simulated in ``docs/size.md``.
 
     References
     ----------

@@ -5,6 +5,7 @@ from ._agreement import cohens_kappa as cohens_kappa
 from ._agreement import mcnemar as mcnemar
 from ._agreement import reliability_table as reliability_table
 from ._inputs import choose as choose
+from ._inputs import normal_quantile as normal_quantile
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting

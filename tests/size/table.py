@@ -12,7 +12,7 @@ HEAD = """\
 # How often the tool finds what is not there, and what is
 
 This page is written by `make size`, which simulates markets, gates and strategies and counts what the tool
-says of them. Nominal levels are 5 % for a test, 95 % for an interval, 2.5 % for an interval's side. The ± is the
+says of them. Nominal levels are 5 % for a test, 95 % for an interval, 2.5 % for an interval's side. ± is the
 Monte Carlo standard error of a share. *Cannot tell* counts the studies in which the tool refused to answer;
 shares are of the others. Every test has a control: a setting in which there is something to be found.
 """

@@ -93,8 +93,8 @@ def setting_of(settings: list[Setting], *words: str) -> Setting:
     return found
 
 
-# Seeded, so that they give the same counts every time. Of 40 studies 5 % are 2; more than 7 come to a test that
-# is right at 5 % in one of a thousand such counts.
+# Seeded, so that they give the same counts every time. Of 40 studies 5 % are 2; more than 7 are what a test
+# that is right at 5 % has once in a thousand such counts.
 
 
 def test_a_gate_that_knows_nothing_is_seldom_found() -> None:
