@@ -186,18 +186,19 @@ class Account:
 
     def evaluate(self, gates: Sequence[EntryGate]) -> list[Mapping[str, float]]:
         """Return the figures of null gates, as `gate_test` asks for them."""
-        runs = [self.run_of(gate) for gate in gates]
-        masks = np.array([self.mask(run) for run in runs])
-        scores = self.scores(masks)
-        return [
-            {
-                "timing": score,
-                "trades": float(mask.sum()),
-                "passed": float(sum(run[1])),
-                "asked": float(len(run[0])),
-            }
-            for score, mask, run in zip(scores, masks, runs, strict=True)
-        ]
+        masks = np.array([self.mask_of(gate) for gate in gates])
+        pairs = zip(self.scores(masks), masks, strict=True)
+        return [{"timing": score, "trades": float(mask.sum())} for score, mask in pairs]
+
+    def mask_of(self, gate: EntryGate) -> Floats:
+        """Return the entries that the run of a null gate makes."""
+        if self.again or not isinstance(gate, RandomGate):
+            return self.mask(self.run_of(gate))
+        # What is asked about does not depend on the answers: each entry has its own.
+        given, found = gate.given(), np.empty(len(self.entries))
+        for side in (LONG, SHORT):
+            found[self.sides == side] = np.frombuffer(given.of_side(side), dtype=np.uint8)
+        return found
 
     def sharpes(self, masks: Floats) -> list[float]:
         """Return the Sharpe ratio a bar of many runs."""

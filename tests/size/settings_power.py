@@ -39,7 +39,7 @@ def _by_sharpe(account: Account, lines: tuple[np.ndarray, np.ndarray], seed: int
     answers = account.log(run)
 
     def evaluate(gates: object) -> list[dict[str, float]]:
-        masks = np.array([account.mask(account.run_of(gate)) for gate in gates])  # type: ignore[attr-defined]
+        masks = np.array([account.mask_of(gate) for gate in gates])  # type: ignore[attr-defined]
         return [{"timing": value} for value in account.sharpes(masks)]
 
     observed = {"timing": account.sharpes(account.mask(run)[None])[0]}

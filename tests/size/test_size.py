@@ -68,6 +68,7 @@ def test_accounts_worked_out_by_hand_earn_what_backtraders_do() -> None:
         (AlwaysOpen(warm_up=WARM_UP), account.everything),
         (shifted, account.mask(run)),
         (random, account.mask(account.run_of(random))),
+        (random, account.mask_of(random)),
     ):
         result = run_backtest(Turns, market, gate=gate, commission=COST)
         own, theirs = account.legs(mask), legs_of(result, market)
