@@ -123,9 +123,10 @@ def _sentences(result: WalkForwardResult) -> list[str]:
         else "Walk-forward efficiency has no meaning here: in sample, the chosen settings earned nothing."
     )
     found.append(
-        f"The bars of the record were not searched, so counting all {result.n_trials} configurations is the "
-        f"cautious end. If this was the only study ever run on them, the Sharpe ratio is above 0 with "
-        f"probability {percent(result.probabilistic_sharpe, 0)}; the truth lies between."
+        f"The bars of the record were not searched, so that p, from the deflated Sharpe ratio of all "
+        f"{result.n_trials} configurations, is the cautious end. If this was the only study ever run on "
+        f"them, the Sharpe ratio is above 0 with probability {percent(result.probabilistic_sharpe, 0)}; "
+        f"the truth lies between."
     )
     if pbo is not None:
         found.append(
