@@ -274,6 +274,10 @@ def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Eval
         As in `random_runs`; ``trades`` are among the metrics.
     """
     found = _frame(evaluate(_shifted_gates(answers, n)))
+    if "trades" not in found:
+        raise ConfigError(
+            f"evaluate gave {list(found)}: expected trades among them, to compare shifted gates"
+        )
     trades = float(observed["trades"])
     alike = found[np.abs(found["trades"] - trades) <= max(1.0, _ALIKE * trades)]
     refused = ""

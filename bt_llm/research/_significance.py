@@ -328,15 +328,8 @@ def gate_test(
     measure = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
     observed = {**study.gated.metrics, **(measure(study.gated) if measure is not None else {})}
     nulls = evaluate or _Counted(strategy, market, n_jobs, n + shifts, on_progress, measure, settings)
-    by_bar = per == "bar" and line is not None
-    random = random_runs(
-        line if by_bar and line is not None else entries,
-        observed,
-        nulls,
-        n=n,
-        seed=seed,
-        strata=() if by_bar else lines,
-    )
+    told = line if per == "bar" and line is not None else entries
+    random = random_runs(told, observed, nulls, n=n, seed=seed, strata=lines if told is entries else ())
     shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
 
     warm_up = gate.warm_up_bars
@@ -356,7 +349,7 @@ def gate_test(
         random=random,
         shifted=shifted,
         entries=entries,
-        question=timing_question(random, entries, effect.error, alpha=alpha, problem=effect.problem),
+        question=timing_question(random, told, effect.error, alpha=alpha, problem=effect.problem),
         effect=effect,
         over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
         over_ungated=bootstrap.between(study.gated, study.ungated),

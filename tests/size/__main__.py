@@ -12,7 +12,7 @@ from tests.size.setting import Found, Setting, all_settings, measure
 from tests.size.table import misses, page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "size.md"
-ROUND = 25
+ROUND = 10
 
 
 def _studies(name: str, start: int) -> tuple[str, list[Found]]:

@@ -25,12 +25,11 @@ GateOf = Callable[[Bars, np.random.Generator], Lines]
 RANDOM, SHIFTED, RESAMPLES = 99, 39, 199
 
 TEST = "test: the gate's timing is better than luck"
-RUN = "run: the gate's timing is worth something"
-BETTER = "the interval of timing lies above 0"
-WHOLE = "the interval of the whole effect lies above 0"
-EXPOSURE = "the interval of exposure lies above 0"
-SHIFT = "shifted gates: p of 0.05 or less, if it were printed"
-ANY = "any good news"
+BETTER = "run: timing is worth more than nothing (its interval lies above 0)"
+WHOLE = "described: the interval of the whole effect lies above 0"
+EXPOSURE = "described: the interval of exposure lies above 0"
+SHIFT = "described: rank among shifted gates in the best 5 %"
+ANY = "test: any good news, cannot tell being none"
 
 
 def markets() -> dict[str, Market]:
