@@ -74,4 +74,27 @@ def covers(pair: str, bars: int) -> Setting:
     )
 
 
-SETTINGS = [covers(pair, bars) for pair in PAIRS for bars in (250, 1000, 5000)]
+def better(seed: int, *, bars: int) -> Found:
+    """Return whether intervals leave out no difference where one strategy is much the better."""
+    rng = np.random.default_rng([8, seed, bars])
+    one, other, _, _ = related(bars, rng, garch)
+    found = {}
+    for statistic in ("sharpe", "return"):
+        result = paired_bootstrap(one + 0.15, other, statistic, n=RESAMPLES, seed=seed)
+        found[f"the interval of the difference in {statistic} lies above 0"] = bool(result.low > 0.0)
+    return found
+
+
+CONTROL = Setting(
+    group="Intervals",
+    name="two strategies that differ by 0.17 deviations a bar, GARCH; 1,000 bars",
+    study=partial(better, bars=1000),
+    goals={
+        f"the interval of the difference in {name} lies above 0": Goal("power", 0.9)
+        for name in ("sharpe", "return")
+    },
+    repeats=300,
+    control=True,
+)
+
+SETTINGS = [CONTROL, *(covers(pair, bars) for pair in PAIRS for bars in (250, 1000, 5000))]
