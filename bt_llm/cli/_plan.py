@@ -26,6 +26,7 @@ from bt_llm.cli._options import (
     ThreadsOption,
 )
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
+from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def plan(
     ] = 0.5,
     random: Annotated[int, typer.Option("--random", help="Random gates of that test.")] = 200,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
+    trust: TrustOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -83,7 +85,8 @@ def plan(
     if study is not None:
         from bt_llm.research import load_study
 
-        described = load_study(study)
+        described = load_study(study, trust=Trusting(f"study {study}", trust) if ask else True)
+        described.check_trust(cache_mode)
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
     market = what.market(read.format()) if what.data else None

@@ -26,6 +26,7 @@ from bt_llm.cli._options import (
     StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, deliver_each, progress_bar, say_assumed
+from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def compare(
         ),
     ] = None,
     model: ModelsOption = None,
+    trust: TrustOption = False,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
 ) -> None:
     """Compare models: the same strategy on the same bars, gated by one after the other.
@@ -129,7 +131,7 @@ def compare(
 
     if study is not None:
         _check_only_study(context)
-        found, market = _compare_study(study, asking.places(), spending)
+        found, market = _compare_study(study, asking.places(), spending, trust)
         deliver(found, market, **out.settings())
         return
     if not (what.strategy and what.data and model):
@@ -162,7 +164,7 @@ def compare(
 
 
 _BESIDE_A_STUDY = {
-    *("study", "threads", "cache", "cache_mode"),
+    *("study", "threads", "cache", "cache_mode", "trust"),
     *vars(Spending()),
     *vars(Output()),
 }
@@ -183,15 +185,18 @@ def _check_only_study(context: typer.Context) -> None:
         )
 
 
-def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tuple[ModelComparison, Market]:
+def _compare_study(
+    path: Path, where: dict[str, Any], spending: Spending, trust: bool
+) -> tuple[ModelComparison, Market]:
     """Return what a study file compares, and its bars."""
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
-    study = load_study(path)
+    study = load_study(path, trust=Trusting(f"study {path}", trust))
     market = study.market
     if study.compare is None:
         return study.run_compare(), market  # says what is missing
+    study.check_trust(where.get("cache_mode"))
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
     check_budget(configs, market, budget_of(study, spending))
