@@ -48,13 +48,13 @@ def _by_sharpe(account: Account, lines: tuple[np.ndarray, np.ndarray], seed: int
 
 def knows(strategy: str, bars: int, drift: float, least: float, repeats: int = 500) -> Setting:
     """Return a setting in which something is there to be found."""
-    goals = {TEST: Goal("power", least)}
+    goals = {TEST: Goal("power", least)} if least else {}
     return Setting(
         group="Gates that know something",
         name=f"verdicts after which the market drifts by {drift:g} deviations a bar; strategy: {strategy}; "
         f"{bars:,} bars",
         study=partial(study, strategy=strategy, bars=bars, drift=drift),
-        goals=goals if bars > 2000 else goals | {BETTER: Goal("power", least - 0.1)},
+        goals=goals if bars > 2000 or not least else goals | {BETTER: Goal("power", least - 0.1)},
         repeats=repeats,
         control=True,
     )
