@@ -125,7 +125,7 @@ def permute_blocks(
     Examples
     --------
     >>> permute_blocks([1, 1, 2, 2, 3, 3], np.random.default_rng(2)).tolist()
-    [0, 1, 4, 5, 2, 3]
+    [4, 5, 0, 1, 2, 3]
     """
     labels = np.asarray(blocks)
     _, first, place = np.unique(labels, return_index=True, return_inverse=True)
