@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import backtrader as bt
 
 from bt_llm.analyzers import LLMAnalyzer
+from bt_llm.backtest._effect import Effect
 from bt_llm.backtest._engine import Ran, run_strategy
-from bt_llm.backtest._findings import problems_in
+from bt_llm.backtest._findings import Bootstrap, Primary, problems_in
 from bt_llm.backtest._market import Market, Source
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
@@ -21,6 +22,7 @@ from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
+from bt_llm.plain_json import plain
 
 __all__ = ["Backtest", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
@@ -215,11 +217,29 @@ def _check_params(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class GateStudy:
-    """One strategy with its gate, without it, and buy and hold, over the same bars and warm-up."""
+    """One strategy with its gate, without it, and buy and hold, over the same bars and warm-up.
+
+    Attributes
+    ----------
+    gated, ungated, buy_and_hold : BacktestResult
+        The three runs.
+    effect : Effect or None
+        What the gate is worth, taken apart.
+    """
 
     gated: BacktestResult
     ungated: BacktestResult
     buy_and_hold: BacktestResult
+    effect: Effect | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def question(self) -> Primary | None:
+        """Whether the gate's timing is worth anything; None where nothing may be concluded."""
+        if self.problems or self.effect is None:
+            return None
+        told = (self.gated.advice or {}).get("gate")
+        blocked = None if told is None else int(told["blocked"])
+        return self.effect.question(self.gated.metrics["trades"], blocked)
 
     @property
     def runs(self) -> dict[str, BacktestResult]:
@@ -239,9 +259,15 @@ class GateStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints."""
+        question = self.question
+        concluded = {
+            "question": None if question is None else question.to_dict(),
+            "effect": None if question is None or self.effect is None else self.effect.to_dict(),
+        }
         return {
             "runs": {name: run.to_dict() for name, run in self.runs.items()},
             "advice": self.gated.advice,
+            **{name: plain(value) for name, value in concluded.items()},
             "problems": list(self.problems),
         }
 
@@ -262,4 +288,5 @@ def gate_study(
     gated, ran = backtest.run(gate, "gated")
     ungated, _ = backtest.run(gate.baseline(), "ungated")
     held = backtest.held(ran.account.numbers[0])
-    return GateStudy(gated=gated, ungated=ungated, buy_and_hold=held)
+    effect = Effect.of(gated, ungated, backtest.market, Bootstrap(resamples=999))
+    return GateStudy(gated=gated, ungated=ungated, buy_and_hold=held, effect=effect)

@@ -15,6 +15,8 @@ from ._null_runs import NullRuns as NullRuns
 from ._null_runs import bar_answers as bar_answers
 from ._planning import ModelPlan as ModelPlan
 from ._planning import Plan as Plan
+from ._power import PowerPlan as PowerPlan
+from ._power import plan_power as plan_power
 from ._scoring import judge as judge
 from ._significance import GateTest as GateTest
 from ._significance import gate_test as gate_test
