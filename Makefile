@@ -1,4 +1,4 @@
-# make demo | test | check | bench | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
+# make demo | test | check | bench | size | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
 # into .venv. `make demo PYTHON=python3.12` chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench attack examples clean
+.PHONY: demo demo-pack test check bench size attack examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -37,6 +37,10 @@ bench: $(VENV)/.installed-test
 # Strangers' files, kills, Ctrl-C and flipped bits: ten minutes on two free cores. Its figures are SECURITY.md's.
 attack: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python tests/attack/run.py $(or $(ATTACK_ARGS),--write)
+
+# How often the tool finds what is not there: ten minutes on two cores, into docs/size.md.
+size: $(VENV)/.installed-test
+	$(BIN)/python -m tests.size
 
 examples: $(VENV)/.installed
 	for example in examples/*.py; do echo "== $$example" && $(BIN)/python $$example || exit 1; done

@@ -31,7 +31,10 @@ class _Series(NamedTuple):
 
 
 class _History:
-    """Collects an advice indicator's bars as they come; a bar that a replay repeats is overwritten."""
+    """Collects an advice indicator's bars as they come; a bar that a replay repeats is overwritten.
+
+    Of one that filled all bars before the run, there is nothing to collect: they are read when it is over.
+    """
 
     def __init__(self, advice: LLMAdvice) -> None:
         self.advice = advice
@@ -48,9 +51,22 @@ class _History:
                 column.append(math.nan)
             column[len(data) - 1] = value
 
+    @property
+    def length(self) -> int:
+        """Number of bars seen."""
+        return len(self.advice.data) if self.advice.vectorised else len(self.columns[0])
+
+    def _seen(self) -> Sequence[Any]:
+        advice = self.advice
+        if not advice.vectorised:
+            return self.columns
+        names, bars = ("label", "verdict", "confidence"), len(advice.data)
+        lines = [*(getattr(advice.lines, name) for name in names), advice.data.lines.close]
+        return [line.array[:bars] for line in lines]
+
     def series(self, horizon: int) -> _Series:
         """Return the bars with the return from each close to the one `horizon` bars later."""
-        label, worth, confidence, close = map(np.array, self.columns)
+        label, worth, confidence, close = map(np.array, self._seen())
         forward = np.full(len(close), math.nan)
         now, later = close[: max(0, len(close) - horizon)], close[horizon:]
         np.divide(later - now, now, out=forward[: len(now)], where=now != 0.0)
@@ -123,7 +139,13 @@ class LLMAnalyzer(bt.Analyzer):
     def next(self) -> None:
         """Record the bar; Backtrader calls this during the warm-up too."""
         for history in self._histories:
-            history.record()
+            if not history.advice.vectorised:
+                history.record()
+
+    @property
+    def rests(self) -> bool:
+        """Whether it need not be called bar by bar."""
+        return all(history.advice.vectorised for history in self._histories)
 
     def stop(self) -> None:
         """Work it out, and let go of everything that a worker process would have to send back."""
@@ -165,7 +187,7 @@ class LLMAnalyzer(bt.Analyzer):
         found = [history.series(self._horizon) for history in histories]
         series = _Series(*map(np.concatenate, zip(_EMPTY, *found, strict=True)))
         labels = [advice.labels for advice in advices] or [DEFAULT_LABELS]
-        counts = (history.advice.counts(len(history.columns[0])) for history in histories)
+        counts = (history.advice.counts(history.length) for history in histories)
         bars, asked, carried, unanswered = map(sum, zip((0, 0, 0, 0), *counts, strict=True))
         worths = {label.name: label.worth for one in labels for label in one}
         return {

@@ -24,6 +24,7 @@ __all__ = [
     "Fill",
     "SentOrder",
     "Trade",
+    "account_figures",
     "frame_of",
     "measure_account",
     "order_counts",
@@ -162,13 +163,6 @@ class AccountAnalyzer(bt.Analyzer):
         """Count the bar."""
         self._note(True)
 
-    # Of every bar Backtrader tells analyzers' children first, and there are none here.
-    def _notify_cashvalue(self, cash: float, value: float) -> None:
-        pass
-
-    def _notify_fund(self, cash: float, value: float, fundvalue: float, shares: float) -> None:
-        pass
-
     def _one_is_warm(self) -> bool:
         strategy = self.strategy
         return any(
@@ -292,23 +286,60 @@ def periods_per_year(index: pd.DatetimeIndex) -> float:
 
 def measure_account(account: Account, equity: pd.Series[float]) -> dict[str, float]:
     """Return the figures of an account; NaN where one has no meaning, as all ratios of a ruined one."""
-    values = equity.to_numpy()
-    trades = account.trades
+    return account_figures(
+        np.asarray(equity, dtype=np.float64),
+        yearly=periods_per_year(pd.DatetimeIndex(equity.index)),
+        cash=account.cash,
+        won=[trade.pnlcomm > 0 for trade in account.trades],
+        held=account.held,
+        traded=account.traded,
+        ruined=account.ruined is not None,
+    )
+
+
+def account_figures(
+    values: NDArray[np.float64],
+    *,
+    yearly: float,
+    cash: float,
+    won: Sequence[bool],
+    held: int,
+    traded: float,
+    ruined: bool = False,
+) -> dict[str, float]:
+    """Return the figures of an account from what it did.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        Its value at each close.
+    yearly : float
+        Bars a year.
+    cash : float
+        What it began with.
+    won : sequence of bool
+        Of each closed trade, whether it gained after commission.
+    held : int
+        Bars with a position.
+    traded : float
+        Sum of the absolute values of its fills.
+    ruined : bool
+        Whether it has no ratios.
+    """
     figures = {
         "final_value": float(values[-1]),
-        "return": float(values[-1] / account.cash - 1.0),
+        "return": float(values[-1] / cash - 1.0),
         "sharpe": math.nan,
         "sortino": math.nan,
         "max_drawdown": statistics.max_drawdown(values) if values[0] > 0.0 else math.nan,
-        "trades": float(len(trades)),
-        "win_rate": float(np.mean([trade.pnlcomm > 0 for trade in trades])) if trades else math.nan,
-        "exposure": account.held / len(values),
+        "trades": float(len(won)),
+        "win_rate": float(np.mean(won)) if won else math.nan,
+        "exposure": held / len(values),
         "turnover": math.nan,
     }
-    if account.ruined is None:
-        returns = equity.pct_change().iloc[1:].to_numpy()
-        yearly = periods_per_year(pd.DatetimeIndex(equity.index))
+    if not ruined:
+        returns = values[1:] / values[:-1] - 1.0
         figures["sharpe"] = statistics.sharpe_ratio(returns, periods_per_year=yearly)
         figures["sortino"] = statistics.sortino_ratio(returns, periods_per_year=yearly)
-        figures["turnover"] = account.traded / float(np.mean(values))
+        figures["turnover"] = traded / float(np.mean(values))
     return figures

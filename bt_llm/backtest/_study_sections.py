@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bt_llm.backtest._findings import Bootstrap, interval, is_shown, refusal
+from bt_llm.backtest._effect import DESCRIPTIVE
+from bt_llm.backtest._findings import refusal
 from bt_llm.backtest._sections import (
     METRICS,
     Section,
@@ -19,7 +20,6 @@ from bt_llm.backtest._sections import (
     table_section,
     trades_section,
 )
-from bt_llm.exceptions import DataError, MissingExtraError
 from bt_llm.verdicts import LabelMasses
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
     yield sentences_section(_sentences(study))
     yield from bars_section(study.gated.notes)
     yield metrics_section({name: run.metrics for name, run in study.runs.items()})
+    if study.effect is not None and not study.problems:
+        yield from study.effect.sections()
     yield equity_section({name: run.equity for name, run in study.runs.items()})
     if study.gated.advice is not None:
         yield from advice_sections(study.gated.advice)
@@ -117,13 +119,7 @@ def _sentences(study: GateStudy) -> list[str]:
     if refused := refusal(study.problems):
         return [*refused, figures]
     found = [figures]
-    try:
-        bootstrap = Bootstrap(resamples=1000)
-        for statistic, name in (("return", "mean return a year"), ("sharpe", "Sharpe ratio")):
-            change = bootstrap.difference(gated.returns, ungated.returns, statistic)
-            shown = "a difference" if is_shown(change) else "not distinguishable from chance"
-            found.append(f"Gated less ungated, {name}: {interval(change, statistic)}: {shown}.")
-    except (DataError, MissingExtraError) as error:
-        found.append(f"No interval for the gate's effect: {error}")
+    if (question := study.question) is not None and study.effect is not None:
+        found += [question.sentence, DESCRIPTIVE, *study.effect.sentences]
     found.append("Whether gates that know nothing do as well is another question: see bt-llm test.")
     return found

@@ -15,12 +15,22 @@ from rich.table import Table
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, Spending, ThreadsOption
-from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._options import (
+    Account,
+    BarsRead,
+    CacheOption,
+    FormatOption,
+    ModeOption,
+    Spending,
+    StrategyOrStudy,
+    ThreadsOption,
+)
+from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import Market
     from bt_llm.research import ModelPlan, Plan, Study
 
 __all__ = ["plan", "study_configs"]
@@ -29,6 +39,9 @@ __all__ = ["plan", "study_configs"]
 @takes_groups
 def plan(
     spending: Spending,
+    what: StrategyOrStudy,
+    read: BarsRead,
+    account: Account,
     study: Annotated[
         Path | None, typer.Argument(help="A study file (TOML); without one, give --bars.")
     ] = None,
@@ -41,6 +54,14 @@ def plan(
     ] = None,
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
     request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
+    power: Annotated[
+        bool,
+        typer.Option("--power", help="Say what a test could find, from the ungated strategy on the bars."),
+    ] = False,
+    pass_rate: Annotated[
+        float, typer.Option("--pass-rate", help="Share of entries that the gate is assumed to let through.")
+    ] = 0.5,
+    random: Annotated[int, typer.Option("--random", help="Random gates of that test.")] = 200,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
     trust: TrustOption = False,
     threads: ThreadsOption = None,
@@ -51,6 +72,8 @@ def plan(
     """Count what a study will ask: distinct prompts, tokens, seconds and money; cold, cached and left.
 
     Example: bt-llm plan examples/walk_forward.toml
+
+    Example: bt-llm plan --power -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
 
     Example: bt-llm plan --symbols 50 --bars 175000 -m "openai:http://127.0.0.1:8000/v1?model=llama-8b"
     """
@@ -66,6 +89,12 @@ def plan(
         described.check_trust(cache_mode)
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
+    market = what.market(read.format()) if what.data else None
+    if power:
+        _show_power(described, what, market, account, configs, pass_rate, random, output)
+        return
+    if market is not None:
+        bars = bars if bars is not None else sum(map(len, market.values()))
     per_symbol = bars if bars is not None else _bars_of(described)
     made = planning.plan(
         configs,
@@ -86,6 +115,37 @@ def plan(
         _ask(configs)
     elif spending.budget is not None and (problem := made.over(spending.budget)):
         say(problem)
+
+
+def _show_power(
+    described: Study | None,
+    what: StrategyOrStudy,
+    market: Market | None,
+    account: Account,
+    configs: list[AdvisorConfig],
+    pass_rate: float,
+    random: int,
+    output: Format,
+) -> None:
+    """Print what a test could find on the bars of a study, or of the options."""
+    from bt_llm.backtest import sentences_section
+    from bt_llm.gates import Gate
+    from bt_llm.research import plan_power
+
+    gate = Gate(advisor=configs[0]) if configs else Gate()
+    if described is not None and market is None:
+        strategy, market = described.strategy, described.market
+        own = {name: value for name, value in described.params.items() if not name.startswith("gate.")}
+        settings = {"params": own, **described.account.model_dump()}
+    elif what.strategy and market is not None:
+        strategy, settings = what.strategy, {"params": what.params, **account.settings()}
+    else:
+        raise ConfigError("--power needs the ungated strategy: give --strategy and --data, or a study file")
+    made = plan_power(strategy, market, gate, pass_rate=pass_rate, n=random, **settings)
+    if output is Format.JSON:
+        print_json(made.to_dict())
+    else:
+        show_sections([sentences_section(made.sentences, "What a test could find")])
 
 
 def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]) -> list[AdvisorConfig]:

@@ -56,6 +56,12 @@ def run_test(
     per: Annotated[
         str, typer.Option(help="entry or bar: what random gates keep the pass rate of.")
     ] = "entry",
+    strata: Annotated[
+        bool,
+        typer.Option(
+            "--strata/--no-strata", help="Whether random gates answer alike in markets as volatile."
+        ),
+    ] = True,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
@@ -83,6 +89,7 @@ def run_test(
                 n=random,
                 shifts=shifts,
                 per=per,  # type: ignore[arg-type]
+                strata=strata,
                 n_jobs=jobs,
                 on_progress=update,
                 **settings,

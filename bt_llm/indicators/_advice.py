@@ -359,6 +359,11 @@ class LLMAdvice(bt.Indicator):
         for name, value in zip((*_ANSWER, "age"), (*bar.row, bar.age), strict=True):
             getattr(self.lines, name)[0] = value
 
+    @property
+    def vectorised(self) -> bool:
+        """Whether it filled all bars before the run."""
+        return self._by_bar is not None
+
     def counts(self, length: int) -> tuple[int, int, int, int]:
         """Return `bars`, `asked`, `carried` and `unanswered` of the first `length` bars of the data.
 

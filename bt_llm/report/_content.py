@@ -13,7 +13,7 @@ import pandas as pd
 from bt_llm.advice import AdvisorConfig, Asked, Policy
 from bt_llm.backtest import BacktestResult, Section
 from bt_llm.gates import AskingGate
-from bt_llm.report._pictures import fold_strips, histogram, stability
+from bt_llm.report._pictures import cost_curve, fold_strips, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.research import (
     AskedModel,
@@ -95,7 +95,9 @@ def drawn(section: Section) -> dict[str, Any]:
             )
         part |= {"kind": "chart", "content": curve, "text": part["text"].strip()}
     elif section.kind == "histograms":
-        part["content"] = [histogram(section.content, metric) for metric in ("sharpe", "return")]
+        part["content"] = [histogram(section.content, metric) for metric in section.content.ranked]
+    elif section.kind == "costs":
+        part["content"] = cost_curve(section.content)
     elif section.kind == "folds":
         part["content"] = fold_strips(section.content)
     elif section.kind == "stability":

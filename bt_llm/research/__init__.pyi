@@ -4,6 +4,7 @@ from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
 from ._cutoffs import before_after_cutoff as before_after_cutoff
 from ._cutoffs import training_cutoff as training_cutoff
+from ._gate_runs import HowRun as HowRun
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
 from ._leakage import perturbation_check as perturbation_check
@@ -14,6 +15,8 @@ from ._null_runs import NullRuns as NullRuns
 from ._null_runs import bar_answers as bar_answers
 from ._planning import ModelPlan as ModelPlan
 from ._planning import Plan as Plan
+from ._power import PowerPlan as PowerPlan
+from ._power import plan_power as plan_power
 from ._scoring import judge as judge
 from ._significance import GateTest as GateTest
 from ._significance import gate_test as gate_test

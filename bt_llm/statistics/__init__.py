@@ -5,7 +5,10 @@
   `probabilistic_sharpe_ratio`, `expected_max_sharpe`, `deflated_sharpe_ratio`,
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
 - A search: `probability_of_backtest_overfitting`.
-- Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`.
+- Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`,
+  `permute_runs`, `permute_blocks`, `volatility_strata`.
+- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, `timing_of`,
+  `breakeven_cost`, `cost_curve`, `detectable`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 

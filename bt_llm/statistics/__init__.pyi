@@ -4,7 +4,13 @@ from ._agreement import brier_score as brier_score
 from ._agreement import cohens_kappa as cohens_kappa
 from ._agreement import mcnemar as mcnemar
 from ._agreement import reliability_table as reliability_table
+from ._episodes import Episode as Episode
+from ._episodes import EpisodeBook as EpisodeBook
+from ._episodes import EpisodeWalk as EpisodeWalk
+from ._episodes import Question as Question
+from ._episodes import Replayed as Replayed
 from ._inputs import choose as choose
+from ._inputs import normal_quantile as normal_quantile
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting
@@ -12,6 +18,10 @@ from ._performance import calmar_ratio as calmar_ratio
 from ._performance import max_drawdown as max_drawdown
 from ._performance import sharpe_ratio as sharpe_ratio
 from ._performance import sortino_ratio as sortino_ratio
+from ._permuting import log_arrangements as log_arrangements
+from ._permuting import permute_blocks as permute_blocks
+from ._permuting import permute_runs as permute_runs
+from ._permuting import volatility_strata as volatility_strata
 from ._resampling import BootstrapResult as BootstrapResult
 from ._resampling import paired_bootstrap as paired_bootstrap
 from ._resampling import rank_p_value as rank_p_value
@@ -20,3 +30,12 @@ from ._selection import deflated_sharpe_ratio as deflated_sharpe_ratio
 from ._selection import expected_max_sharpe as expected_max_sharpe
 from ._selection import min_track_record_length as min_track_record_length
 from ._selection import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
+from ._timing import PARTS as PARTS
+from ._timing import CostPoint as CostPoint
+from ._timing import Legs as Legs
+from ._timing import Timing as Timing
+from ._timing import breakeven_cost as breakeven_cost
+from ._timing import cost_curve as cost_curve
+from ._timing import detectable as detectable
+from ._timing import take_apart as take_apart
+from ._timing import timing_of as timing_of

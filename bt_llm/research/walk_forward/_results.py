@@ -13,13 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import COLUMNS, Section, counted
+from bt_llm.backtest import COLUMNS, Primary, Section, counted, periods_per_year
 from bt_llm.data import save_csv
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
+from bt_llm.research.walk_forward._question import sharpe_question
 from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
@@ -222,6 +223,19 @@ class WalkForwardResult:
         return _ratio(self.metrics["annual_return"], self.in_sample["annual_return"])
 
     @property
+    def question(self) -> Primary | None:
+        """Whether the true Sharpe ratio is above 0, given all trials; None where there are `problems`."""
+        if self.problems:
+            return None
+        return sharpe_question(
+            self.returns,
+            self.deflated_sharpe,
+            n_trials=self.n_trials,
+            trades=self.metrics["trades"],
+            periods_per_year=periods_per_year(pd.DatetimeIndex(self.equity.index)),
+        )
+
+    @property
     def returns(self) -> pd.Series[float]:
         """Simple out-of-sample return of each bar; the first bar has none."""
         return self.equity.pct_change().iloc[1:]
@@ -304,7 +318,9 @@ class WalkForwardResult:
         NaN becomes None, and so does what `problems` forbid to conclude.
         """
         pbo = self.overfitting
+        question = self.question
         concluded = {
+            "question": question and plain(question.to_dict()),
             "efficiency": plain(self.efficiency),
             "probabilistic_sharpe": plain(self.probabilistic_sharpe),
             "deflated_sharpe": plain(self.deflated_sharpe),
