@@ -3,7 +3,6 @@ from ._account import Fill as Fill
 from ._account import SentOrder as SentOrder
 from ._account import Trade as Trade
 from ._account import frame_of as frame_of
-from ._account import periods_per_year as periods_per_year
 from ._answers import COLUMNS as COLUMNS
 from ._answers import answer_names as answer_names
 from ._answers import answers_of as answers_of
@@ -52,3 +51,5 @@ from ._strategy_files import load_strategy as load_strategy
 from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections
 from ._study_sections import runs_section as runs_section
+from ._year import periods_per_year as periods_per_year
+from ._year import year_assumed as year_assumed

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.backtest._market import Market
+from bt_llm.backtest._year import periods_per_year
 from bt_llm.indicators import require_bars
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "frame_of",
     "measure_account",
     "order_counts",
-    "periods_per_year",
 ]
 
 _OPEN = ("Created", "Submitted", "Accepted", "Partial")
@@ -280,14 +280,6 @@ def order_counts(account: Account, market: Market) -> dict[str, Any]:
         "first_refused": None if first is None else market.times([first.time])[0].isoformat(),
         "reason": None if first is None else first.reason,
     }
-
-
-def periods_per_year(index: pd.DatetimeIndex) -> float:
-    """Return how many bars a year has, from the bars' own times (years of 365.25 days)."""
-    if len(index) < 2:
-        return math.nan
-    years = float((index[-1] - index[0]) / pd.Timedelta(days=365.25))
-    return (len(index) - 1) / years
 
 
 def measure_account(account: Account, equity: pd.Series[float]) -> dict[str, float]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bt_llm.backtest._account import periods_per_year
 from bt_llm.backtest._result import BacktestResult
+from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import BootstrapResult, Statistic, paired_bootstrap
 

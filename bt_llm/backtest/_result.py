@@ -17,6 +17,7 @@ from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._year import year_assumed
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate, attached_gates
 from bt_llm.indicators import askers_in, assumptions_of, find_advice
@@ -76,7 +77,8 @@ class BacktestResult:
         What speaks against any conclusion from this run, one line each; usually none.
     notes : tuple of str
         What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
-        read, and what their times were taken for where news was joined with them.
+        read, how many make a year where that was assumed, and what their times were taken for where news was
+        joined with them.
     """
 
     name: str
@@ -158,6 +160,7 @@ def result_of(
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
     problems = problems_of(ran, market, gate, advice["verdicts"])
+    year = filter(None, [year_assumed(pd.DatetimeIndex(equity.index))])
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,
@@ -175,7 +178,7 @@ def result_of(
         asked=_asked_in(ran.strategy),
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
-        notes=(*market.notes, *dict.fromkeys(assumptions_of(ran.strategy))),
+        notes=(*market.notes, *year, *dict.fromkeys(assumptions_of(ran.strategy))),
     )
 
 

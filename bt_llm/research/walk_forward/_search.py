@@ -24,6 +24,7 @@ from bt_llm.backtest import (
     periods_per_year,
     problems_of,
     warm_up_of,
+    year_assumed,
 )
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, content_sha256
@@ -357,6 +358,7 @@ class Search:
         returns = returns_of(joined.equity)
         ratios = ledger.sharpes()
         times = np.concatenate([np.arange(window.first, window.stop) for window in self.tests])
+        year = filter(None, [year_assumed(self.index)])
         return WalkForwardResult(
             name=self.strategy.__name__,
             metric=self.metric,
@@ -374,7 +376,11 @@ class Search:
             models=models,
             settings=self._settings(),
             problems=(*record.problems, *_in_all(record.gate_problems)),
-            notes=(*self.market.notes, *dict.fromkeys(record.assumed)),
+            notes=(
+                *self.market.notes,
+                *filter(None, [year_assumed(self.index)]),
+                *dict.fromkeys(record.assumed),
+            ),
         )
 
     def _overfitting(
