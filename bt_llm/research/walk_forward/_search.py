@@ -376,11 +376,7 @@ class Search:
             models=models,
             settings=self._settings(),
             problems=(*record.problems, *_in_all(record.gate_problems)),
-            notes=(
-                *self.market.notes,
-                *filter(None, [year_assumed(self.index)]),
-                *dict.fromkeys(record.assumed),
-            ),
+            notes=(*self.market.notes, *year, *dict.fromkeys(record.assumed)),
         )
 
     def _overfitting(
