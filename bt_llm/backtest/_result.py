@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import backtrader as bt
@@ -23,6 +23,8 @@ from bt_llm.gates import EntryGate, attached_gates
 from bt_llm.indicators import askers_in, assumptions_of, find_advice
 
 __all__ = ["BacktestResult", "result_of"]
+
+_FILL = [one.name for one in fields(Fill)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,10 @@ class BacktestResult:
         What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
         read, how many make a year where that was assumed, and what their times were taken for where news was
         joined with them.
+    settled : pandas.DataFrame
+        Those of the fills that closed what was open at the last close; see `run_backtest`.
+    gate_problems : tuple of str
+        Those of the problems that are the gate's, and no fault of the account.
     """
 
     name: str
@@ -97,7 +103,9 @@ class BacktestResult:
     asked: tuple[Asked, ...] = ()
     verdicts: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    gate_problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    settled: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_FILL))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -178,7 +186,9 @@ def result_of(
         asked=_asked_in(ran.strategy),
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
+        gate_problems=problems[len(problems_of(ran, market, None)) :],
         notes=(*market.notes, *year, *dict.fromkeys(assumptions_of(ran.strategy))),
+        settled=frame_of(Fill, account.settled, market),
     )
 
 
