@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -19,7 +19,7 @@ from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
 from bt_llm.backtest._year import year_assumed
 from bt_llm.exceptions import DataError
-from bt_llm.gates import EntryGate, attached_gates
+from bt_llm.gates import EntryGate, attached_gates, order_gate_of
 from bt_llm.indicators import askers_in, assumptions_of, find_advice
 
 __all__ = ["BacktestResult", "result_of"]
@@ -187,9 +187,18 @@ def result_of(
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
         gate_problems=problems[len(problems_of(ran, market, None)) :],
-        notes=(*market.notes, *year, *dict.fromkeys(assumptions_of(ran.strategy))),
+        notes=(*market.notes, *year, *dict.fromkeys(assumptions_of(ran.strategy)), *_how_gated(ran, strategy)),
         settled=frame_of(Fill, account.settled, market),
     )
+
+
+def _how_gated(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
+    """Yield what is to be said of a strategy that takes a gate and does nothing with it."""
+    if order_gate_of(ran.strategy) is not None and hasattr(strategy.params, "gate"):
+        yield (
+            f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "
+            "its orders"
+        )
 
 
 def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:

@@ -74,7 +74,7 @@ def sentences_section(sentences: Sequence[str], title: str = "Findings") -> Sect
 def bars_section(notes: Sequence[str]) -> Iterator[Section]:
     """Yield what is to be said of the bars, if there is anything."""
     if notes:
-        yield sentences_section(notes, "What is said of the bars")
+        yield sentences_section(notes, "Noted")
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> Table:

@@ -1,6 +1,5 @@
 from ._advice_gate import AttachedAdviceGate as AttachedAdviceGate
 from ._advice_gate import Gate as Gate
-from ._attaching import attach_gate as attach_gate
 from ._attaching import attached_gates as attached_gates
 from ._attaching import check_gate as check_gate
 from ._base import LONG as LONG
@@ -23,6 +22,7 @@ from ._gated import gated as gated
 from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
 from ._gated import ungated as ungated
+from ._line import attach_gate as attach_gate
 from ._news_gate import NewsGate as NewsGate
 from ._nulls import Answers as Answers
 from ._nulls import Per as Per

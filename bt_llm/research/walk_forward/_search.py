@@ -33,7 +33,7 @@ from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
-from bt_llm.research._workers import strategy_sha256
+from bt_llm.research._workers import code_sha256
 from bt_llm.research.walk_forward._advice import Desk, open_desk
 from bt_llm.research.walk_forward._grid import (
     Settings,
@@ -139,7 +139,7 @@ class Search:
         self.warm_up = self._checked_warm_up(warm_up)
         self.trains = [self._train_window(fold) for fold in self.folds]
         self.tests = [self._test_window(fold) for fold in self.folds]
-        self.source = strategy_sha256(strategy)
+        self.source = code_sha256(strategy)
         self.yearly = periods_per_year(self.index)
 
     def run(
@@ -205,7 +205,7 @@ class Search:
                 "strategy": [self.strategy.__qualname__, self.source],
                 "params": describe_params(self.strategy, params),
                 "gate": describe_gate(gate, trained),
-                "account": self.setup.content(),
+                "account": self.setup.content(code_sha256),
                 "market": self.market.cut(self.trains[0]).sha256,
             }
         )
