@@ -22,6 +22,7 @@ from ._market import Source as Source
 from ._market import Window as Window
 from ._panel import Effect as Effect
 from ._panel import PanelRun as PanelRun
+from ._panel import PooledRun as PooledRun
 from ._panel import aligned_returns as aligned_returns
 from ._panel import effect_between as effect_between
 from ._panel import pooled_returns as pooled_returns
@@ -60,7 +61,6 @@ from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy
 from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections
-from ._study_sections import runs_section as runs_section
 from ._universe import Member as Member
 from ._universe import Universe as Universe
 from ._universe import UniverseSource as UniverseSource

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from bt_llm.backtest._year import periods_per_year, year_assumed
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import BootstrapResult, Statistic
 
-__all__ = ["Effect", "PanelRun", "aligned_returns", "effect_between", "pooled_returns"]
+__all__ = ["Effect", "PanelRun", "PooledRun", "aligned_returns", "effect_between", "pooled_returns"]
 
 _NAMED = 3
 _NUMBERS = re.compile(r"[\d,.]+")
@@ -81,9 +82,28 @@ def pooled_returns(returns: pd.DataFrame, weights: Mapping[str, float]) -> pd.Se
     return pd.Series(pooled, index=returns.index[there], name="return")
 
 
+class Account(Protocol):
+    """What came of one account."""
+
+    @property
+    def equity(self) -> pd.Series[float]:
+        """Its value at each bar's close, by time."""
+
+    @property
+    def trades(self) -> pd.DataFrame:
+        """Its closed trades."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Its figures."""
+
+
+A = TypeVar("A", bound=Account, covariant=True)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PanelRun:
-    """The runs of many symbols as one record.
+class PooledRun(Generic[A]):
+    """Accounts of many symbols as one record.
 
     Each symbol trades an account of its own, from the first bar after its own warm-up to its last. The pooled
     return of a bar is the mean, by weight, of those of the accounts that there are: as if their values were
@@ -93,14 +113,14 @@ class PanelRun:
     ----------
     name : str
         Of the run, such as ``gated``.
-    symbols : mapping of str to BacktestResult
-        The run of each symbol.
+    symbols : mapping of str to result
+        What came of the account of each symbol.
     weights : mapping of str to float
         Of each.
     """
 
     name: str
-    symbols: Mapping[str, BacktestResult]
+    symbols: Mapping[str, A]
     weights: Mapping[str, float]
 
     @cached_property
@@ -122,9 +142,9 @@ class PanelRun:
         return pd.Series(growth, index=index.rename("time"), name="equity")
 
     @property
-    def ruined(self) -> pd.Timestamp | None:
-        """When the first of the accounts was ruined."""
-        return min((run.ruined for run in self.symbols.values() if run.ruined is not None), default=None)
+    def ruined(self) -> bool:
+        """Whether one of the accounts was ruined: the pooled record has no ratios then."""
+        return any(float(one.equity.min()) <= 0.0 for one in self.symbols.values())
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -141,7 +161,7 @@ class PanelRun:
             "exposure": float(np.average([m["exposure"] for m in runs], weights=shares)),
             "turnover": float(np.average([m["turnover"] for m in runs], weights=shares)),
         }
-        if self.ruined is None and len(returns) > 1:
+        if not self.ruined and len(returns) > 1:
             yearly = periods_per_year(pd.DatetimeIndex(self.returns.index))
             figures["annual_return"] = float(returns.mean() * yearly)
             figures["sharpe"] = statistics.sharpe_ratio(returns, periods_per_year=yearly)
@@ -155,6 +175,16 @@ class PanelRun:
         parts = [run.trades.assign(symbol=name) for name, run in self.symbols.items()]
         full = [part for part in parts if len(part)] or parts[:1]
         return pd.concat(full, ignore_index=True).sort_values("opened", kind="stable", ignore_index=True)
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The metrics for JSON: None for what is undefined."""
+        return {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelRun(PooledRun[BacktestResult]):
+    """The runs of many symbols as one record."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -207,11 +237,6 @@ class PanelRun:
         if last:
             found.append(f"{self.name}: {last} positions were closed at the last close of all, {end}")
         return tuple(found)
-
-    @property
-    def figures(self) -> dict[str, float | None]:
-        """The metrics for JSON: None for what is undefined."""
-        return {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
 
 
 def _listed(names: Sequence[str]) -> str:

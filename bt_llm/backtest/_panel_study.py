@@ -114,7 +114,7 @@ class Panel(Generic[S]):
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
         text = (
             "Growth of the pooled record, from 1: each bar's return is the weighted mean of those of the "
-            "accounts that there are then, as if they were brought back to their weights at each bar for free."
+            "accounts that there are then: they are brought back to their weights at each bar, for free."
         )
         yield equity_section({name: run.equity for name, run in self.runs.items()}, text)
 

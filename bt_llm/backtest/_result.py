@@ -187,13 +187,14 @@ def result_of(
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
         gate_problems=problems[len(problems_of(ran, market, None)) :],
-        notes=(*market.notes, *year, *dict.fromkeys(assumptions_of(ran.strategy)), *_how_gated(ran, strategy)),
+        notes=(*market.notes, *year, *_said_of(ran, strategy)),
         settled=frame_of(Fill, account.settled, market),
     )
 
 
-def _how_gated(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
-    """Yield what is to be said of a strategy that takes a gate and does nothing with it."""
+def _said_of(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
+    """Yield what its parts assumed, and whether it takes a gate and does nothing with it."""
+    yield from dict.fromkeys(assumptions_of(ran.strategy))
     if order_gate_of(ran.strategy) is not None and hasattr(strategy.params, "gate"):
         yield (
             f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "

@@ -25,12 +25,12 @@ from bt_llm.cli._options import (
     StrategyOnBars,
     StrategyOrStudy,
 )
-from bt_llm.cli._output import deliver, deliver_each, progress_bar, say_assumed
+from bt_llm.cli._output import deliver, progress_bar, say_assumed
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Market
-    from bt_llm.research import GateTest, ModelComparison
+    from bt_llm.backtest import Market, Universe
+    from bt_llm.research import ModelComparison, PanelComparison
 
 __all__ = ["compare", "run_test"]
 
@@ -59,38 +59,36 @@ def run_test(
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
 
+    With --each the symbols are tested together: gates that know nothing give the same answers on other
+    dates, the same dates in all symbols.
+
     Example: bt-llm test -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv --jobs 2
     """
-    from bt_llm.research import bar_answers, gate_test
+    from bt_llm.backtest import Universe
+    from bt_llm.research import bar_answers, gate_test, panel_test
 
-    gate, market = rule.gate(asking.config()), what.market(read.format())
+    gate = rule.gate(asking.config())
+    if what.each and (shifts or per != "entry"):
+        raise typer.BadParameter(
+            f"{'--shifts' if shifts else '--per'} beside --each: gates that know nothing get the answers of "
+            "other dates there; leave it out"
+        )
+    universe = what.universe(read.format()) if what.each else None
+    market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
-    if what.each:
-        out.check_each()
     say_assumed(account.assumed)
     check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
-        for _, one in what.each_market(market):
+        for one in Universe.of(market).values():
             bar_answers(one, gate)
-
-    def tested(data: Market) -> GateTest:
-        with progress_bar("running gates that know nothing") as update:
-            return gate_test(
-                what.strategy,
-                data,
-                gate,
-                n=random,
-                shifts=shifts,
-                per=per,  # type: ignore[arg-type]
-                n_jobs=jobs,
-                on_progress=update,
-                **settings,
-            )
-
-    if what.each:
-        deliver_each({name: tested(one) for name, one in what.each_market(market)}, out.output)
-    else:
-        deliver(tested(market), market, **out.settings())
+    with progress_bar("running gates that know nothing") as update:
+        told = {"n": random, "n_jobs": jobs, "on_progress": update, **settings}
+        found = (
+            gate_test(what.strategy, market, gate, shifts=shifts, per=per, **told)  # type: ignore[arg-type]
+            if universe is None
+            else panel_test(what.strategy, universe, gate, **told)
+        )
+    deliver(found, market, **out.settings())
 
 
 @takes_groups
@@ -118,7 +116,7 @@ def compare(
     Example: bt-llm compare -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
     -m smollm2 -m scripted:trend; or, from a file: bt-llm compare examples/walk_forward.toml
     """
-    from bt_llm.research import compare_models, gates_by_name
+    from bt_llm.research import compare_models, compare_on_panel, gates_by_name
 
     if study is not None:
         _check_only_study(context)
@@ -134,24 +132,20 @@ def compare(
         raise ConfigError(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
-    configs, market = (
-        [gate.advisor for gate in gates_by_name(model, gate).values()],
-        what.market(read.format()),
-    )
+    configs = [gate.advisor for gate in gates_by_name(model, gate).values()]
+    universe = what.universe(read.format()) if what.each else None
+    market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
-    if what.each:
-        out.check_each()
     say_assumed(account.assumed)
     check_budget(configs, market, spending)
-
-    def compared(data: Market) -> ModelComparison:
-        with _asking(configs):
-            return compare_models(what.strategy, data, model, gate=gate, horizon=horizon, **settings)
-
-    if what.each:
-        deliver_each({name: compared(one) for name, one in what.each_market(market)}, out.output)
-    else:
-        deliver(compared(market), market, **out.settings())
+    told = {"gate": gate, "horizon": horizon, **settings}
+    with _asking(configs):
+        compared = (
+            compare_models(what.strategy, market, model, **told)
+            if universe is None
+            else compare_on_panel(what.strategy, universe, model, **told)
+        )
+    deliver(compared, market, **out.settings())
 
 
 _BESIDE_A_STUDY = {
@@ -176,13 +170,15 @@ def _check_only_study(context: typer.Context) -> None:
         )
 
 
-def _compare_study(path: Path, where: dict[str, Any], spending: Spending) -> tuple[ModelComparison, Market]:
+def _compare_study(
+    path: Path, where: dict[str, Any], spending: Spending
+) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
     study = load_study(path)
-    market = study.market
+    market = study.bars_read
     if study.compare is None:
         return study.run_compare(), market  # says what is missing
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))

@@ -19,7 +19,7 @@ import pandas as pd
 
 import bt_llm
 from bt_llm.advice import AdvisorConfig, AnalystConfig
-from bt_llm.backtest import GateStudy, Market, Panel, PanelStudy, Source, Universe
+from bt_llm.backtest import BacktestResult, GateStudy, Market, Panel, PanelStudy, PooledRun, Source, Universe
 from bt_llm.data import COLUMNS
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, Gate, model_name
@@ -59,8 +59,16 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     (ModelComparison, "compare", "One strategy on the same bars, gated by one model after the other."),
     (WalkForwardResult, "walk-forward", "Settings chosen on the past, judged by what followed."),
     (PanelStudy, "run on a panel", "A strategy with its gate, without it, and held, on many symbols."),
-    (PanelTest, "test on a panel", "Does the gate add anything on many symbols? Among gates that know nothing."),
-    (PanelComparison, "compare on a panel", "One strategy on many symbols, gated by one model after the other."),
+    (
+        PanelTest,
+        "test on a panel",
+        "Does the gate add anything, on many symbols?",
+    ),
+    (
+        PanelComparison,
+        "compare on a panel",
+        "One strategy on many symbols, gated by several models.",
+    ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
 )
 
@@ -81,8 +89,8 @@ def write_report(
     result : GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a panel
         What to report.
     data : path, DataFrame, feed, mapping, sequence or Market, optional
-        The bars it was found on, for their hash, and of one data for the price chart. A panel says itself what
-        its symbols' bars are.
+        The bars it was found on, for their hash, and of one data for the price chart. A panel says itself
+        what its symbols' bars are.
     title : str, optional
         Heading; by default the strategy's name and the kind of result.
 
@@ -117,7 +125,7 @@ def write_report(
     """
     kind, summary = _kind(result)
     is_panel = isinstance(result, Panel | PanelWalkForwardResult)
-    market = None if data is None or is_panel else Market.of(data)  # type: ignore[arg-type]
+    market = None if data is None or is_panel else Market.of(data)
     bars = _alone(market)
     laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
@@ -147,8 +155,9 @@ def write_csv(
     ----------
     folder : path
         Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
-        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``, the
-        pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an apostrophe before it.
+        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``,
+        the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
+        apostrophe before it.
     result, data
         As in `write_report`.
 
@@ -169,12 +178,15 @@ def write_csv(
     trades = {name: run.trades for name, run in result.runs.items()}
     if not isinstance(result, Panel | PanelWalkForwardResult):
         return write_tables(folder, trades, verdicts)
-    symbols = {
-        name: pd.DataFrame({symbol: one.metrics for symbol, one in run.symbols.items()}).T.rename_axis("symbol")
-        for name, run in result.runs.items()
-    }
+    symbols = {name: _symbols_table(run) for name, run in result.runs.items()}
     returns = {name: run.returns.rename_axis("time").to_frame() for name, run in result.runs.items()}
     return write_tables(folder, trades, verdicts, {"symbols": symbols, "returns": returns})
+
+
+def _symbols_table(run: PooledRun[Any]) -> pd.DataFrame:
+    """Return the figures of each symbol of a pooled run."""
+    metrics = {symbol: one.metrics for symbol, one in run.symbols.items()}
+    return pd.DataFrame(metrics).T.rename_axis("symbol")
 
 
 def _alone(market: Market | None) -> pd.DataFrame | None:
@@ -190,14 +202,19 @@ def _kind(result: object) -> tuple[str, str]:
     raise ConfigError(f"report of a {type(result).__name__}: expected one of {names}")
 
 
+def _first_of(result: Reportable) -> Reportable:
+    """Return the result of a panel's first symbol, which stands for all; another result itself."""
+    symbols: dict[str, Any] = getattr(result, "symbols", {})
+    found: Reportable = next(iter(symbols.values()), result)
+    return found
+
+
 def _strategy(result: Reportable) -> str:
-    if isinstance(result, Panel | PanelWalkForwardResult):
-        return _strategy(next(iter(result.symbols.values())))
-    if isinstance(result, WalkForwardResult):
-        return result.name
-    if isinstance(result, ModelComparison):
-        return next(iter(result.runs.values())).strategy
-    return result.gated.strategy
+    one = _first_of(result)
+    if isinstance(one, WalkForwardResult):
+        return one.name
+    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
+    return run.strategy
 
 
 def _json(charts: Sequence[Any]) -> markupsafe.Markup:
@@ -290,20 +307,18 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
     """Return what a panel is of: its symbols, their weights and bars."""
     found = [("symbols", f"{len(result.symbols):,}, {len(result.left_out):,} left out")]
     for name, one in result.symbols.items():
-        is_search = isinstance(one, WalkForwardResult)
-        bars = one.settings["bars_sha256"] if is_search else next(iter(one.runs.values())).market["sha256"]
+        if isinstance(one, WalkForwardResult):
+            bars = one.settings["bars_sha256"]
+        else:
+            bars = next(iter(one.runs.values())).market["sha256"]
         found.append((f"symbol {name}", f"weight {result.weights[name]:g}, SHA-256 of the bars {bars}"))
     return found
 
 
 def _settings(result: Reportable) -> dict[str, Any]:
-    if isinstance(result, PanelWalkForwardResult):
+    if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
         return result.settings
-    if isinstance(result, Panel):
-        return _settings(next(iter(result.symbols.values())))
-    if isinstance(result, WalkForwardResult):
-        return result.settings
-    run = next(iter(result.runs.values()))
+    run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)
     params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}
     return {
