@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bt_llm.advice import AdvisorConfig, telling
+from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -25,7 +26,7 @@ from bt_llm.cli._options import (
     StrategyOnBars,
     StrategyOrStudy,
 )
-from bt_llm.cli._output import deliver, progress_bar, say_assumed
+from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
     from bt_llm.research import ModelComparison, PanelComparison
 
 __all__ = ["compare", "run_test"]
+
+
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder of the ledger of trials; by default the study's, or one beside the stored verdicts.",
+    ),
+]
 
 
 @takes_groups
@@ -56,6 +67,7 @@ def run_test(
         str, typer.Option(help="entry or bar: what random gates keep the pass rate of.")
     ] = "entry",
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
+    ledger: LedgerOption = None,
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
 
@@ -82,7 +94,8 @@ def run_test(
         for one in Universe.of(market).values():
             bar_answers(one, gate)
     with progress_bar("running gates that know nothing") as update:
-        told = {"n": random, "n_jobs": jobs, "on_progress": update, **settings}
+        folder = _ledger_folder(ledger, gate.advisor)
+        told = {"n": random, "n_jobs": jobs, "on_progress": update, "output": folder, **settings}
         found = (
             gate_test(what.strategy, market, gate, shifts=shifts, per=per, **told)  # type: ignore[arg-type]
             if universe is None
@@ -110,6 +123,7 @@ def compare(
     ] = None,
     model: ModelsOption = None,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
+    ledger: LedgerOption = None,
 ) -> None:
     """Compare models: the same strategy on the same bars, gated by one after the other.
 
@@ -120,7 +134,7 @@ def compare(
 
     if study is not None:
         _check_only_study(context)
-        found, market = _compare_study(study, asking.places(), spending)
+        found, market = _compare_study(study, asking.places(), spending, ledger)
         deliver(found, market, **out.settings())
         return
     if not (what.strategy and what.data and model):
@@ -138,7 +152,8 @@ def compare(
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
     check_budget(configs, market, spending)
-    told = {"gate": gate, "horizon": horizon, **settings}
+    folder = _ledger_folder(ledger, gate.advisor)
+    told = {"gate": gate, "horizon": horizon, "output": folder, **settings}
     with _asking(configs):
         compared = (
             compare_models(what.strategy, market, model, **told)
@@ -148,8 +163,21 @@ def compare(
     deliver(compared, market, **out.settings())
 
 
+def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
+    """Return where trials are counted; nowhere, which is said, if nothing is to be stored."""
+    if given is not None:
+        return given
+    cache = VerdictCache(config.cache_dir, config.cache_mode)
+    if cache.mode in (CacheMode.RECORD, CacheMode.REFRESH):
+        return Path(cache.directory) / "trials"
+    say(
+        f"trials are not counted: --cache-mode {cache.mode} stores nothing; give --output FOLDER to count them"
+    )
+    return None
+
+
 _BESIDE_A_STUDY = {
-    *("study", "threads", "cache", "cache_mode"),
+    *("ledger", "study", "threads", "cache", "cache_mode"),
     *vars(Spending()),
     *vars(Output()),
 }
@@ -171,7 +199,7 @@ def _check_only_study(context: typer.Context) -> None:
 
 
 def _compare_study(
-    path: Path, where: dict[str, Any], spending: Spending
+    path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None
 ) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
     from bt_llm.gates import Gate
@@ -185,7 +213,7 @@ def _compare_study(
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
-        return study.run_compare(advisor=where), market
+        return study.run_compare(advisor=where, output=ledger or study.output), market
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from ._splits import WalkForwardSplit as WalkForwardSplit
 from ._splits import fold_diagram as fold_diagram
 from ._study import Study as Study
 from ._study import load_study as load_study
+from ._tried import Tried as Tried
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
 from ._workers import run_each as run_each

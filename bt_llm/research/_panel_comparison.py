@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,10 +39,11 @@ from bt_llm.backtest import (
     trades_section,
 )
 from bt_llm.data import BarFormat
-from bt_llm.gates import AskingGate
+from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._comparison import UNGATED, ModelComparison, Models, compare_models
+from bt_llm.research._comparison import UNGATED, ModelComparison, Models, compare_models, gates_by_name
 from bt_llm.research._runs import Source
+from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.settings import whole
 from bt_llm.statistics import BootstrapResult
 
@@ -55,9 +58,12 @@ class PanelComparison(Panel[ModelComparison]):
     ----------
     bootstrap : Bootstrap
         How differences are judged.
+    tried : Tried or None
+        How many configurations were tried, where the comparison was written into a ledger.
     """
 
     bootstrap: Bootstrap
+    tried: Tried | None = None
 
     @property
     def models(self) -> list[str]:
@@ -136,7 +142,7 @@ class PanelComparison(Panel[ModelComparison]):
                 f"{name} was right on {percent(row['accuracy'], 0)} of {row['bars']:,.0f} bars, where each "
                 f"symbol's commonest answer is right on {percent(row['base_rate'], 0)} (descriptive)."
             )
-        return found
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def _answer(self, shown: Mapping[tuple[str, str], BootstrapResult]) -> str:
         better = {
@@ -198,6 +204,7 @@ class PanelComparison(Panel[ModelComparison]):
             {
                 **self.pooled_dict(),
                 "scores": self.scores.to_dict("index"),
+                "tried": self.tried,
                 "pairs": pairs,
                 "effects": effects,
                 "sentences": self.sentences,
@@ -217,14 +224,15 @@ def compare_on_panel(
     seed: int = 0,
     block_length: int | None = None,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> PanelComparison:
     """Run a strategy on every symbol of a universe, gated by each model and ungated, and compare them.
 
     Parameters
     ----------
-    strategy, models, gate, resamples, seed, block_length, format
-        As in `compare_models`.
+    strategy, models, gate, resamples, seed, block_length, format, output
+        As in `compare_models`; each model's pooled run is one trial.
     universe, weights
         As in `panel_study`.
     **settings
@@ -258,9 +266,14 @@ def compare_on_panel(
         return compare_models(chosen, member.market, models, gate=gate, **chance, **how)
 
     found, left_out = each_member(symbols, run)
-    return PanelComparison(
+    panel = PanelComparison(
         symbols=found,
         weights={name: symbols.weights[name] for name in found},
         left_out=left_out,
         bootstrap=Bootstrap(**chance),
     )
+    if output is None:
+        return panel
+    gates = gates_by_name(models, gate or Gate())
+    runs = {name: (panel.runs[name], one) for name, one in gates.items()}
+    return dataclasses.replace(panel, tried=count_panel_trials(output, chosen, symbols, runs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
+from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
 from bt_llm.statistics import BootstrapResult
@@ -117,6 +119,8 @@ class PanelTest(Panel[SymbolTest]):
         its exposure; see `GateTest`.
     alpha : float
         Level below which a p-value is called more than luck.
+    tried : Tried or None
+        How many configurations were tried, where the test was written into a ledger.
     """
 
     random: PanelNulls
@@ -124,6 +128,7 @@ class PanelTest(Panel[SymbolTest]):
     over_rule: dict[str, Effect]
     exposure_matched: BootstrapResult | None
     alpha: float
+    tried: Tried | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -174,7 +179,7 @@ class PanelTest(Panel[SymbolTest]):
             found.append(f"Among null gates, all symbols judged together, it stands out on {listed}.")
         for over in (self.over_ungated, self.over_rule):
             found += effect_sentences(over["sharpe"]) if over else []
-        return found
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def _primary(self) -> str:
         nulls = self.random.pooled
@@ -244,6 +249,7 @@ class PanelTest(Panel[SymbolTest]):
                 **self.pooled_dict(),
                 "entries": {"asked": self.asked, "allowed": self.allowed},
                 "alpha": self.alpha,
+                "tried": self.tried,
                 **(dict.fromkeys(concluded) if self.problems else concluded),
                 "sentences": self.sentences,
             }
@@ -273,6 +279,7 @@ def panel_test(
     on_progress: Progress | None = None,
     evaluate: EvaluatePanel | None = None,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> PanelTest:
     """Test whether a gate adds anything to a strategy on many symbols, against gates that know nothing.
@@ -283,8 +290,8 @@ def panel_test(
 
     Parameters
     ----------
-    strategy, gate, n, seed, n_jobs, rule, alpha, resamples, block_length, on_progress, format
-        As in `gate_test`.
+    strategy, gate, n, seed, n_jobs, rule, alpha, resamples, block_length, on_progress, format, output
+        As in `gate_test`; the pooled run is one trial.
     universe, weights
         As in `panel_study`.
     evaluate : callable, optional
@@ -368,6 +375,7 @@ def panel_test(
         evaluate=evaluate,
         settings=settings,
     )
+    runs = {"gated": (gated, gate)}
     return PanelTest(
         symbols=found,
         weights=kept,
@@ -377,6 +385,9 @@ def panel_test(
         over_rule=over_rule,
         exposure_matched=timing,
         alpha=alpha,
+        tried=None
+        if output is None
+        else count_panel_trials(output, chosen, symbols, {"gated": (gated, gate)}),
     )
 
 
