@@ -170,9 +170,7 @@ def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
     cache = VerdictCache(config.cache_dir, config.cache_mode)
     if cache.mode in (CacheMode.RECORD, CacheMode.REFRESH):
         return Path(cache.directory) / "trials"
-    say(
-        f"trials are not counted: --cache-mode {cache.mode} stores nothing; give --output FOLDER to count them"
-    )
+    say(f"trials are not counted in cache mode {cache.mode}; --output FOLDER counts them")
     return None
 
 

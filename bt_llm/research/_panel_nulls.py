@@ -136,8 +136,8 @@ def joint_null_runs(
             if inside.all():
                 others = numbers[order]
             else:  # the days it has, in the order in which all of them come
-                places = np.cumsum(inside) - 1
-                others = numbers[places[order[inside[order]]]]
+                places = (np.cumsum(inside) - 1)[order[inside[order]]]
+                others = numbers[np.resize(places, len(numbers))]
             made.append(
                 DatesGate(answers=told, dates=numbers.tobytes(), others=others.tobytes(), warm_up=warm_up)
             )

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
@@ -148,8 +150,8 @@ class PanelTest(Panel[SymbolTest]):
     @property
     def can_tell(self) -> bool:
         """Whether a p-value at the level `alpha` could have come out at all."""
-        nulls = self.random.pooled
-        return 0 < self.allowed < self.asked and len(set(nulls.values("sharpe").tolist())) * self.alpha >= 1.0
+        values = self.random.pooled.values("sharpe")
+        return 0 < self.allowed < self.asked and (1 + len(np.unique(values))) * self.alpha >= 1.0
 
     @property
     def beats_random(self) -> bool:
@@ -385,9 +387,7 @@ def panel_test(
         over_rule=over_rule,
         exposure_matched=timing,
         alpha=alpha,
-        tried=None
-        if output is None
-        else count_panel_trials(output, chosen, symbols, {"gated": (gated, gate)}),
+        tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
     )
 
 

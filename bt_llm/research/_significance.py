@@ -368,9 +368,7 @@ def gate_test(
         over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
         over_ungated=bootstrap.between(study.gated, ungated),
         alpha=alpha,
-        tried=None
-        if output is None
-        else count_trials(output, strategy, market, {"gated": (study.gated, gate)}, settings),
+        tried=None if output is None else count_trials(output, strategy, market, runs, settings),
     )
 
 
