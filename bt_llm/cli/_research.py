@@ -211,7 +211,7 @@ def _compare_study(
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
-        return study.run_compare(advisor=where, output=ledger or study.output), market
+        return study.run_compare(advisor=where, **({"output": ledger} if ledger else {})), market
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ class PanelComparison(Panel[ModelComparison]):
             {
                 **self.pooled_dict(),
                 "scores": self.scores.to_dict("index"),
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 "pairs": pairs,
                 "effects": effects,
                 "sentences": self.sentences,

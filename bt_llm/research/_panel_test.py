@@ -251,7 +251,7 @@ class PanelTest(Panel[SymbolTest]):
                 **self.pooled_dict(),
                 "entries": {"asked": self.asked, "allowed": self.allowed},
                 "alpha": self.alpha,
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 **(dict.fromkeys(concluded) if self.problems else concluded),
                 "sentences": self.sentences,
             }

@@ -188,7 +188,7 @@ class GateTest:
                 "exposure_share": self.share,
                 "alpha": self.alpha,
                 **(dict.fromkeys(concluded) if self.problems else concluded),
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 "problems": self.problems,
                 "sentences": self.sentences,
             }
