@@ -68,17 +68,15 @@ def dated_answers(
     """Return what a gate answers to a strategy's entries, by running the strategy once."""
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     return DatedAnswers.of(
-        (str(one.data._name), told.side, _time_of(told, one, market), told.allowed)
+        (str(one.data._name), told.side, _time_of(told, one), told.allowed)
         for one in attached_gates(ran)
         for told in one.log
     )
 
 
-def _time_of(decision: Decision, gate: AttachedGate, market: Market) -> float:
-    """Return Backtrader's number of the bar that a decision was made at; resampled datas keep their own."""
-    bars = market.bars.get(gate.data._name)
-    times = gate.data.lines.datetime.array if bars is None else bars.numbers
-    return float(times[decision.bar - 1])
+def _time_of(decision: Decision, gate: AttachedGate) -> float:
+    """Return Backtrader's number of the bar that a decision was made at."""
+    return float(gate.data.lines.datetime.array[decision.bar - 1])
 
 
 def joint_null_runs(

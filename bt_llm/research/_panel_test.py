@@ -174,8 +174,9 @@ class PanelTest(Panel[SymbolTest]):
         p, least = nulls.p_value("sharpe"), 1.0 / (1 + nulls.n)
         if not self.can_tell:
             return (
-                f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and with {nulls.n} "
-                f"null gates no p-value at or below {self.alpha:g} can come out."
+                f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and "
+                f"{len(np.unique(nulls.values('sharpe')))} of {nulls.n} null gates differ in what they earn: no "
+                f"p-value at or below {self.alpha:g} can come out."
             )
         luck = "more than luck explains" if p <= self.alpha else "not distinguishable from luck"
         return (
