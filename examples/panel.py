@@ -19,9 +19,8 @@ def main() -> None:
     costs = {"commission": 0.0005, "percent": 60.0}
     study = panel_study(STRATEGY, universe, gate, **costs)
     for name, one in study.symbols.items():
-        print(
-            f"{name:8} gated {one.gated.metrics['return']:+7.1%}  ungated {one.ungated.metrics['return']:+7.1%}"
-        )
+        gated, ungated = (run.metrics["return"] for run in (one.gated, one.ungated))
+        print(f"{name:8} gated {gated:+7.1%}  ungated {ungated:+7.1%}")
     print(*study.sentences, *study.runs["gated"].settled, sep="\n")
     test = panel_test(STRATEGY, universe, gate, n=39, resamples=199, **costs)
     print(test.sentences[0])

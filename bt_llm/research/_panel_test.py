@@ -175,8 +175,8 @@ class PanelTest(Panel[SymbolTest]):
         if not self.can_tell:
             return (
                 f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and "
-                f"{len(np.unique(nulls.values('sharpe')))} of {nulls.n} null gates differ in what they earn: no "
-                f"p-value at or below {self.alpha:g} can come out."
+                f"{len(np.unique(nulls.values('sharpe')))} of {nulls.n} null gates differ in what they "
+                f"earn: no p-value at or below {self.alpha:g} can come out."
             )
         luck = "more than luck explains" if p <= self.alpha else "not distinguishable from luck"
         return (
