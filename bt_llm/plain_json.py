@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ def canonical_json(value: Any) -> str:
 
 
 def strict_json(text: str) -> Any:
-    """Read JSON that may be hostile: no NaN, no infinity, no nesting that exhausts the stack.
+    """Read JSON that may be hostile: no NaN, no infinity, no name given twice, no nesting that is too deep.
 
     Raises
     ------
@@ -40,6 +41,9 @@ def strict_json(text: str) -> Any:
     >>> strict_json('{"a": NaN}')
     Traceback (most recent call last):
     ValueError: NaN is not JSON
+    >>> strict_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ValueError: 'a' stands in an object twice
     """
     try:
         return _DECODER.decode(text)
@@ -51,7 +55,22 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (math.inf, -math.inf):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # what others read may be the first of the two
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{twice[:40]!r} stands in an object twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object)
 
 
 def read_back(value: Any) -> Any:

@@ -50,6 +50,8 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("BT_LLM_CACHE_MODE", "BT_LLM_MODELS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("BT_LLM_KEYS_FILE", str(tmp_path / "keys.toml"))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.setenv("COLUMNS", "120")
     yield

@@ -13,7 +13,7 @@ import pytest
 from tests.planted import CORE, SECRET, files_with, forms
 
 HEAD = """\
-import base64, logging, os
+import base64, logging, os, socket
 from urllib.parse import quote
 KEY = os.environ.get("BT_LLM_API_KEY", "")
 
@@ -25,7 +25,7 @@ def key():
 def run(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a test function of that body, under the plugin; its key is another one than this session's."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
-    text = f"{HEAD}\ndef test_it(tmp_path, caplog, capsys):\n{lines}\n"
+    text = f"{HEAD}\ndef test_it(tmp_path, caplog, capsys, bind_key):\n{lines}\n"
     (folder / "test_leak.py").write_text(text, encoding="utf-8")
     plugins = ["-p", "planted", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, "--rootdir", str(folder), *options]
@@ -49,6 +49,16 @@ def run(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess[s
         ("print(key())", "captured stdout call of"),
         ('logging.getLogger("bt_llm.remote").debug("sent %s", key())', "the logger 'bt_llm.remote'"),
         ('logging.getLogger("other").warning(key())\ncaplog.clear()', "the logger 'other'"),
+        ("ours, theirs = socket.socketpair()\nours.sendall(key().encode())", "a request, in "),
+        (
+            "ours, theirs = socket.socketpair()\nos.write(ours.fileno(), key().encode())\ntheirs.recv(99)",
+            "a request, in ",
+        ),
+        (
+            'bind_key("http://a:1/v1")\nours, theirs = socket.socketpair()\n'
+            'ours.send(f"GET / HTTP/1.1\\r\\nHost: b:1\\r\\nX: {key()}".encode())',
+            "a request, in ",
+        ),
     ],
 )
 def test_a_leak_fails_a_session_whose_tests_pass(tmp_path: Path, body: str, place: str) -> None:
@@ -81,7 +91,11 @@ def test_the_error_of_a_failed_test_is_searched_too(tmp_path: Path) -> None:
 
 
 def test_without_a_leak_a_session_passes(tmp_path: Path) -> None:
-    body = 'assert key().startswith("sk-")\nprint("sk-")\n(tmp_path / "a.txt").write_text(key()[:8])'
+    body = (
+        'assert key().startswith("sk-")\nprint("sk-")\n(tmp_path / "a.txt").write_text(key()[:8])\n'
+        'bind_key("http://a:1/v1")\nours, theirs = socket.socketpair()\n'
+        'ours.send(f"GET / HTTP/1.1\\r\\nHost: a:1\\r\\nX: {key()}".encode())'
+    )
     done = run(tmp_path, body)
     assert (done.returncode, "was found" in done.stdout) == (0, False), done.stdout + done.stderr
 

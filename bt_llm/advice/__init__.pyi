@@ -4,6 +4,7 @@ from ._asked import Asked as Asked
 from ._asked import asked_of as asked_of
 from ._asker import Supplied as Supplied
 from ._asker import Usage as Usage
+from ._asker import answers_apart as answers_apart
 from ._asker import forget_answers as forget_answers
 from ._asker import telling as telling
 from ._policy import Panel as Panel

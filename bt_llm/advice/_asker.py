@@ -37,7 +37,16 @@ from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import make_plain
 from bt_llm.verdicts import Verdict
 
-__all__ = ["Asker", "AskerConfig", "Supplied", "Tables", "Usage", "forget_answers", "telling"]
+__all__ = [
+    "Asker",
+    "AskerConfig",
+    "Supplied",
+    "Tables",
+    "Usage",
+    "answers_apart",
+    "forget_answers",
+    "telling",
+]
 
 _KEEP_FREE_MB = 256.0
 """Threshold of a manager that only a configuration describes: its contexts adapt to the memory."""
@@ -210,6 +219,18 @@ class Tables:
             weakref.WeakKeyDictionary()
         )
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Remember nothing of before in here, and nothing of in here afterwards."""
+        with self._lock:
+            before = self._of_folders, self._of_caches
+            self._of_folders, self._of_caches = {}, weakref.WeakKeyDictionary()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._of_folders, self._of_caches = before
+
     def of(self, cache: VerdictCache, content: Any, *, brought: bool) -> dict[Any, Any]:
         """Return the table of a content, empty when it is first asked for.
 
@@ -236,6 +257,11 @@ TABLES = Tables()
 def forget_answers() -> None:
     """Drop the verdicts that this process remembers, so that they are read from their caches again."""
     TABLES.reset()
+
+
+def answers_apart() -> contextlib.AbstractContextManager[None]:
+    """Have a run know of no verdict but those that it asks for itself: so that it can be told which."""
+    return TABLES.apart()
 
 
 A = TypeVar("A", Verdict, GeneratedText)

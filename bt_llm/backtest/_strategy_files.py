@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def load_function(spec: str) -> Callable[..., Any]:
 
 def _read(path_text: str, kind: str) -> SourceFiles:
     path = Path(path_text)
-    if not path.is_file():
+    if not os.path.isfile(path):
         what = "strategy file" if kind == "ClassName" else "file"
         raise StrategyError(f"no {what} {path_text!r}: expected path/to/file.py:{kind}")
     if path.suffix != ".py":

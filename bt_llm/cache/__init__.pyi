@@ -1,6 +1,7 @@
-from ._cache import CacheMode as CacheMode
 from ._cache import VerdictCache as VerdictCache
 from ._memory import MemoryCache as MemoryCache
+from ._modes import CacheMode as CacheMode
+from ._modes import only_replaying as only_replaying
 from ._pack_files import Pack as Pack
 from ._pack_files import parse_pack as parse_pack
 from ._packs import export_pack as export_pack
@@ -10,3 +11,5 @@ from ._records import GeneratedText as GeneratedText
 from ._records import Question as Question
 from ._records import Record as Record
 from ._records import StoredAnswer as StoredAnswer
+from ._repair import RepairReport as RepairReport
+from ._repair import repair_cache as repair_cache

@@ -8,20 +8,18 @@ other machines. What analysts have a model write (`GeneratedText`) is kept in th
 
 from __future__ import annotations
 
-import difflib
-import enum
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
-import platformdirs
-
+from bt_llm.cache._database import HOW_TO_RECOVER
 from bt_llm.cache._misses import VerdictMiss, replay_miss
+from bt_llm.cache._modes import CacheMode, CacheStats, default_directory, forced
 from bt_llm.cache._records import (
     GeneratedText,
     Question,
@@ -31,22 +29,14 @@ from bt_llm.cache._records import (
     model_document,
     model_from_document,
 )
-from bt_llm.cache._store import HOW_TO_RECOVER, JsonStore, Row, seal, unseal
+from bt_llm.cache._rows import Row, seal, unseal
+from bt_llm.cache._store import JsonStore
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Verdict
 
-__all__ = [
-    "CacheMode",
-    "CacheStats",
-    "GeneratedText",
-    "Question",
-    "Record",
-    "VerdictCache",
-    "VerdictMiss",
-    "default_directory",
-]
+__all__ = ["VerdictCache", "VerdictMiss", "default_directory"]
 
 A = TypeVar("A", Verdict, GeneratedText)
 Ask: TypeAlias = Callable[[list[Question]], Iterable[list[tuple[Question, A, Mapping[str, Any]]]]]
@@ -55,82 +45,6 @@ Ask: TypeAlias = Callable[[list[Question]], Iterable[list[tuple[Question, A, Map
 _KEY = re.compile(r"[0-9a-f]{64}")
 _KIND = re.compile(r"[a-z][a-z0-9_]*")
 _MODEL = "model"
-
-
-class CacheMode(enum.StrEnum):
-    """What `VerdictCache.fetch` does with stored verdicts.
-
-    ==========  ==================================================================
-    mode        a question is ...
-    ==========  ==================================================================
-    record      answered from disk, else asked and stored
-    replay      answered from disk; one that is not there is an error; nothing is written
-    refresh     asked, and the answer replaces what is stored
-    off         asked; nothing is read or stored
-    ==========  ==================================================================
-    """
-
-    RECORD = "record"
-    REPLAY = "replay"
-    REFRESH = "refresh"
-    OFF = "off"
-
-    @classmethod
-    def parse(cls, text: str) -> CacheMode:
-        """Return the mode of that name.
-
-        Raises
-        ------
-        ConfigError
-            If there is none; the message lists them, and the nearest.
-
-        Examples
-        --------
-        >>> CacheMode.parse("replay").name
-        'REPLAY'
-        >>> CacheMode.parse("reply")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        bt_llm.exceptions.ConfigError: cache mode 'reply' (did you mean 'replay'?): expected ...
-        """
-        names = [mode.value for mode in cls]
-        if text in names:
-            return cls(text)
-        near = difflib.get_close_matches(str(text).lower(), names, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ConfigError(f"cache mode {text!r}{hint}: expected {', '.join(names[:-1])} or {names[-1]}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStats:
-    """What a cache folder holds.
-
-    Parameters
-    ----------
-    directory : Path
-        The folder.
-    verdicts : int
-        Stored verdicts.
-    by_model : mapping of str to int
-        Stored verdicts by the SHA-256 of their model.
-    models : tuple of ModelIdentity
-        Models whose identity is stored.
-    documents : int
-        Other stored rows, such as remembered facts of files.
-    bytes : int
-        Size of the database file.
-    """
-
-    directory: Path
-    verdicts: int
-    by_model: Mapping[str, int]
-    models: tuple[ModelIdentity, ...]
-    documents: int
-    bytes: int
-
-
-def default_directory() -> Path:
-    """Return the cache folder: ``BT_LLM_CACHE_DIR``, else the platform's cache folder of the user."""
-    return Path(os.environ.get("BT_LLM_CACHE_DIR") or platformdirs.user_cache_dir("bt_llm", appauthor=False))
 
 
 class VerdictCache:
@@ -170,9 +84,9 @@ class VerdictCache:
     def __init__(
         self, directory: str | os.PathLike[str] | None = None, mode: CacheMode | str | None = None
     ) -> None:
-        self._store = JsonStore(default_directory() if directory is None else directory)
         chosen = mode if mode is not None else os.environ.get("BT_LLM_CACHE_MODE") or CacheMode.RECORD
-        self.mode = CacheMode.parse(chosen)
+        directory, self.mode = forced(directory, CacheMode.parse(chosen))
+        self._store = JsonStore(default_directory() if directory is None else directory)
 
     @property
     def directory(self) -> Path:

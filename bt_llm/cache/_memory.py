@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from bt_llm.cache._cache import CacheMode, VerdictCache
+from bt_llm.cache._cache import VerdictCache
+from bt_llm.cache._modes import CacheMode
 from bt_llm.cache._records import Record
 
 __all__ = ["MemoryCache"]

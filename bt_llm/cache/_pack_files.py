@@ -26,6 +26,7 @@ from bt_llm.cache._records import Record, checked_model, model_from_document
 from bt_llm.exceptions import CacheCorruptError, PackError
 from bt_llm.models import ModelIdentity
 from bt_llm.plain_json import canonical_json, strict_json
+from bt_llm.writing import write_whole
 
 __all__ = ["Pack", "parse_pack", "read_pack", "write_pack"]
 
@@ -279,16 +280,8 @@ def _at(source: str, number: int) -> Iterator[None]:
 
 def write_pack(pack: Pack, path: Path) -> None:
     """Write the file beside its place and move it there when it is complete and on disk."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            with unfinished.open("wb") as file:
-                file.write(pack.text.encode("ascii"))
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(path, pack.text.encode("ascii"))
     except OSError as error:
         raise PackError(
             f"{path}: cannot be written ({error.strerror or error}); name another file"

@@ -2,8 +2,9 @@
 
 The database is written by diskcache and read here, straight from SQLite and without writing anything, so
 that a read-only folder can be read and a lookup costs one query. Nothing is ever unpickled: diskcache's own
-JSONDisk still unpickles a planted row (CVE-2025-69872), so the `JsonTextDisk` below takes text alone, and
-the settings that diskcache reads from the database, and would run as PRAGMAs, are checked before it opens it.
+JSONDisk still unpickles a planted row (CVE-2025-69872), so `JsonTextDisk` takes text alone. Before a read,
+and within the transaction of a write, every table, index, trigger and setting is compared with what a cache
+has: SQLite would run a trigger, and diskcache would run a setting as a PRAGMA.
 
 The journal is SQLite's rollback journal, not diskcache's default WAL: the cache is then one file that can be
 copied, read in a read-only folder and kept on a network drive. Every write is one transaction, on disk when
@@ -13,201 +14,34 @@ it returns (``synchronous=FULL``).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import diskcache
 
+from bt_llm.cache._database import HOW_TO_RECOVER, check_files, inspect, open_database
+from bt_llm.cache._rows import FORMAT_ROW, MAX_TEXT, Row
+from bt_llm.cache._writer import RAW_MODE, Writer, kind_of_key, kind_of_value
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.plain_json import strict_json
 
-__all__ = ["JsonStore", "JsonTextDisk", "Row", "seal", "unseal"]
+__all__ = ["JsonStore"]
 
 T = TypeVar("T")
 Query = Callable[[str, Collection[Any]], list[tuple[Any, ...]]]
 
-FORMAT = 1
-"""Version of the rows; a database of another version is refused."""
-
-MAX_TEXT = 4 * 2**20
-"""Longest text of a row, in characters."""
-
-_FORMAT_ROW = ("format", f'{{"bt_llm_cache":{FORMAT}}}')
 _LOCK_SECONDS = 120.0
 _BUSY_SECONDS = 1.0  # SQLite waits so long at a time, deaf to Ctrl-C
 _KEYS_PER_QUERY = 500
-_RAW_MODE = 1
-_MODES = {0: "nothing", 2: "a binary file", 3: "a text file", 4: "a pickle"}
-
-# All of them are given whenever diskcache opens the database, so that no stored one is ever used.
-_SETTINGS: dict[str, int | str] = {
-    "statistics": 0,
-    "tag_index": 0,
-    "eviction_policy": "none",
-    "size_limit": 2**62,
-    "cull_limit": 0,
-    "sqlite_auto_vacuum": 1,
-    "sqlite_cache_size": 2**13,
-    "sqlite_journal_mode": "delete",
-    "sqlite_mmap_size": 0,  # a file that shrinks under a memory map kills the process
-    "sqlite_synchronous": 2,
-    "disk_min_file_size": 2**62,
-    "disk_pickle_protocol": 0,
-}
-_COUNTERS = ("count", "size", "hits", "misses")
-_NAMES = {
-    "table": {"Cache", "Settings"},
-    "index": {"Cache_key_raw", "Cache_expire_time", "sqlite_autoindex_Settings_1"},
-    "trigger": {f"Settings_{name}" for name in ("count_insert", "count_delete", "size_insert", "size_update")}
-    | {"Settings_size_delete"},
-}
 _PLANTED = (
     "typeof(key) != 'text' OR raw IS NOT 1 OR mode IS NOT 1 OR filename IS NOT NULL"
     " OR expire_time IS NOT NULL OR typeof(value) != 'text'"
 )
 _COLUMNS = "rowid, key, raw, mode, filename, expire_time, tag, value"
-HOW_TO_RECOVER = "delete that file, then record again or import a pack"
-"""What to do about a database that cannot be trusted."""
-
-
-class Row(NamedTuple):
-    """One stored text; `tag` groups rows that are counted and deleted together."""
-
-    key: str
-    text: str
-    tag: str | None = None
-
-
-def seal(key: str, body: str) -> str:
-    """Return the row of a JSON text: itself, its format version and a hash that shows damage.
-
-    The hash is for damaged files and interrupted copies: who can write the file can write a hash too.
-    """
-    digest = hashlib.sha256(f"{key}\n{body}".encode()).hexdigest()
-    return f'{{"format":{FORMAT},"sha256":"{digest}","content":{body}}}'
-
-
-def unseal(key: str, text: str) -> Any:
-    """Return the content of a row that `seal` made.
-
-    Raises
-    ------
-    ValueError
-        If the row is of another format, damaged, or belongs to another key.
-
-    Examples
-    --------
-    >>> unseal("a", seal("a", '{"x":1}'))
-    {'x': 1}
-    >>> unseal("b", seal("a", '{"x":1}'))
-    Traceback (most recent call last):
-    ValueError: the row is damaged: its SHA-256 is another one
-    """
-    head, digest_head, end = f'{{"format":{FORMAT},"sha256":"', 64, '","content":'
-    start = len(head) + digest_head + len(end)
-    body = text[start:-1]
-    if text[: len(head)] != head or text[start - len(end) : start] != end or text[-1:] != "}":
-        raise ValueError(f"the row does not start with {head}...")
-    if hashlib.sha256(f"{key}\n{body}".encode()).hexdigest() != text[len(head) : len(head) + digest_head]:
-        raise ValueError("the row is damaged: its SHA-256 is another one")
-    return strict_json(body)
-
-
-class JsonTextDisk(diskcache.Disk):  # type: ignore[misc, unused-ignore]
-    """A diskcache Disk that takes text for keys and values, in the row itself, and nothing else."""
-
-    def put(self, key: Any) -> tuple[str, bool]:
-        """Return the database's form of a key, which is the key."""
-        if type(key) is not str:
-            raise CacheCorruptError(f"cache key {key!r}: expected text; nothing is pickled")
-        return key, True
-
-    def get(self, key: Any, raw: Any) -> str:
-        """Return the key of a row; a pickled or binary one is refused unread."""
-        if not raw or type(key) is not str:
-            raise CacheCorruptError(
-                f"{self._directory}: the key of a row is {_kind(key, raw)}, expected text: refused unread;"
-                f" {HOW_TO_RECOVER}"
-            )
-        return key
-
-    def store(self, value: Any, read: Any, key: Any = None) -> tuple[int, int, None, str]:
-        """Return (size, mode, file name, value) of a row."""
-        if read or type(value) is not str:
-            raise CacheCorruptError(f"cache value of type {type(value).__name__}: expected text")
-        return 0, _RAW_MODE, None, value
-
-    def fetch(self, mode: Any, filename: Any, value: Any, read: Any) -> str:
-        """Return the value of a row; anything but text in the row is refused unread."""
-        if read or mode != _RAW_MODE or filename is not None or type(value) is not str:
-            raise CacheCorruptError(
-                f"{self._directory}: a row holds {_MODES.get(mode, 'bytes')}, expected text: refused unread;"
-                f" {HOW_TO_RECOVER}"
-            )
-        return value
-
-
-class _Writer(diskcache.Cache):  # type: ignore[misc, unused-ignore]
-    """A diskcache Cache that is opened in one transaction, and without a write where all is in place.
-
-    diskcache commits every setting, table, index and trigger by itself, and every setting again whenever a
-    folder is opened: dozens of times that the disk has to be waited for.
-    """
-
-    def __init__(self, directory: str) -> None:
-        self._opening = True
-        try:
-            super().__init__(directory, timeout=_BUSY_SECONDS, disk=JsonTextDisk, **_SETTINGS)
-        except BaseException:
-            self._opening = False
-            self.close()
-            raise
-
-    @property
-    def _con(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection = super()._con
-        if self._opening and not connection.in_transaction:
-            self._begin(connection)
-        return connection
-
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {1000 * _BUSY_SECONDS:.0f}")
-        for name in ("journal_mode", "synchronous"):  # cannot be changed within a transaction
-            connection.execute(f"PRAGMA {name} = {_SETTINGS[f'sqlite_{name}']}")
-        connection.execute("BEGIN")
-        # Of a new file it has to come before the first page; of any it takes the lock for writing.
-        connection.execute(f"PRAGMA auto_vacuum = {_SETTINGS['sqlite_auto_vacuum']}")
-        self._before = _made(connection)
-
-    def close(self) -> None:
-        """Close the connection; the one that opened the folder ends its transaction first."""
-        connection = getattr(self._local, "con", None)
-        if self._opening and connection is not None:
-            connection.execute(
-                "INSERT OR IGNORE INTO Cache (key, raw, mode, value) VALUES (?, 1, ?, ?)",
-                (_FORMAT_ROW[0], _RAW_MODE, _FORMAT_ROW[1]),
-            )
-            connection.execute("ROLLBACK" if _made(connection) == self._before else "COMMIT")
-            self._opening = False
-        super().close()
-
-
-def _made(connection: sqlite3.Connection) -> list[list[tuple[Any, ...]]]:
-    """Return all that opening a folder makes: tables and the like, then the settings."""
-    schema = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
-    if ("table", "Settings") not in (row[:2] for row in schema):
-        return [schema]
-    return [schema, connection.execute("SELECT key, value FROM Settings ORDER BY key").fetchall()]
-
-
-def _kind(key: Any, raw: Any) -> str:
-    return "a pickle" if not raw else f"of type {type(key).__name__}"
 
 
 class JsonStore:
@@ -224,11 +58,13 @@ class JsonStore:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory).expanduser().absolute()
         self.path = self.directory / "cache.db"
+        if "\0" in str(self.directory):
+            raise ConfigError(f"cache folder {str(self.directory)!r}: it has a NUL character in it")
         if os.path.expandvars(self.directory) != str(self.directory):  # diskcache would write elsewhere
             raise ConfigError(
                 f"cache folder {self.directory}: a variable in it is not replaced; write it out"
             )
-        self._writer: diskcache.Cache | None = None
+        self._writer: Writer | None = None
         self._lock = threading.RLock()
 
     def close(self) -> None:
@@ -249,7 +85,7 @@ class JsonStore:
             If it cannot be read.
         """
         wanted, found = list(dict.fromkeys(keys)), {}
-        with self._reading() as query:
+        with self.reading() as query:
             for start in range(0, len(wanted), _KEYS_PER_QUERY):
                 part = wanted[start : start + _KEYS_PER_QUERY]
                 marks = ",".join("?" * len(part))
@@ -262,14 +98,14 @@ class JsonStore:
         """Yield every row, sorted by key, after one look for planted ones."""
         last: str | None = None
         while True:
-            with self._reading() as query:
+            with self.reading() as query:
                 if last is None:
                     self._look_for_planted(query)
                 sql = f"SELECT {_COLUMNS} FROM Cache WHERE key > ? ORDER BY key LIMIT {_KEYS_PER_QUERY}"
                 rows = [self._checked(row) for row in query(sql, (last or "",))]
             if not rows:
                 return
-            yield from (row for row in rows if row.key != _FORMAT_ROW[0])
+            yield from (row for row in rows if row.key != FORMAT_ROW[0])
             last = rows[-1].key
 
     def keys(self, *, prefix: str = "", tag: str | None = None) -> list[str]:
@@ -277,22 +113,23 @@ class JsonStore:
         condition, values = "key >= ? AND key < ?", [prefix, f"{prefix}\U0010ffff"]
         if tag is not None:
             condition, values = f"{condition} AND tag = ?", [*values, tag]
-        with self._reading() as query:
+        with self.reading() as query:
             if not prefix:
                 self._look_for_planted(query)
             rows = query(f"SELECT key FROM Cache WHERE {condition} ORDER BY key", values)
-        return [str(key) for (key,) in rows if key != _FORMAT_ROW[0]]
+        return [str(key) for (key,) in rows if key != FORMAT_ROW[0]]
 
     def tags(self) -> dict[str, int]:
         """Return how many rows each tag has."""
-        with self._reading() as query:
+        with self.reading() as query:
             rows = query("SELECT tag, COUNT(*) FROM Cache WHERE tag IS NOT NULL GROUP BY tag", ())
         return {str(tag): int(count) for tag, count in rows}
 
     def damage(self) -> list[str]:
         """Return what SQLite's own integrity check finds, which reads the whole file; empty when sound."""
-        with self._reading() as query:
-            return [str(line) for (line,) in query("PRAGMA integrity_check(20)", ()) if line != "ok"]
+        with self.reading() as query:
+            found = "\n".join(str(line) for (line,) in query("PRAGMA integrity_check(20)", ()))
+        return [line for line in found.splitlines() if line != "ok" and not line.startswith("***")]
 
     def update(
         self, keys: Collection[str], decide: Callable[[Mapping[str, str]], Iterable[Row]], *, action: str
@@ -343,6 +180,7 @@ class JsonStore:
             cache = self._opened()
             try:
                 with cache.transact():
+                    cache.inspect()
                     attempt(cache)
             finally:
                 cache.close()  # rolls back what a failed COMMIT or a Ctrl-C left open
@@ -350,21 +188,23 @@ class JsonStore:
         with self._lock:
             self._patiently(transaction, action)
 
-    def _opened(self) -> diskcache.Cache:
+    def _opened(self) -> Writer:
         if self._writer is None:
-            with self._reading():  # checks the database before diskcache acts on what is in it
+            with self.reading():  # checks the database before diskcache acts on what is in it
                 pass
-            self._writer = _Writer(str(self.directory))
+            self._writer = Writer(self.path, _BUSY_SECONDS)
         return self._writer
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Query]:
+    def reading(self) -> Iterator[Query]:
+        """Yield what queries the checked database; it gives nothing where there is none yet."""
+        check_files(self.path)
         if not self._patiently(self.path.exists, "looking for it"):
             yield lambda sql, values: []
             return
         connection = self._patiently(self._connect, "reading it")
         try:
-            if not self._patiently(lambda: self._inspect(connection), "reading it"):
+            if not self._patiently(lambda: inspect(connection, self.path), "reading it"):
                 yield lambda sql, values: []
                 return
             yield lambda sql, values: self._patiently(
@@ -383,49 +223,13 @@ class JsonStore:
         return self._sqlite("ro")
 
     def _sqlite(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        connection = open_database(self.path, mode, _BUSY_SECONDS)
         try:
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * MAX_TEXT)
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA cell_size_check = ON")
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _inspect(self, connection: sqlite3.Connection) -> bool:
-        """Check that it is a database of ours, not a trap; return whether it has its tables yet."""
-        names = set()
-        for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
-            names.add(name)
-            ordinary = sql is None or str(sql).upper().startswith(f"CREATE {kind.upper()} ")
-            if name not in _NAMES.get(kind, ()) and not (kind == "index" and name == "Cache_tag_rowid"):
-                self._refuse(f"it has a {kind} {name!r} that no cache has")
-            if not ordinary and not str(sql).upper().startswith("CREATE UNIQUE INDEX "):
-                self._refuse(f"its {kind} {name!r} is not an ordinary one")
-        if "Settings" in names:
-            self._check_settings(connection)
-        if "Cache" not in names:
-            return False
-        rows = connection.execute("SELECT value FROM Cache WHERE key = ?", _FORMAT_ROW[:1]).fetchall()
-        if not rows and connection.execute("SELECT 1 FROM Cache LIMIT 1").fetchone():
-            self._refuse("it is the cache of another program")
-        if rows and rows != [_FORMAT_ROW[1:]]:
-            found = str(rows[0][0])[:60]
-            raise CacheError(
-                f"{self.path}: format {found}, this bt_llm reads {_FORMAT_ROW[1]}:"
-                " use the bt_llm that wrote it, or another folder with --cache"
-            )
-        return True
-
-    def _check_settings(self, connection: sqlite3.Connection) -> None:
-        known = dict.fromkeys(_COUNTERS, 0) | _SETTINGS
-        for name, value in connection.execute("SELECT key, value FROM Settings"):
-            right = name in known and type(value) is type(known[name])
-            if not right or (isinstance(value, str) and not value.replace("-", "").isalpha()):
-                self._refuse(f"its setting {str(name)[:40]!r} has the value {str(value)[:40]!r}")
 
     def _look_for_planted(self, query: Query) -> None:
         for row in query(f"SELECT {_COLUMNS} FROM Cache WHERE {_PLANTED} LIMIT 1", ()):
@@ -434,9 +238,9 @@ class JsonStore:
     def _checked(self, row: tuple[Any, ...]) -> Row:
         rowid, key, raw, mode, filename, expires, tag, value = row
         if type(key) is not str or raw != 1:
-            self._refuse(f"row {rowid}: its key is {_kind(key, raw)}, expected text: refused unread")
-        if mode != _RAW_MODE or filename is not None or type(value) is not str:
-            held = _MODES.get(mode, f"a value of type {type(value).__name__}")
+            self._refuse(f"row {rowid}: its key is {kind_of_key(key, raw)}, expected text: refused unread")
+        if mode != RAW_MODE or filename is not None or type(value) is not str:
+            held = kind_of_value(mode, f"a value of type {type(value).__name__}")
             self._refuse(f"row {rowid}, key {key[:80]!r}: it holds {held}, expected text: refused unread")
         if expires is not None or not isinstance(tag, str | None):
             self._refuse(f"row {rowid}, key {key[:80]!r}: it has an expiry or a tag that no row has")
@@ -451,7 +255,7 @@ class JsonStore:
         while True:
             try:
                 return operation()
-            except (sqlite3.Error, sqlite3.Warning, diskcache.Timeout, OSError) as error:
+            except (sqlite3.Error, sqlite3.Warning, diskcache.Timeout, OSError, UnicodeError) as error:
                 cause = _root(error)
                 name = getattr(cause, "sqlite_errorname", "")
                 if not name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or time.monotonic() > deadline:
@@ -459,7 +263,8 @@ class JsonStore:
             time.sleep(0.005)
 
     def _explained(self, cause: BaseException, name: str, action: str) -> CacheError:
-        failed = f"{self.path}: {action} failed ({cause})"
+        said = " ".join(str(cause).split())[:200]  # SQLite repeats what it cannot read
+        failed = f"{self.path}: {action} failed ({said})"
         elsewhere = "choose another folder with --cache or BT_LLM_CACHE_DIR"
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return CacheError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import random
 from collections.abc import Iterator
@@ -13,24 +14,31 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.cache import Question, Record, VerdictCache, export_pack, import_pack, merge_packs
+from bt_llm.cache import (
+    Record,
+    VerdictCache,
+    export_pack,
+    import_pack,
+    merge_packs,
+    repair_cache,
+)
+from bt_llm.cli._cache_tables import SHORT, drift_table, joined, list_table, record_facts, record_row
 from bt_llm.cli._options import CacheOption, FormatOption, ThreadsOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
-from bt_llm.cli._verifying import Drift, ask_again
+from bt_llm.cli._trust import Trusting, TrustOption
+from bt_llm.cli._verifying import ask_again
 from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PackError, ReplayMiss
-from bt_llm.plain_json import canonical_json, strict_json
-from bt_llm.verdicts import Verdict
+from bt_llm.plain_json import strict_json
 
 __all__ = ["app", "hint_at_demo_pack"]
 
 app = typer.Typer(
     name="cache",
-    help="Look at stored verdicts; export, import, merge, verify and delete them.",
+    help="Look at stored verdicts; export, import, merge, verify, repair and delete them.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-_SHORT = 12  # digits of a hash that a table shows
 _HASH_START = 8  # digits that name a model
 
 
@@ -72,7 +80,7 @@ def stats(cache: CacheOption = None, output: FormatOption = Format.TABLE) -> Non
     table = Table("model", "SHA-256", title=f"{counted.verdicts:,} verdicts", title_justify="left")
     table.add_column("verdicts", justify="right")
     for model in models:
-        table.add_row(_joined(model["names"]), model["sha256"][:_SHORT], f"{model['verdicts']:,}")
+        table.add_row(joined(model["names"]), model["sha256"][:SHORT], f"{model['verdicts']:,}")
     show(table)
     say(f"{counted.directory}: {counted.bytes / 1e6:.1f} MB")
 
@@ -91,11 +99,11 @@ def list_(
     found = VerdictCache(cache)
     records = _records(found, model)
     names = _names(found)
-    rows = [_row(record, names) for record in records[:limit]]
+    rows = [record_row(record, names) for record in records[:limit]]
     if output is Format.JSON:
         print_json({"verdicts": rows, "stored": len(records)})
         return
-    show(_list_table(rows))
+    show(list_table(rows))
     if len(records) > limit:
         say(f"{limit} of {len(records):,}; see more with --limit")
 
@@ -118,7 +126,7 @@ def show_(
     table = Table(title=record.key, title_justify="left", show_header=False)
     table.add_column("", style="bold")
     table.add_column("", overflow="fold")
-    for name, value in _facts(record, _names(found)).items():
+    for name, value in record_facts(record, _names(found)).items():
         table.add_row(name, escape(value))
     show(table)
 
@@ -152,7 +160,7 @@ def export(
         facts = {"verdicts": len(pack.records), "models": len(pack.models), "bytes": size}
         print_json({"file": str(file), "sha256": pack.sha256, **facts})
         return
-    say(f"{file}: {len(pack.records):,} verdicts, {size / 1000:,.0f} kB, SHA-256 {pack.sha256[:_SHORT]}")
+    say(f"{file}: {len(pack.records):,} verdicts, {size / 1000:,.0f} kB, SHA-256 {pack.sha256[:SHORT]}")
 
 
 @app.command(name="import")
@@ -191,7 +199,7 @@ def merge(
     if output is Format.JSON:
         print_json({"file": str(out), "sha256": pack.sha256, "verdicts": len(pack.records)})
         return
-    say(f"{out}: {len(pack.records):,} verdicts, SHA-256 {pack.sha256[:_SHORT]}")
+    say(f"{out}: {len(pack.records):,} verdicts, SHA-256 {pack.sha256[:SHORT]}")
 
 
 @app.command()
@@ -199,6 +207,7 @@ def verify(
     sample: Annotated[int, typer.Option(min=1, help="How many verdicts of each model to ask again.")] = 50,
     seed: Annotated[int, typer.Option(help="Which ones: another seed, another sample.")] = 0,
     model: ModelFilter = None,
+    trust: TrustOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     output: FormatOption = Format.TABLE,
@@ -206,26 +215,53 @@ def verify(
     """Check every stored row, then ask the models again for a sample and compare.
 
     Exit code 1 when a verdict flipped. A drift in the last digits is what another CPU or another build of
-    llama.cpp gives; nothing that is stored is changed.
+    llama.cpp gives; nothing that is stored is changed. A server's address is what somebody has stored, and
+    is asked about first.
     """
     found = VerdictCache(cache)
     found.check()
+    trusting = Trusting(str(found.directory), trust)
     records, names = _records(found, model), _names(found)
     drifts = []
     for sha256 in sorted({record.question.model_sha256 for record in records}):
         own = [record for record in records if record.question.model_sha256 == sha256]
         chosen = random.Random(seed).sample(own, min(sample, len(own)))
         known = names.get(sha256, [])
-        with progress_bar(f"asking {_joined(known) or sha256[:_SHORT]}") as on_progress:
-            drifts.append(ask_again(chosen, sha256, known, threads, on_progress))
+        with progress_bar(f"asking {joined(known) or sha256[:SHORT]}") as on_progress:
+            drifts.append(ask_again(chosen, sha256, known, threads, on_progress, trust=trusting))
     if not drifts:
         raise ConfigError(f"no verdicts to verify in {found.directory}: record some, or import a pack")
     if output is Format.JSON:
         print_json({"models": [drift.to_dict() for drift in drifts]})
     else:
-        show(_drift_table(drifts))
+        show(drift_table(drifts))
     if any(drift.flipped for drift in drifts):
         raise typer.Exit(1)
+
+
+@app.command()
+def repair(cache: CacheOption = None, output: FormatOption = Format.TABLE) -> None:
+    """Write a damaged cache anew with every verdict that is sound; the damaged file is kept beside it.
+
+    Each row carries a digest of its own, by which it is judged alone. Let no run use the folder meanwhile.
+
+    Example: bt-llm cache repair
+    """
+    folder = VerdictCache(cache).directory
+    report = repair_cache(folder)
+    if output is Format.JSON:
+        damaged = None if report.damaged is None else str(report.damaged)
+        print_json({"directory": str(folder), **dataclasses.asdict(report), "damaged": damaged})
+        return
+    if report.damaged is None:
+        say(f"{folder}: {report.verdicts:,} verdicts, all of them sound; nothing was changed")
+        return
+    missing = "" if report.counted is None else f" of {report.counted:,} rows that the file counts"
+    kept = f"{report.verdicts:,} verdicts and {report.others:,} other rows are sound and kept{missing}"
+    shown = ", ".join(key[:SHORT] for key in report.lost[:3])
+    more = ", ..." if len(report.lost) > 3 else ""
+    say(f"{folder}: {kept}; {len(report.lost):,} lost" + (f" ({shown}{more})" if shown else ""))
+    say(f"the damaged file is now {report.damaged}")
 
 
 @app.command()
@@ -240,7 +276,7 @@ def prune(
     sha256 = _model_sha256(found, model)
     count = found.stats().by_model.get(sha256, 0)
     if not yes:
-        question = f"Delete {count:,} verdicts of {model} ({sha256[:_SHORT]}) from {found.directory}?"
+        question = f"Delete {count:,} verdicts of {model} ({sha256[:SHORT]}) from {found.directory}?"
         typer.confirm(question, abort=True, err=True)
     deleted = found.delete(model_sha256=sha256)
     if output is Format.JSON:
@@ -286,9 +322,9 @@ def _model_sha256(cache: VerdictCache, name: str) -> str:
         found |= {sha256 for sha256 in counts if sha256.startswith(name)}
     if not found:
         known = sorted({one for several in names.values() for one in several})
-        raise ConfigError(f"no model {name!r} in {cache.directory}: it has {_joined(known) or 'none'}")
+        raise ConfigError(f"no model {name!r} in {cache.directory}: it has {joined(known) or 'none'}")
     if len(found) > 1:
-        hashes = ", ".join(sorted(sha256[:_SHORT] for sha256 in found))
+        hashes = ", ".join(sorted(sha256[:SHORT] for sha256 in found))
         raise ConfigError(f"{len(found)} models are named {name!r} ({hashes}): give the start of a hash")
     return found.pop()
 
@@ -310,58 +346,6 @@ def _record(cache: VerdictCache, start: str) -> Record:
     return cache.get_many(keys)[keys[0]]
 
 
-def _row(record: Record, names: dict[str, list[str]]) -> dict[str, Any]:
-    answer, question = record.answer, record.question
-    return {
-        "key": record.key,
-        "model": _joined(names.get(question.model_sha256, [])) or question.model_sha256[:_SHORT],
-        "prompt": _end_of(question),
-        "action": answer.answer if isinstance(answer, Verdict) else "text",
-        "confidence": answer.confidence if isinstance(answer, Verdict) else None,
-        "written": str(record.provenance.get("written", "")),
-    }
-
-
-def _list_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")  # narrow: 80 columns are few
-    for column in ("key", "model", "action", "conf.", "written"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "conf." else "left")
-    table.add_column("prompt ends with")
-    for row in rows:
-        confidence = "-" if row["confidence"] is None else f"{row['confidence']:.3f}"
-        written = (row["written"] or "-")[:10]
-        cells = (row["key"][:_SHORT], row["model"], row["action"], confidence, written, row["prompt"])
-        table.add_row(*map(escape, cells))
-    return table
-
-
-def _end_of(question: Question) -> str:
-    """Return the prompt's last question on one line: the state, without what the chat template adds."""
-    chunks = question.prompt[1:] or question.prompt
-    lines = [line for chunk in chunks for line in chunk.splitlines()[:1]]
-    return ", ".join(line.partition("<|")[0].strip() for line in lines if line.strip())
-
-
-def _facts(record: Record, names: dict[str, list[str]]) -> dict[str, str]:
-    """Return everything of a record as text, in the order of reading."""
-    question, answer = record.question, record.answer
-    shown = {"prompt": question.text}
-    if isinstance(answer, Verdict):
-        shown["verdict"] = answer.answer
-        if answer.valid:
-            named = zip(answer.labels.names, answer.probabilities, strict=True)
-            shown["probabilities"] = ", ".join(f"{name} {value!r}" for name, value in named)
-        shown["on the labels"] = "-" if answer.label_mass != answer.label_mass else repr(answer.label_mass)
-        shown["reason"] = answer.reason or "-"
-    else:
-        shown["text"] = answer.text
-    shown["model"] = f"{_joined(names.get(question.model_sha256, []))} {question.model_sha256[:_SHORT]}"
-    shown["labels"] = canonical_json(list(question.labels))
-    shown["reader"] = f"{question.reader} {canonical_json(dict(question.sampling))}"
-    shown["numerics"] = question.numerics
-    return shown | {name: str(value) for name, value in sorted(record.provenance.items()) if name != "model"}
-
-
 def _of_run(cache: VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]:
     """Return the keys of a run's verdicts, and what a pack of them says of itself."""
     from bt_llm.manifest import read_manifest
@@ -370,30 +354,9 @@ def _of_run(cache: VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]
     for key, record in cache.get_many(manifest.verdicts).items():
         if not record.answer.same_answer(manifest.verdicts[key]):
             raise PackError(
-                f"{cache.directory} and {path} differ in verdict {key[:_SHORT]}: nothing is written"
+                f"{cache.directory} and {path} differ in verdict {key[:SHORT]}: nothing is written"
             )
     gate = manifest.gate or {}
     asked = gate.get("advisor", gate.get("analyst"))
     told = asked if isinstance(asked, dict) else {}
     return list(manifest.verdicts), {name: told[name] for name in ("template", "state_space") if name in told}
-
-
-def _drift_table(drifts: list[Drift]) -> Table:
-    table = Table("model", title="Asked again", title_justify="left")
-    for column in ("asked", "same to the last bit", "largest drift", "flipped", "not asked"):
-        table.add_column(column, justify="right")
-    for drift in drifts:
-        flipped = ", ".join(flip.key[:_SHORT] for flip in drift.flipped[:3])
-        table.add_row(
-            escape(drift.model),
-            f"{drift.asked:,}",
-            f"{drift.same:,}",
-            f"{drift.largest:.3g}",
-            f"{len(drift.flipped)} ({flipped})" if flipped else "0",
-            f"{drift.not_asked:,}",
-        )
-    return table
-
-
-def _joined(names: list[str]) -> str:
-    return ", ".join(names)

@@ -17,6 +17,7 @@ from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, Spending, ThreadsOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def plan(
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
     request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
+    trust: TrustOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -60,7 +62,8 @@ def plan(
     if study is not None:
         from bt_llm.research import load_study
 
-        described = load_study(study)
+        described = load_study(study, trust=Trusting(f"study {study}", trust) if ask else True)
+        described.check_trust(cache_mode)
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
     per_symbol = bars if bars is not None else _bars_of(described)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,7 @@ import typer
 from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._options import CacheOption, FormatOption, named_files
 from bt_llm.cli._output import Format, print_json, say
+from bt_llm.writing import temporary_folder
 
 __all__ = ["reproduce"]
 
@@ -33,23 +34,30 @@ def reproduce(
         Path | None, typer.Option("--strategy", "-s", help="Where the strategy's file is now.")
     ] = None,
     setup: Annotated[Path | None, typer.Option("--setup", help="Where the set-up's file is now.")] = None,
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--folder", help="A folder, beside the manifest's, in which its files may be; repeatable."
+        ),
+    ] = None,
     cache: CacheOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Run a manifest again in replay: say `identical`, or name the first difference.
 
-    Differences are looked for in the order version, data, code, verdict, trade; exit code 1 where there is
-    one. No model is loaded. The strategy's file is run, once its hash is the manifest's: reproduce only what
-    you trust.
+    Differences are looked for in the order version, data, code, verdict, claim, trade; exit code 1 where
+    there is one. A claim is what the manifest says falsely or leaves out. Nobody is asked, and the
+    manifest's files are read in its folder alone. The strategy's file is run, once its hash is the
+    manifest's: its path and hash are printed first. Reproduce only what you trust.
 
     Example: bt-llm reproduce run.json --pack verdicts.jsonl
     """
     from bt_llm import manifest as manifests
 
     manifest = manifests.read_manifest(run)
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
         if pack is not None:
-            cache = Path(folder)
+            cache = stack.enter_context(temporary_folder())
             with VerdictCache(cache, "record") as imported:
                 import_pack(imported, pack)
         files = list(named_files(data or []).values())
@@ -59,14 +67,20 @@ def reproduce(
             strategy=strategy,
             setup=setup,
             cache_dir=cache,
+            folders=folder or (),
+            on_code=lambda path, sha256: say(f"runs {path}, SHA-256 {sha256}"),
         )
     if output is Format.JSON:
         differences = [{"what": one.what, "message": one.message} for one in found.differences]
         versions = found.other_versions
-        print_json({"identical": found.identical, "differences": differences, "other_versions": versions})
+        said = {"other_versions": versions, "defaults": found.defaults}
+        said |= {"compared": found.compared, "not_compared": found.not_compared}
+        print_json({"identical": found.identical, "differences": differences, **said})
     elif found.identical:
-        trades = sum(len(one.trades) for one in manifest.runs.values())
-        say(f"{len(manifest.runs)} runs, {trades} trades, {len(manifest.verdicts)} verdicts")
+        say(f"compared: {found.compared}")
+        say(f"not compared: {', '.join(found.not_compared)}")
+        if found.defaults:
+            say(f"left out, and taken as by default: {', '.join(found.defaults)}")
         if found.other_versions:
             say(f"under other versions: {found.other_versions}")
         typer.echo("identical")

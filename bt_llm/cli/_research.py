@@ -27,6 +27,7 @@ from bt_llm.cli._options import (
     StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
+from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def compare(
         ),
     ] = None,
     model: ModelsOption = None,
+    trust: TrustOption = False,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
     ledger: LedgerOption = None,
 ) -> None:
@@ -134,7 +136,7 @@ def compare(
 
     if study is not None:
         _check_only_study(context)
-        found, market = _compare_study(study, asking.places(), spending, ledger)
+        found, market = _compare_study(study, asking.places(), spending, ledger, trust)
         deliver(found, market, **out.settings())
         return
     if not (what.strategy and what.data and model):
@@ -175,7 +177,7 @@ def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
 
 
 _BESIDE_A_STUDY = {
-    *("ledger", "study", "threads", "cache", "cache_mode"),
+    *("ledger", "study", "threads", "cache", "cache_mode", "trust"),
     *vars(Spending()),
     *vars(Output()),
 }
@@ -197,16 +199,17 @@ def _check_only_study(context: typer.Context) -> None:
 
 
 def _compare_study(
-    path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None
+    path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None, trust: bool
 ) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
-    study = load_study(path)
+    study = load_study(path, trust=Trusting(f"study {path}", trust))
     market = study.bars_read
     if study.compare is None:
         return study.run_compare(), market  # says what is missing
+    study.check_trust(where.get("cache_mode"))
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
     check_budget(configs, market, budget_of(study, spending))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from bt_llm.advice import json_sampling, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
-from bt_llm.exceptions import ModelNotFoundError
+from bt_llm.exceptions import ConfigError, ModelNotFoundError
 from bt_llm.models import Backend, ModelConfig, Numerics, Progress, Prompt, kind_of
 from bt_llm.verdicts import LabelSet, Verdict
 
@@ -64,6 +65,8 @@ def ask_again(
     names: Sequence[str],
     n_threads: int | None = None,
     on_progress: Progress | None = None,
+    *,
+    trust: Callable[[Sequence[str]], bool] = lambda addresses: False,
 ) -> Drift:
     """Ask a model its stored questions again, past the cache, and compare.
 
@@ -79,6 +82,9 @@ def ask_again(
         CPU threads.
     on_progress : callable, optional
         Called with (asked, to ask).
+    trust : callable
+        Given the addresses of servers that a name leads to, says whether they may be asked: names and
+        addresses are what somebody has stored. None may be by default.
 
     Raises
     ------
@@ -91,7 +97,7 @@ def ask_again(
         if record.key in stored:
             asked = record.question
             groups[asked.reader, stored[record.key].labels, asked.labels, asked.numerics].append(asked)
-    name, backend = _find_backend(sha256, names, records, n_threads)
+    name, backend = _find_backend(sha256, names, records, n_threads, trust)
     now: dict[str, Verdict] = {}
     try:
         for questions in groups.values():
@@ -128,24 +134,38 @@ def _readings(backend: Backend, questions: list[Question], labels: LabelSet) -> 
 
 
 def _find_backend(
-    sha256: str, names: Sequence[str], records: Sequence[Record], n_threads: int | None
+    sha256: str,
+    names: Sequence[str],
+    records: Sequence[Record],
+    n_threads: int | None,
+    trust: Callable[[Sequence[str]], bool],
 ) -> tuple[str, Backend]:
     """Return a name and the backend behind it that has the very bytes of a hash."""
     forgetful = VerdictCache(mode="off")  # hashes the file anew
-    facts = [record.provenance for record in records]
-    for name in names:
-        for asked in kind_of(name).names_to_ask(facts):
-            model = kind_of(asked)
-            try:
-                identity = model.identify(forgetful)
-            except ModelNotFoundError:
-                continue
-            if identity.sha256 == sha256:
-                return asked, model.open(ModelConfig(model_path=asked, n_threads=n_threads))
+    for name in _names_to_ask(names, [record.provenance for record in records]):
+        model = kind_of(name)
+        if model.addresses and not trust(model.addresses):
+            continue
+        try:
+            identity = model.identify(forgetful)
+        except ModelNotFoundError:
+            continue
+        if identity.sha256 == sha256:
+            return name, model.open(ModelConfig(model_path=name, n_threads=n_threads))
     shown = " or ".join(repr(name) for name in names) or "a model without a name"
     raise ModelNotFoundError(
         f"no model file {shown} with SHA-256 {sha256[:12]}: put it into models/, or verify another one"
     )
+
+
+def _names_to_ask(names: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names to try, those in this process first; what is none, whoever stored it, is left out."""
+    found: list[str] = []
+    for name in names:
+        with contextlib.suppress(ConfigError):
+            asked = kind_of(name).names_to_ask(facts)
+            found += [one for one in asked if kind_of(one)]
+    return sorted(found, key=lambda one: bool(kind_of(one).addresses))
 
 
 def _compared(

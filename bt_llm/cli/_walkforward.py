@@ -17,6 +17,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
 from bt_llm.cli._output import Format, deliver, say
 from bt_llm.cli._plan import study_configs
+from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.models import Progress as ProgressCallback
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def walkforward(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
     ] = None,
+    trust: TrustOption = False,
     threads: ThreadsOption = None,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
@@ -63,7 +65,8 @@ def walkforward(
         raise typer.BadParameter("expected --jobs or --dask, not both: a cluster has the workers it has")
     from bt_llm.research import load_study
 
-    described = load_study(study)
+    described = load_study(study, trust=Trusting(f"study {study}", trust))
+    described.check_trust(cache_mode)
     folder = output_folder if output_folder is not None else Path(described.output)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
     allowed = budget_of(described, spending)

@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
+from bt_llm.writing import write_whole
+
 __all__ = ["inert", "save_csv"]
 
 _STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -31,7 +33,7 @@ def inert(value: Any) -> Any:
 
 
 def save_csv(frame: pd.DataFrame, path: str | os.PathLike[str], *, index: bool = True) -> None:
-    """Write a table, the same bytes on every system; its text and its headings are `inert`.
+    """Write a table in one step, the same bytes on every system; its text and its headings are `inert`.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ def save_csv(frame: pd.DataFrame, path: str | os.PathLike[str], *, index: bool =
     columns = [column if _is_safe(column) else column.map(inert) for _, column in table.items()]
     made = pd.concat(columns, axis=1) if columns else table.copy()
     made.columns = pd.Index([inert(name) for name in table.columns])
-    made.to_csv(path, index=False, lineterminator="\n")
+    write_whole(path, made.to_csv(None, index=False, lineterminator="\n"))
 
 
 def _is_safe(column: pd.Series[Any]) -> bool:

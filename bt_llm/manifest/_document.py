@@ -15,6 +15,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import CacheCorruptError, ConfigError, DataError
 from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
+from bt_llm.writing import write_whole
 
 __all__ = [
     "TRADE_COLUMNS",
@@ -269,13 +270,8 @@ class RunManifest:
             If it cannot be written.
         """
         target = Path(path)
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            try:
-                unfinished.write_bytes(self.text.encode("ascii"))
-                unfinished.replace(target)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            write_whole(target, self.text.encode("ascii"))
         except OSError as error:
             raise ConfigError(
                 f"{target}: cannot be written ({error.strerror or error}); name another file"

@@ -28,7 +28,7 @@ from bt_llm.models import kind_of
 from bt_llm.prompts import PromptTemplate
 from bt_llm.sources import code_name, is_ours
 
-__all__ = ["CONFIGS", "Decoder", "Encoder", "checked_template"]
+__all__ = ["CONFIGS", "Decoder", "Encoder", "checked_template", "shown_name", "template_of"]
 
 CONFIGS: Mapping[str, Callable[[str], PromptTemplate]] = {
     "bt_llm.advice:AdvisorConfig": PromptTemplate.load,
@@ -44,6 +44,11 @@ _MAX_LITERAL = 2**20
 _KNOWN_BY_HASH = ("model_sha256", "chat_template_sha256", "fallbacks")
 
 
+def shown_name(name: str) -> str:
+    """Return what a manifest calls a model: the file's name, without folder and ending."""
+    return Path(name).name.removesuffix(".gguf")
+
+
 def checked_template(where: str, facts: Any) -> dict[str, Any]:
     """Return what `Describer.template` gave; the input is untrusted."""
     texts = ("text" if isinstance(facts, dict) and "text" in facts else "file", "name", "sha256")
@@ -52,6 +57,28 @@ def checked_template(where: str, facts: Any) -> dict[str, Any]:
     if not all(isinstance(facts[text], str) for text in texts):
         raise ConfigError(f"{where}: expected texts for {', '.join(texts)}")
     return facts
+
+
+def template_of(
+    facts: Mapping[str, Any], folder: Path, further: Sequence[Path] = ()
+) -> str | Path | PromptTemplate:
+    """Return the template that a checked description names: its text, a name, or a file in the folders.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or it is outside of the folders.
+    PromptError
+        If the text is no template.
+    """
+    if "text" in facts:
+        return PromptTemplate.parse(facts["text"], facts["name"])
+    file: str = facts["file"]
+    if file.isidentifier():
+        return file
+    return find_file(
+        file, folder, what="prompt template", option="its place beside the manifest", further=further
+    )
 
 
 class Encoder(Describer):
@@ -108,7 +135,11 @@ class Encoder(Describer):
                 f"{where} is an AnalystConfig, whose answers would not be in the manifest: give it in a gate"
             )
         told = dataclasses.replace(config, manager=None, supplied=None)
-        return super().config(where, config, self.asked.get(told, asker))
+        who = self.asked.get(told, asker)
+        found = super().config(where, config, who)
+        if "model_sha256" in found:  # a fallback may have answered, whatever was asked for
+            found["model"] = shown_name(who.identity.name)
+        return found
 
     def place(self, source: str | PromptTemplate) -> dict[str, Any]:
         """Return where a template is from the manifest's folder, or its name, or its text."""
@@ -130,11 +161,25 @@ class Decoder:
         SHA-256 of the models by name: an advisor asks for the very bytes, not for what has the name now.
     cache_dir : path, optional
         Where advisors find their verdicts; they only replay.
+    further : sequence of Path
+        Folders beside the manifest's in which files may be read.
+
+    Attributes
+    ----------
+    defaults : list of str
+        Fields that were left out, in the order met: they have their defaults.
     """
 
     def __init__(
-        self, strategy: type[Any], folder: Path, models: Mapping[str, str], cache_dir: Path | None
+        self,
+        strategy: type[Any],
+        folder: Path,
+        models: Mapping[str, str],
+        cache_dir: Path | None,
+        further: Sequence[Path] = (),
     ) -> None:
+        self.further = further
+        self.defaults: list[str] = []
         self.module = sys.modules[strategy.__module__]
         self.folder = folder
         self.models = models
@@ -186,7 +231,11 @@ class Decoder:
 
     def _file(self, where: str, form: dict[str, Any]) -> Path:
         return find_file(
-            form["file"], self.folder, what=f"file {where!r}", option="its place beside the manifest"
+            form["file"],
+            self.folder,
+            what=f"file {where!r}",
+            option="its place beside the manifest",
+            further=self.further,
         )
 
     def _made(self, where: str, value: dict[str, Any]) -> Any:
@@ -197,7 +246,7 @@ class Decoder:
         try:
             if issubclass(cls, AdvisorConfig | AnalystConfig):
                 return self._config(where, cls, given)
-            _check_fields(where, cls, given)
+            self.defaults += _check_fields(where, cls, given)
             fields = {name: self.decode(f"{where}.{name}", item) for name, item in given.items()}
             if cls is NewsGate and not isinstance(fields.get("headlines"), Headlines):
                 raise ConfigError(f"{where}.headlines: expected headlines, and no file that has them")
@@ -214,7 +263,8 @@ class Decoder:
             raise ConfigError(f"{where}.model: expected a text")
         left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, "model", "template"}
         others = {name: item for name, item in given.items() if name not in left_out}
-        _check_fields(where, cls, others)
+        absent = _check_fields(where, cls, others)
+        self.defaults += [name for name in absent if name.rpartition(".")[2] not in left_out]
         return cls(
             model=model if kind_of(model).defined_by_name else digest,
             template=self._template(facts),
@@ -224,10 +274,7 @@ class Decoder:
         )
 
     def _template(self, facts: dict[str, Any]) -> str | Path | PromptTemplate:
-        if "text" in facts:
-            return PromptTemplate.parse(facts["text"], facts["name"])
-        file: str = facts["file"]
-        return file if file.isidentifier() else self.folder / file
+        return template_of(facts, self.folder, self.further)
 
     def _found(self, where: str, name: Any) -> Any:
         module_name, _, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
@@ -256,10 +303,12 @@ def _has_fields(cls: type[Any]) -> bool:
     return issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
-def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> None:
+def _check_fields(where: str, cls: type[Any], given: Mapping[str, Any]) -> list[str]:
+    """Refuse fields that a class has not; return those that are left out."""
     if dataclasses.is_dataclass(cls):
-        known = {field.name for field in dataclasses.fields(cls) if field.init}
+        known = [field.name for field in dataclasses.fields(cls) if field.init]
     else:
-        known = set(cls._fields)
-    if unknown := sorted(set(given) - known):
+        known = list(cls._fields)
+    if unknown := sorted(set(given) - set(known)):
         raise ConfigError(f"{where}: {cls.__name__} has no fields {unknown}, only {sorted(known)}")
+    return [f"{where}.{name}" for name in known if name not in given]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from bt_llm.data import shipped
@@ -24,22 +25,44 @@ def stored_path(path: Path, folder: Path) -> str:
         return full.as_posix()
 
 
-def find_file(stored: str | None, folder: Path, *, what: str, option: str) -> Path:
-    """Return the file that `stored_path` named: in the manifest's folder, or one that comes with bt_llm.
+def find_file(
+    stored: str | None, folder: Path, *, what: str, option: str, further: Sequence[Path] = ()
+) -> Path:
+    """Return the file that `stored_path` named: from the manifest's folder, or one that comes with bt_llm.
+
+    Parameters
+    ----------
+    stored : str or None
+        The path, from the manifest's folder; untrusted.
+    folder : Path
+        The manifest's folder.
+    what, option : str
+        What it is, and how another one is given, for messages.
+    further : sequence of Path
+        Folders beside the manifest's in which files may be read. None that leads out of all of them is.
 
     Raises
     ------
     ConfigError
-        If it is not there, or there is none to look for; the message names the option that gives it.
+        If it is not there, or there is none to look for, or it is outside; the message names the option that
+        gives it.
     """
     if stored is None:
         raise ConfigError(f"the manifest names no file of the {what}: give it with {option}")
     beside = folder / stored
-    if beside.is_file():
+    if os.path.isfile(beside):  # which no path makes fail
+        found = beside.resolve()
+        if not any(found.is_relative_to(one.resolve()) for one in (folder, *further)):
+            raise ConfigError(
+                f"the {what} {stored!r:.80} of the manifest is outside of {folder.absolute()}: read it, then "
+                f"allow its folder with --folder, or give the file with {option}"
+            )
         return beside
     own = _shipped(stored) if stored == Path(stored).name else None
     if own is None:
-        raise ConfigError(f"the {what} {stored!r} of the manifest is not in {folder}: give it with {option}")
+        raise ConfigError(
+            f"the {what} {stored!r:.80} of the manifest is not in {folder}: give it with {option}"
+        )
     return own
 
 

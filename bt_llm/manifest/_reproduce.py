@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bt_llm.backtest import Market, Source, gate_study, load_strategy, run_backtest
-from bt_llm.cache import StoredAnswer, VerdictCache
+from bt_llm.advice import answers_apart
+from bt_llm.backtest import (
+    BacktestResult,
+    GateStudy,
+    Market,
+    Source,
+    gate_study,
+    load_strategy,
+    run_backtest,
+)
+from bt_llm.cache import StoredAnswer, VerdictCache, only_replaying
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.gates import EntryGate, file_sha256_of
-from bt_llm.manifest._document import TRADE_COLUMNS, RunFacts, RunManifest, StrategyFacts
-from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template
+from bt_llm.manifest._claims import NOT_COMPARED, claims, objects, template_claims
+from bt_llm.manifest._document import TRADE_COLUMNS, DataFacts, RunFacts, RunManifest, StrategyFacts
+from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template, template_of
 from bt_llm.manifest._files import find_file, neighbours_sha256, text_sha256
 from bt_llm.manifest._write import market_facts, run_facts, versions
+from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Difference", "Reproduction", "reproduce"]
 
-What = Literal["version", "data", "code", "verdict", "trade"]
+What = Literal["version", "data", "code", "verdict", "claim", "trade"]
 
 
 @dataclass(frozen=True)
@@ -42,15 +54,26 @@ class Reproduction:
     Attributes
     ----------
     differences : tuple of Difference
-        In the order version, data, code, verdict, trade; empty when everything is identical. What follows
-        from a difference is not looked for: other data end the comparison.
+        In the order version, data, code, verdict, claim, trade; empty when everything is identical. What
+        follows from a difference is not looked for: other data end the comparison. A claim is what the
+        manifest says falsely, or leaves out of what the run depends on; all of them are there.
     other_versions : str
         Versions that are not those of the manifest, as text. They are a difference only where something
         else differs too: the first suspect. Results that are identical under other versions are identical.
+    compared : str
+        What was compared, as text; `identical` speaks of nothing else.
+    not_compared : tuple of str
+        What the manifest says besides, and no run can bear out.
+    defaults : tuple of str
+        Settings of the gate and of the parameters that the manifest leaves out: they were taken as they are
+        by default.
     """
 
     differences: tuple[Difference, ...]
     other_versions: str
+    compared: str = ""
+    not_compared: tuple[str, ...] = NOT_COMPARED
+    defaults: tuple[str, ...] = ()
 
     @property
     def identical(self) -> bool:
@@ -65,11 +88,15 @@ def reproduce(
     strategy: str | os.PathLike[str] | None = None,
     setup: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    folders: Sequence[str | os.PathLike[str]] = (),
+    on_code: Callable[[Path, str], None] | None = None,
 ) -> Reproduction:
     """Run a manifest again from stored verdicts, and compare; no model is loaded or needed.
 
     Data and code are compared first, and a strategy's file that is not the manifest's is not run. One that is
-    the manifest's is: reproduce only runs whose code you trust.
+    the manifest's is: reproduce only runs whose code you trust. Whatever the manifest or its strategy says,
+    whoever is asked replays from `cache_dir`; files that the manifest names are read in its folder alone, in
+    `folders`, or come with bt_llm.
 
     Parameters
     ----------
@@ -81,6 +108,10 @@ def reproduce(
         The files of the strategy and of the set-up; by default those that the manifest names.
     cache_dir : path, optional
         The cache's folder; by default as in `AdvisorConfig`.
+    folders : sequence of path
+        Further folders in which files that the manifest names may be.
+    on_code : callable, optional
+        Called with each file of code that is about to be run, and its SHA-256.
 
     Raises
     ------
@@ -90,11 +121,15 @@ def reproduce(
         What the run itself raises, but for a `ReplayMiss`, which is a difference.
     """
     others = _other_versions(manifest)
-    found = next(_differences(manifest, data, strategy, setup, cache_dir), None)
-    if found is None:
-        return Reproduction(differences=(), other_versions=others)
-    first = (Difference("version", others),) if others else ()
-    return Reproduction(differences=(*first, found), other_versions=others)
+    again = _Again(manifest, cache_dir, tuple(map(Path, folders)), on_code)
+    found = again.differences(data, strategy, setup)
+    first = (Difference("version", others),) if others and found else ()
+    return Reproduction(
+        differences=(*first, *found),
+        other_versions=others,
+        compared="" if found else again.compared,
+        defaults=tuple(again.defaults),
+    )
 
 
 def _other_versions(manifest: RunManifest) -> str:
@@ -107,32 +142,115 @@ def _other_versions(manifest: RunManifest) -> str:
     )
 
 
-def _differences(
-    manifest: RunManifest, data: Source | None, strategy: Any, setup: Any, cache_dir: Any
-) -> Iterator[Difference]:
-    market = _market(manifest, data)
-    yield from _in_data(manifest, market)
-    yield from _in_files(manifest)
-    file = _code_file(manifest, manifest.strategy, "strategy", strategy)
-    yield from _in_code(manifest.strategy, "strategy", file)
-    settings: dict[str, Any] = dict(manifest.broker)
-    if manifest.setup is not None:
-        opened = _code_file(manifest, manifest.setup, "setup", setup)
-        yield from _in_code(manifest.setup, "set-up", opened)
-        settings["setup"] = f"{opened}:{manifest.setup.name}"
-    yield from _in_templates(manifest)
-    yield from _in_verdicts(manifest, VerdictCache(cache_dir, "replay"))
-    yield from _in_results(manifest, f"{file}:{manifest.strategy.name}", market, settings, cache_dir)
+class _Again:
+    """A manifest that is run again, from one folder of verdicts and out of some folders of files."""
+
+    def __init__(
+        self,
+        manifest: RunManifest,
+        cache_dir: str | os.PathLike[str] | None,
+        further: tuple[Path, ...],
+        on_code: Callable[[Path, str], None] | None,
+    ) -> None:
+        self.manifest, self.further, self.on_code = manifest, further, on_code
+        self.defaults: list[str] = []
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+
+    @property
+    def compared(self) -> str:
+        """What is compared where no difference ends the comparison."""
+        runs = self.manifest.runs.values()
+        trades = sum(len(run.trades) for run in runs)
+        metrics = sum(len(run.metrics) for run in runs)
+        return (
+            f"bars, code and templates; {len(self.manifest.verdicts)} verdicts; {len(runs)} runs with "
+            f"{trades} trades, {metrics} metrics and the equity of each bar"
+        )
+
+    def differences(self, data: Source | None, strategy: Any, setup: Any) -> list[Difference]:
+        """Return the first difference of what a run needs, or else what its results and claims differ in."""
+        manifest = self.manifest
+        market = _market(manifest, data, self.further)
+        facts = dict(zip(manifest.data, market_facts(market, manifest.folder), strict=True))
+        cache = VerdictCache(self.cache_dir, "replay")
+        for stage in (_in_data(manifest, facts), _in_files(manifest, self.further)):
+            if (found := next(stage, None)) is not None:
+                return [found]
+        file = self._code_file(manifest.strategy, "strategy", strategy)
+        settings: dict[str, Any] = dict(manifest.broker)
+        code = [(manifest.strategy, "strategy", file)]
+        if manifest.setup is not None:
+            opened = self._code_file(manifest.setup, "setup", setup)
+            code.append((manifest.setup, "set-up", opened))
+            settings["setup"] = f"{opened}:{manifest.setup.name}"
+        for stage in (
+            *(_in_code(*one) for one in code),
+            _in_templates(manifest, self.further),
+            _in_verdicts(manifest, cache),
+        ):
+            if (found := next(stage, None)) is not None:
+                return [found]
+        for _, _, path in code:
+            self._tell(path)
+        spec = f"{file}:{manifest.strategy.name}"
+        try:
+            with only_replaying(self.cache_dir), answers_apart():
+                outcome = self._run(spec, market, settings)
+        except ReplayMiss as miss:
+            return [Difference("verdict", str(miss).partition("\n")[0])]
+        return self._in_outcome(outcome, facts, cache)
+
+    def _in_outcome(
+        self, outcome: GateStudy | BacktestResult, facts: Mapping[str, DataFacts], cache: VerdictCache
+    ) -> list[Difference]:
+        manifest = self.manifest
+        main = outcome.gated if isinstance(outcome, GateStudy) else outcome
+        runs = outcome.runs if isinstance(outcome, GateStudy) else {main.name: main}
+        now = {name: run_facts(run) for name, run in runs.items()}
+        told = [*_template_claims(manifest, self.further), *claims(manifest, facts, main, now, cache)]
+        results = (one for name in now for one in _in_run(name, now[name], manifest.runs[name]))
+        return [*(Difference("claim", sentence) for sentence in told), *itertools.islice(results, 1)]
+
+    def _code_file(self, facts: StrategyFacts, option: str, given: Any) -> Path:
+        if given is not None:
+            return Path(given)
+        what = option.replace("setup", "set-up")
+        return find_file(
+            facts.file, self.manifest.folder, what=what, option=f"--{option}", further=self.further
+        )
+
+    def _tell(self, file: Path) -> None:
+        """Say what code is about to be run."""
+        if self.on_code is not None:
+            for path in (file, *(file.parent / relative for relative in neighbours_sha256(file))):
+                self.on_code(path, text_sha256(path))
+
+    def _run(self, spec: str, market: Market, settings: dict[str, Any]) -> GateStudy | BacktestResult:
+        manifest = self.manifest
+        chosen = load_strategy(spec)
+        models = {model.name: model.sha256 for model in manifest.models}
+        decoder = Decoder(chosen, manifest.folder, models, self.cache_dir, self.further)
+        gate = decoder.decode("gate", manifest.gate)
+        params = {name: decoder.decode(name, value) for name, value in manifest.params.items()}
+        self.defaults = decoder.defaults
+        if gate is not None and not isinstance(gate, EntryGate):
+            raise ConfigError(f"gate of type {type(gate).__name__}: expected a gate")
+        if not manifest.study:
+            (name,) = manifest.runs
+            return run_backtest(chosen, market, gate=gate, name=name, params=params, **settings)
+        if gate is None:
+            raise ConfigError("a study without a gate: expected the gate that it was made with")
+        return gate_study(chosen, market, gate, params=params, **settings)
 
 
-def _market(manifest: RunManifest, data: Source | None) -> Market:
+def _market(manifest: RunManifest, data: Source | None, further: Sequence[Path]) -> Market:
     """Return the bars, under the manifest's names where there are several."""
     if data is None:
         folder = manifest.folder
         return Market.of(
             {
                 name: Market.of(
-                    find_file(facts.file, folder, what="data", option="--data"),
+                    find_file(facts.file, folder, what="data", option="--data", further=further),
                     format=BarFormat(**facts.format),
                 )
                 for name, facts in manifest.data.items()
@@ -146,10 +264,8 @@ def _market(manifest: RunManifest, data: Source | None) -> Market:
     return Market(dict(zip(manifest.data, market.bars.values(), strict=True)))
 
 
-def _in_data(manifest: RunManifest, market: Market) -> Iterator[Difference]:
-    for (name, recorded), now in zip(
-        manifest.data.items(), market_facts(market, manifest.folder), strict=True
-    ):
+def _in_data(manifest: RunManifest, facts: Mapping[str, DataFacts]) -> Iterator[Difference]:
+    for (name, recorded), now in zip(manifest.data.items(), facts.values(), strict=True):
         if now.sha256 != recorded.sha256:
             which = f"{name}: " if len(manifest.data) > 1 else ""
             yield Difference(
@@ -160,13 +276,6 @@ def _in_data(manifest: RunManifest, market: Market) -> Iterator[Difference]:
         elif now.file == recorded.file and now.notes != recorded.notes:
             other = sorted(set(now.notes) ^ set(recorded.notes)) or ["their order"]
             yield Difference("data", f"what is said of the bars of {name} differs, first: {other[0]}")
-
-
-def _code_file(manifest: RunManifest, facts: StrategyFacts, option: str, given: Any) -> Path:
-    if given is not None:
-        return Path(given)
-    what = option.replace("setup", "set-up")
-    return find_file(facts.file, manifest.folder, what=what, option=f"--{option}")
 
 
 def _in_code(facts: StrategyFacts, what: str, file: Path) -> Iterator[Difference]:
@@ -183,49 +292,46 @@ def _in_code(facts: StrategyFacts, what: str, file: Path) -> Iterator[Difference
             yield Difference("code", f"{relative}, which the {what} imports, {how}")
 
 
-def _in_templates(manifest: RunManifest) -> Iterator[Difference]:
-    for described in _objects([manifest.gate, manifest.params]):
+def _templates(
+    manifest: RunManifest, further: Sequence[Path]
+) -> Iterator[tuple[dict[str, Any], PromptTemplate]]:
+    """Yield how each template that stands in a file is described, and what it is now."""
+    for described in objects([manifest.gate, manifest.params]):
         load = CONFIGS.get(str(described.get("type")))
-        if load is None:
-            continue
-        recorded = checked_template("template", described.get("template"))
-        if "text" in recorded:  # then that very text is used
-            continue
-        file = recorded["file"]
-        words = load(file if file.isidentifier() else str(manifest.folder / file))
-        now = words.sha256
-        if now != recorded["sha256"]:
+        if load is not None:
+            recorded = checked_template("template", described.get("template"))
+            if "text" not in recorded:  # else that very text is used
+                yield recorded, load(str(template_of(recorded, manifest.folder, further)))
+
+
+def _in_templates(manifest: RunManifest, further: Sequence[Path]) -> Iterator[Difference]:
+    for recorded, words in _templates(manifest, further):
+        if (now := words.sha256) != recorded["sha256"]:
             yield Difference(
                 "code",
-                f"prompt template {file!r} is {words.name!r} version {words.version}, SHA-256 {now[:12]}; "
-                f"recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
+                f"prompt template {recorded['file']!r} is {words.name!r} version {words.version}, SHA-256 "
+                f"{now[:12]}; recorded {recorded['name']!r} version {recorded['version']}, SHA-256 "
                 f"{recorded['sha256'][:12]}",
             )
 
 
-def _in_files(manifest: RunManifest) -> Iterator[Difference]:
-    """Yield what differs in the files that the strategy was given, and in those beside it that it imports."""
-    for described in _objects([manifest.gate, manifest.params]):
+def _template_claims(manifest: RunManifest, further: Sequence[Path]) -> Iterator[str]:
+    for recorded, words in _templates(manifest, further):
+        yield from template_claims(recorded, words)
+
+
+def _in_files(manifest: RunManifest, further: Sequence[Path]) -> Iterator[Difference]:
+    """Yield what differs in the files that the strategy was given."""
+    for described in objects([manifest.gate, manifest.params]):
         if set(described) == {"file", "sha256"}:
             name = str(described["file"])
             try:
-                path = find_file(name, manifest.folder, what="file", option="its old place")
+                path = find_file(name, manifest.folder, what="file", option="its old place", further=further)
                 same = file_sha256_of("file", path) == described["sha256"]
             except ConfigError:
                 same = False
             if not same:
                 yield Difference("data", f"the file {name!r} is absent, or not that of the manifest")
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object in the JSON form of a gate or of parameters."""
-    if isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from _objects(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _objects(item)
 
 
 def _in_verdicts(manifest: RunManifest, cache: VerdictCache) -> Iterator[Difference]:
@@ -250,39 +356,6 @@ def _told(answer: StoredAnswer) -> str:
     if not isinstance(answer, Verdict):
         return "a generated text"
     return f"{answer.answer} {answer.to_dict()}"
-
-
-def _in_results(
-    manifest: RunManifest, spec: str, market: Market, broker: dict[str, Any], cache_dir: Any
-) -> Iterator[Difference]:
-    chosen = load_strategy(spec)
-    models = {model.name: model.sha256 for model in manifest.models}
-    decoder = Decoder(chosen, manifest.folder, models, Path(cache_dir) if cache_dir is not None else None)
-    gate = decoder.decode("gate", manifest.gate)
-    settings: dict[str, Any] = {
-        "params": {name: decoder.decode(name, value) for name, value in manifest.params.items()},
-        **broker,
-    }
-    try:
-        runs = _run(manifest, chosen, market, gate, settings)
-    except ReplayMiss as miss:
-        yield Difference("verdict", str(miss).partition("\n")[0])
-        return
-    for name, now in runs.items():
-        yield from _in_run(name, now, manifest.runs[name])
-
-
-def _run(
-    manifest: RunManifest, strategy: type[Any], market: Market, gate: Any, settings: dict[str, Any]
-) -> dict[str, RunFacts]:
-    if gate is not None and not isinstance(gate, EntryGate):
-        raise ConfigError(f"gate of type {type(gate).__name__}: expected a gate")
-    if not manifest.study:
-        (name,) = manifest.runs
-        return {name: run_facts(run_backtest(strategy, market, gate=gate, name=name, **settings))}
-    if gate is None:
-        raise ConfigError("a study without a gate: expected the gate that it was made with")
-    return {name: run_facts(run) for name, run in gate_study(strategy, market, gate, **settings).runs.items()}
 
 
 def _in_run(name: str, now: RunFacts, recorded: RunFacts) -> Iterator[Difference]:

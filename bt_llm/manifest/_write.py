@@ -19,7 +19,6 @@ from bt_llm.advice import Asked
 from bt_llm.backtest import BacktestResult, Bars, GateStudy, Market, Setup, Source, load_strategy
 from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import model_name
 from bt_llm.manifest._document import (
     TRADE_COLUMNS,
     DataFacts,
@@ -28,11 +27,11 @@ from bt_llm.manifest._document import (
     RunManifest,
     StrategyFacts,
 )
-from bt_llm.manifest._encoding import Encoder
+from bt_llm.manifest._encoding import Encoder, shown_name
 from bt_llm.manifest._files import neighbours_sha256, stored_path, text_sha256
 from bt_llm.plain_json import canonical_json, plain
 
-__all__ = ["data_facts", "market_facts", "run_facts", "versions", "write_manifest"]
+__all__ = ["data_facts", "market_facts", "run_facts", "shown_name", "versions", "write_manifest"]
 
 _BUILD = ("backend", "llama_cpp", "llama_cpp_python")
 
@@ -233,7 +232,7 @@ def _model_facts(asked: Asked, keys: list[str]) -> ModelFacts:
         for record in stored
     }
     return ModelFacts(
-        name=model_name(asked.config),
+        name=shown_name(asked.identity.name),
         sha256=asked.identity.sha256,
         answered_by=tuple(json.loads(build) for build in sorted(builds)),
     )

@@ -73,7 +73,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     path = Path(text).expanduser()
     candidates = [path] if path.is_absolute() else [path, *(root / path for root in _roots())]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # which no name makes fail
             return candidate
     if text.casefold() == SMOLLM2 and (packaged := _packaged()):
         return packaged
@@ -81,7 +81,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     if in_folder and (found := _named(path.name)):
         return found
     for candidate in candidates:
-        if candidate.is_dir():
+        if os.path.isdir(candidate):
             raise ModelFileError(f"{candidate} is a folder: expected a GGUF file")
     raise ModelNotFoundError(_not_found(text, path, in_folder))
 

@@ -23,6 +23,7 @@ import abc
 import difflib
 import functools
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -128,6 +129,15 @@ class ModelKind(abc.ABC):
     def address(self) -> str:
         """What two names of the same model have in common: it is loaded once."""
         return self.name
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses on the network that prompts are sent to; none of what answers in this process.
+
+        Where a file gives the name, the user is asked about them before anything is sent. Of a kind that does
+        not say, it is the whole name that is asked about.
+        """
+        return (self.name,)
 
     @abc.abstractmethod
     def open(self, config: ModelConfig) -> Backend:
@@ -276,7 +286,7 @@ def split_name(name: str) -> tuple[str, str]:
     """
     found = _PREFIX.match(name)
     kinds = {*_registered, *_offered()}
-    if found is None or (found[1] not in kinds and Path(name).is_file()):
+    if found is None or (found[1] not in kinds and os.path.isfile(name)):
         return BARE, name
     if found[1] not in kinds:
         near = difflib.get_close_matches(found[1], sorted(kinds), n=1)

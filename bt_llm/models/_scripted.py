@@ -252,6 +252,11 @@ class ScriptedModel(ModelKind):
         super().__init__(rest)
         ScriptedBackend.named(self.name)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """None: it answers in this process."""
+        return ()
+
     def open(self, config: ModelConfig) -> ScriptedBackend:
         """Return the script as a backend."""
         return ScriptedBackend.named(self.name)

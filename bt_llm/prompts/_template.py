@@ -199,12 +199,12 @@ class PromptTemplate:
         path, name = Path(source), os.fspath(source)
         folder = resources.files("bt_llm.prompts") / "templates"
         shipped = {p.name.removesuffix(".toml"): p for p in folder.iterdir() if p.name.endswith(".toml")}
-        if path.suffix != ".toml" and not path.is_file() and name not in shipped:
+        if path.suffix != ".toml" and not os.path.isfile(path) and name not in shipped:
             raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(shipped)}")
         try:
-            is_file = path.suffix == ".toml" or path.is_file()
+            is_file = path.suffix == ".toml" or os.path.isfile(path)
             text = path.read_text(encoding="utf-8") if is_file else shipped[name].read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
             raise PromptError(f"template {name!r} cannot be read ({error})") from error
         return cls.parse(text, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from bt_llm.advice import Panel, signed
 from bt_llm.exceptions import ConfigError, MissingExtraError
+from bt_llm.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,10 +50,12 @@ def save(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower().lstrip(".")
     if kind not in {"png", "svg", "pdf"}:
         raise ConfigError(f"picture {str(path)!r}: expected a name ending in .png, .svg or .pdf")
+    drawn = io.BytesIO()
     stamp = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     try:
         with matplotlib.rc_context({"svg.hashsalt": "bt_llm"}):
-            figure.savefig(path, format=kind, dpi=130, metadata=stamp)
+            figure.savefig(drawn, format=kind, dpi=130, metadata=stamp)
+        write_whole(path, drawn.getvalue())
     except OSError as error:
         raise ConfigError(f"picture {str(path)!r} cannot be written ({error})") from error
 

@@ -10,6 +10,7 @@ import jinja2
 
 from bt_llm.advice import Panel, signed
 from bt_llm.exceptions import ConfigError
+from bt_llm.writing import write_whole
 
 __all__ = ["environment", "ink", "shade", "write_page", "write_policy_html"]
 
@@ -68,7 +69,7 @@ def write_page(path: Path, text: str) -> None:
         If the file cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_whole(path, text)
     except OSError as error:
         raise ConfigError(f"report {str(path)!r} cannot be written ({error})") from error
 

@@ -15,7 +15,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +36,11 @@ FORMAT = 1
 _HEX = re.compile(r"[0-9a-f]{64}")
 _KEYS_PER_QUERY = 500
 _BUSY_SECONDS = 30.0
+_LONGEST_ROW = 2**28
+"""In bytes: an equity of 33 million bars."""
 _HOW_TO_RECOVER = "move the file away and run the search again"
 _TABLE = """
-CREATE TABLE IF NOT EXISTS trials (
+CREATE TABLE trials (
     key TEXT PRIMARY KEY,
     configuration TEXT NOT NULL,
     description TEXT NOT NULL,
@@ -51,7 +53,10 @@ CREATE TABLE IF NOT EXISTS trials (
     seal TEXT NOT NULL
 ) WITHOUT ROWID
 """
-_ROW = "key, configuration, description, sharpe, seal, trades, wins, held, traded, equity"
+_MADE = ("table", "trials", _TABLE.lstrip())
+"""All that stands in a ledger's schema: type, name and text."""
+
+_OUTCOME = "trades, wins, held, traded, equity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -164,6 +169,7 @@ class TrialLedger:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = None if path is None else Path(os.fsdecode(path)).absolute()
+        self._check_path()
         self._connection = self._try(self._open, "opened")
 
     def __enter__(self) -> TrialLedger:
@@ -211,14 +217,35 @@ class TrialLedger:
         for start in range(0, len(wanted), _KEYS_PER_QUERY):
             part = wanted[start : start + _KEYS_PER_QUERY]
             marks = ", ".join("?" * len(part))
-            for row in self._query(f"SELECT {_ROW} FROM trials WHERE key IN ({marks})", part):
+            query = (
+                f"SELECT key, configuration, description, sharpe, seal, {_OUTCOME} "
+                f"FROM trials WHERE key IN ({marks})"
+            )
+            for row in self._query(query, part):
                 record = self._record(row)
                 found[record.key] = record.outcome
         return found
 
     def records(self) -> list[TrialRecord]:
-        """Return all trials, sorted by key."""
-        return [self._record(row) for row in self._query(f"SELECT {_ROW} FROM trials ORDER BY key")]
+        """Return all trials, sorted by key.
+
+        Raises
+        ------
+        CacheCorruptError
+            If a row is not what was written under its key.
+        """
+        return list(self._records())
+
+    def _records(self) -> Iterator[TrialRecord]:
+        """Yield all trials, sorted by key, checked, some at a time."""
+        query = (
+            f"SELECT key, configuration, description, sharpe, seal, {_OUTCOME} FROM trials "
+            f"WHERE key > ? ORDER BY key LIMIT {_KEYS_PER_QUERY}"
+        )
+        last = ""
+        while rows := self._query(query, [last]):
+            yield from map(self._record, rows)
+            last = str(rows[-1][0])
 
     def sharpes(self) -> dict[str, float]:
         """Return, for every configuration ever tried, its mean Sharpe ratio per bar over its windows.
@@ -229,19 +256,29 @@ class TrialLedger:
         Raises
         ------
         CacheCorruptError
-            If a row is not what was written: a damaged or edited one counts nowhere.
+            If a row is not what was written under its key.
         """
         ratios: dict[str, list[float]] = {}
-        for (key,) in self._query("SELECT key FROM trials ORDER BY configuration, key"):
-            for row in self._query(f"SELECT {_ROW} FROM trials WHERE key = ?", (key,)):
-                record = self._record(row)
-                kept = ratios.setdefault(record.configuration, [])
-                kept.extend([] if math.isnan(record.sharpe) else [record.sharpe])
-        return {name: math.fsum(found) / len(found) if found else math.nan for name, found in ratios.items()}
+        for record in self._records():
+            ratio = record.sharpe
+            ratios.setdefault(record.configuration, []).extend([] if math.isnan(ratio) else [ratio])
+        return {
+            name: math.fsum(found) / len(found) if found else math.nan
+            for name, found in sorted(ratios.items())
+        }
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _check_path(self) -> None:
+        """Refuse what is no file: opening a pipe or a device may never end."""
+        if "\0" in str(self.path or ""):
+            raise ConfigError(f"ledger {str(self.path)!r}: it has a NUL character in its name")
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            file = f"{self.path}{suffix}"
+            if self.path is not None and os.path.exists(file) and not os.path.isfile(file):
+                raise CacheCorruptError(f"ledger {file}: it is no ordinary file; choose another path")
 
     def _open(self) -> sqlite3.Connection:
         if self.path is not None:
@@ -249,6 +286,7 @@ class TrialLedger:
         # isolation_level=None: each statement is a transaction of its own.
         connection = sqlite3.connect(self.path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None)
         try:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
             self._write_ahead(connection)
@@ -268,6 +306,12 @@ class TrialLedger:
                 f"{self.path}: a database of format {version}, expected a ledger of format {FORMAT}; "
                 f"{_HOW_TO_RECOVER}"
             )
+        for made in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+            if made != _MADE:
+                raise CacheCorruptError(
+                    f"{self.path}: its {made[0]} {str(made[1])[:60]!r} is not what a ledger has; "
+                    f"{_HOW_TO_RECOVER}"
+                )
 
     @staticmethod
     def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -284,16 +328,23 @@ class TrialLedger:
 
     @staticmethod
     def _create(connection: sqlite3.Connection) -> int:
-        """Make an empty file a ledger, as one step of whoever comes first, and return the file's format."""
+        """Make an empty file a ledger, as one step of whoever comes first, and return the file's format.
+
+        Once it was two steps: a table of ours, without a version, is what a kill between them has left.
+        """
         connection.execute("BEGIN IMMEDIATE")
         try:
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if not tables:
+            made = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+            if not made:
                 connection.execute(_TABLE)
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-        finally:
+            if version == 0 and made in ([], [_MADE]):
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                version = FORMAT
             connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
         return int(version)
 
     def _record(self, row: tuple[Any, ...]) -> TrialRecord:
@@ -332,9 +383,15 @@ class TrialLedger:
             return action()
         except BtLlmError:
             raise
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             code = getattr(error, "sqlite_errorname", "")
-            damaged = code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "no such" in str(error)
+            damaged = (
+                code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_TOOBIG"))
+                or "no such" in str(error)
+                or "UTF-8" in str(error)
+                or isinstance(error, UnicodeError)
+            )
             kind = CacheCorruptError if damaged else CacheError
             way_out = f"; {_HOW_TO_RECOVER}" if damaged else ""
-            raise kind(f"ledger {self.path} cannot be {verb} ({error}){way_out}") from error
+            said = " ".join(str(error).split())[:200]  # SQLite repeats what it cannot read
+            raise kind(f"ledger {self.path} cannot be {verb} ({said}){way_out}") from error

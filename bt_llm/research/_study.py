@@ -50,6 +50,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
 from bt_llm.models import split_name
+from bt_llm.research._trust import Trust, addresses_in, check_addresses
 
 if TYPE_CHECKING:
     from bt_llm.research._comparison import ModelComparison
@@ -217,6 +218,28 @@ class Study(_Section):
     walk_forward: WalkForwardSection | None = None
     compare: CompareSection | None = None
     budget: BudgetSection | None = None
+    _trust: Trust = pydantic.PrivateAttr(default=False)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses of the servers that it names, wherever in the file, sorted."""
+        return addresses_in(self.model_dump())
+
+    def check_trust(self, cache_mode: str | None = None) -> None:
+        """Refuse to ask servers that only the file names; in replay nobody is asked.
+
+        Parameters
+        ----------
+        cache_mode : str, optional
+            What overrides the file's.
+
+        Raises
+        ------
+        ConfigError
+            If the study names servers that nobody has said to trust; see `load_study`.
+        """
+        stated = None if self.gate is None else self.gate.advisor.cache_mode
+        check_addresses(self.addresses, self._trust, cache_mode or stated)
 
     @functools.cached_property
     def market(self) -> Market:
@@ -267,6 +290,7 @@ class Study(_Section):
         """
         if self.gate is None:
             return None
+        self.check_trust(advisor.get("cache_mode"))
         given = self.gate.advisor.model_dump(exclude_none=True)
         if given.get("calibration") == "train":
             del given["calibration"]
@@ -298,6 +322,7 @@ class Study(_Section):
 
         if self.walk_forward is None:
             raise ConfigError("no [walk_forward] in the study: add it, with train_size and test_size")
+        self.check_trust((advisor or {}).get("cache_mode"))
         searched = {"metric", "min_trades", "constraints"}
         params = dict(self.params)
         calibration = "gate.advisor.calibration"
@@ -341,6 +366,7 @@ class Study(_Section):
 
         if self.compare is None:
             raise ConfigError("no [compare] in the study: add it, with models = [...]")
+        self.check_trust((advisor or {}).get("cache_mode"))
         if self.gate is not None and self.gate.advisor.calibration == "train":
             raise ConfigError("calibration 'train' in a comparison: expected 'grid' or 'none'")
         if gated := [name for name in self.params if name.startswith("gate.")]:
@@ -360,14 +386,16 @@ class Study(_Section):
         return compare_on_panel(self.strategy, self.symbols, models, **told)
 
 
-def load_study(path: str | os.PathLike[str]) -> Study:
-    """Read a study file and check it.
+def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
+    """Read a study file and check it; nothing that it names is opened, run or asked yet.
 
     Parameters
     ----------
     path : path
         A TOML file; see `bt_llm.research`. Paths in it are relative to its folder, so that the
         result depends neither on the working directory nor on who runs it.
+    trust : bool or callable
+        Whether servers that the file names may be asked, or what is given their addresses and says so.
 
     Raises
     ------
@@ -388,7 +416,9 @@ def load_study(path: str | os.PathLike[str]) -> Study:
         study = Study.model_validate(table)
     except pydantic.ValidationError as error:
         raise ConfigError(f"study {str(path)!r}: {_first_problem(error)}") from None
-    return _resolved(study, file.parent)
+    found = _resolved(study, file.parent)
+    found._trust = trust
+    return found
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ import pytest
 from bt_llm.cache import CacheMode, Record, VerdictCache
 from bt_llm.cache._cache import VerdictMiss, default_directory
 from bt_llm.cache._records import Question, model_document
-from bt_llm.cache._store import Row, seal
+from bt_llm.cache._rows import Row, seal
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError, ReplayMiss
 from tests.cache_cases import MODEL, Model, identity, question, record, verdict
 
@@ -357,7 +357,9 @@ def test_an_altered_row_is_refused_and_named(cache: VerdictCache) -> None:
     for text in (flipped, other, row.text[:-1], "", "null", '{"format":2' + row.text[11:]):
         overwrite(cache, key, text)
         for read in (lambda: cache.fetch([question(1)], never), lambda: list(cache.records()), cache.check):
-            with pytest.raises(CacheCorruptError, match=rf"cache.db, key {key[:80]}: .*; delete that file"):
+            with pytest.raises(
+                CacheCorruptError, match=rf"cache.db, key {key[:80]}: .*; bt-llm cache repair"
+            ):
                 read()
     overwrite(cache, key, row.text)
     assert cache.fetch([question(1)], never) == [verdict(1)]
@@ -386,5 +388,5 @@ def test_a_wrong_identity_is_refused_and_named(cache: VerdictCache) -> None:
 
 def test_damage_of_the_file_is_found_by_check(cache: VerdictCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache._store, "damage", lambda: ["row 3 missing from index"])
-    with pytest.raises(CacheCorruptError, match=r"damaged \(row 3 missing from index\); delete that file"):
+    with pytest.raises(CacheCorruptError, match=r"damaged \(row 3 missing from index\); bt-llm cache repair"):
         cache.check()

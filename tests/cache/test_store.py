@@ -13,7 +13,10 @@ import diskcache
 import pytest
 
 from bt_llm.cache import _store as store_module
-from bt_llm.cache._store import MAX_TEXT, JsonStore, JsonTextDisk, Row
+from bt_llm.cache._database import SETTINGS
+from bt_llm.cache._rows import MAX_TEXT, Row
+from bt_llm.cache._store import JsonStore
+from bt_llm.cache._writer import JsonTextDisk
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
 
 
@@ -133,7 +136,7 @@ def test_opening_a_folder_is_one_transaction_and_opening_it_again_is_none(tmp_pa
 
 
 def test_a_folder_that_was_opened_is_as_diskcache_makes_it(store: JsonStore, tmp_path: Path) -> None:
-    with diskcache.Cache(str(tmp_path / "plain"), **store_module._SETTINGS) as plain:
+    with diskcache.Cache(str(tmp_path / "plain"), **SETTINGS) as plain:
         plain.set("format", "text")
     made = []
     for path in (store.path, tmp_path / "plain" / "cache.db"):
@@ -185,7 +188,7 @@ def test_a_pickle_in_a_value_is_refused_unread(store: JsonStore, tmp_path: Path)
     sql(store, "UPDATE Cache SET mode = 4, value = ? WHERE key = 'b'", bomb(trap))
     for read in (lambda: store.read(["b"]), lambda: list(store.scan()), store.keys, lambda: overwrite(store)):
         with pytest.raises(
-            CacheCorruptError, match=r"a pickle.*expected text: refused unread; delete that file"
+            CacheCorruptError, match=r"a pickle.*expected text: refused unread; bt-llm cache repair"
         ):
             read()
     assert store.read(["a"])["a"].text == "1"
@@ -281,12 +284,108 @@ def test_settings_that_diskcache_would_act_on_are_refused(store: JsonStore, name
         ("CREATE TRIGGER evil AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END", "a trigger 'evil'"),
         ("CREATE VIEW Other AS SELECT 1", "a view 'Other'"),
         ("CREATE TABLE Other (x)", "a table 'Other'"),
+        ("CREATE INDEX Cache_tag_rowid ON Cache(tag, rowid) WHERE tag > 'x'", "its index 'Cache_tag_rowid'"),
     ],
 )
 def test_things_that_no_cache_has_are_refused(store: JsonStore, statement: str, message: str) -> None:
     sql(store, statement)
     with pytest.raises(CacheCorruptError, match=message):
         store.read(["a"])
+
+
+ENDLESS = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "DELETE FROM Cache WHERE key <> 'format' AND rowid <> new.rowid",
+        "DELETE FROM Cache WHERE rowid = new.rowid",
+        f"DELETE FROM Cache WHERE key = {ENDLESS}",
+        'UPDATE Settings SET value = value + 1 WHERE key = "count"; SELECT 1',
+    ],
+)
+def test_a_trigger_of_a_known_name_and_another_text_is_refused_and_never_run(
+    store: JsonStore, body: str
+) -> None:
+    opened = JsonStore(store.directory)
+    opened.prepare()  # it was sound when it was opened, and is changed by another process
+    sql(store, "DROP TRIGGER Settings_count_insert")
+    sql(
+        store,
+        f"CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache FOR EACH ROW BEGIN {body}; END",
+    )
+    for act in (store.keys, lambda: write(opened, Row("d", "4")), lambda: write(store, Row("d", "4"))):
+        with pytest.raises(
+            CacheCorruptError, match="its trigger 'Settings_count_insert' is not what a cache"
+        ):
+            act()
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT count(*) FROM Cache").fetchone() == (4,)
+    connection.close()
+
+
+def test_no_connection_trusts_what_stands_in_the_file(
+    store: JsonStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remembered(*args: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(connect(*args, **options))
+        return opened[-1]
+
+    trusting: list[Any] = []
+    close = diskcache.Cache.close
+
+    def asked(cache: Any) -> None:
+        if (connection := getattr(cache._local, "con", None)) is not None:
+            trusting.append(connection.execute("PRAGMA trusted_schema").fetchone())
+        close(cache)
+
+    monkeypatch.setattr(sqlite3, "connect", remembered)
+    monkeypatch.setattr(diskcache.Cache, "close", asked)
+    write(JsonStore(store.directory), Row("d", "4"))
+    assert trusting
+    assert set(trusting) == {(0,)}
+    reading = store._sqlite("ro")
+    assert reading.execute("PRAGMA trusted_schema").fetchone() == (0,)
+    reading.close()
+    assert len(opened) == 4  # to inspect it, to open it, to write to it; and the last one
+
+
+@pytest.mark.parametrize("keyword", [b"CREATE TABLE Cache", b"CREATE TRIGGER", b"Cache_key_raw ON"])
+def test_a_schema_that_is_no_text_is_one_line(store: JsonStore, keyword: bytes) -> None:
+    data = bytearray(store.path.read_bytes())
+    data[data.index(keyword) + 3] = 0xD4
+    store.path.write_bytes(data)
+    for act in (store.keys, store.damage, lambda: write(JsonStore(store.directory), Row("d", "4"))):
+        with pytest.raises(CacheCorruptError):
+            act()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and devices")
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-journal"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_refused_before_it_is_opened(
+    store: JsonStore, tmp_path: Path, name: str, kind: str
+) -> None:
+    file = store.directory / name
+    file.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.mkdir()
+    for act in (store.keys, lambda: write(JsonStore(store.directory), Row("d", "4"))):
+        with pytest.raises(CacheCorruptError, match=f"{name}: it is no ordinary file"):
+            act()
+
+
+def test_a_folder_with_a_nul_in_its_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="NUL"):
+        JsonStore(f"{tmp_path}/a\0b")
 
 
 def test_a_virtual_table_in_the_place_of_an_ordinary_one_is_refused(tmp_path: Path) -> None:
@@ -344,7 +443,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path)
     (tmp_path / "cache.db").write_bytes(b"garbage " * 1000)
     store = JsonStore(tmp_path)
     for act in (store.keys, lambda: write(store, Row("a", "1"))):
-        with pytest.raises(CacheCorruptError, match=r"file is not a database.*delete that file"):
+        with pytest.raises(CacheCorruptError, match=r"file is not a database.*cache repair"):
             act()
     assert store.path.read_bytes() == b"garbage " * 1000
 
@@ -447,3 +546,14 @@ def test_a_lock_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest
     other.close()
     write(store, Row("b", "2"))
     assert store.keys() == ["a", "b"]
+
+
+def test_what_is_damaged_is_said_in_one_line(store: JsonStore) -> None:
+    sql(store, "UPDATE Cache SET value = CAST(x'0a0aff0a' AS TEXT) WHERE key = 'a'")
+    with pytest.raises(CacheCorruptError) as caught:
+        store.read(["a"])
+    assert "\n" not in str(caught.value)
+    data = bytearray(store.path.read_bytes())
+    data[36:40] = b"\0\1\0\0"  # the number of free pages
+    store.path.write_bytes(data)
+    assert store.damage() == ["Main freelist: size is 0 but should be 65536"]

@@ -13,6 +13,7 @@ from bt_llm.advice import Advisor
 from bt_llm.cache import Record, VerdictCache
 from bt_llm.cache._pack_files import read_pack
 from bt_llm.cache._records import GeneratedText
+from bt_llm.cache._rows import seal
 from bt_llm.cli._cache import app, hint_at_demo_pack
 from bt_llm.cli._reproduce import reproduce
 from bt_llm.data import load_bars, shipped
@@ -290,6 +291,23 @@ def test_verify_of_the_committed_pack_flips_nothing(repository: Path) -> None:
     found = invoke_json("verify", "--sample", 4)["models"][0]
     assert (found["asked"], found["flipped"]) == (4, [])
     assert found["largest"] < 0.02
+
+
+def test_repair_keeps_what_is_sound_and_says_what_is_lost(tmp_path: Path) -> None:
+    records = record_grid()
+    assert "105 verdicts, all of them sound; nothing was changed" in invoke("repair").output
+    file = tmp_path / "cache" / "cache.db"
+    digest = seal(records[7].key, records[7].body)[:80].encode()
+    data = file.read_bytes()
+    assert data.count(digest) == 1
+    file.write_bytes(data.replace(digest, digest[:-1] + b"!"))
+    outcome = invoke("repair").output.replace("\n", "")
+    assert "104 verdicts and" in outcome
+    assert f"1 lost ({records[7].key[:12]})" in outcome
+    assert "cache.db.damaged-1" in outcome
+    assert len(list(VerdictCache().records())) == 104
+    again = invoke_json("repair")
+    assert (again["verdicts"], again["lost"], again["damaged"]) == (104, [], None)
 
 
 def test_prune_asks_first() -> None:

@@ -120,7 +120,8 @@ def test_a_manifest_of_a_pair_is_reproduced(cli: Cli, folder: Path, tmp_path: Pa
     cache, file = ["--cache", str(tmp_path / "cache")], str(tmp_path / "run.json")
     told = [*arguments(folder, "Pair"), "-m", "scripted:trend", *cache, "--manifest", file]
     assert cli("run", *told).code == 0
-    assert cli("reproduce", file, *cache).out == "identical\n"
+    assert "allow its folder with --folder" in one_line(cli("reproduce", file, *cache))
+    assert cli("reproduce", file, *cache, "--folder", str(folder)).out == "identical\n"
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     where = ["-d", f"near={moved / 's00.csv'}", "-d", str(moved / "s01.csv"), "-s", str(moved / "own.py")]

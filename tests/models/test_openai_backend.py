@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
@@ -35,7 +35,7 @@ from bt_llm.exceptions import (
     ModelNotFoundError,
 )
 from bt_llm.models import LabelScores, LlamaModel, ModelConfig, Prompt, RemoteBackend, RemoteConfig
-from bt_llm.models.openai._config import ApiKey
+from bt_llm.models.openai._keys import ApiKey
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import DEFAULT_LABELS, Action, StateSpace
 from tests.faulty_server import LABELS, Fault, FaultyServer, probabilities, random_faults
@@ -145,7 +145,7 @@ def test_a_name_says_who_is_asked_and_how() -> None:
         ("openai:http://localhost/v1?sha256=12", "expected 64 hex digits"),
         (f"openai:http://localhost/v1?sha256={'ab' * 32}&gguf=smollm2", "both given"),
         ("openai:http://localhost/v1?via=telepathy", "expected one of auto, completions, chat, json"),
-        ("openai:http://localhost/v1?key_env=HOME", "ends in API_KEY"),
+        ("openai:http://localhost/v1?key_env=OPENAI_API_KEY", "a name chooses no key"),
     ],
 )
 def test_a_wrong_name_is_refused(name: str, match: str) -> None:
@@ -452,9 +452,14 @@ def test_a_senseless_retry_after_blocks_nobody(retry_after: str) -> None:
     ],
 )
 def test_what_no_retry_cures_is_not_retried(
-    fault: str, kind: type[Exception], match: str, caplog: pytest.LogCaptureFixture
+    fault: str,
+    kind: type[Exception],
+    match: str,
+    caplog: pytest.LogCaptureFixture,
+    bind_key: Callable[[str], None],
 ) -> None:
     with FaultyServer(only_prompts(fault)) as server:
+        bind_key(server.url)
         backend = remote(server)
         with fails(kind, match):
             ask(backend, 1)
@@ -601,9 +606,10 @@ def test_a_key_shows_itself_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         pickle.dumps(key)
     backend = RemoteBackend.named("openai:http://127.0.0.1:1/v1")
     assert CORE.encode() not in pickle.dumps(backend)
-    monkeypatch.setenv("OTHER_API_KEY", f"{SECRET}\nX-Injected: 1")
-    with fails(ConfigError, "the API key in OTHER_API_KEY holds a character that cannot be sent"):
-        _ = RemoteBackend.named("openai:http://127.0.0.1:1/v1?key_env=OTHER_API_KEY").identity
+    monkeypatch.setenv("BT_LLM_API_KEY", f"{SECRET}\nX-Injected: 1")
+    monkeypatch.setenv("BT_LLM_API_HOST", "127.0.0.1:1")
+    with fails(ConfigError, "the API key in BT_LLM_API_KEY holds a character that cannot be sent"):
+        _ = RemoteBackend.named("openai:http://127.0.0.1:1/v1").identity
 
 
 def test_a_key_is_recognised_in_parts_and_encoded() -> None:
@@ -616,14 +622,32 @@ def test_a_key_is_recognised_in_parts_and_encoded() -> None:
     assert not ApiKey("").repeated_in("anything")
 
 
-def test_the_key_comes_from_the_variable_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BT_LLM_API_KEY")
-    with FaultyServer() as server:
-        _ = remote(server).identity
-        assert server.authorizations == {None}
-        monkeypatch.setenv("MY_API_KEY", "another-secret-key")
-        _ = remote(server, key_env="MY_API_KEY").identity
-        assert "Bearer another-secret-key" in server.authorizations
+def test_a_key_goes_to_the_host_that_the_user_has_bound_it_to_and_to_no_other(
+    bind_key: Callable[[str], None],
+) -> None:
+    with FaultyServer() as theirs, FaultyServer() as ours:
+        _ = remote(ours).identity
+        assert ours.authorizations == {None}  # a key alone is for nobody
+        bind_key(ours.url)
+        _ = remote(ours).identity, remote(theirs).identity
+        assert ours.authorizations == {None, f"Bearer {SECRET}"}
+        assert theirs.authorizations == {None}
+
+
+def test_of_several_servers_each_gets_its_own_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind_key: Callable[[str], None]
+) -> None:
+    keys = tmp_path / "keys.toml"
+    monkeypatch.setenv("BT_LLM_KEYS_FILE", str(keys))
+    with FaultyServer() as one, FaultyServer() as two, FaultyServer() as three:
+        keys.touch(mode=0o600)
+        keys.write_text(f'"{two.url.removeprefix("http://").removesuffix("/v1")}" = "another-secret-key"')
+        bind_key(one.url)
+        name = f"openai:{one.url},{two.url},{three.url}?sha256={'ab' * 32}"
+        _ = RemoteBackend.named(name).identity
+        assert one.authorizations == {f"Bearer {SECRET}"}
+        assert two.authorizations == {"Bearer another-secret-key"}
+        assert three.authorizations == {None}
 
 
 # With the cache

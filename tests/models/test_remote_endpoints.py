@@ -269,10 +269,10 @@ def test_pinned_verdicts_are_verified_where_they_came_from(tmp_path: Path) -> No
         Advisor(config).raw_cells(range(12))
         records = list(VerdictCache(tmp_path).records())
         [identity] = VerdictCache(tmp_path).models()
-        drift = ask_again(records, identity.sha256, [identity.name])
+        drift = ask_again(records, identity.sha256, [identity.name], trust=bool)
         assert (drift.asked, drift.same) == (12, 12)
         with pytest.raises(ConfigError, match="names no server to ask"):
-            ask_again([], identity.sha256, [identity.name])
+            ask_again([], identity.sha256, [identity.name], trust=bool)
 
 
 def recorded(folder: Path, server: FaultyServer, cells: range) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
+import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
-from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord
+from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord, _ledger
 
 OUTCOME = TrialOutcome(equity=np.array([100.0, 101.5, 99.25]), trades=2, wins=1, held=2, traded=190.5)
 
@@ -134,6 +136,9 @@ class TestDistrust:
             pytest.raises(CacheCorruptError, match=r"trial 000000000000: .*move the file away"),
         ):
             ledger.get([record().key])
+        for read in ("records", "sharpes"):
+            with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="trial 000000000000"):
+                getattr(ledger, read)()
 
     def test_a_row_under_another_key_is_refused(self, path: Path) -> None:
         with TrialLedger(path) as ledger:
@@ -199,3 +204,101 @@ def test_a_row_past_its_seal_counts_nowhere(path: Path) -> None:
     database.close()
     with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="it is not what was written"):
         ledger.sharpes()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM trials WHERE key <> new.key; END",
+        "CREATE TRIGGER trials AFTER INSERT ON trials BEGIN DELETE FROM trials; END",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE INDEX i ON trials (sharpe) WHERE sharpe > 0",
+        "ALTER TABLE trials ADD COLUMN more AS (trades + 1)",
+    ],
+)
+def test_what_no_ledger_has_is_refused_and_never_run(path: Path, statement: str) -> None:
+    with TrialLedger(path) as ledger:
+        ledger.add(record(1))
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+    with pytest.raises(CacheCorruptError, match="is not what a ledger has"):
+        TrialLedger(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and devices")
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_pipe_or_a_device_is_refused_before_it_is_opened(path: Path, suffix: str) -> None:
+    path.parent.mkdir()
+    os.mkfifo(f"{path}{suffix}")
+    with pytest.raises(CacheCorruptError, match="no ordinary file"):
+        TrialLedger(path)
+    with pytest.raises(CacheCorruptError, match="no ordinary file"):
+        TrialLedger("/dev/zero")
+    with pytest.raises(ConfigError, match="NUL"):
+        TrialLedger("a\0b")
+
+
+def test_a_text_that_is_none_is_one_line(path: Path) -> None:
+    with TrialLedger(path) as ledger:
+        ledger.add(record(1))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE trials SET description = CAST(x'0a0aff0a' AS TEXT)")
+    connection.close()
+    with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="cannot be read") as caught:
+        ledger.sharpes()
+    assert "\n" not in str(caught.value)
+
+
+def test_several_can_make_one_ledger_at_the_same_moment(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(8):
+        path = tmp_path / str(number) / "trials.sqlite"
+        start = context.Event()
+        found = context.Queue()
+        workers = [context.Process(target=opened, args=(path, start, found)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        start.set()
+        assert [found.get(timeout=30) for _ in workers] == ["opened"] * 4
+        for worker in workers:
+            worker.join()
+        with TrialLedger(path) as ledger:
+            assert len(ledger) == 4
+
+
+def opened(path: Path, start: Any, found: Any) -> None:
+    """Open a ledger when told to, and add a trial of one's own."""
+    start.wait()
+    try:
+        with TrialLedger(path) as ledger:
+            ledger.add(record(os.getpid()))
+        found.put("opened")
+    except CacheError as error:
+        found.put(str(error))
+
+
+def test_a_ledger_of_which_only_the_file_was_made_is_made(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.add(record())
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 0")  # as one was left that was made in two steps
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.records() == [record()]
+
+
+def test_a_ledger_whose_making_fails_is_not_half_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_ledger, "FORMAT", "no number")
+        with pytest.raises(CacheError, match="cannot be opened"):
+            TrialLedger(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    connection.close()
+    with TrialLedger(path) as ledger:
+        assert ledger.add(record())

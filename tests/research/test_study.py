@@ -15,6 +15,7 @@ from bt_llm.data import BarFormat, shipped
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.research import Study, WalkForward, load_study
 from tests.engines import walk
+from tests.faulty_server import FaultyServer
 from tests.walk_forward_cases import cross_file
 
 TEXT = """\
@@ -229,3 +230,51 @@ class TestRefusals:
         assert isinstance(loaded, Study)
         with pytest.raises(ValueError, match="frozen"):
             loaded.data = "other"
+
+
+class TestAddresses:
+    """A study that came from somebody has nothing sent until the user says so."""
+
+    NAME = "openai:http://127.0.0.1:{port}/v1?model=m"
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ('advisor.model = "scripted:random"', 'advisor.model = "NAME"'),
+            ('advisor.model = "scripted:random"', 'advisor.fallbacks = ["NAME"]'),
+            ("gate.min_confidence = [0.0, 0.4]", 'gate.advisor.model = ["smollm2", "NAME"]'),
+            ("slow = 9", 'slow = 9\ngate.advisor.model = "NAME"'),
+        ],
+    )
+    def test_an_address_in_a_study_is_not_asked_unless_trusted(self, study: Path, old: str, new: str) -> None:
+        with FaultyServer() as server:
+            name = f"openai:{server.url}?model=m"
+            loaded = load_study(write(study, TEXT.replace(old, new.replace("NAME", name))))
+            assert loaded.addresses == (server.url,)
+            for asks in (loaded.run_walk_forward, loaded.make_gate):
+                with pytest.raises(ConfigError, match=r"names http://127.*only where you say so"):
+                    asks()
+            assert not server.authorizations
+
+    def test_models_to_compare_are_not_asked_unless_trusted(self, study: Path) -> None:
+        with FaultyServer() as server:
+            text = (
+                TEXT.partition("[params]")[0]
+                + f'[compare]\nmodels = ["openai:{server.url}?model=m", "smollm2"]'
+            )
+            with pytest.raises(ConfigError, match="only where you say so"):
+                load_study(write(study, text)).run_compare()
+            assert not server.authorizations
+
+    def test_who_is_given_the_addresses_decides(self, study: Path) -> None:
+        name, shown = self.NAME.format(port=1), []
+        loaded = load_study(
+            write(study, TEXT.replace("scripted:random", name)),
+            trust=lambda addresses: bool(shown.append(addresses)) or len(shown) > 1,
+        )
+        with pytest.raises(ConfigError, match="nothing was sent"):
+            loaded.check_trust()
+        loaded.check_trust("replay")
+        assert shown == [("http://127.0.0.1:1/v1",)]
+        loaded.check_trust()
+        assert loaded.make_gate().advisor.model == name

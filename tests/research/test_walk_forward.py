@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm import AdvisorConfig, Gate, attach_gate, run_backtest, statistics
+from bt_llm import AdvisorConfig, Gate, Market, attach_gate, run_backtest, statistics
 from bt_llm.advice import Advisor, forget_answers
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
@@ -26,6 +27,7 @@ from bt_llm.gates import AlwaysOpen, NeverOpen
 from bt_llm.models import ScriptedBackend
 from bt_llm.research import LEDGER, Metric, TrialLedger, TrialOutcome, WalkForward, WalkForwardResult
 from bt_llm.research.walk_forward import _search
+from bt_llm.research.walk_forward._advice import open_desk
 from bt_llm.research.walk_forward._metrics import best_of, measure, returns_of
 from tests.engines import QuickAdvice, build, walk
 from tests.walk_forward_cases import CROSS, QUICK, Holds, Watches, changed, cross_file, straight
@@ -804,3 +806,17 @@ class Timed(bt.Strategy):
 
     def next(self) -> None:
         """Do nothing."""
+
+
+def test_a_folder_is_made_only_for_answers_that_are_stored_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a search that is killed leaves none behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    market = Market.of(walk(200))
+    for mode, made in (("record", 0), ("off", 1)):
+        config = AdvisorConfig(model="scripted:trend", cache_mode=mode, cache_dir=tmp_path.parent / "kept")
+        with open_desk(market, []) as desk:
+            desk.ask([(Gate(advisor=config), False)])
+            assert len(list(tmp_path.iterdir())) == made
+        assert list(tmp_path.iterdir()) == []

@@ -54,6 +54,11 @@ class FileModel(ModelKind):
         except ModelError:
             return self.rest
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """None: it answers in this process."""
+        return ()
+
     def open(self, config: ModelConfig) -> LlamaModel:
         """Return the model, not loaded; the file must then be the one that was identified, if one was."""
         return LlamaModel(config, file=self._file)

@@ -1,13 +1,8 @@
-"""RemoteConfig: which servers are asked, for which model, how fast and how patiently; and their API key."""
+"""RemoteConfig: which servers are asked, for which model, how fast and how patiently."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import logging
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv6Address
 from typing import Any, Literal, get_args
@@ -16,7 +11,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import make_plain
 
-__all__ = ["ANYWHERE", "PREFIX", "ApiKey", "RemoteConfig", "Via"]
+__all__ = ["ANYWHERE", "PREFIX", "RemoteConfig", "Via"]
 
 PREFIX = "openai:"
 """What the name of a remote model begins with."""
@@ -25,7 +20,6 @@ Via = Literal["auto", "completions", "chat", "json"]
 """How verdicts are read: see `bt_llm.models`."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*API_KEY")
 _FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
 _ANY = "*"
 """In the place of an address: whichever server has those weights."""
@@ -35,11 +29,6 @@ ANYWHERE = f"{PREFIX}{_ANY}"
 
 _IN_NAME = ("model", "sha256", "gguf", "via", "top")
 """Options that say who answers and how; the others only say how it is asked."""
-
-_SHORTEST_PART = 8
-"""Letters of a key that may stand in a text by chance, plus one."""
-
-_HTTP_LOGGERS = ("httpcore.connection", "httpcore.http11")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +64,6 @@ class RemoteConfig:
         Further attempts after a broken connection, a status of 429 or of 5xx.
     backoff_s : float
         Longest pause before the first retry; it doubles with each, up to 30 s.
-    key_env : str
-        Name of the environment variable that holds the API key, if the server wants one; of several, each
-        is sent it.
     max_bytes : int
         Longest reply that is read.
 
@@ -112,7 +98,6 @@ class RemoteConfig:
     deadline_s: float = 3600.0
     retries: int = 8
     backoff_s: float = 0.5
-    key_env: str = "BT_LLM_API_KEY"
     max_bytes: int = 4 * 2**20
 
     def __post_init__(self) -> None:
@@ -133,9 +118,6 @@ class RemoteConfig:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 1e9:
                 raise ConfigError(f"{name}={value!r}: expected a number of seconds above 0")
-        if not _KEY_NAME.fullmatch(self.key_env):
-            # So that a name from somebody else's file cannot send any other secret of this machine away.
-            raise ConfigError("key_env: expected the name of a variable, in capitals, that ends in API_KEY")
 
     def _check_addresses(self) -> None:
         if self.base_url == _ANY and self.pinned and not self.replicas:
@@ -168,6 +150,11 @@ class RemoteConfig:
         address, *replicas = addresses.split(",")
         values: dict[str, Any] = {}
         for option, value in parse_qsl(query, keep_blank_values=True):
+            if option == "key_env":
+                raise ConfigError(
+                    "option 'key_env' of a remote model: a name chooses no key; bind the key to the server's "
+                    "host with BT_LLM_API_KEY and BT_LLM_API_HOST"
+                )
             field = _OPTIONS.get(option)
             if field is None or field.name in values:
                 problem = "unknown" if field is None else "given twice"
@@ -202,6 +189,11 @@ class RemoteConfig:
         return ",".join((self.base_url, *self.replicas))
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The address of each server; none for weights that no server is named for."""
+        return () if self.base_url == _ANY else (self.base_url, *self.replicas)
+
+    @property
     def servers(self) -> tuple[RemoteConfig, ...]:
         """The same for each of the servers alone.
 
@@ -215,8 +207,7 @@ class RemoteConfig:
                 f"model {self.name!r} names no server to ask: give the address in the place of the *, "
                 "or replay what is stored"
             )
-        urls = (self.base_url, *self.replicas)
-        return tuple(replace(self, base_url=url, replicas=()) for url in urls)
+        return tuple(replace(self, base_url=url, replicas=()) for url in self.urls)
 
     @property
     def host(self) -> str:
@@ -268,82 +259,3 @@ def _checked_url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or bad:
         raise ConfigError(f"address {text[:80]!r} of a remote model: expected {_FORM}")
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/') or '/v1'}"
-
-
-class ApiKey:
-    """A secret that goes into one header and nowhere else.
-
-    Its text is in no representation, and `repeated_in` says whether a text repeats it.
-
-    Examples
-    --------
-    >>> key = ApiKey("sk-0123456789abcdef")
-    >>> key, key.repeated_in("Incorrect API key provided: sk-0123456***")
-    (ApiKey(set), True)
-    """
-
-    __slots__ = ("_forms", "_value")
-
-    def __init__(self, value: str = "") -> None:
-        self._value = value
-        parts = [value[i : i + _SHORTEST_PART] for i in range(len(value) - _SHORTEST_PART + 1)]
-        encoded = base64.b64encode(value.encode()).decode().rstrip("=")
-        self._forms = (*parts, encoded, quote(value))
-
-    @classmethod
-    def from_environment(cls, name: str) -> ApiKey:
-        """Read a key from an environment variable; there may be none.
-
-        Raises
-        ------
-        ConfigError
-            If it is not printable ASCII without spaces, and so cannot be sent.
-        """
-        value = os.environ.get(name, "").strip()
-        if any(not "!" <= character <= "~" for character in value):
-            raise ConfigError(f"the API key in {name} holds a character that cannot be sent: set it again")
-        return cls(value)
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return f"ApiKey({'set' if self else 'empty'})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Refuse: a key is read anew by whoever needs it."""
-        raise TypeError("an API key cannot be pickled")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The header that carries the key, or none."""
-        return {"Authorization": f"Bearer {self._value}"} if self else {}
-
-    def repeated_in(self, text: str) -> bool:
-        """Whether a text holds the key, or eight letters of it that follow each other.
-
-        A key of fewer letters, such as the ``EMPTY`` of a server that checks none, is no secret.
-        """
-        return len(self._value) >= _SHORTEST_PART and any(form in text for form in self._forms)
-
-    def kept_out_of(self, text: str) -> str:
-        """Return text of a server as it may be shown: short, printable, and without the key."""
-        if self.repeated_in(text):
-            return "(its message is withheld: it repeats the API key)"
-        return "".join(c if c.isprintable() else " " for c in text)[:300]
-
-    @contextlib.contextmanager
-    def kept_out_of_logs(self) -> Iterator[None]:
-        """Keep a key that a server repeats in its headers out of the HTTP library's own debug log."""
-
-        def harmless(record: logging.LogRecord) -> bool:
-            return not self.repeated_in(record.getMessage())
-
-        loggers = [logging.getLogger(name) for name in _HTTP_LOGGERS]
-        for logger in loggers:
-            logger.addFilter(harmless)
-        try:
-            yield
-        finally:
-            for logger in loggers:
-                logger.removeFilter(harmless)

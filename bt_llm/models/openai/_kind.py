@@ -34,6 +34,11 @@ class ServedModel(ModelKind):
         self.config = RemoteConfig.parse(self.name)
         self._backend: RemoteBackend | None = None
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Addresses of the servers."""
+        return self.config.urls
+
     def open(self, config: ModelConfig) -> RemoteBackend:
         """Return what asks the servers."""
         if self._backend is None:

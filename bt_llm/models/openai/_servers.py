@@ -20,7 +20,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
-from bt_llm.models.openai._config import ApiKey, RemoteConfig
+from bt_llm.models.openai._config import RemoteConfig
+from bt_llm.models.openai._keys import ApiKey, key_for, no_key_hint
 from bt_llm.models.openai._replies import RefusedError, ReplyError, ServerGoneError, read_json, refusal
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _LONGEST_BACKOFF_S = 30.0
 _FEW_RETRIES = 3
 """Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
 
-_HINTS = {401: "; set the API key", 403: "; set the API key", 404: "; is it an OpenAI-compatible API?"}
+_NO_API = "; is it an OpenAI-compatible API?"
 
 _LOOK_AHEAD = 16
 """Prompts for each connection that may be answered while an earlier one is still retried."""
@@ -48,7 +49,7 @@ class Servers:
 
     The requests are made in a thread of their own, so that this also works inside a running event loop.
     Who went away is not asked again by later calls, since what comes back under an address may be another
-    model. The deadline and the key are those of the first.
+    model. The deadline is that of the first.
     """
 
     def __init__(self, configs: Sequence[RemoteConfig]) -> None:
@@ -317,8 +318,10 @@ class Server:
         if (refused := refusal(status, document)) is not None:
             status, complaint = refused
             said = f": {key.kept_out_of(complaint)}" if complaint else ""
+            wants_key = status in (401, 403)
+            hint = no_key_hint(self.config.base_url) if wants_key else _NO_API if status == 404 else ""
             kind = ServerGoneError if status == 429 or status >= 500 else RefusedError
-            raise kind(f"{host}: {path} refused with status {status}{said}{_HINTS.get(status, '')}", status)
+            raise kind(f"{host}: {path} refused with status {status}{said}{hint}", status)
         if key and key.repeated_in(json.dumps(document, ensure_ascii=False)):
             raise ReplyError(f"{host}: the reply repeats the API key: refused")
         return document
@@ -343,12 +346,12 @@ class Server:
 @contextlib.asynccontextmanager
 async def _connected(configs: Sequence[RemoteConfig]) -> AsyncIterator[list[Server]]:
     """Yield the servers, to be asked until the deadline, at which TimeoutError is raised."""
-    key = ApiKey.from_environment(configs[0].key_env)
+    keys = [key_for(config.base_url) for config in configs]
     deadline = asyncio.get_running_loop().time() + configs[0].deadline_s
     servers: list[Server] = []
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(key.kept_out_of_logs())
-        for config in configs:
+        for config, key in zip(configs, keys, strict=True):
+            stack.enter_context(key.kept_out_of_logs())
             servers.append(Server(config, key, deadline, alive=servers))
             for transport in servers[-1].transports:
                 await stack.enter_async_context(transport)

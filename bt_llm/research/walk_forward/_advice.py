@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,8 +21,9 @@ from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import ask_every_bar, window_cells
 from bt_llm.verdicts import Prior, mean_prior
+from bt_llm.writing import temporary_folder
 
-__all__ = ["Desk", "open_desk"]
+__all__ = ["Desk", "answers_folder", "open_desk"]
 
 Asked = tuple[AdvisorConfig, type[LLMAdvice]]
 C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
@@ -31,13 +33,20 @@ C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 def open_desk(
     market: Market, windows: Sequence[Window], on_prompts: Progress | None = None
 ) -> Iterator[Desk]:
-    """Yield a desk for as long as its trials run.
-
-    Where a configuration stores nothing (cache mode 'off'), its answers are kept in a temporary folder for
-    that long, since the workers have to read them from somewhere.
-    """
-    with tempfile.TemporaryDirectory(prefix="bt_llm_", ignore_cleanup_errors=True) as folder:
+    """Yield a desk for as long as its trials run."""
+    with answers_folder() as folder:
         yield Desk(market, windows, folder, on_prompts)
+
+
+@contextlib.contextmanager
+def answers_folder() -> Iterator[Callable[[], Path]]:
+    """Yield what makes the folder of desks, once, that lasts as long as their trials run.
+
+    Where a configuration stores nothing (cache mode 'off'), its answers are kept there for that long, since
+    the workers have to read them from somewhere.
+    """
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(temporary_folder()))
 
 
 class Desk:
@@ -49,8 +58,8 @@ class Desk:
         All of it.
     windows : sequence of Window
         All train and test windows.
-    folder : str
-        For the answers of configurations that store nothing.
+    folder : callable
+        Makes a folder, once, for the answers of configurations that store nothing.
     on_prompts : callable, optional
         Called with (answered, to ask) while a model is asked.
     """
@@ -59,7 +68,7 @@ class Desk:
         self,
         market: Market,
         windows: Sequence[Window],
-        folder: str,
+        folder: Callable[[], Path],
         on_prompts: Progress | None = None,
     ) -> None:
         self._market = market
@@ -158,7 +167,7 @@ class Desk:
         """Return a configuration whose answers are kept where trials can read them."""
         cache = VerdictCache(config.cache_dir, config.cache_mode)
         if cache.mode is CacheMode.OFF:
-            return dataclasses.replace(config, cache_dir=self._folder, cache_mode=CacheMode.RECORD)
+            return dataclasses.replace(config, cache_dir=str(self._folder()), cache_mode=CacheMode.RECORD)
         return dataclasses.replace(config, cache_dir=str(cache.directory), cache_mode=cache.mode)
 
     def _all_cells(self, asked: Asked) -> set[int]:

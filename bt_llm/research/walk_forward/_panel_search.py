@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
-from bt_llm.research.walk_forward._advice import Desk
+from bt_llm.research.walk_forward._advice import Desk, answers_folder
 from bt_llm.research.walk_forward._grid import configure
 from bt_llm.research.walk_forward._metrics import Metric, Metrics, best_of, measure, sharpe_per_bar
 from bt_llm.research.walk_forward._models import asked_models
@@ -126,7 +126,7 @@ class PanelSearch:
         """
         one_for_all = self.parameters == "panel"
         before = len(ledger)
-        with tempfile.TemporaryDirectory(prefix="bt_llm_", ignore_cleanup_errors=True) as folder:
+        with answers_folder() as folder:
             asked = self._asked(parts if one_for_all else ledger, folder, n_jobs, on_progress, on_prompts)
             scores = self._scores(asked, ledger) if one_for_all else {}
             chosen = {
@@ -142,7 +142,7 @@ class PanelSearch:
     def _asked(
         self,
         ledger: TrialLedger,
-        folder: str,
+        folder: Callable[[], Path],
         n_jobs: int | None,
         on_progress: Progress | None,
         on_prompts: Progress | None,

@@ -23,6 +23,7 @@ from bt_llm.research.walk_forward._models import AskedModel
 from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
+from bt_llm.writing import write_whole
 
 __all__ = ["FoldResult", "ParameterStability", "WalkForwardResult"]
 
@@ -292,11 +293,11 @@ class WalkForwardResult:
         return pd.DataFrame(rows, index=pd.Index([one.fold.number for one in self.folds], name="fold"))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write into a folder: ``result.json``, and the folds, equity, trades and verdicts as CSV."""
+        """Write ``result.json``, and the folds, equity, trades and verdicts as CSV; each in one step."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        (path / "result.json").write_text(text, encoding="utf-8", newline="\n")
+        write_whole(path / "result.json", text)
         save_csv(self.to_frame(), path / "folds.csv")
         save_csv(self.equity.rename_axis("time").to_frame(), path / "equity.csv")
         save_csv(self.trades, path / "trades.csv", index=False)

@@ -1,0 +1,102 @@
+"""Files that are there whole or not at all, and temporary folders that outlive no process for long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["temporary_folder", "write_whole"]
+
+_FOLDER = re.compile(r"bt_llm_([0-9]+)_.*")
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file beside its place, and move it there in one step when it is complete and on disk.
+
+    Whoever reads it sees the old one or the new one, also after a kill or a power cut. What is no ordinary
+    file, such as ``/dev/stdout``, is written to directly.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it is there. Of a link, what it leads to.
+    content : bytes or str
+        What is in it; a text is written as UTF-8, with the line ends that it has.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there before is as it was.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    _remove_unfinished(target)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder that is there as long as it is needed; one that a killed process left is removed too."""
+    parent = Path(tempfile.gettempdir())
+    for entry in os.scandir(parent):
+        match = _FOLDER.fullmatch(entry.name)
+        with contextlib.suppress(OSError):
+            if match and _is_left_over(entry, int(match[1])):
+                shutil.rmtree(entry.path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"bt_llm_{os.getpid()}_"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left_over(entry: os.DirEntry[str], process: int) -> bool:
+    own = not hasattr(os, "geteuid") or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+    return own and entry.is_dir(follow_symlinks=False) and not _is_running(process)
+
+
+def _is_running(process: int) -> bool:
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Remove what processes left that were killed while they wrote the same file."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.([0-9]+)\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(target.parent):
+            match = pattern.fullmatch(entry.name)
+            if match and entry.is_file(follow_symlinks=False) and not _is_running(int(match[1])):
+                os.unlink(entry.path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a rename on disk; Windows has no such thing."""
+    if os.name == "nt":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
