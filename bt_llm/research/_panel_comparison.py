@@ -68,7 +68,7 @@ class PanelComparison(Panel[ModelComparison]):
     @property
     def models(self) -> list[str]:
         """Their names."""
-        return [name for name in self.runs if name != UNGATED]
+        return list(next(iter(self.symbols.values())).scores)
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], BootstrapResult]:

@@ -6,6 +6,7 @@
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
 - A search: `probability_of_backtest_overfitting`.
 - Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`.
+- Many pairs at once, such as the symbols of a panel, resampled by the same dates: `joint_differences`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 
