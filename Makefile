@@ -19,7 +19,9 @@ demo-pack: $(VENV)/.installed
 	$(BIN)/bt-llm demo --cache-mode record --manifest data/demo_run.json
 	$(BIN)/bt-llm cache export --run data/demo_run.json data/demo_pack.jsonl
 
-test: $(VENV)/.installed-test
+# Some tests ask llama.cpp's own server, which is compiled the first time.
+test: export LLAMA_SERVER ?= $(CURDIR)/build/llama-server/bin/llama-server
+test: $(VENV)/.installed-test build/llama-server/bin/llama-server
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-test
@@ -47,6 +49,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[report,research,remote,server,fetch,test]'
 	touch $@
+
+build/llama-server/bin/llama-server: | $(VENV)/.installed-test
+	@echo "Compiling llama.cpp's server, which takes minutes."
+	.ci/llama-server $(BIN)/python build/llama-server
 
 clean:
 	rm -rf $(VENV)

@@ -62,7 +62,7 @@ def _from_scores(scores: LabelScores, labels: LabelSet) -> Verdict:
         return Verdict.invalid(f"log-probabilities {scores.logprobs} are not numbers", labels=labels)
     weights = [math.exp(value - top) for value in scores.logprobs]
     total = math.fsum(weights)
-    mass = min(1.0, math.exp(top) * total)
+    mass = min(1.0, math.exp(top) * total if scores.mass is None else scores.mass)
     return Verdict(labels=labels, probabilities=[weight / total for weight in weights], label_mass=mass)
 
 

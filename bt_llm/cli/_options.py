@@ -43,7 +43,10 @@ __all__ = [
     "parse_params",
 ]
 
-_MODEL = "A GGUF file, a name in models/, smollm2, scripted:NAME, or openai:URL."
+_MODEL = (
+    "A GGUF file, a name in models/, smollm2, scripted:NAME, ollama:NAME:TAG, or openai:URL (its API key: "
+    "BT_LLM_API_KEY, for the host in BT_LLM_API_HOST)."
+)
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
 ModelsOption = Annotated[

@@ -66,12 +66,15 @@ class Prompt:
 class LabelScores:
     """Log-probabilities of the labels after one prompt, over all their tokens, in the labels' order.
 
-    `tokens` counts what was decoded for this prompt alone; `milliseconds` is its share of the batch.
+    `tokens` counts what was decoded for this prompt alone; `milliseconds` is its share of the batch. `mass`
+    is the probability that the labels are known to hold together, where that is less than the sum of theirs:
+    a server tells the most probable tokens only, and a label out of sight has an upper bound.
     """
 
     logprobs: tuple[float, ...]
     tokens: int = 0
     milliseconds: float = 0.0
+    mass: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

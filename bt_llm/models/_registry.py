@@ -7,6 +7,8 @@ name                      model
                           ``file:models/my.gguf``
 ``scripted:NAME``         a script that stands in for a model
 ``openai:URL``            a model behind an OpenAI-compatible server
+``ollama:NAME:TAG``       a model of an Ollama server
+``systemone:URL``         a model of a decision server
 ========================  ============================================================================
 
 A package adds a kind of its own by a class and an entry point of the group ``bt_llm.models``::
@@ -102,7 +104,7 @@ class ModelKind(abc.ABC):
     ...         return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
     >>> kind_of("coin:heads")
     Traceback (most recent call last):
-    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, openai, scripted...
+    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, ollama, openai, scripted...
     >>> _ = register_model_kind(Coin)
     >>> kind_of("coin:heads").identify(None).name
     'coin:heads'
@@ -204,8 +206,10 @@ K = TypeVar("K", bound=type[ModelKind])
 
 _BUILT_IN = (
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
+    EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),
+    EntryPoint("systemone", "bt_llm.models.openai._systemone:SystemOneModel", GROUP),
 )
 _registered: dict[str, type[ModelKind]] = {}
 

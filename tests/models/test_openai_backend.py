@@ -187,7 +187,7 @@ def test_tokens_that_all_labels_share_are_followed() -> None:
     tokens = {" Bullish": (" B", "ullish"), " Bearish": (" B", "earish"), " Neutral": (" Neutral",)}
     with FaultyServer(tokens=tokens) as server:
         scores = ask(remote(server), 3)
-        assert max(server.asked.values()) == 1
+        assert max(n for text, n in server.asked.items() if text.startswith("Bars:")) == 1
     for got, expected in zip(scores, right(3), strict=True):
         shifted = [expected[0] + math.log(0.95), expected[1], expected[2] + math.log(0.95)]
         assert got.logprobs == pytest.approx(shifted, abs=1e-9)
@@ -361,7 +361,7 @@ def test_connections_are_limited_and_kept() -> None:
     with FaultyServer(delay_s=0.005) as server:
         ask(remote(server, connections=3), 60)
         assert server.at_once <= 3
-        assert server.connections <= 3 + 1  # one of them found out who answers
+        assert server.connections <= 3 + 3  # as many found out who answers
 
 
 def test_answers_come_in_order_and_as_they_come() -> None:
@@ -408,7 +408,7 @@ def test_retry_after_is_obeyed_by_all(retry_after: str) -> None:
         ask(remote(server, connections=1), 3)
         pause = server.times[2] - server.times[1]
         assert pause >= (0.3 if retry_after != "date" else 0.5)
-        assert max(server.answered.values()) == 1
+        assert all(server.answered[prompt.text] == 1 for prompt in prompts(3))
 
 
 @pytest.mark.parametrize("retry_after", ["99999", "1e400", "-5", "soon", "nan"])

@@ -94,6 +94,11 @@ class ApiKey:
         """The header that carries the key, or none."""
         return {"Authorization": f"Bearer {self._value}"} if self else {}
 
+    @property
+    def azure_headers(self) -> dict[str, str]:
+        """The header that carries it to a deployment of Azure's, or none."""
+        return {"api-key": self._value} if self else {}
+
     def repeated_in(self, text: str) -> bool:
         """Whether a text holds the key, or eight letters of it that follow each other.
 
