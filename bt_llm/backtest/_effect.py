@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from bt_llm import statistics
-from bt_llm.backtest._account import periods_per_year
 from bt_llm.backtest._findings import Bootstrap, Primary, interval
 from bt_llm.backtest._legs import legs_of
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._sections import Section, percent, table_of, table_section
+from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import BtLlmError
 from bt_llm.statistics import BootstrapResult, CostPoint, Legs
 

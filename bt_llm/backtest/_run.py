@@ -9,18 +9,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import backtrader as bt
+import pandas as pd
 
 from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.backtest._effect import Effect
-from bt_llm.backtest._engine import Ran, run_strategy
+from bt_llm.backtest._engine import Ran, run_strategy, warm_up_of
 from bt_llm.backtest._findings import Bootstrap, Primary, problems_in
-from bt_llm.backtest._market import Market, Source
+from bt_llm.backtest._market import Market, Moment, Source, Window, moment
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Engine, Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
-from bt_llm.exceptions import ConfigError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
 
@@ -67,6 +68,8 @@ def run_backtest(
     sizer: Any = None,
     cerebro: Mapping[str, Any] | None = None,
     setup: Setup | SetupFunction | str | None = None,
+    start: Moment | None = None,
+    settles: bool = False,
     name: str = "",
     preload: bool = True,
     runonce: bool = True,
@@ -95,6 +98,11 @@ def run_backtest(
     setup : Setup, callable or str, optional
         The account opened otherwise: a `Setup`, or a function ``setup(cerebro, market)`` of your own, which
         may be named as ``path/to/file.py:function``.
+    start : str, date or Timestamp, optional
+        When it may begin to trade; of the bars before that, as many as it needs warm indicators up.
+    settles : bool
+        Close what is open at the last close at that close, at the account's costs, as of a symbol that is
+        traded no more. By default it stays open, and is valued at that close.
     name : str
         Of the run; by default the strategy's name.
     preload, runonce, exactbars : bool, bool, int
@@ -132,6 +140,8 @@ def run_backtest(
         percent=percent,
         sizer=sizer,
         cerebro=cerebro,
+        start=start,
+        settles=settles,
         preload=preload,
         runonce=runonce,
         exactbars=exactbars,
@@ -150,6 +160,8 @@ class Backtest:
     params: Mapping[str, Any]
     modes: Mapping[str, Any]
     engine: Engine = "lean"
+    start: pd.Timestamp | None = None
+    settles: bool = False
 
     @classmethod
     def of(
@@ -160,6 +172,8 @@ class Backtest:
         format: BarFormat | None = None,
         params: Mapping[str, Any] | None = None,
         setup: Setup | SetupFunction | str | None = None,
+        start: Moment | None = None,
+        settles: bool = False,
         preload: bool = True,
         runonce: bool = True,
         exactbars: int | bool = False,
@@ -175,6 +189,8 @@ class Backtest:
             params=dict(params or {}),
             modes={"preload": preload, "runonce": runonce, "exactbars": exactbars},
             engine=engine,
+            start=None if start is None else moment(start),
+            settles=settles,
         )
 
     def run(
@@ -182,20 +198,40 @@ class Backtest:
     ) -> tuple[BacktestResult, Ran]:
         """Run with a gate; `first` is the number of the first bar that counts."""
         params = {**self.params, "gate": gate}
+        market, window = self.market, self._window(params) if first is None else None
+        if window is not None:  # what lies before costs time, and questions
+            begin, warm_up, market = market.numbers[window.first], window.warm_up, market.cut(window)
+            place = int(market.numbers.searchsorted(begin))
+            window = Window(start=place - warm_up + 1, first=place, stop=len(market.numbers))
         ran = run_strategy(
             self.strategy,
-            self.market,
+            market,
             self.setup,
             params,
+            window=window,
             first=first,
+            settles=self.settles,
             analyzers={"bt_llm_advice": LLMAnalyzer},
             engine=self.engine,
             **self.modes,
         )
         found = result_of(
-            ran, self.market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
+            ran, market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
         )
         return found, ran
+
+    def _window(self, params: Mapping[str, Any]) -> Window | None:
+        """Return where it may decide, if that begins later than its warm-up lets it."""
+        market = self.market
+        if self.start is None:
+            return None
+        first = int(market.index.searchsorted(self.start))
+        if first == len(market.index):
+            raise DataError(f"the bars end at {market.index[-1]}: none is left from start={self.start} on")
+        needed = warm_up_of(self.strategy, params, market, self.setup)
+        if first < needed:
+            return None
+        return Window(start=first - needed + 1, first=first, stop=len(market.index))
 
     def held(self, first: float) -> BacktestResult:
         """Buy and hold from a bar on; of several datas, each with its share of the account."""

@@ -11,6 +11,9 @@ from ._base import Decision as Decision
 from ._base import EntryGate as EntryGate
 from ._base import NeverOpen as NeverOpen
 from ._base import Questions as Questions
+from ._dates import DatedAnswers as DatedAnswers
+from ._dates import DatesGate as DatesGate
+from ._dates import permute_dates as permute_dates
 from ._description import NO_ANSWER_DEPENDS_ON as NO_ANSWER_DEPENDS_ON
 from ._description import Asker as Asker
 from ._description import Described as Described

@@ -46,6 +46,7 @@ from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore, judge, model_cost, score
+from bt_llm.research._tried import Tried, count_trials
 from bt_llm.statistics import BootstrapResult
 
 __all__ = ["ModelComparison", "Models", "PairComparison", "compare_models", "gates_by_name"]
@@ -184,6 +185,8 @@ class ModelComparison:
         Every two models.
     judged : dict of str to Judged
         The answers bar by bar.
+    tried : Tried or None
+        How many configurations were tried, where the comparison was written into a ledger.
     """
 
     runs: dict[str, BacktestResult]
@@ -192,6 +195,7 @@ class ModelComparison:
     over_ungated: dict[str, dict[str, BootstrapResult]]
     pairs: list[PairComparison]
     judged: dict[str, Judged]
+    tried: Tried | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -227,7 +231,8 @@ class ModelComparison:
                 f"the commonest answer is right on {100 * model.base_rate:.0f} %"
                 f"{'' if math.isnan(model.brier) else brier}."
             )
-        return found + [sentence for pair in self.pairs for sentence in pair.sentences]
+        found += [sentence for pair in self.pairs for sentence in pair.sentences]
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
@@ -273,6 +278,7 @@ class ModelComparison:
                 "scores": {name: model.to_dict() for name, model in self.scores.items()},
                 "costs": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
                 **(dict.fromkeys(concluded) if self.problems else concluded),
+                "tried": self.tried and self.tried.to_dict(),
                 "problems": self.problems,
                 "sentences": self.sentences,
                 "notes": next(iter(self.runs.values())).notes,
@@ -293,6 +299,7 @@ def compare_models(
     seed: int = 0,
     block_length: int | None = None,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> ModelComparison:
     """Run a strategy gated by each model, and ungated, and compare results and verdicts.
@@ -315,6 +322,8 @@ def compare_models(
         Of the bootstrap; see `Bootstrap`.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
+    output : path, optional
+        Folder of a ledger, into which each model's run is written as a trial; see `WalkForward.run`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -361,6 +370,11 @@ def compare_models(
         over_ungated={name: bootstrap.between(runs[name], runs[UNGATED]) for name in gates},
         pairs=[_pair(names, runs, judged, bootstrap) for names in itertools.combinations(gates, 2)],
         judged=judged,
+        tried=None
+        if output is None
+        else count_trials(
+            output, strategy, market, {name: (runs[name], one) for name, one in gates.items()}, settings
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -46,6 +47,7 @@ from bt_llm.research._null_runs import (
 )
 from bt_llm.research._runs import Source
 from bt_llm.research._timing import TimingOf, closes_of, strata_of, timing_question
+from bt_llm.research._tried import Tried, count_trials
 from bt_llm.settings import number, whole
 from bt_llm.statistics import BootstrapResult
 
@@ -75,6 +77,8 @@ class GateTest:
         The gated less the other's Sharpe ratio and return, both a year; `over_rule` is empty without a rule.
     null_gates : HowRun
         How many null gates were replayed and how many were run, and how far the two are apart.
+    tried : Tried or None
+        How many configurations were tried, where the test was written into a ledger.
 
     Notes
     -----
@@ -96,6 +100,7 @@ class GateTest:
     over_rule: dict[str, BootstrapResult]
     over_ungated: dict[str, BootstrapResult]
     null_gates: HowRun
+    tried: Tried | None = None
 
     @property
     def runs(self) -> dict[str, BacktestResult]:
@@ -132,7 +137,7 @@ class GateTest:
         for name, over in (("the plain rule", self.over_rule), ("the ungated strategy", self.over_ungated)):
             if over:
                 found.append(f"Its Sharpe ratio less that of {name} is {interval(over['sharpe'], 'sharpe')}.")
-        return found
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
@@ -172,6 +177,7 @@ class GateTest:
                 },
                 "null_gates": self.null_gates.to_dict(),
                 **(dict.fromkeys(concluded) if self.problems else concluded),
+                "tried": self.tried and self.tried.to_dict(),
                 "problems": self.problems,
                 "sentences": self.sentences,
             }
@@ -190,8 +196,8 @@ def _ranks(nulls: NullRuns, how: str) -> Section:
     text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
     if nulls.tested in nulls.ranked:
         text += (
-            f" Timing is what is tested: p = {nulls.p_value('timing'):.3g}, the share of them that did at "
-            f"least as well, the gate itself counted in. The other figures describe."
+            f" Its {_NAMES[nulls.tested]} is what is tested: p = {nulls.p_value(nulls.tested):.3g}, the share "
+            "of them that did at least as well, the gate itself counted in. The other figures describe."
         )
     return Section(
         kind="histograms",
@@ -231,6 +237,7 @@ def gate_test(
     evaluate: Evaluate | None = None,
     episodes: bool = True,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> GateTest:
     """Test whether a gate adds anything to a strategy, against gates that know nothing.
@@ -279,6 +286,8 @@ def gate_test(
         of them in Backtrader.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
+    output : path, optional
+        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -363,6 +372,7 @@ def gate_test(
             f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
             f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
         )
+    trial = {"gated": (study.gated, gate)}
     return GateTest(
         gated=study.gated,
         ungated=study.ungated,
@@ -377,6 +387,7 @@ def gate_test(
         over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
         over_ungated=bootstrap.between(study.gated, study.ungated),
         null_gates=runs.how,
+        tried=None if output is None else count_trials(output, strategy, market, trial, settings),
     )
 
 

@@ -7,6 +7,7 @@
 - A search: `probability_of_backtest_overfitting`.
 - Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`,
   `permute_runs`, `permute_blocks`, `volatility_strata`.
+- Many pairs at once, such as the symbols of a panel, resampled by the same dates: `joint_differences`.
 - What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, `timing_of`,
   `breakeven_cost`, `cost_curve`, `detectable`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,

@@ -11,6 +11,8 @@ from ._episodes import Question as Question
 from ._episodes import Replayed as Replayed
 from ._inputs import choose as choose
 from ._inputs import normal_quantile as normal_quantile
+from ._joint import joint_differences as joint_differences
+from ._joint import stationary_counts as stationary_counts
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting
