@@ -4,7 +4,14 @@ from ._agreement import brier_score as brier_score
 from ._agreement import cohens_kappa as cohens_kappa
 from ._agreement import mcnemar as mcnemar
 from ._agreement import reliability_table as reliability_table
+from ._best import model_confidence_set as model_confidence_set
+from ._best import superior_predictive_ability as superior_predictive_ability
 from ._inputs import choose as choose
+from ._joint import POWER as POWER
+from ._joint import JointDifferences as JointDifferences
+from ._joint import PairDifference as PairDifference
+from ._joint import joint_differences as joint_differences
+from ._joint import pooled as pooled
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting
@@ -20,3 +27,8 @@ from ._selection import deflated_sharpe_ratio as deflated_sharpe_ratio
 from ._selection import expected_max_sharpe as expected_max_sharpe
 from ._selection import min_track_record_length as min_track_record_length
 from ._selection import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
+from ._skill import RolledScore as RolledScore
+from ._skill import RolledSkill as RolledSkill
+from ._skill import brier_rows as brier_rows
+from ._skill import log_rows as log_rows
+from ._skill import rolled_skill as rolled_skill

@@ -1,0 +1,158 @@
+"""Which of several series may be the best, and whether the best of them beats a benchmark."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bt_llm.exceptions import ConfigError
+from bt_llm.settings import whole
+from bt_llm.statistics._inputs import Floats, between, choose
+from bt_llm.statistics._joint import Series, arch_bootstrap, named_columns, statistics_of
+from bt_llm.statistics._overfitting import Statistic
+
+__all__ = ["model_confidence_set", "superior_predictive_ability"]
+
+
+def model_confidence_set(
+    series: Series,
+    statistic: str = Statistic.SHARPE,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    block_length: int = 1,
+) -> dict[str, float]:
+    """Return the p-value that each of several series is among the best.
+
+    The *model confidence set* holds those whose p-value is above ``1 - confidence``: it has the best one in
+    it with that probability. Of series that cannot be told apart it holds all.
+
+    Parameters
+    ----------
+    series : DataFrame or mapping of str to array_like of shape (n_bars,)
+        As in `joint_differences`.
+    statistic : {'sharpe', 'return'}
+        What is best: the largest Sharpe ratio, or the largest mean.
+    n, seed : int
+        Number of resamples, and what they come from.
+    confidence : float
+        Of the set, between 0 and 1.
+    block_length : int
+        Bars of a block.
+
+    Returns
+    -------
+    dict of str to float
+        By name, in the order given. Series that are the same have the same p-value.
+
+    Raises
+    ------
+    ConfigError, DataError, MissingExtraError
+        As in `joint_differences`.
+
+    Notes
+    -----
+    ``arch`` does the work, on the mean of what each bar adds to the statistic: for a Sharpe ratio S,
+    ``S + a (r - m1) + b (r**2 - m2)`` with a and b its derivatives by the first two moments. Its mean is S,
+    and that of a resample is the resample's ratio but for terms of the second order.
+
+    References
+    ----------
+    P. R. Hansen, A. Lunde and J. M. Nason, "The Model Confidence Set", Econometrica 79, 2011.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> noise = rng.normal(0.0, 0.01, (500, 3))
+    >>> good = {"a": noise[:, 0] + 0.003, "b": noise[:, 1] + 0.003, "c": noise[:, 2] - 0.003}
+    >>> [name for name, p in model_confidence_set(good, n=199).items() if p > 0.05]
+    ['a', 'b']
+    """
+    names, gains = _gains(series, statistic, block_length)
+    distinct, which = np.unique(gains, axis=1, return_inverse=True)
+    if distinct.shape[1] == 1:
+        return dict.fromkeys(names, 1.0)
+    found = arch_bootstrap("model_confidence_set").MCS(
+        -distinct,
+        size=1.0 - between(confidence, 0.0, 1.0, "confidence"),
+        reps=whole("n", n, 1),
+        block_size=block_length,
+        bootstrap="circular",
+        seed=seed,
+    )
+    found.compute()
+    p_values = found.pvalues["Pvalue"]
+    return {name: float(p_values[place]) for name, place in zip(names, np.ravel(which), strict=True)}
+
+
+def superior_predictive_ability(
+    series: Series,
+    benchmark: str,
+    statistic: str = Statistic.SHARPE,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    block_length: int = 1,
+) -> float:
+    """Return the p-value that the best of several series is no better than a benchmark.
+
+    It counts that the best one was looked for: one-sided, of Hansen's consistent kind.
+
+    Parameters
+    ----------
+    series : DataFrame or mapping of str to array_like of shape (n_bars,)
+        As in `joint_differences`, the benchmark among them.
+    benchmark : str
+        Its name.
+    statistic, n, seed, block_length
+        As in `model_confidence_set`, which says how a Sharpe ratio is treated.
+
+    Returns
+    -------
+    float
+        1 if none of the series differs from the benchmark.
+
+    Raises
+    ------
+    ConfigError, DataError, MissingExtraError
+        As in `joint_differences`; or if there is no such benchmark.
+
+    References
+    ----------
+    P. R. Hansen, "A Test for Superior Predictive Ability", Journal of Business and Economic Statistics 23,
+    2005.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> market = rng.normal(0.0, 0.01, 500)
+    >>> tries = {f"try {k}": market + rng.normal(0.0, 0.003, 500) for k in range(9)}
+    >>> superior_predictive_ability({"market": market, **tries}, "market", "return", n=199) > 0.1
+    True
+    """
+    names, gains = _gains(series, statistic, block_length)
+    if benchmark not in names:
+        raise ConfigError(f"benchmark={benchmark!r}: expected one of {names}")
+    base = gains[:, [names.index(benchmark)]]
+    differs = np.ptp(gains - base, axis=0) > 0.0
+    if not differs.any():
+        return 1.0
+    found = arch_bootstrap("superior_predictive_ability").SPA(
+        -base[:, 0],
+        -gains[:, differs],
+        reps=whole("n", n, 1),
+        block_size=block_length,
+        bootstrap="circular",
+        seed=seed,
+    )
+    found.compute()
+    return float(found.pvalues["consistent"])
+
+
+def _gains(series: Series, statistic: str, block_length: int) -> tuple[list[str], Floats]:
+    """Return what each bar adds to each series' statistic, so that the mean over the bars is the statistic."""
+    names, x = named_columns(series)
+    if not 1 <= whole("block_length", block_length, 1) <= len(x):
+        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
+    values, influence = statistics_of(x, choose(Statistic, statistic, "statistic"))
+    return names, values + influence
