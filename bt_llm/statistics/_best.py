@@ -6,8 +6,9 @@ import numpy as np
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import whole
+from bt_llm.statistics._blocks import arch_bootstrap, statistics_of
 from bt_llm.statistics._inputs import Floats, between, choose
-from bt_llm.statistics._joint import Series, arch_bootstrap, named_columns, statistics_of
+from bt_llm.statistics._joint import Series, named_columns
 from bt_llm.statistics._overfitting import Statistic
 
 __all__ = ["model_confidence_set", "superior_predictive_ability"]
@@ -150,7 +151,7 @@ def superior_predictive_ability(
 
 
 def _gains(series: Series, statistic: str, block_length: int) -> tuple[list[str], Floats]:
-    """Return what each bar adds to each series' statistic, so that the mean over the bars is the statistic."""
+    """Return what each bar adds to each series' statistic, with that statistic for a mean."""
     names, x = named_columns(series)
     if not 1 <= whole("block_length", block_length, 1) <= len(x):
         raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
