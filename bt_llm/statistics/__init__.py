@@ -6,7 +6,7 @@
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
 - A search: `probability_of_backtest_overfitting`.
 - Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`.
-- Several strategies at once: `joint_differences` (intervals that hold together, p-values adjusted for each
+- Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
   other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.
 - Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,

@@ -7,11 +7,6 @@ from ._agreement import reliability_table as reliability_table
 from ._best import model_confidence_set as model_confidence_set
 from ._best import superior_predictive_ability as superior_predictive_ability
 from ._inputs import choose as choose
-from ._joint import POWER as POWER
-from ._joint import JointDifferences as JointDifferences
-from ._joint import PairDifference as PairDifference
-from ._joint import joint_differences as joint_differences
-from ._joint import pooled as pooled
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting
@@ -32,3 +27,8 @@ from ._skill import RolledSkill as RolledSkill
 from ._skill import brier_rows as brier_rows
 from ._skill import log_rows as log_rows
 from ._skill import rolled_skill as rolled_skill
+from ._stepwise import POWER as POWER
+from ._stepwise import PairDifference as PairDifference
+from ._stepwise import StepwiseDifferences as StepwiseDifferences
+from ._stepwise import pooled as pooled
+from ._stepwise import stepwise_differences as stepwise_differences

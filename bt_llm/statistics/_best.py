@@ -6,10 +6,10 @@ import numpy as np
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import whole
-from bt_llm.statistics._blocks import arch_bootstrap, statistics_of
+from bt_llm.statistics._influence import arch_bootstrap, statistics_of
 from bt_llm.statistics._inputs import Floats, between, choose
-from bt_llm.statistics._joint import Series, named_columns
 from bt_llm.statistics._overfitting import Statistic
+from bt_llm.statistics._stepwise import Series, named_columns
 
 __all__ = ["model_confidence_set", "superior_predictive_ability"]
 
@@ -31,7 +31,7 @@ def model_confidence_set(
     Parameters
     ----------
     series : DataFrame or mapping of str to array_like of shape (n_bars,)
-        As in `joint_differences`.
+        As in `stepwise_differences`.
     statistic : {'sharpe', 'return'}
         What is best: the largest Sharpe ratio, or the largest mean.
     n, seed : int
@@ -49,7 +49,7 @@ def model_confidence_set(
     Raises
     ------
     ConfigError, DataError, MissingExtraError
-        As in `joint_differences`.
+        As in `stepwise_differences`.
 
     Notes
     -----
@@ -102,7 +102,7 @@ def superior_predictive_ability(
     Parameters
     ----------
     series : DataFrame or mapping of str to array_like of shape (n_bars,)
-        As in `joint_differences`, the benchmark among them.
+        As in `stepwise_differences`, the benchmark among them.
     benchmark : str
         Its name.
     statistic, n, seed, block_length
@@ -116,7 +116,7 @@ def superior_predictive_ability(
     Raises
     ------
     ConfigError, DataError, MissingExtraError
-        As in `joint_differences`; or if there is no such benchmark.
+        As in `stepwise_differences`; or if there is no such benchmark.
 
     References
     ----------

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics._inputs import Floats, as_floats, between, finite, normal_quantile
-from bt_llm.statistics._joint import POWER, Pair, step_down
+from bt_llm.statistics._stepwise import POWER, Pair, step_down
 
 __all__ = ["RolledScore", "RolledSkill", "rolled_skill"]
 

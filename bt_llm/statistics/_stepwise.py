@@ -13,11 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.statistics._blocks import FLAT, block_length_of, standard_errors, statistics_of, studentised
+from bt_llm.statistics._influence import FLAT, block_length_of, standard_errors, statistics_of, studentised
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, normal_quantile
 from bt_llm.statistics._overfitting import Statistic
 
-__all__ = ["JointDifferences", "PairDifference", "joint_differences", "pooled"]
+__all__ = ["PairDifference", "StepwiseDifferences", "pooled", "stepwise_differences"]
 
 Pair: TypeAlias = tuple[str, str]
 Series: TypeAlias = "pd.DataFrame | Mapping[str, Any]"
@@ -59,7 +59,7 @@ class PairDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JointDifferences:
+class StepwiseDifferences:
     """The differences of several pairs of series, judged together.
 
     Parameters
@@ -152,7 +152,7 @@ def pooled(returns: pd.DataFrame) -> pd.DataFrame:
     return means.dropna()
 
 
-def joint_differences(
+def stepwise_differences(
     series: Series,
     pairs: Sequence[Pair] | None = None,
     statistic: str = Statistic.SHARPE,
@@ -162,7 +162,7 @@ def joint_differences(
     confidence: float = 0.95,
     block_length: int | None = None,
     periods_per_year: float | None = None,
-) -> JointDifferences:
+) -> StepwiseDifferences:
     """Compare several series on the same bars, pair by pair, and judge all pairs together.
 
     Parameters
@@ -221,7 +221,7 @@ def joint_differences(
     >>> market = rng.normal(0.0, 0.01, 600)
     >>> better = market + rng.normal(0.001, 0.003, 600)
     >>> other = market + rng.normal(0.0, 0.003, 600)
-    >>> found = joint_differences({"market": market, "better": better, "other": other}, n=199)
+    >>> found = stepwise_differences({"market": market, "better": better, "other": other}, n=199)
     >>> [(one.first, one.second) for one in found.pairs if found.shown(one)]
     [('market', 'better'), ('better', 'other')]
     """
@@ -251,7 +251,7 @@ def joint_differences(
     # Without a varying part there is nothing to estimate an error from: equal is equal, else unknown.
     adjusted = np.where(alive, adjusted, np.where(estimate == 0.0, 1.0, math.nan))
     found_by = float(largest) + normal_quantile(POWER)
-    return JointDifferences(
+    return StepwiseDifferences(
         pairs=tuple(
             PairDifference(
                 first=one,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import bt_llm.statistics as stats
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.statistics._joint import step_down
+from bt_llm.statistics._stepwise import step_down
 
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
 unhurried = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -38,12 +38,12 @@ def gated(k: int, bars: int, seed: int, edge: float = 0.0) -> dict[str, np.ndarr
 def test_a_ratio_and_its_error_are_those_of_the_textbook():
     x = 0.001 + 0.01 * np.random.default_rng(2).standard_t(6, 800)
     cash = np.zeros(800)
-    found = stats.joint_differences({"x": x, "cash": cash}, n=99, block_length=1).pairs[0]
+    found = stats.stepwise_differences({"x": x, "cash": cash}, n=99, block_length=1).pairs[0]
     moments = stats.ReturnMoments.of(x)
     assert found.estimate == pytest.approx(stats.sharpe_ratio(x), **CLOSE)
     # Mertens: the variance of a Sharpe ratio with the moments that a sample has.
     assert found.standard_error == pytest.approx((moments.dispersion / len(x)) ** 0.5, rel=2e-3)
-    yearly = stats.joint_differences({"x": x, "cash": cash}, n=99, block_length=1, periods_per_year=252)
+    yearly = stats.stepwise_differences({"x": x, "cash": cash}, n=99, block_length=1, periods_per_year=252)
     assert yearly.pairs[0].low == pytest.approx(found.low * 252**0.5, **CLOSE)
 
 
@@ -51,7 +51,7 @@ def test_the_error_of_a_mean_is_newey_and_wests():
     rng = np.random.default_rng(3)
     noise = rng.standard_normal(2001)
     x = noise[1:] + 0.6 * noise[:-1]
-    found = stats.joint_differences({"x": x, "zero": np.zeros(2000)}, None, "return", n=99, block_length=8)
+    found = stats.stepwise_differences({"x": x, "zero": np.zeros(2000)}, None, "return", n=99, block_length=8)
     wanted = sm.OLS(x, np.ones(2000)).fit(cov_type="HAC", cov_kwds={"maxlags": 7, "use_correction": False})
     assert found.pairs[0].standard_error == pytest.approx(float(wanted.bse[0]), rel=0.01)
 
@@ -61,7 +61,7 @@ def test_the_superior_ones_are_those_of_archs_stepm():
     market = 0.01 * rng.standard_normal(600)
     edges = [0.0, 0.0015, 0.0, 0.002, -0.002]
     series = {f"m{k}": market + edge + 0.006 * rng.standard_normal(600) for k, edge in enumerate(edges)}
-    ours = stats.joint_differences(
+    ours = stats.stepwise_differences(
         {"base": market, **series}, [(name, "base") for name in series], "return", n=499, block_length=5
     )
     step = StepM(-market, -pd.DataFrame(series), size=0.025, block_size=5, reps=499, seed=1)
@@ -98,7 +98,7 @@ def test_p_values_step_down():
 def test_of_one_pair_the_interval_and_the_p_value_say_the_same(seed, shift):
     rng = np.random.default_rng(seed)
     a, b = shift + 0.01 * rng.standard_normal(60), 0.01 * rng.standard_normal(60)
-    found = stats.joint_differences({"a": a, "b": b}, None, "return", n=59, block_length=2)
+    found = stats.stepwise_differences({"a": a, "b": b}, None, "return", n=59, block_length=2)
     (one,) = found.pairs
     assert found.shown(one) == (not one.low <= 0.0 <= one.high)
     assert found.p_value >= found.smallest_p == 1 / 60
@@ -106,11 +106,11 @@ def test_of_one_pair_the_interval_and_the_p_value_say_the_same(seed, shift):
 
 def test_more_pairs_widen_the_intervals_and_the_order_does_not_matter():
     series = gated(4, 400, 2)
-    few = stats.joint_differences(series, [("g0", "g1")], n=199, block_length=5)
-    many = stats.joint_differences(series, n=199, block_length=5)
+    few = stats.stepwise_differences(series, [("g0", "g1")], n=199, block_length=5)
+    many = stats.stepwise_differences(series, n=199, block_length=5)
     assert many.of("g0", "g1").estimate == few.of("g0", "g1").estimate
     assert many.of("g0", "g1").high > few.of("g0", "g1").high
-    turned = stats.joint_differences(series, [("g1", "g0")], n=199, block_length=5).pairs[0]
+    turned = stats.stepwise_differences(series, [("g1", "g0")], n=199, block_length=5).pairs[0]
     assert turned.p_value == few.pairs[0].p_value
     assert turned.low == pytest.approx(-few.pairs[0].high)
     with pytest.raises(KeyError, match="no pair"):
@@ -119,14 +119,14 @@ def test_more_pairs_widen_the_intervals_and_the_order_does_not_matter():
 
 def test_series_that_are_the_same_do_not_differ():
     series = gated(2, 100, 3)
-    found = stats.joint_differences({**series, "twin": series["g0"], "cash": np.zeros(100)}, n=99)
+    found = stats.stepwise_differences({**series, "twin": series["g0"], "cash": np.zeros(100)}, n=99)
     same = found.of("g0", "twin")
     assert (same.estimate, same.low, same.high, same.p_value, same.detectable) == (0, 0, 0, 1, 0)
-    only = stats.joint_differences({"a": series["g0"], "b": series["g0"]}, n=99)
+    only = stats.stepwise_differences({"a": series["g0"], "b": series["g0"]}, n=99)
     assert (only.p_value, only.block_length) == (1.0, 0)
     # In cash the ratio is 0; a mean that differs alike on all bars has no error to judge it by.
     assert found.of("g0", "cash").estimate == pytest.approx(stats.sharpe_ratio(series["g0"]))
-    shift = stats.joint_differences({"a": np.full(50, 0.01), "b": np.zeros(50)}, None, "return", n=99)
+    shift = stats.stepwise_differences({"a": np.full(50, 0.01), "b": np.zeros(50)}, None, "return", n=99)
     assert np.isnan(shift.pairs[0].p_value)
     assert stats.model_confidence_set({"a": series["g0"], "b": series["g0"]}) == {"a": 1.0, "b": 1.0}
     assert stats.superior_predictive_ability({"a": series["g0"], "b": series["g0"]}, "a") == 1.0
@@ -136,7 +136,7 @@ def test_symbols_of_a_panel_are_drawn_by_the_same_dates():
     # Ten symbols that move as one hold no more than one of them: drawn apart, the error would be a third.
     one = gated(2, 500, 4)
     panel = pd.DataFrame({(name, f"s{k}"): one[name] for name, k in itertools.product(one, range(10))})
-    alone, ten = (stats.joint_differences(x, n=99, block_length=5) for x in (pd.DataFrame(one), panel))
+    alone, ten = (stats.stepwise_differences(x, n=99, block_length=5) for x in (pd.DataFrame(one), panel))
     assert ten.pairs[0].standard_error == pytest.approx(alone.pairs[0].standard_error)
     panel.iloc[0, 0] = np.nan  # one of ten is not there yet
     assert len(stats.pooled(panel)) == 500
@@ -152,10 +152,10 @@ def test_models_that_know_nothing_do_not_differ_and_pair_by_pair_they_would():
     joint = alone = 0
     for seed in range(60):
         series = gated(5, 250, seed)
-        joint += stats.joint_differences(series, n=99, block_length=4).p_value <= 0.05
+        joint += stats.stepwise_differences(series, n=99, block_length=4).p_value <= 0.05
         pairs = itertools.combinations(series, 2)
         alone += any(
-            stats.joint_differences(series, [pair], n=99, block_length=4).p_value <= 0.05 for pair in pairs
+            stats.stepwise_differences(series, [pair], n=99, block_length=4).p_value <= 0.05 for pair in pairs
         )
     # Nominal 5 % of 60 is 3; 9 or more happen once in 300 such tests. Uncorrected it is about a quarter.
     assert joint < 9 <= alone
@@ -163,10 +163,10 @@ def test_models_that_know_nothing_do_not_differ_and_pair_by_pair_they_would():
 
 def test_the_detectable_difference_is_detected_four_times_in_five():
     # The edge is what the first run says could be seen; then it is really there.
-    probe = stats.joint_differences(gated(2, 500, 0), n=199, block_length=4)
+    probe = stats.stepwise_differences(gated(2, 500, 0), n=199, block_length=4)
     edge = probe.detectable * 0.01 * (2 / 3) ** 0.5 / (2 / 3)
     found = sum(
-        stats.joint_differences(gated(2, 500, seed, edge), n=199, block_length=4).p_value <= 0.05
+        stats.stepwise_differences(gated(2, 500, seed, edge), n=199, block_length=4).p_value <= 0.05
         for seed in range(1, 101)
     )
     assert 66 <= found <= 93  # of 100; three errors about 80
@@ -203,7 +203,7 @@ def test_a_good_one_among_many_is_in_the_set_and_the_bad_are_not():
 )
 def test_what_cannot_be_compared_is_refused(series, options, error, message):
     with pytest.raises(error, match=message):
-        stats.joint_differences(series, **options)
+        stats.stepwise_differences(series, **options)
 
 
 def test_settings_of_the_best_are_checked():
