@@ -1,4 +1,4 @@
-"""Blocks of bars drawn in a circle, and what a Sharpe ratio or a mean is made of, bar by bar."""
+"""What a Sharpe ratio or a mean is made of, bar by bar, and its resampling in blocks."""
 
 from __future__ import annotations
 
