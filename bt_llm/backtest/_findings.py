@@ -10,7 +10,14 @@ import pandas as pd
 from bt_llm.backtest._account import periods_per_year
 from bt_llm.backtest._result import BacktestResult
 from bt_llm.exceptions import DataError
-from bt_llm.statistics import BootstrapResult, Statistic, paired_bootstrap
+from bt_llm.statistics import (
+    BootstrapResult,
+    PairDifference,
+    Statistic,
+    StepwiseDifferences,
+    paired_bootstrap,
+    stepwise_differences,
+)
 
 __all__ = ["Bootstrap", "interval", "is_shown", "problems_in", "refusal"]
 
@@ -73,6 +80,49 @@ class Bootstrap:
         }
 
 
+    def jointly(
+        self,
+        returns: pd.DataFrame | Mapping[str, pd.Series[float]],
+        pairs: Sequence[tuple[str, str]] | None = None,
+        statistic: Statistic | str = Statistic.SHARPE,
+    ) -> StepwiseDifferences:
+        """Return how several series of returns differ, judged together; ratios and means are a year's.
+
+        Parameters
+        ----------
+        returns : DataFrame or mapping of str to pandas.Series
+            Simple returns a bar, by time: one column a name, or a name and a symbol, which are then pooled;
+            see `stepwise_differences`.
+        pairs : sequence of (str, str), optional
+            Which to compare; by default every two.
+        statistic : {'sharpe', 'return'}
+            What differs.
+
+        Raises
+        ------
+        DataError
+            If they are not of the same bars.
+        """
+        if not isinstance(returns, pd.DataFrame):
+            first, *others = returns.values()
+            for name, other in returns.items():
+                if not other.index.equals(first.index):
+                    raise DataError(
+                        f"returns of {name} from {other.index[0]} ({len(other)} bars), others from "
+                        f"{first.index[0]} ({len(first)} bars): expected the same bars in all"
+                    )
+            returns = pd.DataFrame(dict(returns))
+        return stepwise_differences(
+            returns,
+            pairs,
+            statistic,
+            n=self.resamples,
+            seed=self.seed,
+            block_length=self.block_length,
+            periods_per_year=periods_per_year(pd.DatetimeIndex(returns.index)),
+        )
+
+
 def problems_in(runs: Mapping[str, BacktestResult]) -> tuple[str, ...]:
     """Return what speaks against concluding anything from several runs, with the names of those it is of."""
     named: dict[str, list[str]] = {}
@@ -98,7 +148,7 @@ def is_shown(result: BootstrapResult) -> bool:
     return result.low > 0.0 or result.high < 0.0
 
 
-def interval(result: BootstrapResult, statistic: Statistic | str) -> str:
+def interval(result: BootstrapResult | PairDifference, statistic: Statistic | str) -> str:
     """Return a difference with its interval, as text.
 
     Examples

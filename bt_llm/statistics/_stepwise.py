@@ -46,6 +46,8 @@ class PairDifference:
     detectable : float
         True difference that would be called one in 80 % of samples like this one, by the family's largest
         critical value.
+    confidence : float
+        Of the family's intervals, 0 to 1.
     """
 
     first: str
@@ -53,6 +55,7 @@ class PairDifference:
     estimate: float
     low: float
     high: float
+    confidence: float
     p_value: float
     standard_error: float
     detectable: float
@@ -259,6 +262,7 @@ def stepwise_differences(
                 estimate=float(d * scale),
                 low=float((d - largest * s) * scale),
                 high=float((d + largest * s) * scale),
+                confidence=confidence,
                 p_value=float(p),
                 standard_error=float(s * scale),
                 detectable=float(found_by * s * scale),
