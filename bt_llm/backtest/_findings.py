@@ -79,7 +79,6 @@ class Bootstrap:
             for statistic in (Statistic.SHARPE, Statistic.RETURN)
         }
 
-
     def jointly(
         self,
         returns: pd.DataFrame | Mapping[str, pd.Series[float]],
@@ -104,7 +103,7 @@ class Bootstrap:
             If they are not of the same bars.
         """
         if not isinstance(returns, pd.DataFrame):
-            first, *others = returns.values()
+            first = next(iter(returns.values()))
             for name, other in returns.items():
                 if not other.index.equals(first.index):
                     raise DataError(

@@ -24,8 +24,9 @@ from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
 from ._gated import ungated as ungated
 from ._news_gate import NewsGate as NewsGate
-from ._nulls import Answers as Answers
-from ._nulls import Per as Per
+from ._null_answers import Answers as Answers
+from ._null_answers import Dealer as Dealer
+from ._null_answers import Per as Per
 from ._nulls import RandomGate as RandomGate
 from ._nulls import RuleGate as RuleGate
 from ._nulls import ShiftedGate as ShiftedGate

@@ -197,7 +197,7 @@ def _scored(
         return None
     rows = statistics.brier_rows if score == "brier" else statistics.log_rows
     came = np.arange(int(valid.sum())), outcome[valid].astype(np.intp)
-    losses = pd.DataFrame(
+    losses: Any = pd.DataFrame(
         {name: -rows(frame.loc[valid, FORECAST].to_numpy())[came] for name, frame in frames.items()},
         index=next(iter(frames.values())).index[valid],
     )

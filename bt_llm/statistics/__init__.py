@@ -5,10 +5,13 @@
   `probabilistic_sharpe_ratio`, `expected_max_sharpe`, `deflated_sharpe_ratio`,
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
 - A search: `probability_of_backtest_overfitting`.
-- Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`.
+- Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`,
+  `permute_runs`, `permute_blocks`, `volatility_strata`.
 - Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
   other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.
 - Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
+- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, `timing_of`,
+  `breakeven_cost`, `cost_curve`, `detectable`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 

@@ -14,6 +14,10 @@ from ._performance import calmar_ratio as calmar_ratio
 from ._performance import max_drawdown as max_drawdown
 from ._performance import sharpe_ratio as sharpe_ratio
 from ._performance import sortino_ratio as sortino_ratio
+from ._permuting import log_arrangements as log_arrangements
+from ._permuting import permute_blocks as permute_blocks
+from ._permuting import permute_runs as permute_runs
+from ._permuting import volatility_strata as volatility_strata
 from ._resampling import BootstrapResult as BootstrapResult
 from ._resampling import paired_bootstrap as paired_bootstrap
 from ._resampling import rank_p_value as rank_p_value
@@ -32,3 +36,12 @@ from ._stepwise import PairDifference as PairDifference
 from ._stepwise import StepwiseDifferences as StepwiseDifferences
 from ._stepwise import pooled as pooled
 from ._stepwise import stepwise_differences as stepwise_differences
+from ._timing import PARTS as PARTS
+from ._timing import CostPoint as CostPoint
+from ._timing import Legs as Legs
+from ._timing import Timing as Timing
+from ._timing import breakeven_cost as breakeven_cost
+from ._timing import cost_curve as cost_curve
+from ._timing import detectable as detectable
+from ._timing import take_apart as take_apart
+from ._timing import timing_of as timing_of

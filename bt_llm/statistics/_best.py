@@ -6,7 +6,8 @@ import numpy as np
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import whole
-from bt_llm.statistics._influence import arch_bootstrap, statistics_of
+from bt_llm.statistics._blocks import arch_bootstrap
+from bt_llm.statistics._influence import influence_of
 from bt_llm.statistics._inputs import Floats, between, choose
 from bt_llm.statistics._overfitting import Statistic
 from bt_llm.statistics._stepwise import Series, named_columns
@@ -155,5 +156,5 @@ def _gains(series: Series, statistic: str, block_length: int) -> tuple[list[str]
     names, x = named_columns(series)
     if not 1 <= whole("block_length", block_length, 1) <= len(x):
         raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
-    values, influence = statistics_of(x, choose(Statistic, statistic, "statistic"))
+    values, influence = influence_of(x, choose(Statistic, statistic, "statistic"))
     return names, values + influence

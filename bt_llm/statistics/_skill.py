@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,8 +113,8 @@ def rolled_skill(
     -----
     Every roll is used, so the p-value is that of a permutation test over the group of rolls: exact where
     forecasts and outcomes are independent and one of them is stationary round the circle, whatever the
-    dependence over time in either. Differences are divided by their spread over the rolls, and the p-values
-    step down over the largest, one family of the forecasters and one of the pairs.
+    dependence over time in either. Each score, of a forecaster or a pair, has its rank among the rolls; the
+    p-values step down over the smallest such rank of all of them, so that all that is said holds together.
 
     References
     ----------
@@ -142,10 +142,11 @@ def rolled_skill(
     groups = None if groups is None else list(groups)
     rolls = {name: _rolled(table, happened, groups) for name, table in tables.items()}
     pairs = list(itertools.combinations(names, 2))
-    apart = {pair: rolls[pair[0]] - rolls[pair[1]] for pair in pairs}
+    apart = [rolls[first] - rolls[second] for first, second in pairs]
+    found = _judged(np.column_stack([*rolls.values(), *apart]), len(names), level)
     return RolledSkill(
-        each=dict(zip(names, _judged(list(rolls.values()), level, two_sided=False), strict=True)),
-        pairs=dict(zip(pairs, _judged(list(apart.values()), level, two_sided=True), strict=True)),
+        each=dict(zip(names, found, strict=False)),
+        pairs=dict(zip(pairs, found[len(names) :], strict=True)),
         smallest_p=1.0 / max(len(one) for one in rolls.values()),
         alpha=level,
     )
@@ -182,29 +183,34 @@ def _rolled(table: Floats, happened: Floats, groups: Iterable[object] | None) ->
     return total
 
 
-def _judged(rolls: Sequence[Floats], alpha: float, *, two_sided: bool) -> list[RolledScore]:
-    if not rolls:
-        return []
-    table = np.column_stack(rolls)
+def _judged(table: Floats, one_sided: int, alpha: float) -> list[RolledScore]:
+    """Judge scores by roll, in columns; of the first columns only a larger score is better than chance."""
     expected, spread = table.mean(axis=0), table.std(axis=0)
     # Words that never change score the same at all times, but for rounding.
     moves = spread > _ROUNDING * np.maximum(1.0, np.abs(table).max(axis=0))
     z = np.where(moves, (table - expected) / np.where(moves, spread, 1.0), 0.0)
-    z = np.abs(z) if two_sided else z
-    p_values = step_down(z[0] - _ROUNDING, z[1:])
-    # A column without spread ties with every roll.
-    p_values = np.where(moves, p_values, 1.0)
-    largest = np.sort(z.max(axis=1))
-    critical = float(largest[math.ceil((1.0 - alpha) * len(largest)) - 1])
+    z[:, one_sided:] = np.abs(z[:, one_sided:])
+    ranks = np.column_stack([_share_as_large(column) for column in z.T])
+    p_values = step_down(-ranks[0], -ranks[1:])
+    # The rank that the best of all columns has to have, and where each column reaches it.
+    best = np.sort(ranks.min(axis=1))
+    needed = float(best[max(0, math.floor(alpha * len(best)) - 1)])
+    critical = np.quantile(z, 1.0 - needed, axis=0)
     return [
         RolledScore(
             observed=float(table[0, k]),
             expected=float(expected[k]),
             p_value=float(p_values[k]),
-            detectable=float((critical + normal_quantile(POWER)) * spread[k]),
+            detectable=float((critical[k] + normal_quantile(POWER)) * spread[k]),
         )
         for k in range(table.shape[1])
     ]
+
+
+def _share_as_large(values: Floats) -> Floats:
+    """Return for each value the share of all that are as large, rounding apart."""
+    ordered = np.sort(values)
+    return 1.0 - np.searchsorted(ordered, values - _ROUNDING) / len(values)
 
 
 def brier_rows(probabilities: ArrayLike) -> Floats:

@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.statistics._influence import FLAT, block_length_of, standard_errors, statistics_of, studentised
+from bt_llm.statistics._blocks import resample
+from bt_llm.statistics._influence import FLAT, block_length_of, columns_of, differences, influence_of
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, normal_quantile
 from bt_llm.statistics._overfitting import Statistic
 
@@ -238,7 +239,7 @@ def stepwise_differences(
     if block_length is not None and not 1 <= block_length <= len(x):
         raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
 
-    values, influence = statistics_of(x, chosen)
+    values, influence = influence_of(x, chosen)
     estimate = values[first] - values[second]
     parts = influence[:, first] - influence[:, second]
     alive = np.abs(parts).max(axis=0) > FLAT * max(1.0, float(np.abs(influence).max()))
@@ -246,8 +247,14 @@ def stepwise_differences(
     errors, t_star, length = np.zeros(len(asked)), np.zeros((n, len(asked))), 0
     if alive.any():
         length = block_length_of(parts[:, alive]) if block_length is None else int(block_length)
-        errors[alive] = standard_errors(parts[:, alive], length)
-        t_star[:, alive] = studentised(x, chosen, (first[alive], second[alive]), length, n, seed)
+        drawn = resample(
+            columns_of(x, chosen),
+            differences(chosen, len(x), first[alive], second[alive]),
+            length=length,
+            n=n,
+            seed=seed,
+        )
+        errors[alive], t_star[:, alive] = drawn.errors, drawn.draws.T
     t = np.divide(np.abs(estimate), errors, out=np.zeros(len(asked)), where=errors > 0.0)
     largest = np.sort(np.abs(t_star).max(axis=1))[rank - 1] if len(asked) else 0.0
     adjusted = step_down(t, np.abs(t_star))
