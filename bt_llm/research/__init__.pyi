@@ -1,7 +1,7 @@
 from ._cluster import dask_cluster as dask_cluster
-from ._comparison import ModelComparison as ModelComparison
 from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
+from ._comparison_result import ModelComparison as ModelComparison
 from ._cutoffs import before_after_cutoff as before_after_cutoff
 from ._cutoffs import training_cutoff as training_cutoff
 from ._identified import identified_probe as identified_probe
@@ -20,8 +20,12 @@ from ._significance import gate_test as gate_test
 from ._splits import Fold as Fold
 from ._splits import WalkForwardSplit as WalkForwardSplit
 from ._splits import fold_diagram as fold_diagram
+from ._standing import Standing as Standing
+from ._standing import standing as standing
 from ._study import Study as Study
 from ._study import load_study as load_study
+from ._verdict_skill import VerdictSkill as VerdictSkill
+from ._verdict_skill import verdict_skill as verdict_skill
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
 from ._workers import run_each as run_each

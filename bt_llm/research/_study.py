@@ -52,7 +52,7 @@ from bt_llm.gates import Gate
 from bt_llm.models import split_name
 
 if TYPE_CHECKING:
-    from bt_llm.research._comparison import ModelComparison
+    from bt_llm.research._comparison_result import ModelComparison
     from bt_llm.research.walk_forward._results import WalkForwardResult
 
 try:

@@ -12,13 +12,10 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.exceptions import DataError
 from bt_llm.plain_json import plain
-from bt_llm.research._scoring import Judged
+from bt_llm.research._scoring import FORECAST, Judged
 from bt_llm.statistics import PairDifference, RolledScore, RolledSkill, StepwiseDifferences
 
-__all__ = ["FORECAST", "VerdictSkill", "verdict_skill"]
-
-FORECAST = ["bullish", "neutral", "bearish"]
-"""The columns of a forecast, in the order of the outcomes up, flat and down."""
+__all__ = ["VerdictSkill", "verdict_skill"]
 
 _FEWEST_BARS = 30
 
@@ -48,27 +45,30 @@ class VerdictSkill:
     @property
     def sentence(self) -> str:
         """The finding in plain words."""
-        shown = [name for name, one in self.right.each.items() if self.right.shown(one)]
-        pairs = [(pair, one) for pair, one in self.right.pairs.items() if self.right.shown(one)]
-        alone = (
-            f"{_listed(shown)} {'is' if len(shown) == 1 else 'are'} right more often than the same words are "
-            f"at other times ({', '.join(_of(self.right.each[name]) for name in shown)})"
-            if shown
-            else "no model is shown to be right more often than its own words are at other times "
-            f"(smallest adjusted p = {min(one.p_value for one in self.right.each.values()):.3g})"
-        )
-        if pairs:
-            apart = "; ".join(
-                f"{first if one.skill > 0.0 else second} more than {second if one.skill > 0.0 else first} "
-                f"(adjusted p = {one.p_value:.3g})"
-                for (first, second), one in pairs
+        right = self.right
+        shown = [
+            f"{name} {100 * one.observed:.1f} % (the same words at other times: {100 * one.expected:.1f} %, "
+            f"adjusted p = {one.p_value:.3g})"
+            for name, one in right.each.items()
+            if right.shown(one)
+        ]
+        apart = [
+            f"{first if one.skill > 0.0 else second} more than {second if one.skill > 0.0 else first} "
+            f"(adjusted p = {one.p_value:.3g})"
+            for (first, second), one in right.pairs.items()
+            if right.shown(one)
+        ]
+        least = min(one.p_value for one in (*right.each.values(), *right.pairs.values()))
+        if not shown and not apart:
+            return (
+                f"On {self.bars:,} bars no model is shown to be right at the right times, and no two to differ "
+                f"in that (smallest adjusted p = {least:.3g}): each is right about as often as its words are "
+                "at other times."
             )
-        elif self.right.pairs:
-            least = min(one.p_value for one in self.right.pairs.values())
-            apart = f"no two are shown to differ in that (smallest adjusted p = {least:.3g})"
-        else:
-            return f"Verdicts on {self.bars:,} bars: {alone}."
-        return f"Verdicts on {self.bars:,} bars: {alone}; {apart}."
+        alone = (
+            f"right at the right times: {', '.join(shown)}" if shown else "none is right at the right times"
+        )
+        return f"On {self.bars:,} bars {'; '.join([alone, *apart])}."
 
     def scores(self, first: str, second: str) -> dict[str, PairDifference]:
         """Return how two models differ by their probabilities; empty where there are none."""
@@ -107,14 +107,6 @@ def _plain(one: RolledScore) -> dict[str, float]:
         "p_value": one.p_value,
         "detectable": one.detectable,
     }
-
-
-def _of(one: RolledScore) -> str:
-    return f"{100 * one.observed:.1f} % against {100 * one.expected:.1f} %, adjusted p = {one.p_value:.3g}"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def verdict_skill(
