@@ -14,10 +14,12 @@ from ._engine import Ran as Ran
 from ._engine import run_strategy as run_strategy
 from ._engine import warm_up_of as warm_up_of
 from ._findings import Bootstrap as Bootstrap
+from ._findings import Primary as Primary
 from ._findings import interval as interval
 from ._findings import is_shown as is_shown
 from ._findings import problems_in as problems_in
 from ._findings import refusal as refusal
+from ._legs import legs_of as legs_of
 from ._market import Market as Market
 from ._market import Source as Source
 from ._market import Window as Window

@@ -233,8 +233,8 @@ class ModelComparison:
                 [name, percent(one.observed, 1), percent(one.expected, 1), f"{one.p_value:.3g}"]
                 for name, one in named.items()
             ],
-            "The outcomes rolled against all verdicts, round and round: how often each word is said and comes "
-            "true stays, and only the timing goes.",
+            "The outcomes rolled against all verdicts, round and round: how often each word is said and "
+            "comes true stays, and only the timing goes.",
         )
         rows = [
             [f"{pair[0]} less {pair[1]}", name, *(f"{x:+.4f}" for x in (one.estimate, one.low, one.high))]

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from bt_llm import statistics
-from bt_llm.backtest import Bootstrap, Section, interval, number, table_section
+from bt_llm.backtest import Bootstrap, Primary, Section, interval, number, table_section
 from bt_llm.plain_json import plain
-from bt_llm.statistics import PairDifference, StepwiseDifferences
+from bt_llm.statistics import PairDifference, Statistic, StepwiseDifferences
 
 __all__ = ["FEWEST_TRADES", "Standing", "standing"]
 
@@ -76,9 +76,19 @@ class Standing:
         return family.shown(one) and self.enough(one)
 
     @property
-    def p_value(self) -> float:
-        """Of the one question: do any two of `primary` differ at all."""
-        return self.primary.p_value
+    def question(self) -> Primary:
+        """The one question, whether any two of `primary` differ at all, and its p-value."""
+        family = self.primary
+        few = "" if any(map(self.enough, family.pairs)) else f"fewer than {FEWEST_TRADES} trades differ"
+        return Primary(
+            claim="one is better than another",
+            p_value=family.p_value,
+            smallest=family.smallest_p,
+            alpha=1.0 - family.confidence,
+            detectable=family.detectable,
+            statistic=Statistic.SHARPE,
+            reason=few,
+        )
 
     @property
     def answer(self) -> str:
@@ -89,12 +99,7 @@ class Standing:
         pairs = f" over {len(family.pairs)} pairs" if len(family.pairs) > 1 else ""
         could = f"a true difference of {number(family.detectable)} a year would be found four times in five"
         if not won:
-            few = not any(map(self.enough, family.pairs))
-            why = (
-                f"they differ in fewer than {FEWEST_TRADES} trades"
-                if few
-                else "no difference in Sharpe ratio is more than luck explains"
-            )
+            why = self.question.cannot_tell or "no difference in Sharpe ratio is more than luck explains"
             return f"Which is better: cannot tell; {why} ({asked}{pairs}). On these bars {could}."
         better = "; ".join(
             f"{_better(one)} better than {_worse(one)} by {interval(_turned(one), 'sharpe')}" for one in won
@@ -169,17 +174,12 @@ class Standing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON; NaN is None."""
-        family = self.primary
         found: dict[str, Any] = plain(
             {
-                "question": {
-                    "asked": "which is better, if any",
+                "primary": {
+                    **self.question.to_dict(),
                     "answer": self.answer,
-                    "p_value": family.p_value,
-                    "smallest_p": family.smallest_p,
-                    "detectable": family.detectable,
-                    "power": statistics.POWER,
-                    "comparisons": len(family.pairs),
+                    "comparisons": len(self.primary.pairs),
                 },
                 "between": self.between and [_plain(self, one) for one in self.between.pairs],
                 "against": self.against and [_plain(self, one) for one in self.against.pairs],

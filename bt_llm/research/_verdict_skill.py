@@ -61,9 +61,9 @@ class VerdictSkill:
         least = min(one.p_value for one in (*right.each.values(), *right.pairs.values()))
         if not shown and not apart:
             return (
-                f"On {self.bars:,} bars no model is shown to be right at the right times, and no two to differ "
-                f"in that (smallest adjusted p = {least:.3g}): each is right about as often as its words are "
-                "at other times."
+                f"On {self.bars:,} bars no model is shown to be right at the right times, and no two to "
+                f"differ in that (smallest adjusted p = {least:.3g}): each is right about as often as its "
+                "words are at other times."
             )
         alone = (
             f"right at the right times: {', '.join(shown)}" if shown else "none is right at the right times"

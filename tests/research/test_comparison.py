@@ -126,10 +126,10 @@ def test_one_model_twice_is_the_same_model() -> None:
     same = found.pairs[0]
     assert (same.agreed, same.kappa, len(same.trades)) == (1.0, 1.0, 0)
     assert same.worth == {"one": 0.0, "two": 0.0}
-    assert found.standing.p_value == 1.0
+    assert found.standing.question.p_value == 1.0
     assert found.standing.confidence_set == {"one": 1.0, "two": 1.0}
     assert found.skill.right.pairs["one", "two"].p_value == 1.0
-    assert "cannot tell; they differ in fewer than 10 trades" in found.sentences[0]
+    assert "cannot tell; fewer than 10 trades differ" in found.sentences[0]
 
 
 def test_it_is_plain_json_with_the_answer_first(found: ModelComparison) -> None:
@@ -138,10 +138,10 @@ def test_it_is_plain_json_with_the_answer_first(found: ModelComparison) -> None:
     assert back["costs"]["trend"]["memory_mb"] is None
     assert back["pairs"][0]["agreement"]["neutral"]["neutral"] > 0
     assert back["pairs"][0]["trades"][0]["opened"].startswith("2020-")
-    question = back["question"]
+    question = back["primary"]
     assert question["answer"] == back["sentences"][0] == found.standing.answer
     assert question["p_value"] == min(one["p_value"] for one in back["between"])
-    assert (question["smallest_p"], question["comparisons"], question["power"]) == (0.01, 3, 0.8)
+    assert (question["smallest_p_value"], question["comparisons"], question["found"]) == (0.01, 3, False)
     assert question["detectable"] == max(one["detectable"] for one in back["between"])
     # The answer, the best, the benchmarks, the verdicts, and one for each pair.
     assert len(found.sentences) == 4 + 3
@@ -163,7 +163,7 @@ def test_one_that_knows_is_called_better_and_so_are_its_verdicts() -> None:
     assert "trend better than two by +" in found.sentences[0]
     assert "one better than trend" not in found.sentences[0]
     assert "two better than trend" not in found.sentences[0]
-    assert found.standing.p_value == found.standing.primary.smallest_p == 1 / 200
+    assert found.standing.question.p_value == found.standing.primary.smallest_p == 1 / 200
     assert found.standing.confidence_set["two"] <= 0.05
     assert found.standing.spa["ungated"] <= 0.05
     assert found.skill.right.each["trend"].p_value <= 0.05
@@ -180,7 +180,7 @@ def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program()
     )
     assert found.runs["contrarian"].ruined is not None
     assert found.sentences[0].startswith("No conclusion: contrarian: the account was ruined")
-    assert found.to_dict()["question"] is None
+    assert found.to_dict()["primary"] is None
 
 
 def test_a_model_that_never_trades_is_compared_too() -> None:
