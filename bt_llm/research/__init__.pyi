@@ -2,8 +2,14 @@ from ._cluster import dask_cluster as dask_cluster
 from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
 from ._comparison_result import ModelComparison as ModelComparison
+from ._cutoff_table import TrainingCutoff as TrainingCutoff
+from ._cutoff_table import cutoffs as cutoffs
+from ._cutoff_table import latest_cutoff as latest_cutoff
+from ._cutoff_table import training_cutoff as training_cutoff
+from ._cutoffs import CutoffComparison as CutoffComparison
+from ._cutoffs import after_cutoff as after_cutoff
 from ._cutoffs import before_after_cutoff as before_after_cutoff
-from ._cutoffs import training_cutoff as training_cutoff
+from ._cutoffs import models_asked as models_asked
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
 from ._leakage import perturbation_check as perturbation_check

@@ -36,6 +36,7 @@ from ._stepwise import PairDifference as PairDifference
 from ._stepwise import StepwiseDifferences as StepwiseDifferences
 from ._stepwise import pooled as pooled
 from ._stepwise import stepwise_differences as stepwise_differences
+from ._stretches import change_of_effect as change_of_effect
 from ._timing import PARTS as PARTS
 from ._timing import CostPoint as CostPoint
 from ._timing import Legs as Legs

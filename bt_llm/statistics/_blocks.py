@@ -34,11 +34,14 @@ class Resampled(NamedTuple):
         The numbers, and their standard errors.
     draws : ndarray of shape (m, n)
         Each resample's number less the estimate, over its own standard error.
+    scales : ndarray of shape (m, n)
+        These standard errors.
     """
 
     estimates: Floats
     errors: Floats
     draws: Floats
+    scales: Floats
 
 
 def resample(
@@ -79,7 +82,7 @@ def resample(
     errors = np.sqrt(np.mean(influence**2, axis=0) / length / bars)
     blocks = max(2, bars // length)
     rng = np.random.default_rng(seed)
-    draws = np.empty((len(estimates), n))
+    draws, scales = np.empty((2, len(estimates), n))
     step = max(1, _CHUNK // (blocks * width))
     for start in range(0, n, step):
         count = min(step, n - start)
@@ -94,7 +97,8 @@ def resample(
         draws[:, start : start + count] = np.divide(
             moved, scale, out=np.zeros_like(moved), where=scale > 0.0
         ).T
-    return Resampled(estimates, errors, draws)
+        scales[:, start : start + count] = scale.T
+    return Resampled(estimates, errors, draws, scales)
 
 
 def _block_sums(columns: Floats, length: int) -> Floats:
