@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
-from bt_llm.cli._output import Format
+from bt_llm.cli._output import Format, say
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
@@ -224,10 +225,35 @@ class BarsRead:
     repair: Annotated[
         str | None, typer.Option("--repair", help="Of bars that cannot be right: drop, widen or fill.")
     ] = None
+    after: Annotated[
+        str | None, typer.Option("--after", help="Only bars after this day: 2023-12-31.", metavar="DAY")
+    ] = None
+    after_cutoff: Annotated[
+        bool,
+        typer.Option(
+            "--after-cutoff",
+            help="Only bars after the training data of the models that are asked ends: none has read of them.",
+        ),
+    ] = False
+
+    def unseen_by(self, *asked: AdvisorConfig) -> BarsRead:
+        """Return the options with the day after which no model has read of anything, if that is asked for."""
+        if not self.after_cutoff:
+            return self
+        if self.after is not None:
+            raise ConfigError(f"--after {self.after} beside --after-cutoff: expected one of them")
+        from bt_llm.research import latest_cutoff, models_asked
+
+        last, why = latest_cutoff(models_asked(*asked))
+        for one in why:
+            say(f"only bars after {last}: {one}")
+        return dataclasses.replace(self, after=last.isoformat(), after_cutoff=False)
 
     def format(self) -> BarFormat | None:
         """Return the format that these options state; None if nothing is."""
-        stated = {name: value for name, value in vars(self).items() if value is not None}
+        if self.after_cutoff:
+            raise ConfigError("--after-cutoff where no model is asked: give the day, as --after 2023-12-31")
+        stated = {n: value for n, value in vars(self).items() if value is not None and n != "after_cutoff"}
         if "columns" in stated:
             stated["columns"] = _columns(stated["columns"])
         return BarFormat(**stated) if stated else None

@@ -147,7 +147,10 @@ class CompareSection(_Section):
 
 
 class BarsSection(_Section):
-    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`."""
+    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`.
+
+    ``after_cutoff = true`` leaves only the bars after the training data of all models of the study ends.
+    """
 
     time_format: str | None = None
     day_first: bool | None = None
@@ -158,6 +161,8 @@ class BarsSection(_Section):
     symbol: str | None = None
     stamp: Literal["open", "close"] | None = None
     repair: Literal["drop", "widen", "fill"] | None = None
+    after: str | None = None
+    after_cutoff: bool = False
     max_megabytes: int = 2048
 
 
