@@ -3,7 +3,6 @@ from ._account import Fill as Fill
 from ._account import SentOrder as SentOrder
 from ._account import Trade as Trade
 from ._account import frame_of as frame_of
-from ._account import periods_per_year as periods_per_year
 from ._answers import COLUMNS as COLUMNS
 from ._answers import answer_names as answer_names
 from ._answers import answers_of as answers_of
@@ -23,6 +22,17 @@ from ._legs import legs_of as legs_of
 from ._market import Market as Market
 from ._market import Source as Source
 from ._market import Window as Window
+from ._panel import Effect as Effect
+from ._panel import PanelRun as PanelRun
+from ._panel import PooledRun as PooledRun
+from ._panel import aligned_returns as aligned_returns
+from ._panel import effect_between as effect_between
+from ._panel import pooled_returns as pooled_returns
+from ._panel_study import Panel as Panel
+from ._panel_study import PanelStudy as PanelStudy
+from ._panel_study import effect_sentences as effect_sentences
+from ._panel_study import forest_section as forest_section
+from ._panel_study import panel_study as panel_study
 from ._problems import problems_of as problems_of
 from ._result import BacktestResult as BacktestResult
 from ._run import BuyAndHold as BuyAndHold
@@ -53,4 +63,9 @@ from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy
 from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections
-from ._study_sections import runs_section as runs_section
+from ._universe import Member as Member
+from ._universe import Universe as Universe
+from ._universe import UniverseSource as UniverseSource
+from ._universe import each_member as each_member
+from ._year import periods_per_year as periods_per_year
+from ._year import year_assumed as year_assumed

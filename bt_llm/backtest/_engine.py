@@ -42,6 +42,7 @@ def run_strategy(
     window: Window | None = None,
     first: float | None = None,
     cash: float | None = None,
+    settles: bool = False,
     analyzers: Mapping[str, type[bt.Analyzer]] | None = None,
     **engine: Any,
 ) -> Ran:
@@ -64,6 +65,9 @@ def run_strategy(
         Backtrader's number of the first bar that counts; by default the first after the warm-up.
     cash : float, optional
         Starting value instead of the set-up's.
+    settles : bool
+        Close what is open at the end of the bars at their last close. A window is then traded to its end,
+        and not left at its last open, which nobody knew to be the last.
     analyzers : mapping of str to type, optional
         Further analyzers by their names.
     **engine
@@ -92,6 +96,7 @@ def run_strategy(
     if window is not None:
         first = float(market.numbers[window.first])
         leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
+        leave = math.inf if settles else leave
         market = market.cut(window)
         chosen = windowed(chosen)  # type: ignore[arg-type]
         settings["bt_llm_stretch"] = Stretch(first=first, leave=leave)
@@ -99,7 +104,9 @@ def run_strategy(
         cerebro = setup.open(market, cash=cash, **engine)
         cerebro.addstrategy(chosen, **settings)
         joins = joins_late(strategy)
-        cerebro.addanalyzer(AccountAnalyzer, _name="bt_llm_account", first=first, joins=joins)
+        cerebro.addanalyzer(
+            AccountAnalyzer, _name="bt_llm_account", first=first, joins=joins, settles=settles
+        )
         for name, kind in (analyzers or {}).items():
             cerebro.addanalyzer(kind, _name=name)
         ran = cerebro.run()

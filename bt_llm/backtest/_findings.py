@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
-from bt_llm.backtest._account import periods_per_year
-from bt_llm.backtest._result import BacktestResult
+from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import (
     BootstrapResult,
@@ -161,7 +160,7 @@ class Bootstrap:
             periods_per_year=periods_per_year(pd.DatetimeIndex(first.index)),
         )
 
-    def between(self, first: BacktestResult, second: BacktestResult) -> dict[str, BootstrapResult]:
+    def between(self, first: HasReturns, second: HasReturns) -> dict[str, BootstrapResult]:
         """Return how two backtests differ in Sharpe ratio and in mean return, both a year."""
         return {
             str(statistic): self.difference(first.returns, second.returns, statistic)
@@ -230,7 +229,23 @@ class Bootstrap:
         )
 
 
-def problems_in(runs: Mapping[str, BacktestResult]) -> tuple[str, ...]:
+class HasProblems(Protocol):
+    """A run, or many pooled."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against concluding anything from it."""
+
+
+class HasReturns(Protocol):
+    """A run, or many pooled."""
+
+    @property
+    def returns(self) -> pd.Series[float]:
+        """Simple return of each bar."""
+
+
+def problems_in(runs: Mapping[str, HasProblems]) -> tuple[str, ...]:
     """Return what speaks against concluding anything from several runs, with the names of those it is of."""
     named: dict[str, list[str]] = {}
     for name, run in runs.items():

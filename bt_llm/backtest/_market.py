@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -21,7 +22,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import ArrayFeed
 
-__all__ = ["Market", "Source", "Window"]
+__all__ = ["Market", "Moment", "Source", "Window", "moment"]
 
 Moment: TypeAlias = "str | datetime.date | pd.Timestamp"
 
@@ -339,12 +340,22 @@ Source: TypeAlias = "OneSource | Mapping[str, OneSource] | Sequence[OneSource] |
 """What a market can be made of."""
 
 
+def moment(time: Moment) -> pd.Timestamp:
+    """Return a time as a stamp.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    with contextlib.suppress(TypeError, ValueError):
+        if isinstance(stamp := pd.Timestamp(time), pd.Timestamp):  # and not NaT
+            return stamp
+    raise ConfigError(f"time {time!r}: expected one such as '2024-01-31'")
+
+
 def _moment(time: Moment) -> int:
-    try:
-        stamp = pd.Timestamp(time)
-    except (TypeError, ValueError):
-        raise ConfigError(f"time {time!r}: expected one such as '2024-01-31'") from None
-    return int(stamp.as_unit("ns").value)
+    return int(moment(time).as_unit("ns").value)
 
 
 def _one_of(name: str, source: Any, lines: Sequence[str], format: BarFormat | None) -> Bars:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import backtrader as bt
@@ -17,11 +17,14 @@ from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._year import year_assumed
 from bt_llm.exceptions import DataError
-from bt_llm.gates import EntryGate, attached_gates
+from bt_llm.gates import EntryGate, attached_gates, order_gate_of
 from bt_llm.indicators import askers_in, assumptions_of, find_advice
 
 __all__ = ["BacktestResult", "result_of"]
+
+_FILL = [one.name for one in fields(Fill)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,12 @@ class BacktestResult:
         What speaks against any conclusion from this run, one line each; usually none.
     notes : tuple of str
         What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
-        read, and what their times were taken for where news was joined with them.
+        read, how many make a year where that was assumed, and what their times were taken for where news was
+        joined with them.
+    settled : pandas.DataFrame
+        Those of the fills that closed what was open at the last close; see `run_backtest`.
+    gate_problems : tuple of str
+        Those of the problems that are the gate's, and no fault of the account.
     """
 
     name: str
@@ -95,7 +103,9 @@ class BacktestResult:
     asked: tuple[Asked, ...] = ()
     verdicts: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    gate_problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    settled: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_FILL))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -158,6 +168,7 @@ def result_of(
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
     problems = problems_of(ran, market, gate, advice["verdicts"])
+    year = filter(None, [year_assumed(pd.DatetimeIndex(equity.index))])
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,
@@ -175,8 +186,20 @@ def result_of(
         asked=_asked_in(ran.strategy),
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
-        notes=(*market.notes, *dict.fromkeys(assumptions_of(ran.strategy))),
+        gate_problems=problems[len(problems_of(ran, market, None)) :],
+        notes=(*market.notes, *year, *_said_of(ran, strategy)),
+        settled=frame_of(Fill, account.settled, market),
     )
+
+
+def _said_of(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
+    """Yield what its parts assumed, and whether it takes a gate and does nothing with it."""
+    yield from dict.fromkeys(assumptions_of(ran.strategy))
+    if order_gate_of(ran.strategy) is not None and hasattr(strategy.params, "gate"):
+        yield (
+            f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "
+            "its orders"
+        )
 
 
 def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:

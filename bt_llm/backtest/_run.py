@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import backtrader as bt
+import pandas as pd
 
 from bt_llm.analyzers import LLMAnalyzer
-from bt_llm.backtest._engine import Ran, run_strategy
+from bt_llm.backtest._engine import Ran, run_strategy, warm_up_of
 from bt_llm.backtest._findings import problems_in
-from bt_llm.backtest._market import Market, Source
+from bt_llm.backtest._market import Market, Moment, Source, Window, moment
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
-from bt_llm.exceptions import ConfigError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate
 
 __all__ = ["BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
@@ -65,6 +66,8 @@ def run_backtest(
     sizer: Any = None,
     cerebro: Mapping[str, Any] | None = None,
     setup: Setup | SetupFunction | str | None = None,
+    start: Moment | None = None,
+    settles: bool = False,
     name: str = "",
     preload: bool = True,
     runonce: bool = True,
@@ -92,6 +95,11 @@ def run_backtest(
     setup : Setup, callable or str, optional
         The account opened otherwise: a `Setup`, or a function ``setup(cerebro, market)`` of your own, which
         may be named as ``path/to/file.py:function``.
+    start : str, date or Timestamp, optional
+        When it may begin to trade; the bars before that only warm indicators up.
+    settles : bool
+        Close what is open at the last close at that close, at the account's costs, as of a symbol that is
+        traded no more. By default it stays open, and is valued at that close.
     name : str
         Of the run; by default the strategy's name.
     preload, runonce, exactbars : bool, bool, int
@@ -126,6 +134,8 @@ def run_backtest(
         percent=percent,
         sizer=sizer,
         cerebro=cerebro,
+        start=start,
+        settles=settles,
         preload=preload,
         runonce=runonce,
         exactbars=exactbars,
@@ -142,6 +152,8 @@ class _Backtest:
     setup: Setup
     params: Mapping[str, Any]
     engine: Mapping[str, Any]
+    start: pd.Timestamp | None = None
+    settles: bool = False
 
     @classmethod
     def of(
@@ -152,6 +164,8 @@ class _Backtest:
         format: BarFormat | None = None,
         params: Mapping[str, Any] | None = None,
         setup: Setup | SetupFunction | str | None = None,
+        start: Moment | None = None,
+        settles: bool = False,
         preload: bool = True,
         runonce: bool = True,
         exactbars: int | bool = False,
@@ -165,6 +179,8 @@ class _Backtest:
             setup=Setup.of(setup, **account),
             params=dict(params or {}),
             engine={"preload": preload, "runonce": runonce, "exactbars": exactbars},
+            start=None if start is None else moment(start),
+            settles=settles,
         )
 
     def run(
@@ -177,7 +193,9 @@ class _Backtest:
             self.market,
             self.setup,
             params,
+            window=self._window(params) if first is None else None,
             first=first,
+            settles=self.settles,
             analyzers={"bt_llm_advice": LLMAnalyzer},
             **self.engine,
         )
@@ -185,6 +203,18 @@ class _Backtest:
             ran, self.market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
         )
         return found, ran
+
+    def _window(self, params: Mapping[str, Any]) -> Window | None:
+        """Return where it may decide, if that begins later than its warm-up lets it."""
+        market = self.market
+        if self.start is None:
+            return None
+        first = int(market.index.searchsorted(self.start))
+        if first == len(market.index):
+            raise DataError(f"the bars end at {market.index[-1]}: none is left from start={self.start} on")
+        if first < warm_up_of(self.strategy, params, market, self.setup):
+            return None
+        return Window(start=0, first=first, stop=len(market.index))
 
     def held(self, first: float) -> BacktestResult:
         """Buy and hold from a bar on; of several datas, each with its share of the account."""

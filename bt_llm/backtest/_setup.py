@@ -257,8 +257,13 @@ class Setup:
             **_plain(self.cerebro or {}),
         }
 
-    def content(self) -> dict[str, Any]:
+    def content(self, sha256_of: Callable[[Any], str] | None = None) -> dict[str, Any]:
         """Return all that an account depends on, for keys: `describe`, and hashes of the user's own code.
+
+        Parameters
+        ----------
+        sha256_of : callable, optional
+            Returns the hash of a class or function; by default that of its source.
 
         Raises
         ------
@@ -268,7 +273,7 @@ class Setup:
         sizer = None if self.sizer is None else _made_by(self.sizer, spell=True)[0]
         scheme = self.commission if isinstance(self.commission, type) else type(self.commission)
         own = {
-            name: _source_of(code)
+            name: (sha256_of or _source_of)(code)
             for name, code in (("setup", self.function), ("sizer", sizer), ("commission", scheme))
             if code is not None and code.__module__.partition(".")[0] not in _KNOWN
         }

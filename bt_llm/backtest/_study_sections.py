@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from bt_llm.backtest._findings import Bootstrap, interval, is_shown, refusal
 from bt_llm.backtest._sections import (
-    METRICS,
     Section,
     added_sections,
     bars_section,
@@ -24,7 +23,7 @@ from bt_llm.exceptions import DataError, MissingExtraError
 if TYPE_CHECKING:
     from bt_llm.backtest._run import GateStudy
 
-__all__ = ["advice_sections", "runs_section", "study_sections"]
+__all__ = ["advice_sections", "study_sections"]
 
 
 def study_sections(study: GateStudy) -> Iterator[Section]:
@@ -37,21 +36,6 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
         yield from advice_sections(study.gated.advice)
     yield trades_section(study.gated.trades)
     yield from added_sections(study)
-
-
-def runs_section(studies: Mapping[str, GateStudy]) -> Iterator[Section]:
-    """Yield a table of the runs of several datas, a study each, and what is not to be concluded from."""
-    names = ("return", "sharpe", "max_drawdown", "trades", "exposure")
-    rows = [
-        [data, name.replace("_", " "), *(METRICS[metric][1](run.metrics[metric]) for metric in names)]
-        for data, study in studies.items()
-        for name, run in study.runs.items()
-    ]
-    yield table_section("Runs", ["data", "run", *(METRICS[metric][0] for metric in names)], rows)
-    refused = [f"{data}: {line}" for data, study in studies.items() for line in refusal(study.problems)]
-    yield sentences_section(
-        [*refused, "Each data is a run of its own: the best of many is best by luck too."]
-    )
 
 
 def advice_sections(advice: Mapping[str, Any]) -> Iterator[Section]:

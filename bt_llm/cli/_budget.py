@@ -14,7 +14,7 @@ from bt_llm.cli._options import Spending
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Market
+    from bt_llm.backtest import Market, Universe
     from bt_llm.research import Plan, Study
 
 __all__ = ["approve", "budget_of", "check_budget"]
@@ -32,14 +32,14 @@ def budget_of(study: Study | None, given: Spending) -> Spending:
     )
 
 
-def check_budget(configs: Sequence[AdvisorConfig], market: Market, spending: Spending) -> None:
+def check_budget(configs: Sequence[AdvisorConfig], market: Market | Universe, spending: Spending) -> None:
     """Ask before more is spent than allowed on what the cache does not have; nothing is asked of a model.
 
     Parameters
     ----------
     configs : sequence of AdvisorConfig
         How the models will be asked. In replay none is.
-    market : Market
+    market : Market or Universe
         The bars.
     spending : Spending
         Money, and the price of a million tokens; without money nothing is checked.
@@ -51,11 +51,13 @@ def check_budget(configs: Sequence[AdvisorConfig], market: Market, spending: Spe
     """
     if spending.budget is None:
         return
+    from bt_llm.backtest import Universe
     from bt_llm.research import _planning as planning
 
     asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]
     rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
-    approve(planning.plan(asking, bars=sum(map(len, market.values())), rates=rates), spending)
+    bars = market.bars if isinstance(market, Universe) else sum(map(len, market.values()))
+    approve(planning.plan(asking, bars=bars, rates=rates), spending)
 
 
 def approve(made: Plan, spending: Spending) -> None:

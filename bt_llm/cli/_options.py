@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterator, Mapping
+import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Market
+    from bt_llm.backtest import Market, Universe
 
 __all__ = [
     "Account",
@@ -144,7 +145,8 @@ _Data = Annotated[
         "--data",
         "-d",
         metavar="[NAME=]FILE",
-        help="CSV of bars: time, open, high, low, close, volume. Give one for each data, in their order.",
+        help="CSV of bars: time, open, high, low, close, volume. Give one for each data, in their order. "
+        "With --each also a folder, a glob in quotes, or a CSV with the columns name, file, from and to.",
     ),
 ]
 
@@ -159,7 +161,18 @@ class StrategyOnBars:
         list[str] | None,
         typer.Option("--lines", help="A further column that becomes a line of every data; repeatable."),
     ] = None
-    each: Annotated[bool, typer.Option("--each", help="A run on each data, instead of one on all.")] = False
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each", help="A panel: a run on each symbol, on an account of its own, and all of them pooled."
+        ),
+    ] = False
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight", metavar="NAME=W", help="Weight of a symbol in a panel, by default 1; repeatable."
+        ),
+    ] = None
     param: Annotated[
         list[str] | None,
         typer.Option("--param", "-p", help="A parameter of the strategy, as fast=10; repeatable."),
@@ -181,15 +194,17 @@ class StrategyOnBars:
         """Return the bars of all datas."""
         from bt_llm.backtest import Market
 
+        if self.weight:
+            raise ConfigError(f"--weight {self.weight[0]} without --each: expected it of a panel's symbol")
         return Market.of(self.files, lines=self.lines or (), format=format)
 
-    @staticmethod
-    def each_market(market: Market) -> Iterator[tuple[str, Market]]:
-        """Yield each data's name, and a market of it alone."""
-        from bt_llm.backtest import Market
+    def universe(self, format: BarFormat | None) -> Universe:
+        """Return the symbols of a panel."""
+        from bt_llm.backtest import Universe
 
-        for name, bars in market.bars.items():
-            yield name, Market({name: bars})
+        found = [_source_of(text) for text in self.data or []]
+        weights = dict(map(_weight_of, self.weight or []))
+        return Universe.of(found, weights=weights, lines=self.lines or (), format=format)
 
 
 @group("The strategy and its bars")
@@ -232,7 +247,7 @@ class BarsRead:
         bool,
         typer.Option(
             "--after-cutoff",
-            help="Only bars after the training data of the models that are asked ends: none has read of them.",
+            help="Only bars after the training data of the models that are asked ends: --after their day.",
         ),
     ] = False
 
@@ -355,12 +370,6 @@ class Output:
     ] = None
     output: FormatOption = Format.TABLE
 
-    def check_each(self, **files: Path | None) -> None:
-        """Refuse what shows one run where there is one of each data."""
-        given = {"report": self.report, "csv": self.csv, **files}
-        if names := [f"--{name}" for name, path in given.items() if path is not None]:
-            raise typer.BadParameter(f"{', '.join(names)} beside --each: expected the files of one run")
-
     def settings(self) -> Mapping[str, Any]:
         """Return the arguments of `deliver` that these options are."""
         return {"report": self.report, "csv": self.csv, "output": self.output}
@@ -381,6 +390,24 @@ def named_files(texts: list[str]) -> dict[str, Path]:
             )
         files[name] = Path(file)
     return files
+
+
+def _source_of(text: str) -> Path | dict[str, Path]:
+    """Read what ``-d`` says of a panel: a file, folder or glob, or ``NAME=FILE``."""
+    name, equals, file = text.partition("=")
+    if not equals or Path(text).exists() or glob.has_magic(name):
+        return Path(text)
+    if not name or not file:
+        raise ConfigError(f"--data {text!r}: expected FILE, FOLDER, GLOB or NAME=FILE")
+    return {name: Path(file)}
+
+
+def _weight_of(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ConfigError(f"--weight {text!r}: expected NAME=NUMBER, such as EURUSD=2") from None
 
 
 def parse_params(pairs: list[str]) -> dict[str, Any]:

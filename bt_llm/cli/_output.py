@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,14 +26,13 @@ from rich.text import Text
 from bt_llm.models import Progress as ProgressCallback
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Section, Source
+    from bt_llm.backtest import Section, Source, Universe
     from bt_llm.report import Reportable
 
 __all__ = [
     "Format",
     "complain",
     "deliver",
-    "deliver_each",
     "print_json",
     "progress_bar",
     "say",
@@ -84,7 +83,7 @@ def print_json(value: Any) -> None:
 
 def deliver(
     result: Result,
-    data: Source,
+    data: Source | Universe,
     *,
     report: Path | None,
     csv: Path | None,
@@ -94,9 +93,9 @@ def deliver(
 
     Parameters
     ----------
-    result : GateStudy, GateTest, ModelComparison or WalkForwardResult
+    result : Reportable
         What a command found.
-    data : path, mapping or Market
+    data : path, mapping, Market or Universe
         The bars it was found on.
     report, csv : Path or None
         A page, and a folder of tables.
@@ -115,30 +114,6 @@ def deliver(
     if output is Format.JSON:
         print_json(result.to_dict())
     else:
-        show_sections(result.sections())
-
-
-def deliver_each(results: Mapping[str, Reportable], output: Format) -> None:
-    """Print the results of several datas, a run each: a table of the runs, or each result's own.
-
-    Parameters
-    ----------
-    results : mapping of str to GateStudy, GateTest or ModelComparison
-        By the name of the data.
-    output : Format
-        JSON with a run each, or tables.
-    """
-    if output is Format.JSON:
-        print_json({"runs": {name: result.to_dict() for name, result in results.items()}})
-        return
-    from bt_llm.backtest import GateStudy, runs_section
-
-    studies = {name: one for name, one in results.items() if isinstance(one, GateStudy)}
-    if studies:
-        show_sections(runs_section(studies))
-        return
-    for name, result in results.items():
-        show(Text(f"\n{name}", style="bold"))
         show_sections(result.sections())
 
 

@@ -124,7 +124,7 @@ def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]
 def _bars_of(study: Study | None) -> int:
     if study is None:
         raise ConfigError("no study file and no --bars: give one of them")
-    return sum(map(len, study.market.values()))
+    return study.bars_count
 
 
 def _backtest_bars(study: Study | None, bars: int) -> int:
@@ -135,14 +135,24 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
     if study.compare is not None:
         total += bars * (len(study.compare.models) + 1)  # and ungated
     if study.walk_forward is not None:
+        from bt_llm.backtest import Universe
         from bt_llm.research import WalkForward
 
         searched = {"metric", "min_trades", "constraints"}
         split = WalkForward(**study.walk_forward.model_dump(exclude=searched))
         combinations = math.prod(len(values) for values in study.grid.values())
-        for fold in split.split(study.market.index):
-            train, test = (part.stop - part.start for part in (fold.train, fold.test))
-            total += combinations * train + test
+        market = study.bars_read
+        indexes = [one.index for one in market.values()] if isinstance(market, Universe) else [market.index]
+        for fold in split.split(market.index):
+            for index in indexes:
+                train, test = (
+                    int(index.searchsorted(last, side="right") - index.searchsorted(first))
+                    for first, last in (
+                        (fold.train_start, fold.train_end),
+                        (fold.test_start, fold.test_end),
+                    )
+                )
+                total += combinations * train + test
     return total or bars
 
 

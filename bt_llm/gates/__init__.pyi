@@ -1,6 +1,5 @@
 from ._advice_gate import AttachedAdviceGate as AttachedAdviceGate
 from ._advice_gate import Gate as Gate
-from ._attaching import attach_gate as attach_gate
 from ._attaching import attached_gates as attached_gates
 from ._attaching import check_gate as check_gate
 from ._base import LONG as LONG
@@ -12,6 +11,9 @@ from ._base import Decision as Decision
 from ._base import EntryGate as EntryGate
 from ._base import NeverOpen as NeverOpen
 from ._base import Questions as Questions
+from ._dates import DatedAnswers as DatedAnswers
+from ._dates import DatesGate as DatesGate
+from ._dates import permute_dates as permute_dates
 from ._description import NO_ANSWER_DEPENDS_ON as NO_ANSWER_DEPENDS_ON
 from ._description import Asker as Asker
 from ._description import Described as Described
@@ -23,6 +25,7 @@ from ._gated import gated as gated
 from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
 from ._gated import ungated as ungated
+from ._line import attach_gate as attach_gate
 from ._news_gate import NewsGate as NewsGate
 from ._null_answers import Answers as Answers
 from ._null_answers import Dealer as Dealer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -109,6 +109,9 @@ class AttachedGate(abc.ABC):
         Bars of its data until its first answer, that bar included.
     fraction : float
         Share of an entry's size that the last answer lets in, if it lets it in.
+    lets_send : callable or None
+        Told of a decision, it says whether an order may be sent, if only to take off what is held; see
+        `attach_gate`. None where orders cannot be cut to that.
     """
 
     warm_up_bars: int = 0
@@ -119,6 +122,7 @@ class AttachedGate(abc.ABC):
         self.data = strategy.data if data is None else data
         self.log: list[Decision] = []
         self.early = 0
+        self.lets_send: Callable[[Any, Decision], bool] | None = None
         strategy.__dict__.setdefault("_bt_llm_gates", []).append(self)
 
     @abc.abstractmethod
@@ -135,12 +139,19 @@ class AttachedGate(abc.ABC):
         return None
 
     def allows_long(self) -> bool:
-        """Return whether an entry to the long side may be made at the current bar, and log it."""
-        return self.ask(LONG).allowed
+        """Return whether an order to the long side may be sent at the current bar, and log the decision.
+
+        After a veto it may be only while the short side is held: it is then cut to its exit (`attach_gate`).
+        """
+        return self._lets(LONG)
 
     def allows_short(self) -> bool:
-        """Return whether an entry to the short side may be made at the current bar, and log it."""
-        return self.ask(SHORT).allowed
+        """Return whether an order to the short side may be sent; see `allows_long`."""
+        return self._lets(SHORT)
+
+    def _lets(self, side: int) -> bool:
+        decision = self.ask(side)
+        return decision.allowed if self.lets_send is None else self.lets_send(self.data, decision)
 
     def ask(self, side: int) -> Decision:
         """Return the decision on an entry to `side` at the current bar, and log it."""

@@ -13,12 +13,12 @@ import backtrader as bt
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._attaching import attached_gates
 from bt_llm.gates._base import EntryGate
+from bt_llm.gates._judging import judge_of
 from bt_llm.gates._orders import OrderGate
 
 __all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
 
 _logger = logging.getLogger(__name__)
-_GATE = "_bt_llm_order_gate"
 
 
 @functools.cache
@@ -53,10 +53,9 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
 
     Notes
     -----
-    Which of the two ways? Gate the orders (this) unless there is a reason not to: it needs no change, and
-    no veto can hold an exit. Attach the gate and ask ``allows_long()`` before each entry where the strategy
-    is to do something else on a veto: wait, try again, take another size. It must then make its exits
-    whatever the gate says, also in a reversal: close first, then ask.
+    Which of the two ways? Gate the orders (this) unless there is a reason not to: it needs no change. Attach
+    the gate and ask ``allows_long()`` before each entry where the strategy is to do something else on a
+    veto: wait, try again, take another size. In neither does a veto hold an exit.
 
     Two orders of one bar that wait on either side of the market, neither cancelling the other, are taken
     for an entry and its protection. Two entries are sent as one group (``oco=``), or on different bars.
@@ -131,31 +130,14 @@ def judge_orders(strategy: bt.Strategy, gate: EntryGate) -> OrderGate:
     ConfigError
         If its orders are judged already.
     """
-    if order_gate_of(strategy) is not None:
+    if judge_of(strategy) is not None:
         raise ConfigError(
             f"the orders of {type(strategy).__name__} are judged by a gate already: give them one only"
         )
-    judge = OrderGate(strategy, gate)
-    vars(strategy)[_GATE] = judge
-    strategy.buy, strategy.sell = judge.buy, judge.sell
-    broker = strategy.broker
-    if not isinstance(broker.p.filler, _Filler):
-        broker.set_filler(_Filler(broker.p.filler))
-    return judge
+    return OrderGate(strategy, gate)
 
 
 def order_gate_of(strategy: bt.Strategy | None) -> OrderGate | None:
     """Return what judges a strategy's orders; None if nothing does."""
-    return None if strategy is None else vars(strategy).get(_GATE)
-
-
-class _Filler:
-    """Asks the order gate of an order's strategy how much of what the broker would fill may fill."""
-
-    def __init__(self, filler: Callable[[Any, float, int], float] | None) -> None:
-        self.filler = filler
-
-    def __call__(self, order: Any, price: float, ago: int) -> float:
-        size = abs(order.executed.remsize) if self.filler is None else self.filler(order, price, ago)
-        judge = order_gate_of(order.owner)
-        return size if judge is None else judge.fills(order, size)
+    judge = judge_of(strategy)
+    return judge if isinstance(judge, OrderGate) else None

@@ -10,11 +10,13 @@ import numpy as np
 from bt_llm.backtest import number, percent
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import Effect
     from bt_llm.research import FoldResult, NullRuns, ParameterStability
 
-__all__ = ["fold_strips", "histogram", "stability"]
+__all__ = ["fold_strips", "forest", "histogram", "stability"]
 
 WIDTH, HEIGHT, FLOOR, BINS = 480, 220, 180, 24
+LABELS, ROW = 130, 20
 
 
 def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
@@ -100,3 +102,37 @@ def stability(parameters: Sequence[ParameterStability]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def forest(effect: Effect) -> dict[str, Any]:
+    """Return a difference symbol by symbol, and pooled below, as points with their intervals."""
+    shown = percent if str(effect.statistic) == "return" else number
+    named = [*effect.symbols.items(), ("pooled", effect.pooled)]
+    ends = [end for _, one in named for end in (one.low, one.high, 0.0)]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * 0.04 or 1.0
+    low, high = low - margin, high + margin
+    largest = max(effect.weights.values(), default=1.0)
+
+    def across(value: float) -> float:
+        return round(LABELS + (value - low) / (high - low) * (WIDTH - LABELS), 1)
+
+    rows = []
+    for place, (name, one) in enumerate(named):
+        pooled = place == len(named) - 1
+        share = 1.0 if pooled else effect.weights.get(name, 0.0) / largest
+        rows.append(
+            {
+                "name": name if len(name) < 19 else f"{name[:17]}\u2026",
+                "pooled": pooled,
+                "y": ROW * place + ROW / 2 + (8 if pooled else 0),
+                "low": across(one.low),
+                "high": across(one.high),
+                "at": across(one.estimate),
+                "half": round(3.0 + 3.0 * share**0.5, 1),
+                "text": f"{name}: {shown(one.estimate)} ({shown(one.low)} to {shown(one.high)})",
+            }
+        )
+    height = ROW * len(named) + 8
+    ticks = {"zero": across(0.0), "left": shown(low + margin), "right": shown(high - margin)}
+    return {"rows": rows, "height": height, "start": LABELS, **ticks}

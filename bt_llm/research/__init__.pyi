@@ -18,6 +18,12 @@ from ._ledger import TrialOutcome as TrialOutcome
 from ._ledger import TrialRecord as TrialRecord
 from ._null_runs import NullRuns as NullRuns
 from ._null_runs import bar_answers as bar_answers
+from ._panel_comparison import PanelComparison as PanelComparison
+from ._panel_comparison import compare_on_panel as compare_on_panel
+from ._panel_nulls import PanelNulls as PanelNulls
+from ._panel_test import PanelTest as PanelTest
+from ._panel_test import SymbolTest as SymbolTest
+from ._panel_test import panel_test as panel_test
 from ._planning import ModelPlan as ModelPlan
 from ._planning import Plan as Plan
 from ._scoring import judge as judge
@@ -30,6 +36,7 @@ from ._standing import Standing as Standing
 from ._standing import standing as standing
 from ._study import Study as Study
 from ._study import load_study as load_study
+from ._tried import Tried as Tried
 from ._verdict_skill import VerdictSkill as VerdictSkill
 from ._verdict_skill import verdict_skill as verdict_skill
 from ._workers import check_jobs as check_jobs
@@ -37,8 +44,11 @@ from ._workers import leaves as leaves
 from ._workers import run_each as run_each
 from .walk_forward._metrics import Metric as Metric
 from .walk_forward._models import AskedModel as AskedModel
+from .walk_forward._panel_results import PanelFold as PanelFold
+from .walk_forward._panel_results import PanelWalkForwardResult as PanelWalkForwardResult
 from .walk_forward._results import FoldResult as FoldResult
 from .walk_forward._results import ParameterStability as ParameterStability
 from .walk_forward._results import WalkForwardResult as WalkForwardResult
 from .walk_forward._walk_forward import LEDGER as LEDGER
+from .walk_forward._walk_forward import SYMBOLS_LEDGER as SYMBOLS_LEDGER
 from .walk_forward._walk_forward import WalkForward as WalkForward

@@ -23,6 +23,7 @@ from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, P
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
 from bt_llm.research._standing import standing
+from bt_llm.research._tried import count_trials
 from bt_llm.research._verdict_skill import verdict_skill
 
 __all__ = ["Models", "compare_models", "gates_by_name"]
@@ -44,6 +45,7 @@ def compare_models(
     seed: int = 0,
     block_length: int | None = None,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> ModelComparison:
     """Run a strategy gated by each model, and ungated, and compare results and verdicts.
@@ -66,6 +68,8 @@ def compare_models(
         Of the bootstrap; see `Bootstrap`.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
+    output : path, optional
+        Folder of a ledger, into which each model's run is written as a trial; see `WalkForward.run`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -124,6 +128,11 @@ def compare_models(
         skill=verdict_skill(judged, resamples=resamples, seed=seed, block_length=block_length),
         pairs=[_pair(names, runs, judged) for names in itertools.combinations(gates, 2)],
         judged=judged,
+        tried=None
+        if output is None
+        else count_trials(
+            output, strategy, market, {name: (runs[name], one) for name, one in gates.items()}, settings
+        ),
     )
 
 

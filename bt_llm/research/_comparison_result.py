@@ -31,6 +31,7 @@ from bt_llm.backtest import (
 from bt_llm.plain_json import plain
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore
 from bt_llm.research._standing import Standing
+from bt_llm.research._tried import Tried
 from bt_llm.research._verdict_skill import VerdictSkill
 
 __all__ = ["RULE", "UNGATED", "ModelComparison", "PairComparison"]
@@ -147,6 +148,8 @@ class ModelComparison:
         Every two models.
     judged : dict of str to Judged
         The answers bar by bar.
+    tried : Tried or None
+        How many configurations were tried, where the comparison was written into a ledger.
     """
 
     runs: dict[str, BacktestResult]
@@ -156,6 +159,7 @@ class ModelComparison:
     skill: VerdictSkill
     pairs: list[PairComparison]
     judged: dict[str, Judged]
+    tried: Tried | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -178,7 +182,8 @@ class ModelComparison:
         if refused := refusal(self.problems):
             return refused
         found = [*self.standing.sentences, self.skill.sentence]
-        return found + [sentence for pair in self.pairs for sentence in pair.sentences]
+        found += [sentence for pair in self.pairs for sentence in pair.sentences]
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
@@ -260,6 +265,7 @@ class ModelComparison:
                 "skill": self.skill.to_dict(),
                 "costs": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
                 **(dict.fromkeys(concluded) if self.problems else concluded),
+                "tried": self.tried,
                 "problems": self.problems,
                 "sentences": self.sentences,
                 "notes": next(iter(self.runs.values())).notes,

@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS trials (
     seal TEXT NOT NULL
 ) WITHOUT ROWID
 """
-_OUTCOME = "trades, wins, held, traded, equity"
+_ROW = "key, configuration, description, sharpe, seal, trades, wins, held, traded, equity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -211,30 +211,32 @@ class TrialLedger:
         for start in range(0, len(wanted), _KEYS_PER_QUERY):
             part = wanted[start : start + _KEYS_PER_QUERY]
             marks = ", ".join("?" * len(part))
-            query = (
-                f"SELECT key, configuration, description, sharpe, seal, {_OUTCOME} "
-                f"FROM trials WHERE key IN ({marks})"
-            )
-            for row in self._query(query, part):
+            for row in self._query(f"SELECT {_ROW} FROM trials WHERE key IN ({marks})", part):
                 record = self._record(row)
                 found[record.key] = record.outcome
         return found
 
     def records(self) -> list[TrialRecord]:
         """Return all trials, sorted by key."""
-        query = f"SELECT key, configuration, description, sharpe, seal, {_OUTCOME} FROM trials ORDER BY key"
-        return [self._record(row) for row in self._query(query)]
+        return [self._record(row) for row in self._query(f"SELECT {_ROW} FROM trials ORDER BY key")]
 
     def sharpes(self) -> dict[str, float]:
         """Return, for every configuration ever tried, its mean Sharpe ratio per bar over its windows.
 
         Their number is the number of trials that a deflated Sharpe ratio asks for: windows overlap, and
         a configuration on twelve of them is one idea. NaN for one that never traded in any.
+
+        Raises
+        ------
+        CacheCorruptError
+            If a row is not what was written: a damaged or edited one counts nowhere.
         """
-        query = "SELECT configuration, sharpe FROM trials ORDER BY configuration, key"
         ratios: dict[str, list[float]] = {}
-        for name, ratio in self._query(query):
-            ratios.setdefault(name, []).extend([] if ratio is None else [ratio])
+        for (key,) in self._query("SELECT key FROM trials ORDER BY configuration, key"):
+            for row in self._query(f"SELECT {_ROW} FROM trials WHERE key = ?", (key,)):
+                record = self._record(row)
+                kept = ratios.setdefault(record.configuration, [])
+                kept.extend([] if math.isnan(record.sharpe) else [record.sharpe])
         return {name: math.fsum(found) / len(found) if found else math.nan for name, found in ratios.items()}
 
     def close(self) -> None:

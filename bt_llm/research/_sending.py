@@ -27,7 +27,7 @@ from bt_llm.exceptions import StrategyError
 from bt_llm.gates import gated, ungated
 from bt_llm.sources import SourceFiles, files_of, is_ours, source_sha256
 
-__all__ = ["class_sha256", "dumps", "loads"]
+__all__ = ["dumps", "loads", "made_sha256"]
 
 _DERIVED = ("params", "lines", "plotinfo", "plotlines", "linealias")
 """What Backtrader's metaclasses make a class of, from a declaration of that name."""
@@ -54,15 +54,19 @@ def dumps(value: object) -> bytes:
     return _pickled(value, _key_of)
 
 
-def class_sha256(made: type[Any]) -> str:
-    """Return the SHA-256 of all that a class which no import finds does: its members and what they use."""
-    return hashlib.sha256(_pickled(made, lambda _: "")).hexdigest()
+def made_sha256(made: Any) -> str:
+    """Return the SHA-256 of all that a class or function does which no import finds.
+
+    Hashed are its members and what they use of what lies beside it, by value: not their places, such as the
+    cell of a notebook, and not the process.
+    """
+    return hashlib.sha256(_pickled(made, lambda _: "", _Hasher)).hexdigest()
 
 
-def _pickled(value: object, key_of: Callable[[type], str]) -> bytes:
+def _pickled(value: object, key_of: Callable[[type], str], kind: type[_Pickler] | None = None) -> bytes:
     buffer = io.BytesIO()
     try:
-        _Pickler(buffer, key_of).dump(value)
+        (kind or _Pickler)(buffer, key_of).dump(value)
     except (pickle.PicklingError, TypeError, RecursionError) as error:
         raise StrategyError(
             f"what the strategy uses cannot be sent to another process ({error}): make it in __init__, "
@@ -121,6 +125,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         rest = {name: member for name, member in members.items() if not _is_derived(made, name)}
         making = (self.key_of(made), type(made), made.__name__, made.__bases__, _body(made))
         return _made, making, (how[5], (rest, slots), _Declared.of(made)), None, None, _completed
+
+
+class _Hasher(_Pickler):
+    """Writes what code does, the same in every process; what it writes is not for loading."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, types.CodeType):
+            consts = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in value.co_consts]
+            names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
+            counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount, value.co_flags)
+            return tuple, ((value.co_name, value.co_code, consts, names, counts),)
+        how = super().reducer_override(value)
+        if isinstance(value, type) and isinstance(how, tuple) and how[0] in _SKELETONS:
+            make, (*given, _, last), *rest = how  # what stands before the last is drawn by each process
+            return make, (*given, "", last), *rest
+        return how
+
+
+_SKELETONS = (cloudpickle.cloudpickle._make_skeleton_class, cloudpickle.cloudpickle._make_skeleton_enum)
 
 
 def _is_rerun(made: type) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -42,6 +43,7 @@ from bt_llm.research._null_runs import (
     shifted_runs,
 )
 from bt_llm.research._runs import Source, run_many
+from bt_llm.research._tried import Tried, count_trials
 from bt_llm.settings import number, whole
 from bt_llm.statistics import BootstrapResult
 
@@ -71,6 +73,8 @@ class GateTest:
         The gated less the other's Sharpe ratio and return, both a year; `over_rule` is empty without a rule.
     alpha : float
         Level below which a p-value is called more than luck.
+    tried : Tried or None
+        How many configurations were tried, where the test was written into a ledger.
 
     Notes
     -----
@@ -97,6 +101,7 @@ class GateTest:
     over_rule: dict[str, BootstrapResult]
     over_ungated: dict[str, BootstrapResult]
     alpha: float
+    tried: Tried | None = None
 
     @property
     def runs(self) -> dict[str, BacktestResult]:
@@ -145,7 +150,7 @@ class GateTest:
                     f"Its Sharpe ratio less that of {name} is {interval(over['sharpe'], 'sharpe')}: "
                     f"{_shown(over['sharpe'])}."
                 )
-        return found
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
@@ -183,6 +188,7 @@ class GateTest:
                 "exposure_share": self.share,
                 "alpha": self.alpha,
                 **(dict.fromkeys(concluded) if self.problems else concluded),
+                "tried": self.tried,
                 "problems": self.problems,
                 "sentences": self.sentences,
             }
@@ -241,6 +247,7 @@ def gate_test(
     on_progress: Progress | None = None,
     evaluate: Evaluate | None = None,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> GateTest:
     """Test whether a gate adds anything to a strategy, against gates that know nothing.
@@ -281,6 +288,8 @@ def gate_test(
         Runs the null gates instead of Backtrader, for strategies whose result can be worked out faster.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
+    output : path, optional
+        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -344,6 +353,7 @@ def gate_test(
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     ungated = study.ungated
     share = observed["exposure"] / ungated.metrics["exposure"] if ungated.metrics["exposure"] else 0.0
+    runs = {"gated": (study.gated, gate)}
     return GateTest(
         gated=study.gated,
         ungated=ungated,
@@ -358,6 +368,9 @@ def gate_test(
         over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
         over_ungated=bootstrap.between(study.gated, ungated),
         alpha=alpha,
+        tried=None
+        if output is None
+        else count_trials(output, strategy, market, {"gated": (study.gated, gate)}, settings),
     )
 
 

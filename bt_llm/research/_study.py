@@ -45,14 +45,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import Market
+from bt_llm.backtest import Market, Universe
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.gates import Gate
 from bt_llm.models import split_name
+from bt_llm.research._cutoff_table import latest_cutoff
 
 if TYPE_CHECKING:
     from bt_llm.research._comparison_result import ModelComparison
+    from bt_llm.research._panel_comparison import PanelComparison
+    from bt_llm.research.walk_forward._panel_results import PanelWalkForwardResult
     from bt_llm.research.walk_forward._results import WalkForwardResult
 
 try:
@@ -68,6 +71,7 @@ __all__ = [
     "CompareSection",
     "GateSection",
     "Study",
+    "UniverseSection",
     "WalkForwardSection",
     "load_study",
 ]
@@ -166,6 +170,17 @@ class BarsSection(_Section):
     max_megabytes: int = 2048
 
 
+class UniverseSection(_Section):
+    """``[universe]``: the data are the symbols of a panel, a run each; see `Universe`.
+
+    `parameters` says whether a walk-forward chooses one set of settings for the whole ``panel`` or one for
+    each ``symbol``; ``weights``, what symbols weigh in the pooled record, those left out 1.
+    """
+
+    weights: dict[str, float] = {}
+    parameters: Literal["panel", "symbol"] = "panel"
+
+
 class BudgetSection(_Section):
     """``[budget]``: what the command line may spend on servers without asking, and what they take."""
 
@@ -183,12 +198,12 @@ class Study(_Section):
     strategy : str
         ``path/to/file.py:ClassName``.
     data : str, list of str or dict of str to str
-        A CSV of bars, or several.
+        A CSV of bars, or several; of a universe also a folder, a glob, or a CSV of memberships.
     lines : list of str
         Further columns that become lines of every data.
     output : str
         Folder of the ledger and the results; by default ``NAME-results`` beside the file.
-    bars, gate, account, walk_forward, compare, budget
+    bars, universe, gate, account, walk_forward, compare, budget
         The sections of these names.
     params, grid : dict
         Names to values, and to lists of values, as in `WalkForward.run`.
@@ -200,6 +215,7 @@ class Study(_Section):
     lines: list[str] = []
     output: str
     bars: BarsSection | None = None
+    universe: UniverseSection | None = None
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
     params: dict[str, Any] = {}
@@ -217,8 +233,54 @@ class Study(_Section):
         DataError
             If they cannot be used.
         """
-        stated = None if self.bars is None else BarFormat(**self.bars.model_dump())
-        return Market.of(self.data, lines=self.lines, format=stated)
+        if self.universe is not None:
+            raise ConfigError("[universe] in the study: its symbols are no one market")
+        return Market.of(self.data, lines=self.lines, format=self._stated)
+
+    @functools.cached_property
+    def symbols(self) -> Universe:
+        """The symbols of a study with ``[universe]``, read once.
+
+        Raises
+        ------
+        DataError
+            If their bars cannot be used.
+        """
+        weights = {} if self.universe is None else self.universe.weights
+        return Universe.of(self.data, weights=weights, lines=self.lines, format=self._stated)
+
+    @property
+    def bars_read(self) -> Market | Universe:
+        """The symbols of a study with ``[universe]``, else the market."""
+        return self.market if self.universe is None else self.symbols
+
+    @property
+    def bars_count(self) -> int:
+        """Bars of all datas."""
+        return sum(map(len, self.market.values())) if self.universe is None else self.symbols.bars
+
+    @property
+    def _stated(self) -> BarFormat | None:
+        if self.bars is None:
+            return None
+        stated = self.bars.model_dump(exclude={"after_cutoff"})
+        if self.bars.after_cutoff:
+            if self.bars.after is not None:
+                raise ConfigError(
+                    f"bars.after = {self.bars.after!r} beside bars.after_cutoff: expected one of them"
+                )
+            stated["after"] = latest_cutoff(self._models())[0].isoformat()
+        return BarFormat(**stated)
+
+    def _models(self) -> list[str]:
+        """Return the names of all models that the study may ask."""
+        advisor = self.gate.advisor if self.gate is not None else AdvisorSection()
+        compared = self.compare.models if self.compare is not None else []
+        named = "gate.advisor.model"
+        chosen = [self.params[named]] if named in self.params else self.grid.get(named, [])
+        asked = [*chosen, *(compared.values() if isinstance(compared, dict) else compared)]
+        first = [] if asked else [advisor.model or str(AdvisorConfig().model)]
+        return [*first, *map(str, asked), *(advisor.fallbacks or [])]
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.
@@ -239,7 +301,7 @@ class Study(_Section):
 
     def run_walk_forward(
         self, *, n_jobs: int | None = None, advisor: Mapping[str, Any] | None = None, **options: Any
-    ) -> WalkForwardResult:
+    ) -> WalkForwardResult | PanelWalkForwardResult:
         """Run the walk-forward study that the file describes.
 
         Parameters
@@ -267,19 +329,24 @@ class Study(_Section):
         trained = self.gate is not None and self.gate.advisor.calibration == "train"
         if trained and calibration not in self.grid:
             params.setdefault(calibration, "train")
-        return WalkForward(**self.walk_forward.model_dump(exclude=searched)).run(
-            self.strategy,
-            self.market,
-            gate=self.make_gate(**(advisor or {})),
-            grid=self.grid,
-            params=params,
-            n_jobs=n_jobs,
+        how = WalkForward(**self.walk_forward.model_dump(exclude=searched))
+        told: dict[str, Any] = {
+            "gate": self.make_gate(**(advisor or {})),
+            "grid": self.grid,
+            "params": params,
+            "n_jobs": n_jobs,
             **self.walk_forward.model_dump(include=searched),
             **self.account.model_dump(),
-            **{"output": self.output, **options},
-        )
+            "output": self.output,
+            **options,
+        }
+        if self.universe is None:
+            return how.run(self.strategy, self.market, **told)
+        return how.run_panel(self.strategy, self.symbols, parameters=self.universe.parameters, **told)
 
-    def run_compare(self, *, advisor: Mapping[str, Any] | None = None, **options: Any) -> ModelComparison:
+    def run_compare(
+        self, *, advisor: Mapping[str, Any] | None = None, **options: Any
+    ) -> ModelComparison | PanelComparison:
         """Run the comparison of models that the file describes.
 
         Parameters
@@ -295,6 +362,7 @@ class Study(_Section):
             If the file has no ``[compare]``, or has a grid or a train prior, which only a walk-forward has.
         """
         from bt_llm.research._comparison import compare_models
+        from bt_llm.research._panel_comparison import compare_on_panel
 
         if self.compare is None:
             raise ConfigError("no [compare] in the study: add it, with models = [...]")
@@ -303,16 +371,17 @@ class Study(_Section):
         if gated := [name for name in self.params if name.startswith("gate.")]:
             raise ConfigError(f"params {gated} in a comparison: write them in [gate] and [gate.advisor]")
         section = self.compare.model_dump()
-        return compare_models(
-            self.strategy,
-            self.market,
-            section.pop("models"),
-            gate=self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
-            params=self.params,
+        models = section.pop("models")
+        told: dict[str, Any] = {
+            "gate": self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
+            "params": self.params,
             **section,
             **self.account.model_dump(),
             **options,
-        )
+        }
+        if self.universe is None:
+            return compare_models(self.strategy, self.market, models, **told)
+        return compare_on_panel(self.strategy, self.symbols, models, **told)
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:

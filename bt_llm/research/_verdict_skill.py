@@ -159,7 +159,8 @@ def verdict_skill(
         )
     frames = {name: frame.loc[common] for name, frame in known.items()}
     outcome = first.loc[common, "outcome"].to_numpy()
-    symbols = common.get_level_values(0) if common.nlevels > 1 else None
+    levels = list(range(common.nlevels - 1))
+    symbols = list(common.to_frame()[levels].itertuples(index=False)) if levels else None
     options = {"n": resamples, "seed": seed, "block_length": block_length}
     return VerdictSkill(
         bars=len(common),
@@ -194,5 +195,5 @@ def _scored(
         index=next(iter(frames.values())).index[valid],
     )
     if losses.index.nlevels > 1:
-        losses = losses.unstack(0).sort_index()
+        losses = losses.unstack(list(range(losses.index.nlevels - 1))).sort_index()
     return statistics.stepwise_differences(losses, None, "return", **options)

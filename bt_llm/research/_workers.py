@@ -13,7 +13,7 @@ from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.settings import python_scalar
 from bt_llm.sources import source_sha256
 
-__all__ = ["check_jobs", "chunk_size", "leaves", "run_each", "strategy_sha256"]
+__all__ = ["check_jobs", "chunk_size", "code_sha256", "leaves", "run_each"]
 
 R = TypeVar("R")
 
@@ -90,25 +90,25 @@ def run_each(
         yield from _elsewhere(work, ((*given, *last) for given in arguments), n_jobs, ordered)
 
 
-def strategy_sha256(strategy: type[Any]) -> str:
-    """Return the SHA-256 of a strategy's source; of one that no import finds, of what it is sent as.
+def code_sha256(code: Any) -> str:
+    """Return the SHA-256 of the source of a class or function; of one that no import finds, of what it does.
 
     Raises
     ------
     MissingExtraError
-        If it is such a class and cloudpickle is not installed.
+        If it is such a one and cloudpickle is not installed.
     """
-    if "<locals>" not in strategy.__qualname__:  # a function's file does not say what it made a class with
+    if "<locals>" not in code.__qualname__:  # a function's file does not say what it made a class with
         with contextlib.suppress(StrategyError):  # a notebook's has no file
-            return source_sha256(strategy)
+            return source_sha256(code)
     try:
-        from bt_llm.research._sending import class_sha256
+        from bt_llm.research._sending import made_sha256
     except ImportError as error:
         raise MissingExtraError(
-            f"a trial of {strategy.__name__}, which is in no file, needs cloudpickle: "
-            f"pip install 'bt-llm[research]', or put the class into a file"
+            f"a trial of {code.__name__}, which is in no file, needs cloudpickle: "
+            f"pip install 'bt-llm[research]', or put it into a file"
         ) from error
-    return class_sha256(strategy)
+    return made_sha256(code)
 
 
 def _elsewhere(

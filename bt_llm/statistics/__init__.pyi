@@ -7,6 +7,8 @@ from ._agreement import reliability_table as reliability_table
 from ._best import model_confidence_set as model_confidence_set
 from ._best import superior_predictive_ability as superior_predictive_ability
 from ._inputs import choose as choose
+from ._joint import joint_differences as joint_differences
+from ._joint import stationary_counts as stationary_counts
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting

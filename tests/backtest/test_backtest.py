@@ -145,6 +145,7 @@ def test_the_orders_of_a_strategy_that_attaches_no_gate_are_judged() -> None:
         shut = run_backtest(strategy, six_bars(), gate=NeverOpen())
         assert (shut.orders["vetoed"], shut.orders["refused"], shut.problems) == (2, 0, ())
         assert shut.fills.empty
+        assert shut.notes[-1].endswith("attaches none (attach_gate): the gate judged its orders")
 
 
 def test_bars_fewer_than_the_warm_up(hours: pd.DataFrame, repository: Path) -> None:

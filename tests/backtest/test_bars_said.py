@@ -150,11 +150,11 @@ class TestResult:
         strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
         study = gate_study(strategy, market, gate, params={"fast": 2, "slow": 5})
         assert note in study.to_dict()["runs"]["gated"]["warnings"]
-        (section,) = [one for one in study.sections() if one.title == "What is said of the bars"]
+        (section,) = [one for one in study.sections() if one.title == "Noted"]
         assert note in section.content
         write_report(tmp_path / "page.html", study, data=market)
         page = (tmp_path / "page.html").read_text(encoding="utf-8")
-        assert "What is said of the bars" in page
+        assert "Noted" in page
         assert "b.csv" in page
 
         write_manifest(tmp_path / "run.json", study, strategy=strategy, data=market)
@@ -187,4 +187,4 @@ class TestResult:
             params={"fast": 2, "slow": 5},
         )
         assert [note for note in found.to_dict()["notes"] if "contradict" in note] == list(found.notes)
-        assert "What is said of the bars" in [section.title for section in found.sections()]
+        assert "Noted" in [section.title for section in found.sections()]

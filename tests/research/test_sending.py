@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 import threading
@@ -16,8 +17,10 @@ from bt_llm.backtest import load_strategy
 from bt_llm.exceptions import StrategyError
 from bt_llm.gates import gated, ungated
 from bt_llm.research import _sending
-from bt_llm.research._sending import class_sha256, dumps, loads
+from bt_llm.research._sending import dumps, loads, made_sha256
 from tests.walk_forward_cases import Holds, cross_file
+
+ROOT = Path(__file__).parents[2]
 
 
 def made(period: int) -> type[bt.Indicator]:
@@ -105,8 +108,58 @@ class TestWhole:
             dumps(Locked)
 
     def test_its_hash_is_of_what_it_does(self) -> None:
-        assert class_sha256(made(7)) == class_sha256(made(7))
-        assert class_sha256(made(7)) != class_sha256(made(8))
+        assert made_sha256(made(7)) == made_sha256(made(7))
+        assert made_sha256(made(7)) != made_sha256(made(8))
+
+    def test_a_gate_of_a_notebook_is_known_by_what_it_does(self, tmp_path: Path) -> None:
+        """Whatever cell it stands in, and in every process; what it uses of other cells is part of it."""
+        first = run_cells(tmp_path, GATE)
+        assert run_cells(tmp_path, "", "unused = 1", GATE, hash_seed="7") == first
+        assert run_cells(tmp_path, GATE.replace("== PICK", "!= PICK"), GATE) == first
+        assert run_cells(tmp_path, GATE.replace("== PICK", "!= PICK")) != first
+        assert run_cells(tmp_path, GATE, "PICK = 0") != first
+
+
+GATE = """
+from dataclasses import dataclass
+from bt_llm.gates import AttachedGate, Decision, EntryGate
+
+PICK = 1
+
+@dataclass(frozen=True)
+class Odd(EntryGate):
+    warm_up_bars = 1
+
+    def attach(self, strategy, data=None):
+        return AttachedOdd(strategy, data)
+
+class AttachedOdd(AttachedGate):
+    def decide(self, side):
+        words = side in {"long", "short", "neither"}
+        return Decision(self.bar, side, allowed=self.bar % 2 == PICK and not words)
+"""
+
+
+def run_cells(folder: Path, *cells: str, hash_seed: str = "0") -> str:
+    """Run texts as a notebook does, each a file that is not there, and return what a ledger knows Odd by."""
+    program = "\n".join(
+        f"exec(compile({cell!r}, '/tmp/cell_{number}.py', 'exec'))" for number, cell in enumerate(cells)
+    )
+    program += (
+        "\nfrom bt_llm.research.walk_forward._grid import describe_gate\nprint(describe_gate(Odd(), False))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "source" in done.stdout
+    return done.stdout
 
 
 class TestByName:

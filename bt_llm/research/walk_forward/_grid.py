@@ -14,7 +14,9 @@ from typing import Any, TypeAlias
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, Describer, EntryGate
+from bt_llm.research._workers import code_sha256
 from bt_llm.settings import python_scalar
+from bt_llm.sources import code_name, is_ours
 from bt_llm.verdicts import Prior
 
 __all__ = ["TRAIN", "Settings", "Space", "configure", "describe_gate", "describe_params"]
@@ -199,6 +201,14 @@ def configure(
     return params, dataclasses.replace(gate, **changes) if changes else gate, trained  # type: ignore[type-var]
 
 
+class _ByContent(Describer):
+    """Hashes code that no import finds too: a gate of a notebook is what it does."""
+
+    def code(self, where: str, code: Any) -> dict[str, Any]:
+        named = {"name": code_name(code)}
+        return named if is_ours(code) else {**named, "source": code_sha256(code)}
+
+
 def describe_params(strategy: type[Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """Return a strategy's parameters, defaults included, by content, as JSON values.
 
@@ -210,7 +220,7 @@ def describe_params(strategy: type[Any], params: Mapping[str, Any]) -> dict[str,
     ConfigError
         If a given value has no such form.
     """
-    by, found = Describer(), {}
+    by, found = _ByContent(), {}
     for name in strategy.params._getkeys():
         if name == "gate":
             continue
@@ -246,7 +256,7 @@ def describe_gate(gate: EntryGate | None, trained: bool) -> Any:
     """Return everything about a gate that its answers depend on, as JSON values; see `EntryGate.describe`."""
     if gate is None:
         return None
-    found = gate.describe()
+    found = gate.describe(_ByContent())
     if trained:
         found["advisor"]["calibration"] = TRAIN
     return found

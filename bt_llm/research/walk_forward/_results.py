@@ -207,6 +207,11 @@ class WalkForwardResult:
         return {str(name): float(value) for name, value in frame.mean().items()}
 
     @property
+    def trials(self) -> int:
+        """Trials of this study: combinations on train stretches."""
+        return len(self.folds) * len(self.combinations)
+
+    @property
     def efficiency(self) -> float:
         """Walk-forward efficiency: out-of-sample over in-sample annual return (Pardo, 2008).
 
