@@ -18,6 +18,7 @@ from bt_llm.statistics import (
     Statistic,
     StepwiseDifferences,
     paired_bootstrap,
+    pooled,
     stepwise_differences,
     take_apart,
 )
@@ -167,6 +168,26 @@ class Bootstrap:
             for statistic in (Statistic.SHARPE, Statistic.RETURN)
         }
 
+    @staticmethod
+    def pooled(returns: pd.DataFrame | Mapping[str, pd.Series[float]]) -> pd.DataFrame:
+        """Return one column of returns a name, by time; see `bt_llm.statistics.pooled`.
+
+        Raises
+        ------
+        DataError
+            If they are not of the same bars.
+        """
+        if isinstance(returns, pd.DataFrame):
+            return pooled(returns)
+        first = next(iter(returns.values()))
+        for name, other in returns.items():
+            if not other.index.equals(first.index):
+                raise DataError(
+                    f"returns of {name} from {other.index[0]} ({len(other)} bars), others from "
+                    f"{first.index[0]} ({len(first)} bars): expected the same bars in all"
+                )
+        return pd.DataFrame(dict(returns))
+
     def jointly(
         self,
         returns: pd.DataFrame | Mapping[str, pd.Series[float]],
@@ -190,23 +211,15 @@ class Bootstrap:
         DataError
             If they are not of the same bars.
         """
-        if not isinstance(returns, pd.DataFrame):
-            first = next(iter(returns.values()))
-            for name, other in returns.items():
-                if not other.index.equals(first.index):
-                    raise DataError(
-                        f"returns of {name} from {other.index[0]} ({len(other)} bars), others from "
-                        f"{first.index[0]} ({len(first)} bars): expected the same bars in all"
-                    )
-            returns = pd.DataFrame(dict(returns))
+        frame = self.pooled(returns)
         return stepwise_differences(
-            returns,
+            frame,
             pairs,
             statistic,
             n=self.resamples,
             seed=self.seed,
             block_length=self.block_length,
-            periods_per_year=periods_per_year(pd.DatetimeIndex(returns.index)),
+            periods_per_year=periods_per_year(pd.DatetimeIndex(frame.index)),
         )
 
     def apart(self, gated: Legs, ungated: Legs, index: pd.DatetimeIndex) -> dict[str, BootstrapResult]:

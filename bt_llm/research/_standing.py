@@ -267,21 +267,20 @@ def standing(
     >>> found.benchmarks, found.answer[:30]
     (('ungated',), 'Which is better: cannot tell; ')
     """
-    columns = returns.columns.get_level_values(0) if isinstance(returns, pd.DataFrame) else returns
-    benchmarks = [name for name in dict.fromkeys(map(str, columns)) if name not in candidates]
+    pooled = bootstrap.pooled(returns)
+    benchmarks = [name for name in map(str, pooled.columns) if name not in candidates]
     pairs: list[tuple[str, str]] = list(itertools.combinations(candidates, 2))
     everything = [*pairs, *itertools.product(candidates, benchmarks)]
-    between = bootstrap.jointly(returns, pairs) if pairs else None
-    against = bootstrap.jointly(returns, everything) if benchmarks else None
+    between = bootstrap.jointly(pooled, pairs) if pairs else None
+    against = bootstrap.jointly(pooled, everything) if benchmarks else None
     length = max(1, max(one.block_length for one in (between, against) if one is not None))
-    pooled = statistics.pooled(returns if isinstance(returns, pd.DataFrame) else pd.DataFrame(dict(returns)))
     n, seed = bootstrap.resamples, bootstrap.seed
     return Standing(
         candidates=tuple(candidates),
         benchmarks=tuple(benchmarks),
         between=between,
         against=against,
-        returns=bootstrap.jointly(returns, everything, "return"),
+        returns=bootstrap.jointly(pooled, everything, "return"),
         confidence_set=statistics.model_confidence_set(
             pooled[list(candidates)], n=n, seed=seed, block_length=length
         )
