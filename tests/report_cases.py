@@ -80,7 +80,7 @@ def page_of(result: Any, folder: Path, **settings: Any) -> tuple[str, Page]:
 EXPECTED = {
     "run": ("Equity and drawdown", "Price, verdicts and trades", "Policy of scripted:trend, raw", "bullish"),
     "test": ("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
-    "compare": ("Brier score", "Bars by answer", "McNemar", "Policy of scripted:contrarian, raw"),
+    "compare": ("Brier score", "Bars by answer", "Which is better", "Policy of scripted:contrarian, raw"),
     "walk-forward": (
         *("Folds", "Parameter stability", "gate.require", "deflated Sharpe", "strategy sha256"),
         *("Policy of scripted:trend, raw (folds 1 to 5)", "Policy of scripted:trend, calibrated"),

@@ -282,7 +282,7 @@ def standing(
         against=against,
         returns=bootstrap.jointly(pooled, everything, "return"),
         confidence_set=statistics.model_confidence_set(
-            pooled[list(candidates)], n=n, seed=seed, block_length=length
+            pooled[list(candidates)], n=n, seed=seed, block_length=bootstrap.block_length
         )
         if pairs
         else {},

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from bt_llm.statistics._blocks import resample
 from bt_llm.statistics._influence import FLAT, block_length_of, columns_of, differences, influence_of
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, normal_quantile
 from bt_llm.statistics._overfitting import Statistic
+from bt_llm.statistics._resampling import quantile_rank
 
 __all__ = ["PairDifference", "StepwiseDifferences", "pooled", "stepwise_differences"]
 
@@ -229,37 +230,15 @@ def stepwise_differences(
     >>> [(one.first, one.second) for one in found.pairs if found.shown(one)]
     [('market', 'better'), ('better', 'other')]
     """
-    names, x = named_columns(series)
-    chosen = choose(Statistic, statistic, "statistic")
-    rank = _rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
-    scale = math.sqrt(scale) if chosen is Statistic.SHARPE else scale
-    asked = list(itertools.combinations(names, 2)) if pairs is None else list(pairs)
-    first, second = _places(asked, names)
-    if block_length is not None and not 1 <= block_length <= len(x):
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
-
-    values, influence = influence_of(x, chosen)
-    estimate = values[first] - values[second]
-    parts = influence[:, first] - influence[:, second]
-    alive = np.abs(parts).max(axis=0) > FLAT * max(1.0, float(np.abs(influence).max()))
-    estimate = np.where(alive | (np.abs(estimate) > FLAT * np.abs(values).max()), estimate, 0.0)
-    errors, t_star, length = np.zeros(len(asked)), np.zeros((n, len(asked))), 0
-    if alive.any():
-        length = block_length_of(parts[:, alive]) if block_length is None else int(block_length)
-        drawn = resample(
-            columns_of(x, chosen),
-            differences(chosen, len(x), first[alive], second[alive]),
-            length=length,
-            n=n,
-            seed=seed,
-        )
-        errors[alive], t_star[:, alive] = drawn.errors, drawn.draws.T
-    t = np.divide(np.abs(estimate), errors, out=np.zeros(len(asked)), where=errors > 0.0)
-    largest = np.sort(np.abs(t_star).max(axis=1))[rank - 1] if len(asked) else 0.0
+    scale = math.sqrt(scale) if choose(Statistic, statistic, "statistic") is Statistic.SHARPE else scale
+    rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
+    drawn = draw_pairs(series, pairs, statistic, n=n, seed=seed, block_length=block_length)
+    asked, estimate, errors, t, t_star = drawn.pairs, drawn.estimates, drawn.errors, drawn.t, drawn.t_star
+    largest = np.sort(np.abs(t_star).max(axis=1))[rank - 1]
     adjusted = step_down(t, np.abs(t_star))
     # Without a varying part there is nothing to estimate an error from: equal is equal, else unknown.
-    adjusted = np.where(alive, adjusted, np.where(estimate == 0.0, 1.0, math.nan))
+    adjusted = np.where(errors > 0.0, adjusted, np.where(estimate == 0.0, 1.0, math.nan))
     found_by = float(largest) + normal_quantile(POWER)
     return StepwiseDifferences(
         pairs=tuple(
@@ -278,10 +257,68 @@ def stepwise_differences(
         ),
         confidence=confidence,
         smallest_p=1.0 / (1 + n),
-        block_length=length,
+        block_length=drawn.block_length,
         n=n,
-        bars=len(x),
+        bars=drawn.bars,
     )
+
+
+class DrawnPairs(NamedTuple):
+    """What pairs of series differ by, and what resampling gave.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the series.
+    pairs : list of (str, str)
+        As they were asked for.
+    estimates, errors, t : ndarray of shape (n_pairs,)
+        The differences, their standard errors, and the size of one in the other; 0 where a pair cannot differ.
+    t_star : ndarray of shape (n, n_pairs)
+        The studentised errors of the resamples.
+    block_length, bars : int
+        Bars of a block, 0 where nothing was resampled; and of the series.
+    """
+
+    names: list[str]
+    pairs: list[Pair]
+    estimates: Floats
+    errors: Floats
+    t: Floats
+    t_star: Floats
+    block_length: int
+    bars: int
+
+
+def draw_pairs(
+    series: Series,
+    pairs: Sequence[Pair] | None,
+    statistic: str,
+    *,
+    n: int,
+    seed: int,
+    block_length: int | None,
+) -> DrawnPairs:
+    """Resample the differences of pairs of series; see `stepwise_differences`."""
+    names, x = named_columns(series)
+    chosen = choose(Statistic, statistic, "statistic")
+    asked = list(itertools.combinations(names, 2)) if pairs is None else list(pairs)
+    first, second = _places(asked, names)
+    if block_length is not None and not 1 <= block_length <= len(x):
+        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
+    values, influence = influence_of(x, chosen)
+    estimate = values[first] - values[second]
+    parts = influence[:, first] - influence[:, second]
+    alive = np.abs(parts).max(axis=0) > FLAT * max(1.0, float(np.abs(influence).max()))
+    estimate = np.where(alive | (np.abs(estimate) > FLAT * np.abs(values).max()), estimate, 0.0)
+    errors, t_star, length = np.zeros(len(asked)), np.zeros((n, len(asked))), 0
+    if alive.any():
+        length = block_length_of(parts[:, alive]) if block_length is None else int(block_length)
+        functional = differences(chosen, len(x), first[alive], second[alive])
+        drawn = resample(columns_of(x, chosen), functional, length=length, n=n, seed=seed)
+        errors[alive], t_star[:, alive] = drawn.errors, drawn.draws.T
+    t = np.divide(np.abs(estimate), errors, out=np.zeros(len(asked)), where=errors > 0.0)
+    return DrawnPairs(names, asked, estimate, errors, t, t_star, length, len(x))
 
 
 def named_columns(series: Series) -> tuple[list[str], Floats]:
@@ -304,14 +341,6 @@ def _places(pairs: Sequence[Pair], names: list[str]) -> tuple[NDArray[np.intp], 
         raise ConfigError(f"pairs {list(pairs)}: expected at least one, each once")
     places = np.array([[names.index(name) for name in pair] for pair in pairs], dtype=np.intp)
     return places[:, 0], places[:, 1]
-
-
-def _rank(n: int, confidence: float) -> int:
-    rank = math.ceil(confidence * (1 + n) - 1e-9)
-    if rank > n:
-        least = math.ceil(confidence / (1.0 - confidence) - 1e-9)
-        raise ConfigError(f"n={n!r} resamples: intervals of {confidence:g} need at least {least}")
-    return rank
 
 
 def step_down(t: Floats, t_star: Floats) -> Floats:

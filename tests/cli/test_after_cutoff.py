@@ -76,7 +76,7 @@ def test_a_study_says_it_too(tmp_path: Path) -> None:
     study.write_text(text.replace("after_cutoff = true", 'after = "2024-06-30"'), encoding="utf-8")
     assert str(load_study(study).market.index[0].date()) == "2024-07-01"
     study.write_text(text.replace("[gate]", 'after = "2024-06-30"\n[gate]'), encoding="utf-8")
-    with pytest.raises(ConfigError, match="beside bars.after_cutoff: expected one of them"):
+    with pytest.raises(ConfigError, match=r"beside bars\.after_cutoff: expected one of them"):
         _ = load_study(study).market
 
 

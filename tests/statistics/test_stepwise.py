@@ -70,12 +70,24 @@ def test_the_superior_ones_are_those_of_archs_stepm():
     assert better == list(step.superior_models) == ["m1", "m3"]
 
 
-def test_the_confidence_set_and_the_spa_test_of_means_are_archs():
-    series = pd.DataFrame(gated(4, 400, 1, edge=0.002))
-    found = stats.model_confidence_set(series, "return", n=199, seed=3, block_length=6)
-    wanted = MCS(-series, 0.05, reps=199, block_size=6, bootstrap="circular", seed=3)
+def test_the_confidence_set_is_that_of_arch_and_its_first_test_is_that_of_all_pairs():
+    rng = np.random.default_rng(5)
+    market = 0.01 * rng.standard_normal(600)
+    edges = [0.0, 0.002, 0.0018, -0.002]
+    series = pd.DataFrame(
+        {f"m{k}": market + edge + 0.006 * rng.standard_normal(600) for k, edge in enumerate(edges)}
+    )
+    found = stats.model_confidence_set(series, "return", n=299, seed=3, block_length=6)
+    wanted = MCS(-series, 0.05, reps=299, block_size=6, bootstrap="circular", seed=3)
     wanted.compute()
-    assert found == {name: pytest.approx(float(wanted.pvalues.loc[name, "Pvalue"])) for name in series}
+    assert [name for name, p in found.items() if p > 0.05] == list(wanted.included) == ["m1", "m2"]
+    assert max(found.values()) == 1.0
+    pairs = stats.stepwise_differences(series, None, "return", n=299, seed=3, block_length=6)
+    assert min(found.values()) == pairs.p_value
+
+
+def test_the_spa_test_of_means_is_archs():
+    series = pd.DataFrame(gated(4, 400, 1, edge=0.002))
     spa = SPA(-series["g1"], -series.drop(columns="g1"), 6, reps=199, bootstrap="circular", seed=3)
     spa.compute()
     got = stats.superior_predictive_ability(series, "g1", "return", n=199, seed=3, block_length=6)
@@ -195,7 +207,7 @@ def test_a_good_one_among_many_is_in_the_set_and_the_bad_are_not():
             {"a": [0.1, 0.2], "b": [0.1, 0.3]},
             {"n": 18},
             ConfigError,
-            "n=18 resamples: intervals of 0.95 need",
+            "n=18 resamples: an interval of 0.95 needs",
         ),
         ({"a": [0.1, 0.2], "b": [0.1, 0.3]}, {"block_length": 3}, ConfigError, "expected 1 to the 2 bars"),
         ({"a": [0.1, 0.2, 0.4], "b": [0.1, 0.3, 0]}, {}, ConfigError, "3 bars are too few to choose a block"),

@@ -39,6 +39,8 @@ def walk_forward_sections(result: WalkForwardResult) -> Iterator[Section]:
         yield _stability(result)
     if not result.problems:
         yield _judgement(result)
+        if result.standing is not None:
+            yield from result.standing.sections()
     text = "The out-of-sample stretches joined, with no position between."
     yield equity_section({"out of sample": result.equity}, text)
     yield trades_section(result.trades)
@@ -124,6 +126,8 @@ def _sentences(result: WalkForwardResult) -> list[str]:
         f"configurations tried it is {percent(result.deflated_sharpe, 0)} (deflated Sharpe ratio). The truth "
         "lies between the two; below 95 % it is not distinguishable from luck.",
     ]
+    if result.standing is not None:
+        found += result.standing.sentences
     if pbo is not None:
         found.append(
             f"In {percent(pbo.pbo, 0)} of the ways to halve the bars, what was best in one half was below "
