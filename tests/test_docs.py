@@ -1,8 +1,9 @@
-"""The recipes of docs/bars.md, run as they stand there on small samples in the sources' own forms."""
+"""The recipes of docs/bars.md, run as they stand on small samples in the sources' own forms; the install."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,3 +89,12 @@ def test_backtrader(folder: Path) -> None:
     )
     bars = run("**A feed of Backtrader's**")["bars"]
     assert bars.loc["2024-01-03"].to_list() == [11.0, 13.0, 10.0, 12.0, 6.0]
+
+
+def test_what_an_install_without_a_compiler_needs_is_all_but_llama() -> None:
+    text = DOCS.with_name("install.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^pip install (backtrader .*)$", text, flags=re.M)
+    project = tomllib.loads((DOCS.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [re.split(r"[><=\[]", one)[0] for one in project["dependencies"]]
+    assert sorted(line.split()) == sorted(set(needed) - {"llama-cpp-python"})
+    assert f"bt_llm-{project['version']}-py3-none-any.whl" in text

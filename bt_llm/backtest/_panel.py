@@ -205,14 +205,14 @@ class PanelRun(PooledRun[BacktestResult]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of the symbols: what was closed at the end, and what is said of their bars."""
+        """What is to be said of the symbols' bars, one line each."""
         said: dict[str, list[str]] = {}
         for name, run in self.symbols.items():
             for note in run.notes:
                 said.setdefault(note, []).append(name)
         found = [f"{_listed(names)}: {note}" for note, names in said.items()]
         year = year_assumed(pd.DatetimeIndex(self.returns.index))
-        return (*self.settled, *((year,) if year else ()), *found)
+        return (*((year,) if year else ()), *found)
 
     @property
     def settled(self) -> tuple[str, ...]:
@@ -227,15 +227,12 @@ class PanelRun(PooledRun[BacktestResult]):
         last = len(open_ones) - len(early)
         found = []
         if early:
-            shown = "; ".join(early[:_NAMED]) + (
-                f"; and {len(early) - _NAMED} more" if early[_NAMED:] else ""
-            )
-            found.append(
-                f"{self.name}: {len(early)} symbols ended before the others with a position, closed at its "
-                f"last close: {shown}"
-            )
+            shown = "; ".join(early[:_NAMED])
+            shown += f"; and {len(early) - _NAMED} more" if early[_NAMED:] else ""
+            found.append(f"{self.name}: closed at its last close, as the symbol's bars end: {shown}")
         if last:
-            found.append(f"{self.name}: {last} positions were closed at the last close of all, {end}")
+            number_of = "1 position" if last == 1 else f"{last} positions"
+            found.append(f"{self.name}: {number_of} closed at the last close of all, {end}")
         return tuple(found)
 
 

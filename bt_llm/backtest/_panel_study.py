@@ -94,20 +94,24 @@ class Panel(Generic[S]):
     def notes(self) -> tuple[str, ...]:
         """What is to be said of the symbols, one line each."""
         out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return (*out, *dict.fromkeys(note for run in self.runs.values() for note in run.notes))
+        first, *others = self.runs.values()
+        settled = [*first.settled]
+        if any(run.settled for run in others):
+            settled.append("What the other runs had open was closed likewise: no position is left open.")
+        return (*out, *settled, *dict.fromkeys(note for run in self.runs.values() for note in run.notes))
 
     def symbols_section(self, names: Sequence[str]) -> Section:
         """Return a table of the symbols: their bars, and some runs of each."""
-        figures = ("return", "sharpe", "trades")
+        figures = ("return", "sharpe") if len(names) < 3 else ("sharpe",)
         rows = []
         for symbol, result in self.symbols.items():
-            index = next(iter(result.runs.values())).equity.index
-            runs = [result.runs[name].metrics for name in names]
-            cells = [METRICS[figure][1](metrics[figure]) for metrics in runs for figure in figures]
-            rows.append([symbol, f"{index[0]:%Y-%m-%d}", f"{index[-1]:%Y-%m-%d}", count(len(index)), *cells])
-        head = [f"{name.replace('_', ' ')}: {METRICS[figure][0]}" for name in names for figure in figures]
+            runs = [result.runs[name] for name in names]
+            index = runs[0].equity.index
+            cells = [METRICS[figure][1](run.metrics[figure]) for figure in figures for run in runs]
+            rows.append([symbol, f"{index[0]:%Y-%m-%d}", f"{index[-1]:%Y-%m-%d}", *cells])
+        head = [f"{METRICS[figure][0]} {name}" for figure in figures for name in names]
         text = "A run each, on accounts of their own; a symbol that ends is closed at its last close."
-        return table_section("Symbols", ["symbol", "from", "to", "bars", *head], rows, text)
+        return table_section("Symbols", ["symbol", "from", "to", *head], rows, text)
 
     def pooled_sections(self) -> Iterator[Section]:
         """Yield the pooled metrics and equity curves."""

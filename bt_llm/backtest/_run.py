@@ -96,7 +96,7 @@ def run_backtest(
         The account opened otherwise: a `Setup`, or a function ``setup(cerebro, market)`` of your own, which
         may be named as ``path/to/file.py:function``.
     start : str, date or Timestamp, optional
-        When it may begin to trade; the bars before that only warm indicators up.
+        When it may begin to trade; of the bars before that, as many as it needs warm indicators up.
     settles : bool
         Close what is open at the last close at that close, at the account's costs, as of a symbol that is
         traded no more. By default it stays open, and is valued at that close.
@@ -188,19 +188,24 @@ class _Backtest:
     ) -> tuple[BacktestResult, Ran]:
         """Run with a gate; `first` is the number of the first bar that counts."""
         params = {**self.params, "gate": gate}
+        market, window = self.market, self._window(params) if first is None else None
+        if window is not None:  # what lies before costs time, and questions
+            begin, warm_up, market = market.numbers[window.first], window.warm_up, market.cut(window)
+            place = int(market.numbers.searchsorted(begin))
+            window = Window(start=place - warm_up + 1, first=place, stop=len(market.numbers))
         ran = run_strategy(
             self.strategy,
-            self.market,
+            market,
             self.setup,
             params,
-            window=self._window(params) if first is None else None,
+            window=window,
             first=first,
             settles=self.settles,
             analyzers={"bt_llm_advice": LLMAnalyzer},
             **self.engine,
         )
         found = result_of(
-            ran, self.market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
+            ran, market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
         )
         return found, ran
 
@@ -212,9 +217,10 @@ class _Backtest:
         first = int(market.index.searchsorted(self.start))
         if first == len(market.index):
             raise DataError(f"the bars end at {market.index[-1]}: none is left from start={self.start} on")
-        if first < warm_up_of(self.strategy, params, market, self.setup):
+        needed = warm_up_of(self.strategy, params, market, self.setup)
+        if first < needed:
             return None
-        return Window(start=0, first=first, stop=len(market.index))
+        return Window(start=first - needed + 1, first=first, stop=len(market.index))
 
     def held(self, first: float) -> BacktestResult:
         """Buy and hold from a bar on; of several datas, each with its share of the account."""

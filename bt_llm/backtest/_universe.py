@@ -185,8 +185,8 @@ def each_member(universe: Universe, run: Callable[[str, Member], R]) -> tuple[di
             found[name] = run(name, member)
         except DataError as error:
             left_out[name] = str(error)
-        except (ConfigError, StrategyError) as error:
-            raise type(error)(f"{name}: {error}") from error
+        except StrategyError as error:
+            raise StrategyError(f"{name}: {error}") from error
     if not found:
         name, why = next(iter(left_out.items()))
         raise DataError(f"no symbol of {len(universe)} can be run; {name}: {why}")
@@ -238,15 +238,14 @@ def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> It
         yield from _found(Market.of(path, format=format, lines=lines), format, lines)
         return
     for file in files:
-        yield file.stem.partition(".")[0], Member(market=_market(file.name, file, format, lines))
+        name = file.stem.partition(".")[0]
+        yield name, Member(market=_market(name, file, format, lines))
 
 
 def _market(name: str, source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Market:
-    try:
-        return Market.of(source, format=format, lines=lines)
-    except DataError as error:
-        text = str(error)
-        raise error if name in text else DataError(f"symbol {name!r}: {text}") from error
+    """Return the market of a symbol; one data has the symbol's name."""
+    several = isinstance(source, Market | Mapping | list | tuple)
+    return Market.of(source if several else {name: source}, format=format, lines=lines)
 
 
 def _membership(path: Path) -> list[dict[str, str]] | None:

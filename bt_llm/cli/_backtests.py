@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from bt_llm.advice import AdvisorConfig, telling
+from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -24,6 +27,7 @@ from bt_llm.cli._options import (
     StrategyOnBars,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
+from bt_llm.exceptions import MissingExtraError, ModelNotFoundError
 from bt_llm.gates import Gate
 
 if TYPE_CHECKING:
@@ -31,11 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "run"]
 
+_SHIPPED = "smollm2"
+"""Whose verdicts on the demo's bars come with bt_llm."""
+
 
 @takes_groups
 def demo(
     out: Output,
-    model: ModelOption = "smollm2",
+    model: ModelOption = _SHIPPED,
     cache: CacheOption = None,
     cache_mode: ModeOption = None,
     plot: PlotOption = None,
@@ -44,15 +51,30 @@ def demo(
     """Gate a moving-average crossover on a year of EUR/USD hours by a model that comes with it.
 
     The model judges every market state the bars are in; the verdicts are stored, so the second run asks
-    nothing and gives the same numbers to the last digit.
+    nothing and gives the same numbers to the last digit. Where the model is not installed, its verdicts come
+    from the pack that bt_llm ships.
     """
     from bt_llm.data import shipped
 
-    gate = Gate(advisor=AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode))
     strategy, bars = f"{shipped('sma_cross.py')}:GatedSmaCross", shipped("eurusd_hourly.csv")
-    with hint_at_demo_pack():
-        study = _gate_study(strategy, bars, gate, {"commission": 0.00002})
+
+    def judged(advisor: AdvisorConfig) -> None:
+        study = _gate_study(strategy, bars, Gate(advisor=advisor), {"commission": 0.00002})
         _written(study, strategy, bars, out, plot, manifest)
+
+    chosen = AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode)
+    with hint_at_demo_pack():
+        try:
+            judged(chosen)
+        except (ModelNotFoundError, MissingExtraError) as error:
+            if model != _SHIPPED or cache_mode is not None:
+                raise
+            say(f"{error}")
+            say("Until then its verdicts are replayed from the pack that bt_llm ships: no model is asked.")
+            with tempfile.TemporaryDirectory() as folder:
+                with VerdictCache(folder, "record") as imported:
+                    import_pack(imported, shipped("demo_pack.jsonl"))
+                judged(dataclasses.replace(chosen, cache_dir=folder, cache_mode="replay"))
 
 
 @takes_groups

@@ -7,6 +7,7 @@ import platform
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bt_llm.cache import VerdictCache
@@ -98,5 +99,7 @@ def _table(checks: list[dict[str, Any]]) -> Table:
     table.add_column("what")
     table.add_column("found", overflow="fold")
     for check in checks:
-        table.add_row("[green]ok[/]" if check["ok"] else "[red]missing[/]", check["what"], check["found"])
+        table.add_row(
+            "[green]ok[/]" if check["ok"] else "[red]missing[/]", check["what"], escape(check["found"])
+        )
     return table

@@ -172,9 +172,7 @@ def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
     cache = VerdictCache(config.cache_dir, config.cache_mode)
     if cache.mode in (CacheMode.RECORD, CacheMode.REFRESH):
         return Path(cache.directory) / "trials"
-    say(
-        f"trials are not counted: --cache-mode {cache.mode} stores nothing; give --output FOLDER to count them"
-    )
+    say(f"trials are not counted in cache mode {cache.mode}; --output FOLDER counts them")
     return None
 
 
@@ -215,7 +213,7 @@ def _compare_study(
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
-        return study.run_compare(advisor=where, output=ledger or study.output), market
+        return study.run_compare(advisor=where, **({"output": ledger} if ledger else {})), market
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -154,10 +156,11 @@ def find_jumps(bars: pd.DataFrame) -> tuple[Mask, list[str]]:
 
 def _spelled(move: float) -> str:
     """Return how far a price jumped, and the split that would explain it."""
-    ratio = float(np.exp(move))
-    near = min(_SPLITS, key=lambda size: abs(np.log(ratio * size)))
+    with np.errstate(all="ignore"):
+        ratio = float(np.exp(move))
+    near = min(_SPLITS, key=lambda size: abs(move + math.log(size)))
     times = f"to {ratio:.3g} times the close before"
-    if abs(np.log(ratio * near)) > 0.08:
+    if abs(move + math.log(near)) > 0.08:
         return times
     name = f"{near:.3g}:1" if near > 1 else f"1:{1 / near:.3g}"
     return f"{times}, as at a split of {name}"

@@ -293,13 +293,17 @@ def _civil(shape: Shape, codes: Codes, order: str | None) -> tuple[Ints, NDArray
         month, day = value.get("m", np.full_like(year, shape.month or 1)), value.get("d", np.ones_like(year))
     bad = (month < 1) | (month > 12) | (day < 1) | (year < 1678) | (year > 2261)
     months = ((np.where(bad, 1970, year) - 1970) * 12 + np.where(bad, 1, month) - 1).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + np.where(bad, 1, day) - 1
+    days = months.astype("datetime64[D]") + _days(np.where(bad, 1, day) - 1)
     bad |= days.astype("datetime64[M]") != months
     if "j" in value:
-        days = days + value["j"] - 1
+        days = days + _days(value["j"] - 1)
         bad |= days.astype("datetime64[Y]") != months.astype("datetime64[Y]")
     clock, wrong = _clock(value, shape, parts)
-    return days.astype("datetime64[D]").astype(np.int64) * _DAY + clock, bad | wrong
+    return days.astype(np.int64) * _DAY + clock, bad | wrong
+
+
+def _days(count: Ints) -> NDArray[np.timedelta64]:
+    return count.astype("timedelta64[D]")
 
 
 def _clock(

@@ -265,7 +265,7 @@ class ModelComparison:
                 "skill": self.skill.to_dict(),
                 "costs": {name: dataclasses.asdict(cost) for name, cost in self.costs.items()},
                 **(dict.fromkeys(concluded) if self.problems else concluded),
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 "problems": self.problems,
                 "sentences": self.sentences,
                 "notes": next(iter(self.runs.values())).notes,

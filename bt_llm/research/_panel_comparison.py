@@ -166,7 +166,7 @@ class PanelComparison(Panel[ModelComparison]):
             {
                 **self.pooled_dict(),
                 "scores": self.scores.to_dict("index"),
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 **(dict.fromkeys(concluded) if self.problems else concluded),
                 "sentences": self.sentences,
             }

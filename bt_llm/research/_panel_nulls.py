@@ -68,17 +68,15 @@ def dated_answers(
     """Return what a gate answers to a strategy's entries, by running the strategy once."""
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     return DatedAnswers.of(
-        (str(one.data._name), told.side, _time_of(told, one, market), told.allowed)
+        (str(one.data._name), told.side, _time_of(told, one), told.allowed)
         for one in attached_gates(ran)
         for told in one.log
     )
 
 
-def _time_of(decision: Decision, gate: AttachedGate, market: Market) -> float:
-    """Return Backtrader's number of the bar that a decision was made at; resampled datas keep their own."""
-    bars = market.bars.get(gate.data._name)
-    times = gate.data.lines.datetime.array if bars is None else bars.numbers
-    return float(times[decision.bar - 1])
+def _time_of(decision: Decision, gate: AttachedGate) -> float:
+    """Return Backtrader's number of the bar that a decision was made at."""
+    return float(gate.data.lines.datetime.array[decision.bar - 1])
 
 
 def joint_null_runs(
@@ -136,8 +134,8 @@ def joint_null_runs(
             if inside.all():
                 others = numbers[order]
             else:  # the days it has, in the order in which all of them come
-                places = np.cumsum(inside) - 1
-                others = numbers[places[order[inside[order]]]]
+                places = (np.cumsum(inside) - 1)[order[inside[order]]]
+                others = numbers[np.resize(places, len(numbers))]
             made.append(
                 DatesGate(answers=told, dates=numbers.tobytes(), others=others.tobytes(), warm_up=warm_up)
             )

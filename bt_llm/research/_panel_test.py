@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
@@ -25,12 +27,9 @@ from bt_llm.backtest import (
     effect_sentences,
     forest_section,
     gate_study,
-    interval,
-    is_shown,
     load_strategy,
     number,
     percent,
-    pooled_returns,
     problems_in,
     refusal,
     run_backtest,
@@ -49,7 +48,6 @@ from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
-from bt_llm.statistics import BootstrapResult
 
 __all__ = ["PanelTest", "SymbolTest", "panel_test"]
 
@@ -114,9 +112,6 @@ class PanelTest(Panel[SymbolTest]):
     over_ungated, over_rule : dict of str to Effect
         The gated less the other's Sharpe ratio and mean return, both a year, pooled and symbol by symbol;
         `over_rule` is empty without a rule.
-    exposure_matched : BootstrapResult or None
-        Pooled mean return a year of the gated strategy less that of the ungated one at each symbol's share of
-        its exposure; see `GateTest`.
     alpha : float
         Level below which a p-value is called more than luck.
     tried : Tried or None
@@ -126,7 +121,6 @@ class PanelTest(Panel[SymbolTest]):
     random: PanelNulls
     over_ungated: dict[str, Effect]
     over_rule: dict[str, Effect]
-    exposure_matched: BootstrapResult | None
     alpha: float
     tried: Tried | None = None
 
@@ -148,8 +142,8 @@ class PanelTest(Panel[SymbolTest]):
     @property
     def can_tell(self) -> bool:
         """Whether a p-value at the level `alpha` could have come out at all."""
-        nulls = self.random.pooled
-        return 0 < self.allowed < self.asked and len(set(nulls.values("sharpe").tolist())) * self.alpha >= 1.0
+        values = self.random.pooled.values("sharpe")
+        return 0 < self.allowed < self.asked and (1 + len(np.unique(values))) * self.alpha >= 1.0
 
     @property
     def beats_random(self) -> bool:
@@ -167,12 +161,6 @@ class PanelTest(Panel[SymbolTest]):
         if refused := refusal(self.problems):
             return [*refused, figures]
         found = [self._primary(), figures]
-        timing = self.exposure_matched
-        if timing is not None:
-            found.append(
-                f"At each symbol's share of the ungated exposure, the gate's timing is worth "
-                f"{interval(timing, 'return')} a year, pooled: {_shown(timing)}."
-            )
         named = [name for name, row in self.random.symbols.iterrows() if row["p_value"] <= self.alpha]
         if named and len(self.symbols) > 1:
             listed = ", ".join(map(str, named))
@@ -186,8 +174,9 @@ class PanelTest(Panel[SymbolTest]):
         p, least = nulls.p_value("sharpe"), 1.0 / (1 + nulls.n)
         if not self.can_tell:
             return (
-                f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and with {nulls.n} "
-                f"null gates no p-value at or below {self.alpha:g} can come out."
+                f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and "
+                f"{len(np.unique(nulls.values('sharpe')))} of {nulls.n} null gates differ in what they earn: no "
+                f"p-value at or below {self.alpha:g} can come out."
             )
         luck = "more than luck explains" if p <= self.alpha else "not distinguishable from luck"
         return (
@@ -239,7 +228,6 @@ class PanelTest(Panel[SymbolTest]):
             "random": self.random.pooled.to_dict(),
             "symbols_among_random": self.random.symbols.reset_index(),
             "block_dates": self.random.block_dates,
-            "exposure_matched": self.exposure_matched,
             "over_ungated": self.over_ungated,
             "over_rule": self.over_rule,
             "beats_random": self.beats_random,
@@ -249,18 +237,12 @@ class PanelTest(Panel[SymbolTest]):
                 **self.pooled_dict(),
                 "entries": {"asked": self.asked, "allowed": self.allowed},
                 "alpha": self.alpha,
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 **(dict.fromkeys(concluded) if self.problems else concluded),
                 "sentences": self.sentences,
             }
         )
         return found
-
-
-def _shown(result: BootstrapResult) -> str:
-    if not is_shown(result):
-        return "no difference shown"
-    return "better" if result.estimate > 0.0 else "worse"
 
 
 def panel_test(
@@ -354,11 +336,10 @@ def panel_test(
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     gated, ungated = panel.runs["gated"], panel.runs["ungated"]
     if panel.runs["gated"].ruined or panel.runs["ungated"].ruined:
-        over_ungated, over_rule, timing = {}, {}, None
+        over_ungated, over_rule = {}, {}
     else:
         over_ungated = _effects(gated, ungated, bootstrap)
         over_rule = _effects(gated, panel.runs["rule"], bootstrap) if "rule" in panel.runs else {}
-        timing = _timing(panel, bootstrap)
     length = block_length or (over_ungated["sharpe"].pooled.block_length if over_ungated else 1)
     random = joint_null_runs(
         chosen,
@@ -383,21 +364,10 @@ def panel_test(
         random=random,
         over_ungated=over_ungated,
         over_rule=over_rule,
-        exposure_matched=timing,
         alpha=alpha,
-        tried=None
-        if output is None
-        else count_panel_trials(output, chosen, symbols, {"gated": (gated, gate)}),
+        tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
     )
 
 
 def _effects(first: PanelRun, second: PanelRun, bootstrap: Bootstrap) -> dict[str, Effect]:
     return {name: effect_between(first, second, bootstrap, name) for name in ("sharpe", "return")}
-
-
-def _timing(panel: Panel[SymbolTest], bootstrap: Bootstrap) -> BootstrapResult:
-    """Return the pooled return less that of the ungated strategy at each symbol's share of its exposure."""
-    returns = panel.runs["ungated"].by_symbol
-    scaled = returns * [panel.symbols[str(name)].share for name in returns.columns]
-    matched = pooled_returns(scaled, panel.weights)
-    return bootstrap.difference(panel.runs["gated"].returns, matched, "return")

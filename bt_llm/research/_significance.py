@@ -188,7 +188,7 @@ class GateTest:
                 "exposure_share": self.share,
                 "alpha": self.alpha,
                 **(dict.fromkeys(concluded) if self.problems else concluded),
-                "tried": self.tried,
+                "tried": self.tried and self.tried.to_dict(),
                 "problems": self.problems,
                 "sentences": self.sentences,
             }
@@ -368,9 +368,7 @@ def gate_test(
         over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
         over_ungated=bootstrap.between(study.gated, ungated),
         alpha=alpha,
-        tried=None
-        if output is None
-        else count_trials(output, strategy, market, {"gated": (study.gated, gate)}, settings),
+        tried=None if output is None else count_trials(output, strategy, market, runs, settings),
     )
 
 

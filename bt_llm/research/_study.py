@@ -377,6 +377,7 @@ class Study(_Section):
             "params": self.params,
             **section,
             **self.account.model_dump(),
+            "output": self.output,
             **options,
         }
         if self.universe is None:

@@ -13,7 +13,7 @@ import numpy as np
 import bt_llm
 from bt_llm.backtest import BacktestResult, Market, PanelRun, Universe, load_strategy
 from bt_llm.gates import EntryGate, content_sha256
-from bt_llm.plain_json import canonical_json
+from bt_llm.plain_json import canonical_json, plain
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._runs import Source
 from bt_llm.research._workers import code_sha256
@@ -44,6 +44,11 @@ class Tried:
     n_trials: int
     new: int
     deflated: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON, the same for the same command and ledger: without what was new."""
+        found: dict[str, Any] = plain({"n_trials": self.n_trials, "deflated": self.deflated})
+        return found
 
     @property
     def sentence(self) -> str:

@@ -93,6 +93,23 @@ def test_the_demo_with_the_real_model(cli: Cli) -> None:
     assert again["runs"] == found["runs"]
 
 
+@pytest.mark.parametrize("lacking", ["the model", "llama.cpp"])
+def test_the_demo_without_what_answers_replays_its_pack(
+    lacking: str, cli: Cli, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacking == "the model":
+        monkeypatch.setattr("bt_llm.models._files._PACKAGE", "no_such_package")
+    else:
+        monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    done = cli("demo", "--format", "json")
+    assert (done.code, "replayed from the pack" in done.err) == (0, True)
+    found, stored = json.loads(done.out), json.loads((repository / "data/demo_run.json").read_text())
+    assert found["advice"]["model_calls"] == 0
+    assert found["runs"]["gated"]["final_value"] == stored["runs"]["gated"]["metrics"]["final_value"]
+    for options in (("--cache-mode", "record"), ("--model", "other")):
+        assert cli("demo", *options).code == 1  # who asks for something gets that, or is told
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

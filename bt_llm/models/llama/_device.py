@@ -28,9 +28,17 @@ def gpu_names() -> list[str]:
 
 
 def _ggml() -> Any:
-    """Return the library below llama.cpp, which llama-cpp-python loads but does not describe."""
-    from llama_cpp._ggml import libggml
+    """Return the library below llama.cpp, which llama-cpp-python loads but does not describe.
 
+    It lies beside llama-cpp-python's own llama.cpp only; with another (``LLAMA_CPP_LIB_PATH``) the loader
+    finds what it has through llama.cpp.
+    """
+    try:
+        from llama_cpp._ggml import libggml
+    except OSError:
+        from llama_cpp.llama_cpp import _lib
+
+        return _lib
     return libggml
 
 
