@@ -278,7 +278,7 @@ def refusal(problems: Sequence[str]) -> list[str]:
     return [f"No conclusion: {'; '.join(problems)}."] if problems else []
 
 
-def is_shown(result: BootstrapResult) -> bool:
+def is_shown(result: BootstrapResult | PairDifference) -> bool:
     """Return whether the interval leaves out zero."""
     return result.low > 0.0 or result.high < 0.0
 

@@ -273,7 +273,7 @@ class DrawnPairs(NamedTuple):
     pairs : list of (str, str)
         As they were asked for.
     estimates, errors, t : ndarray of shape (n_pairs,)
-        The differences, their standard errors, and the size of one in the other; 0 where a pair cannot differ.
+        The differences, their standard errors, and one in the other; 0 where a pair cannot differ.
     t_star : ndarray of shape (n, n_pairs)
         The studentised errors of the resamples.
     block_length, bars : int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -10,9 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.backtest import Bootstrap
-from bt_llm.research import standing
 from bt_llm.research._scoring import outcomes
-from bt_llm.statistics import change_of_effect, rolled_skill
+from bt_llm.statistics import change_of_effect, model_confidence_set, rolled_skill
 from tests.size.markets import SIGMA, blink, garch, iid, smooth, walk, words
 from tests.size.setting import Found, Goal, Setting
 
@@ -71,15 +71,17 @@ def compared(
         columns["ungated", f"s{symbol}"] = SIGMA * side * moves
     index = pd.date_range("2000-01-03", periods=bars, freq="B")
     names = [f"model {number}" for number in range(models)]
-    frame = pd.DataFrame(columns, index=index)
-    ordered = frame[[*names, "ungated"]]
-    found = standing(ordered, names, Bootstrap(resamples=RESAMPLES, seed=seed))
-    family = found.against
-    assert family is not None
+    # What `standing` says, less what it describes.
+    bootstrap = Bootstrap(resamples=RESAMPLES, seed=seed)
+    pooled = bootstrap.pooled(pd.DataFrame(columns, index=index)[[*names, "ungated"]])
+    pairs = list(itertools.combinations(names, 2))
+    between = bootstrap.jointly(pooled, pairs)
+    against = bootstrap.jointly(pooled, [*pairs, *((name, "ungated") for name in names)])
+    inside = model_confidence_set(pooled[names], n=RESAMPLES, seed=seed)
     return {
-        BETTER: bool(found.question.found),
-        AGAINST: any(family.shown(one) for one in family.pairs if one.second == "ungated"),
-        EXCLUDED: any(p <= 0.05 for p in found.confidence_set.values()),
+        BETTER: any(map(between.shown, between.pairs)),
+        AGAINST: any(against.shown(one) for one in against.pairs if one.second == "ungated"),
+        EXCLUDED: any(p <= 0.05 for p in inside.values()),
     }
 
 
