@@ -13,7 +13,7 @@ def setting_of(*words: str) -> Setting:
     return found
 
 
-# Seeded, so that they give the same counts every time. Of 40 studies 5 % are 2, and more than 7 come once in a
+# Seeded: the same counts every time. Of 40 studies 5 % are 2, and more than 7 come once in a
 # thousand such counts.
 
 
