@@ -158,7 +158,7 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
 
 
 def _tests_of(study: Study) -> int:
-    """Return how often a fold's test stretch is traded: by its choice, each model's own, and without a gate."""
+    """Return how often a test stretch is traded: by the choice, by each model's own, and without a gate."""
     asked = [len(study.grid.get(f"gate.advisor.{name}", [None])) for name in ("model", "template")]
     models = math.prod(asked)
     return 1 + (models if models > 1 else 0) + (study.gate is not None)
