@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.backtest import Bootstrap
+from bt_llm.exceptions import StrategyError
 from bt_llm.research._ledger import TrialOutcome
 from bt_llm.research._standing import Standing, standing
 from bt_llm.research.walk_forward._metrics import best_of, measure, returns_of
@@ -83,10 +84,14 @@ def contenders(
         chosen = {name: _best(search, trials, outcomes, of) for name, of in groups.items()}
         records = {name: _walk(search, trials, places) for name, places in chosen.items()}
     gated = [fold[one.chosen] for fold, one in zip(trials, results, strict=True)]
+    missing = ""
     if all(trial.gate is not None for trial in gated):
-        records[UNGATED] = _walk(search, [[_opened(trial)] for trial in gated], [0] * len(gated))
+        try:
+            records[UNGATED] = _walk(search, [[_opened(trial)] for trial in gated], [0] * len(gated))
+        except StrategyError as error:  # it reads what only its own gate has
+            missing = f"not compared with no gate out of sample: {error}"
     if len(records) < 2:
-        return None, ""
+        return None, missing
     if spoilt := [name for name, one in records.items() if one.problems or one.value <= 0.0]:
         return None, f"out of sample {', '.join(spoilt)} cannot be compared: {_why(records, spoilt)}"
     times = np.concatenate([np.arange(window.first, window.stop) for window in search.tests])
@@ -98,7 +103,7 @@ def contenders(
         name: pd.Index([(trade.opened, trade.direction) for trade in one.trades])
         for name, one in records.items()
     }
-    return Contenders(returns=pd.DataFrame(returns, index=index), trades=trades), ""
+    return Contenders(returns=pd.DataFrame(returns, index=index), trades=trades), missing
 
 
 def _why(records: Mapping[str, Stretches], names: Sequence[str]) -> str:
