@@ -13,6 +13,7 @@ import pandas as pd
 
 from bt_llm.backtest import Bootstrap
 from bt_llm.exceptions import StrategyError
+from bt_llm.gates import AskingGate
 from bt_llm.research._ledger import TrialOutcome
 from bt_llm.research._standing import Standing, standing
 from bt_llm.research.walk_forward._metrics import best_of, measure, returns_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from bt_llm.research.walk_forward._results import FoldResult
     from bt_llm.research.walk_forward._search import Search
 
-__all__ = ["Contenders", "contenders"]
+__all__ = ["Contenders", "contenders", "searched_alone"]
 
 UNGATED, CHOSEN = "ungated", "chosen"
 _ASKED = ("gate.advisor.model", "gate.advisor.template")
@@ -56,12 +57,23 @@ class Contenders:
         return standing(self.returns, candidates, Bootstrap(resamples=_RESAMPLES), trades=self.trades)
 
 
+def searched_alone(
+    search: Search, trials: Sequence[Sequence[Trial]], outcomes: Mapping[str, TrialOutcome]
+) -> dict[str, Stretches]:
+    """Return the test stretches of each model and template that the grid names, each searched for itself."""
+    groups = _groups(search)
+    if len(groups) < 2:
+        return {}
+    chosen = {name: _best(search, trials, outcomes, of) for name, of in groups.items()}
+    return {name: _walk(search, trials, places) for name, places in chosen.items()}
+
+
 def contenders(
     search: Search,
     trials: Sequence[Sequence[Trial]],
-    outcomes: Mapping[str, TrialOutcome],
     results: Sequence[FoldResult],
     record: Stretches,
+    alone: Mapping[str, Stretches],
 ) -> tuple[Contenders | None, str]:
     """Return what models, or templates, and no gate come to out of sample; and why not, if it is to be said.
 
@@ -73,19 +85,17 @@ def contenders(
     ----------
     search : Search
         The study.
-    trials, outcomes
-        Its trials by fold, and what came of them in sample.
+    trials
+        Its trials by fold.
     results, record
         What it chose, and the test stretches of that.
+    alone
+        From `searched_alone`.
     """
-    groups = _groups(search)
-    records = {CHOSEN: record}
-    if len(groups) > 1:
-        chosen = {name: _best(search, trials, outcomes, of) for name, of in groups.items()}
-        records = {name: _walk(search, trials, places) for name, places in chosen.items()}
+    records = dict(alone) or {CHOSEN: record}
     gated = [fold[one.chosen] for fold, one in zip(trials, results, strict=True)]
     missing = ""
-    if all(trial.gate is not None for trial in gated):
+    if all(isinstance(trial.gate, AskingGate) for trial in gated):
         try:
             records[UNGATED] = _walk(search, [[_opened(trial)] for trial in gated], [0] * len(gated))
         except StrategyError as error:  # it reads what only its own gate has

@@ -185,7 +185,7 @@ class WalkForwardResult:
         What was assumed, repaired or noticed when the bars were read, one line each.
     contenders : Contenders or None
         Out of sample, what each model or template of the grid comes to if it is searched for itself, or else
-        what was chosen; and what was chosen without a gate. None without a gate.
+        what was chosen; and what was chosen without a gate. None without a gate that asks a model.
     """
 
     name: str

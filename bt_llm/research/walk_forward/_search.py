@@ -33,7 +33,7 @@ from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
 from bt_llm.research._workers import code_sha256
 from bt_llm.research.walk_forward._advice import Desk, open_desk
-from bt_llm.research.walk_forward._contenders import contenders
+from bt_llm.research.walk_forward._contenders import contenders, searched_alone
 from bt_llm.research.walk_forward._grid import (
     Settings,
     Space,
@@ -135,9 +135,10 @@ class Search:
             trials = self.trials(desk)
             before = len(ledger)
             outcomes = self.outcomes(trials, ledger, n_jobs, desk, on_progress)
+            alone = searched_alone(self, trials, outcomes)
             results, record = self.walk(trials, outcomes)
             models = asked_models(desk, {one.fold.number: one.gate for one in results})
-            compared, missing = contenders(self, trials, outcomes, results, record)
+            compared, missing = contenders(self, trials, results, record, alone)
         run = len(ledger) - before
         found = self.result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
         notes = (*found.notes, *filter(None, [missing]))
