@@ -89,7 +89,7 @@ EXPECTED = {
         *("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
         *("What the gate's effect is made of", "side bias", "of the value traded"),
     ),
-    "compare": ("Brier score", "Bars by answer", "McNemar", "Policy of scripted:contrarian, raw"),
+    "compare": ("Brier score", "Bars by answer", "Which is better", "Policy of scripted:contrarian, raw"),
     "walk-forward": (
         *("Folds", "Parameter stability", "gate.require", "deflated Sharpe", "strategy sha256"),
         *("Policy of scripted:trend, raw (folds 1 to 5)", "Policy of scripted:trend, calibrated"),

@@ -11,7 +11,17 @@ import pandas as pd
 
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import DataError
-from bt_llm.statistics import BootstrapResult, Legs, Statistic, paired_bootstrap, take_apart
+from bt_llm.statistics import (
+    BootstrapResult,
+    Legs,
+    PairDifference,
+    Statistic,
+    StepwiseDifferences,
+    paired_bootstrap,
+    pooled,
+    stepwise_differences,
+    take_apart,
+)
 
 __all__ = ["Bootstrap", "Primary", "interval", "is_shown", "problems_in", "refusal"]
 
@@ -164,6 +174,60 @@ class Bootstrap:
             for statistic in (Statistic.SHARPE, Statistic.RETURN)
         }
 
+    @staticmethod
+    def pooled(returns: pd.DataFrame | Mapping[str, pd.Series[float]]) -> pd.DataFrame:
+        """Return one column of returns a name, by time; see `bt_llm.statistics.pooled`.
+
+        Raises
+        ------
+        DataError
+            If they are not of the same bars.
+        """
+        if isinstance(returns, pd.DataFrame):
+            return pooled(returns)
+        first = next(iter(returns.values()))
+        for name, other in returns.items():
+            if not other.index.equals(first.index):
+                raise DataError(
+                    f"returns of {name} from {other.index[0]} ({len(other)} bars), others from "
+                    f"{first.index[0]} ({len(first)} bars): expected the same bars in all"
+                )
+        return pd.DataFrame(dict(returns))
+
+    def jointly(
+        self,
+        returns: pd.DataFrame | Mapping[str, pd.Series[float]],
+        pairs: Sequence[tuple[str, str]] | None = None,
+        statistic: Statistic | str = Statistic.SHARPE,
+    ) -> StepwiseDifferences:
+        """Return how several series of returns differ, judged together; ratios and means are a year's.
+
+        Parameters
+        ----------
+        returns : DataFrame or mapping of str to pandas.Series
+            Simple returns a bar, by time: one column a name, or a name and a symbol, which are then pooled;
+            see `stepwise_differences`.
+        pairs : sequence of (str, str), optional
+            Which to compare; by default every two.
+        statistic : {'sharpe', 'return'}
+            What differs.
+
+        Raises
+        ------
+        DataError
+            If they are not of the same bars.
+        """
+        frame = self.pooled(returns)
+        return stepwise_differences(
+            frame,
+            pairs,
+            statistic,
+            n=self.resamples,
+            seed=self.seed,
+            block_length=self.block_length,
+            periods_per_year=periods_per_year(pd.DatetimeIndex(frame.index)),
+        )
+
     def apart(self, gated: Legs, ungated: Legs, index: pd.DatetimeIndex) -> dict[str, BootstrapResult]:
         """Return what a gate is worth a year, taken apart; see `bt_llm.statistics.take_apart`.
 
@@ -220,12 +284,12 @@ def refusal(problems: Sequence[str]) -> list[str]:
     return [f"No conclusion: {'; '.join(problems)}."] if problems else []
 
 
-def is_shown(result: BootstrapResult) -> bool:
+def is_shown(result: BootstrapResult | PairDifference) -> bool:
     """Return whether the interval leaves out zero."""
     return result.low > 0.0 or result.high < 0.0
 
 
-def interval(result: BootstrapResult, statistic: Statistic | str) -> str:
+def interval(result: BootstrapResult | PairDifference, statistic: Statistic | str) -> str:
     """Return a difference with its interval, as text.
 
     Examples

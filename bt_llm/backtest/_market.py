@@ -243,6 +243,30 @@ class Market(Mapping[str, pd.DataFrame]):
         first, last = (None if time is None else _moment(time) for time in (start, stop))
         return self._by_time(first, last, "left")
 
+    def after(self, day: datetime.date, why: str = "") -> Market:
+        """Return the bars after a day, which is kept in the format of the bars, and said in the notes.
+
+        Parameters
+        ----------
+        day : datetime.date
+            The last one that is left out.
+        why : str
+            What the notes say of it.
+
+        Raises
+        ------
+        DataError
+            If a data has no bar after it.
+        """
+        made = {}
+        for name, bars in self._bars.items():
+            index = pd.DatetimeIndex(bars.times.view("datetime64[ns]"))
+            first = int((index.normalize() <= pd.Timestamp(day)).sum())
+            if first == len(bars):
+                raise DataError(f"{name}: no bar after {day}: they go from {index[0]} to {index[-1]}")
+            made[name] = bars.after(first, day.isoformat(), why)
+        return Market(made)
+
     def _by_time(self, start: int | None, stop: int | None, side: Any) -> Market:
         made = {}
         for name, bars in self._bars.items():

@@ -96,6 +96,7 @@ def run(
     """
     settings = {"params": what.params, **account.settings()}
     gate = rule.gate(asking.config())
+    read = read.unseen_by(gate.advisor)
     if what.each:
         if manifest is not None:
             raise typer.BadParameter("--manifest beside --each: it is of one run; leave one of them out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import glob
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
-from bt_llm.cli._output import Format
+from bt_llm.cli._output import Format, say
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
@@ -249,10 +250,35 @@ class BarsRead:
     max_megabytes: Annotated[
         int | None, typer.Option("--max-megabytes", help="Of a file unpacked, at most; 2048 by default.")
     ] = None
+    after: Annotated[
+        str | None, typer.Option("--after", help="Only bars after this day: 2023-12-31.", metavar="DAY")
+    ] = None
+    after_cutoff: Annotated[
+        bool,
+        typer.Option(
+            "--after-cutoff",
+            help="Only bars after the training data of the models that are asked ends: --after their day.",
+        ),
+    ] = False
+
+    def unseen_by(self, *asked: AdvisorConfig) -> BarsRead:
+        """Return the options with the day after which no model has read of anything, if that is asked for."""
+        if not self.after_cutoff:
+            return self
+        if self.after is not None:
+            raise ConfigError(f"--after {self.after} beside --after-cutoff: expected one of them")
+        from bt_llm.research import latest_cutoff, models_asked
+
+        last, why = latest_cutoff(models_asked(*asked))
+        for one in why:
+            say(f"only bars after {last}: {one}")
+        return dataclasses.replace(self, after=last.isoformat(), after_cutoff=False)
 
     def format(self) -> BarFormat | None:
         """Return the format that these options state; None if nothing is."""
-        stated = {name: value for name, value in vars(self).items() if value is not None}
+        if self.after_cutoff:
+            raise ConfigError("--after-cutoff where no model is asked: give the day, as --after 2023-12-31")
+        stated = {n: value for n, value in vars(self).items() if value is not None and n != "after_cutoff"}
         if "columns" in stated:
             stated["columns"] = _columns(stated["columns"])
         return BarFormat(**stated) if stated else None

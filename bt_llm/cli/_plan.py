@@ -196,7 +196,7 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
         return bars
     total = 0
     if study.compare is not None:
-        total += bars * (len(study.compare.models) + 1)  # and ungated
+        total += bars * (len(study.compare.models) + 2)  # ungated and the rule
     if study.walk_forward is not None:
         from bt_llm.backtest import Universe
         from bt_llm.research import WalkForward
@@ -206,6 +206,7 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
         combinations = math.prod(len(values) for values in study.grid.values())
         market = study.bars_read
         indexes = [one.index for one in market.values()] if isinstance(market, Universe) else [market.index]
+        tests = 1 if isinstance(market, Universe) else _tests_of(study)
         for fold in split.split(market.index):
             for index in indexes:
                 train, test = (
@@ -215,8 +216,15 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
                         (fold.test_start, fold.test_end),
                     )
                 )
-                total += combinations * train + test
+                total += combinations * train + tests * test
     return total or bars
+
+
+def _tests_of(study: Study) -> int:
+    """Return how often a test stretch is traded: by the choice, by each model's own, and without a gate."""
+    asked = [len(study.grid.get(f"gate.advisor.{name}", [None])) for name in ("model", "template")]
+    models = math.prod(asked)
+    return 1 + (models if models > 1 else 0) + (study.gate is not None)
 
 
 def _ask(configs: list[AdvisorConfig]) -> None:

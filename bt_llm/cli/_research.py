@@ -87,6 +87,7 @@ def run_test(
     from bt_llm.research import bar_answers, gate_test, panel_test
 
     gate = rule.gate(asking.config())
+    read = read.unseen_by(gate.advisor)
     if what.each and (shifts or per != "entry"):
         raise typer.BadParameter(
             f"{'--shifts' if shifts else '--per'} beside --each: gates that know nothing get the answers of "
@@ -156,6 +157,7 @@ def compare(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
     configs = [gate.advisor for gate in gates_by_name(model, gate).values()]
+    read = read.unseen_by(*configs)
     universe = what.universe(read.format()) if what.each else None
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}

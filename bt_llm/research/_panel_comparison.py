@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bt_llm import statistics
 from bt_llm.backtest import (
     Bootstrap,
     Member,
@@ -27,25 +25,23 @@ from bt_llm.backtest import (
     each_member,
     effect_between,
     forest_section,
-    interval,
-    is_shown,
     load_strategy,
-    number,
     percent,
-    periods_per_year,
     refusal,
     sentences_section,
-    table_section,
     trades_section,
 )
 from bt_llm.data import BarFormat
 from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
-from bt_llm.research._comparison import UNGATED, ModelComparison, Models, compare_models, gates_by_name
+from bt_llm.research._comparison import Models, compare_models, gates_by_name
+from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
+from bt_llm.research._standing import Standing, standing
 from bt_llm.research._tried import Tried, count_panel_trials
+from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
 from bt_llm.settings import whole
-from bt_llm.statistics import BootstrapResult
+from bt_llm.statistics import PairDifference
 
 __all__ = ["PanelComparison", "compare_on_panel"]
 
@@ -68,32 +64,37 @@ class PanelComparison(Panel[ModelComparison]):
     @property
     def models(self) -> list[str]:
         """Their names."""
-        return list(next(iter(self.symbols.values())).scores)
+        return [name for name in self.runs if name not in (UNGATED, RULE)]
 
     @cached_property
-    def pairs(self) -> dict[tuple[str, str], BootstrapResult]:
-        """Pooled Sharpe ratios a year, the first less the second: every two models, and each less ungated.
+    def standing(self) -> Standing:
+        """Which is better, if any, pooled over the symbols, and how each stands to the runs without a model.
 
-        The intervals hold all at once, and the p-values are adjusted for their number; see
-        `statistics.joint_differences`.
+        Blocks of dates are drawn, and all symbols of a date with it.
         """
-        names = [*itertools.combinations(self.models, 2), *((name, UNGATED) for name in self.models)]
-        returns = {name: self.runs[name].returns for name in (*self.models, UNGATED)}
-        index = pd.DatetimeIndex(returns[UNGATED].index)
-        single = [
-            self.bootstrap.difference(returns[one], returns[two], "sharpe").block_length for one, two in names
-        ]
-        first, second = (np.column_stack([returns[pair[side]] for pair in names]) for side in (0, 1))
-        found = statistics.joint_differences(
-            first,
-            second,
-            "sharpe",
-            block_length=max(1, *single),
-            n=self.bootstrap.resamples,
-            seed=self.bootstrap.seed,
-            periods_per_year=periods_per_year(index),
+        returns = {name: run.returns for name, run in self.runs.items()}
+        return standing(returns, self.models, self.bootstrap)
+
+    @cached_property
+    def skill(self) -> VerdictSkill:
+        """Whether the verdicts of all symbols are right at the right times; dates are rolled alike in all."""
+        judged = {
+            name: dataclasses.replace(
+                next(iter(self.symbols.values())).judged[name],
+                bars=pd.concat({symbol: one.judged[name].bars for symbol, one in self.symbols.items()}),
+            )
+            for name in self.models
+        }
+        chance = self.bootstrap
+        return verdict_skill(
+            judged, resamples=chance.resamples, seed=chance.seed, block_length=chance.block_length
         )
-        return dict(zip(names, found, strict=True))
+
+    @property
+    def pairs(self) -> dict[tuple[str, str], PairDifference]:
+        """Pooled Sharpe ratios a year, the first less the second, judged together; those of `standing`."""
+        family = self.standing.against or self.standing.primary
+        return {(one.first, one.second): one for one in family.pairs}
 
     @cached_property
     def effects(self) -> dict[tuple[str, str], PanelEffect]:
@@ -130,13 +131,7 @@ class PanelComparison(Panel[ModelComparison]):
         """The findings in plain words, which model is better, if any, first."""
         if refused := refusal(self.problems):
             return refused
-        shown = {pair: one for pair, one in self.pairs.items() if is_shown(one)}
-        found = [self._answer(shown)]
-        for (first, second), one in self.pairs.items():
-            word = "a difference" if (first, second) in shown else "no difference shown"
-            found.append(
-                f"Pooled Sharpe ratio of {first} less that of {second}: {interval(one, 'sharpe')}: {word}."
-            )
+        found = [*self.standing.sentences, self.skill.sentence]
         for name, row in self.scores.iterrows():
             found.append(
                 f"{name} was right on {percent(row['accuracy'], 0)} of {row['bars']:,.0f} bars, where each "
@@ -144,69 +139,35 @@ class PanelComparison(Panel[ModelComparison]):
             )
         return found + ([self.tried.sentence] if self.tried else [])
 
-    def _answer(self, shown: Mapping[tuple[str, str], BootstrapResult]) -> str:
-        better = {
-            name: [
-                pair[1] if pair[0] == name else pair[0]
-                for pair, one in shown.items()
-                if name in pair and UNGATED not in pair and (one.estimate > 0.0) == (pair[0] == name)
-            ]
-            for name in self.models
-        }
-        winners = [name for name, others in better.items() if len(others) == len(self.models) - 1]
-        count = f"{len(self.symbols)} symbols, {len(self.pairs)} differences judged together"
-        if winners:
-            return f"Which model is better? {winners[0]} ({count})."
-        some = [f"{name} than {', '.join(others)}" for name, others in better.items() if others]
-        answer = f"none of all; better is {'; '.join(some)}" if some else "none is shown to be"
-        return f"Which model is better? {answer.capitalize()} ({count})."
-
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
         yield from self.pooled_sections()
         if not self.problems:
-            yield self._pairs()
+            yield from self.standing.sections()
             for effect in self.effects.values():
                 yield forest_section(effect)
-        yield self.symbols_section([*self.models, UNGATED])
+        yield self.symbols_section(list(self.runs))
         trades = [run.trades.assign(model=name) for name, run in self.runs.items() if len(run.trades)]
         if trades:
             joined = pd.concat(trades, ignore_index=True)
             yield trades_section(joined.sort_values("opened", kind="stable"))
         yield from added_sections(self)
 
-    def _pairs(self) -> Section:
-        rows = [
-            [
-                first,
-                second,
-                *(number(value) for value in (one.estimate, one.low, one.high)),
-                f"{one.p_value:.3g}",
-            ]
-            for (first, second), one in self.pairs.items()
-        ]
-        return table_section(
-            "Pooled Sharpe ratios, the first less the second",
-            ["first", "second", "difference", "low", "high", "p"],
-            rows,
-            "The intervals hold all at once; p is adjusted for the number of differences.",
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
-        pairs = effects = None
-        if not self.problems:
-            pairs = [{"models": pair, **plain(one)} for pair, one in self.pairs.items()]
-            effects = list(self.effects.values())
+        concluded = {
+            **self.standing.to_dict(),
+            "skill": self.skill.to_dict(),
+            "effects": list(self.effects.values()),
+        }
         found: dict[str, Any] = plain(
             {
                 **self.pooled_dict(),
                 "scores": self.scores.to_dict("index"),
                 "tried": self.tried and self.tried.to_dict(),
-                "pairs": pairs,
-                "effects": effects,
+                **(dict.fromkeys(concluded) if self.problems else concluded),
                 "sentences": self.sentences,
             }
         )
@@ -253,8 +214,8 @@ def compare_on_panel(
     >>> models = {"trend": "scripted:trend", "contrarian": "scripted:contrarian"}
     >>> found = compare_on_panel(f"{shipped('sma_cross.py')}:GatedSmaCross", files, models,
     ...                          gate=Gate(advisor=AdvisorConfig(cache_mode="off")), resamples=99)
-    >>> list(found.pairs)
-    [('trend', 'contrarian'), ('trend', 'ungated'), ('contrarian', 'ungated')]
+    >>> list(found.pairs)[:3]
+    [('trend', 'contrarian'), ('trend', 'ungated'), ('trend', 'rule')]
     """
     resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy

@@ -51,10 +51,11 @@ from bt_llm.exceptions import ConfigError, MissingExtraError
 from bt_llm.files import read_text
 from bt_llm.gates import Gate
 from bt_llm.models import split_name
+from bt_llm.research._cutoff_table import latest_cutoff
 from bt_llm.research._trust import Trust, addresses_in, check_addresses
 
 if TYPE_CHECKING:
-    from bt_llm.research._comparison import ModelComparison
+    from bt_llm.research._comparison_result import ModelComparison
     from bt_llm.research._panel_comparison import PanelComparison
     from bt_llm.research.walk_forward._panel_results import PanelWalkForwardResult
     from bt_llm.research.walk_forward._results import WalkForwardResult
@@ -153,7 +154,10 @@ class CompareSection(_Section):
 
 
 class BarsSection(_Section):
-    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`."""
+    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`.
+
+    ``after_cutoff = true`` leaves only the bars after the training data of all models of the study ends.
+    """
 
     time_format: str | None = None
     day_first: bool | None = None
@@ -164,6 +168,8 @@ class BarsSection(_Section):
     symbol: str | None = None
     stamp: Literal["open", "close"] | None = None
     repair: Literal["drop", "widen", "fill"] | None = None
+    after: str | None = None
+    after_cutoff: bool = False
     max_megabytes: int = 2048
 
 
@@ -280,7 +286,26 @@ class Study(_Section):
 
     @property
     def _stated(self) -> BarFormat | None:
-        return None if self.bars is None else BarFormat(**self.bars.model_dump())
+        if self.bars is None:
+            return None
+        stated = self.bars.model_dump(exclude={"after_cutoff"})
+        if self.bars.after_cutoff:
+            if self.bars.after is not None:
+                raise ConfigError(
+                    f"bars.after = {self.bars.after!r} beside bars.after_cutoff: expected one of them"
+                )
+            stated["after"] = latest_cutoff(self._models())[0].isoformat()
+        return BarFormat(**stated)
+
+    def _models(self) -> list[str]:
+        """Return the names of all models that the study may ask."""
+        advisor = self.gate.advisor if self.gate is not None else AdvisorSection()
+        compared = self.compare.models if self.compare is not None else []
+        named = "gate.advisor.model"
+        chosen = [self.params[named]] if named in self.params else self.grid.get(named, [])
+        asked = [*chosen, *(compared.values() if isinstance(compared, dict) else compared)]
+        first = [] if asked else [advisor.model or str(AdvisorConfig().model)]
+        return [*first, *map(str, asked), *(advisor.fallbacks or [])]
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.

@@ -4,6 +4,8 @@ from ._agreement import brier_score as brier_score
 from ._agreement import cohens_kappa as cohens_kappa
 from ._agreement import mcnemar as mcnemar
 from ._agreement import reliability_table as reliability_table
+from ._best import model_confidence_set as model_confidence_set
+from ._best import superior_predictive_ability as superior_predictive_ability
 from ._episodes import Episode as Episode
 from ._episodes import EpisodeBook as EpisodeBook
 from ._episodes import EpisodeWalk as EpisodeWalk
@@ -32,6 +34,17 @@ from ._selection import deflated_sharpe_ratio as deflated_sharpe_ratio
 from ._selection import expected_max_sharpe as expected_max_sharpe
 from ._selection import min_track_record_length as min_track_record_length
 from ._selection import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
+from ._skill import RolledScore as RolledScore
+from ._skill import RolledSkill as RolledSkill
+from ._skill import brier_rows as brier_rows
+from ._skill import log_rows as log_rows
+from ._skill import rolled_skill as rolled_skill
+from ._stepwise import POWER as POWER
+from ._stepwise import PairDifference as PairDifference
+from ._stepwise import StepwiseDifferences as StepwiseDifferences
+from ._stepwise import pooled as pooled
+from ._stepwise import stepwise_differences as stepwise_differences
+from ._stretches import change_of_effect as change_of_effect
 from ._timing import PARTS as PARTS
 from ._timing import CostPoint as CostPoint
 from ._timing import Legs as Legs

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from bt_llm.exceptions import ConfigError, DataError, MissingExtraError
 from bt_llm.statistics._inputs import Floats
 
-__all__ = ["Functional", "Resampled", "automatic_block_length", "resample", "together"]
+__all__ = ["Functional", "Resampled", "arch_bootstrap", "automatic_block_length", "resample", "together"]
 
 Functional: TypeAlias = Callable[[Floats], tuple[Floats, Floats]]
 """From means, of shape (..., columns), to m numbers (..., m) and their gradients (..., m, columns)."""
@@ -34,11 +34,14 @@ class Resampled(NamedTuple):
         The numbers, and their standard errors.
     draws : ndarray of shape (m, n)
         Each resample's number less the estimate, over its own standard error.
+    scales : ndarray of shape (m, n)
+        These standard errors.
     """
 
     estimates: Floats
     errors: Floats
     draws: Floats
+    scales: Floats
 
 
 def resample(
@@ -79,7 +82,7 @@ def resample(
     errors = np.sqrt(np.mean(influence**2, axis=0) / length / bars)
     blocks = max(2, bars // length)
     rng = np.random.default_rng(seed)
-    draws = np.empty((len(estimates), n))
+    draws, scales = np.empty((2, len(estimates), n))
     step = max(1, _CHUNK // (blocks * width))
     for start in range(0, n, step):
         count = min(step, n - start)
@@ -94,7 +97,8 @@ def resample(
         draws[:, start : start + count] = np.divide(
             moved, scale, out=np.zeros_like(moved), where=scale > 0.0
         ).T
-    return Resampled(estimates, errors, draws)
+        scales[:, start : start + count] = scale.T
+    return Resampled(estimates, errors, draws, scales)
 
 
 def _block_sums(columns: Floats, length: int) -> Floats:
@@ -129,7 +133,7 @@ def automatic_block_length(columns: Floats) -> int:
         return 1
     # A series that stops varying halfway divides by zero in the rule, which then asks for nothing.
     with np.errstate(all="ignore"):
-        lengths = _arch_bootstrap().optimal_block_length(varying)["circular"].to_numpy()
+        lengths = arch_bootstrap("paired_bootstrap").optimal_block_length(varying)["circular"].to_numpy()
     longest = max((float(length) for length in lengths if math.isfinite(length)), default=1.0)
     return min(max(math.ceil(longest), 1), max(1, bars // _FEWEST_BLOCKS))
 
@@ -159,12 +163,18 @@ def together(columns: Floats, blocks: ArrayLike) -> Floats:
     return summed
 
 
-def _arch_bootstrap() -> Any:
+def arch_bootstrap(needed_by: str) -> Any:
+    """Return ``arch.bootstrap``.
+
+    Raises
+    ------
+    MissingExtraError
+        If ``arch`` is not installed.
+    """
     try:
         import arch.bootstrap
     except ImportError:
         raise MissingExtraError(
-            "paired_bootstrap needs the package arch, which is not installed: "
-            "run pip install 'bt-llm[research]'"
+            f"{needed_by} needs the package arch, which is not installed: run pip install 'bt-llm[research]'"
         ) from None
     return arch.bootstrap

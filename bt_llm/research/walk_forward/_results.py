@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -18,6 +19,8 @@ from bt_llm.data import save_csv
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
+from bt_llm.research._standing import Standing
+from bt_llm.research.walk_forward._contenders import Contenders
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
 from bt_llm.research.walk_forward._question import sharpe_question
@@ -182,6 +185,9 @@ class WalkForwardResult:
         What speaks against any conclusion from the record, one line each, with its fold; usually none.
     notes : tuple of str
         What was assumed, repaired or noticed when the bars were read, one line each.
+    contenders : Contenders or None
+        Out of sample, what each model or template of the grid comes to if it is searched for itself, or else
+        what was chosen; and what was chosen without a gate. None without a gate that asks a model.
     """
 
     name: str
@@ -201,6 +207,18 @@ class WalkForwardResult:
     settings: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    contenders: Contenders | None = None
+
+    @functools.cached_property
+    def standing(self) -> Standing | None:
+        """Which of the `contenders` is better out of sample, if any; None if there are none to compare.
+
+        Raises
+        ------
+        MissingExtraError
+            If ``arch`` is not installed.
+        """
+        return None if self.contenders is None or self.problems else self.contenders.standing()
 
     @property
     def in_sample(self) -> Metrics:
@@ -338,6 +356,7 @@ class WalkForwardResult:
             "out_of_sample": _figures(self.metrics),
             "in_sample": {name: plain(value) for name, value in self.in_sample.items()},
             **(dict.fromkeys(concluded) if self.problems else concluded),
+            "standing": None if self.standing is None else self.standing.to_dict(),
             "n_trials": self.n_trials,
             "combinations": len(self.combinations),
             "stability": [one.to_dict() for one in self.stability],

@@ -33,6 +33,7 @@ from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
 from bt_llm.research._workers import code_sha256
 from bt_llm.research.walk_forward._advice import Desk, open_desk
+from bt_llm.research.walk_forward._contenders import contenders, searched_alone
 from bt_llm.research.walk_forward._grid import (
     Settings,
     Space,
@@ -134,10 +135,14 @@ class Search:
             trials = self.trials(desk)
             before = len(ledger)
             outcomes = self.outcomes(trials, ledger, n_jobs, desk, on_progress)
+            alone = searched_alone(self, trials, outcomes)
             results, record = self.walk(trials, outcomes)
             models = asked_models(desk, {one.fold.number: one.gate for one in results})
+            compared, missing = contenders(self, trials, results, record, alone)
         run = len(ledger) - before
-        return self.result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
+        found = self.result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
+        notes = (*found.notes, *filter(None, [missing]))
+        return dataclasses.replace(found, contenders=compared, notes=notes)
 
     # Windows
 
@@ -282,12 +287,12 @@ class Search:
         results = []
         for fold, train, test, tried in zip(self.folds, self.trains, self.tests, trials, strict=True):
             found = [outcomes[trial.key] for trial in tried]
-            returns = [self._scored(outcome, train, fold) for outcome in found]
+            returns = [self.scored(outcome, train, fold) for outcome in found]
             metrics = [measure(o, r, self.yearly) for o, r in zip(found, returns, strict=True)]
             chosen = (
                 best_of(metrics, self.metric, self.min_trades) if choices is None else choices[fold.number]
             )
-            outcome, verdicts = self._trade(tried[chosen], fold.number, test, record)
+            outcome, verdicts = self.trade(tried[chosen], fold.number, test, record)
             results.append(
                 FoldResult(
                     fold=fold,
@@ -304,14 +309,14 @@ class Search:
             )
         return results, record
 
-    def _scored(self, outcome: TrialOutcome, window: Window, fold: Fold) -> Floats:
+    def scored(self, outcome: TrialOutcome, window: Window, fold: Fold) -> Floats:
         """Return the in-sample returns that count: those of bars that are not embargoed."""
         returns = returns_of(outcome.equity)
         if not fold.embargoed:
             return returns
         return returns[np.isin(np.arange(window.first + 1, window.stop), fold.scored)]
 
-    def _trade(
+    def trade(
         self, trial: Trial, number: int, window: Window, record: Stretches
     ) -> tuple[TrialOutcome, pd.DataFrame | None]:
         """Trade a test stretch with the value that the one before left, by the verdicts that come back."""

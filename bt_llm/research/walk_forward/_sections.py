@@ -40,6 +40,8 @@ def walk_forward_sections(result: WalkForwardResult) -> Iterator[Section]:
         yield _stability(result)
     if not result.problems:
         yield _judgement(result)
+        if result.standing is not None:
+            yield from result.standing.sections()
     text = "The out-of-sample stretches joined, with no position between."
     yield equity_section({"out of sample": result.equity}, text)
     yield trades_section(result.trades)
@@ -128,6 +130,8 @@ def _sentences(result: WalkForwardResult) -> list[str]:
         f"them, the Sharpe ratio is above 0 with probability {percent(result.probabilistic_sharpe, 0)}; "
         f"the truth lies between."
     )
+    if result.standing is not None:
+        found += result.standing.sentences
     if pbo is not None:
         found.append(
             f"In {percent(pbo.pbo, 0)} of the ways to halve the bars, what was best in one half was below "
