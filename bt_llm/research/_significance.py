@@ -196,8 +196,8 @@ def _ranks(nulls: NullRuns, how: str) -> Section:
     text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
     if nulls.tested in nulls.ranked:
         text += (
-            f" Its {_NAMES[nulls.tested]} is tested: p = {nulls.p_value(nulls.tested):.3g}, the share of them "
-            "that did at least as well, the gate itself counted in. The other figures describe."
+            f" Its {_NAMES[nulls.tested]} is tested: p = {nulls.p_value(nulls.tested):.3g}, the share of them"
+            " that did at least as well, the gate itself counted in. The other figures describe."
         )
     return Section(
         kind="histograms",
