@@ -1,4 +1,4 @@
-# make demo | test | check | bench. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
+# make demo | test | check | bench | size | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
 # into .venv. `make demo PYTHON=python3.12` chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench examples clean
+.PHONY: demo demo-pack test check bench size attack examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -19,7 +19,9 @@ demo-pack: $(VENV)/.installed
 	$(BIN)/bt-llm demo --cache-mode record --manifest data/demo_run.json
 	$(BIN)/bt-llm cache export --run data/demo_run.json data/demo_pack.jsonl
 
-test: $(VENV)/.installed-test
+# Some tests ask llama.cpp's own server, which is compiled the first time.
+test: export LLAMA_SERVER ?= $(CURDIR)/build/llama-server/bin/llama-server
+test: $(VENV)/.installed-test build/llama-server/bin/llama-server
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-test
@@ -27,9 +29,18 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/advisories.py
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python tests/benchmarks/run.py
+
+# Strangers' files, kills, Ctrl-C and flipped bits: ten minutes on two free cores. Its figures are SECURITY.md's.
+attack: $(VENV)/.installed-test
+	PYTHONPATH=. $(BIN)/python tests/attack/run.py $(or $(ATTACK_ARGS),--write)
+
+# How often the tool finds what is not there: ten minutes on two cores, into docs/size.md.
+size: $(VENV)/.installed-test
+	$(BIN)/python -m tests.size
 
 examples: $(VENV)/.installed
 	for example in examples/*.py; do echo "== $$example" && $(BIN)/python $$example || exit 1; done
@@ -47,6 +58,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[report,research,remote,server,fetch,test]'
 	touch $@
+
+build/llama-server/bin/llama-server: | $(VENV)/.installed-test
+	@echo "Compiling llama.cpp's server, which takes minutes."
+	.ci/llama-server $(BIN)/python build/llama-server
 
 clean:
 	rm -rf $(VENV)

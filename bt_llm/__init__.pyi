@@ -13,8 +13,10 @@ from .backtest import BacktestResult as BacktestResult
 from .backtest import GateStudy as GateStudy
 from .backtest import Market as Market
 from .backtest import Setup as Setup
+from .backtest import Universe as Universe
 from .backtest import bars_of as bars_of
 from .backtest import gate_study as gate_study
+from .backtest import panel_study as panel_study
 from .backtest import run_backtest as run_backtest
 from .cache import CacheMode as CacheMode
 from .cache import VerdictCache as VerdictCache
@@ -63,9 +65,11 @@ from .research import WalkForward as WalkForward
 from .research import WalkForwardResult as WalkForwardResult
 from .research import before_after_cutoff as before_after_cutoff
 from .research import compare_models as compare_models
+from .research import compare_on_panel as compare_on_panel
 from .research import dask_cluster as dask_cluster
 from .research import gate_test as gate_test
 from .research import identified_probe as identified_probe
+from .research import panel_test as panel_test
 from .research import perturbation_check as perturbation_check
 from .research import training_cutoff as training_cutoff
 from .sizers import LLMSizer as LLMSizer

@@ -17,7 +17,7 @@ from bt_llm.gates import AttachedGate, Questions, attached_gates
 from bt_llm.indicators import LLMAdvice, find_advice, require_bars, value_now
 from bt_llm.models import ModelManager
 from bt_llm.settings import whole
-from bt_llm.verdicts import DEFAULT_LABELS, INVALID
+from bt_llm.verdicts import DEFAULT_LABELS, INVALID, LabelMasses
 
 __all__ = ["LLMAnalyzer"]
 
@@ -31,7 +31,10 @@ class _Series(NamedTuple):
 
 
 class _History:
-    """Collects an advice indicator's bars as they come; a bar that a replay repeats is overwritten."""
+    """Collects an advice indicator's bars as they come; a bar that a replay repeats is overwritten.
+
+    Of one that filled all bars before the run, there is nothing to collect: they are read when it is over.
+    """
 
     def __init__(self, advice: LLMAdvice) -> None:
         self.advice = advice
@@ -48,9 +51,22 @@ class _History:
                 column.append(math.nan)
             column[len(data) - 1] = value
 
+    @property
+    def length(self) -> int:
+        """Number of bars seen."""
+        return len(self.advice.data) if self.advice.vectorised else len(self.columns[0])
+
+    def _seen(self) -> Sequence[Any]:
+        advice = self.advice
+        if not advice.vectorised:
+            return self.columns
+        names, bars = ("label", "verdict", "confidence"), len(advice.data)
+        lines = [*(getattr(advice.lines, name) for name in names), advice.data.lines.close]
+        return [line.array[:bars] for line in lines]
+
     def series(self, horizon: int) -> _Series:
         """Return the bars with the return from each close to the one `horizon` bars later."""
-        label, worth, confidence, close = map(np.array, self.columns)
+        label, worth, confidence, close = map(np.array, self._seen())
         forward = np.full(len(close), math.nan)
         now, later = close[: max(0, len(close) - horizon)], close[horizon:]
         np.divide(later - now, now, out=forward[: len(now)], where=now != 0.0)
@@ -83,6 +99,10 @@ class LLMAnalyzer(bt.Analyzer):
         Bars by what they show, an earlier answer included: by the names of the template's labels, which are
         ``bullish``, ``neutral`` and ``bearish`` by default, ``invalid``, and ``not_asked`` for those without
         an answer, the warm-up included; they sum to ``bars``.
+    ``label_mass``
+        What share of the probability the labels hold over the distinct states, ``least``, ``median`` and
+        ``most``; the ``floor`` that they must hold, and how many states are ``below`` it and so invalid. None
+        where no reader knows it.
     ``horizon``, ``forward``
         By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
         ``hit_rate`` (a verdict worth more than nothing hits where it is above 0, one worth less where it is
@@ -119,7 +139,13 @@ class LLMAnalyzer(bt.Analyzer):
     def next(self) -> None:
         """Record the bar; Backtrader calls this during the warm-up too."""
         for history in self._histories:
-            history.record()
+            if not history.advice.vectorised:
+                history.record()
+
+    @property
+    def rests(self) -> bool:
+        """Whether it need not be called bar by bar."""
+        return all(history.advice.vectorised for history in self._histories)
 
     def stop(self) -> None:
         """Work it out, and let go of everything that a worker process would have to send back."""
@@ -161,7 +187,7 @@ class LLMAnalyzer(bt.Analyzer):
         found = [history.series(self._horizon) for history in histories]
         series = _Series(*map(np.concatenate, zip(_EMPTY, *found, strict=True)))
         labels = [advice.labels for advice in advices] or [DEFAULT_LABELS]
-        counts = (history.advice.counts(len(history.columns[0])) for history in histories)
+        counts = (history.advice.counts(history.length) for history in histories)
         bars, asked, carried, unanswered = map(sum, zip((0, 0, 0, 0), *counts, strict=True))
         worths = {label.name: label.worth for one in labels for label in one}
         return {
@@ -177,6 +203,7 @@ class LLMAnalyzer(bt.Analyzer):
             "tokens": usage.tokens,
             **self._models(histories),
             "verdicts": _counts(series, worths),
+            "label_mass": _label_mass(advices),
             "horizon": self._horizon,
             "forward": _forward(series, worths),
             "gate": {
@@ -186,6 +213,14 @@ class LLMAnalyzer(bt.Analyzer):
             },
             "questions": _questions(gates),
         }
+
+
+def _label_mass(advices: Sequence[LLMAdvice]) -> dict[str, float] | None:
+    """Return the label masses of all advice together; the largest floor stands for all."""
+    advisors = dict.fromkeys(advice.advisor for advice in advices if advice.advisor.answered_by)
+    known = [one.label_mass for advisor in advisors for one in advisor.known().values()]
+    floors = [advisor.config.min_label_mass or 0.0 for advisor in advisors]
+    return LabelMasses.of(known, max(floors, default=0.0)).to_dict()
 
 
 def _questions(gates: Sequence[AttachedGate]) -> dict[str, Any] | None:

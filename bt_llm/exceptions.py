@@ -25,6 +25,8 @@ Each message says what happened, the value, what was expected and what to do nex
 
 from __future__ import annotations
 
+from bt_llm.plain_text import printable
+
 __all__ = [
     "BtLlmError",
     "CacheCorruptError",
@@ -47,7 +49,11 @@ __all__ = [
 
 
 class BtLlmError(Exception):
-    """Base of every error that bt_llm raises on purpose."""
+    """Base of every error that bt_llm raises on purpose; its message is printable, whatever it quotes."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return printable(super().__str__())
 
 
 class ConfigError(BtLlmError, ValueError):
@@ -83,7 +89,7 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
     def __str__(self) -> str:
         """Return the message alone: FileNotFoundError would look for an errno."""
-        return str(self.args[0]) if self.args else ""
+        return printable(str(self.args[0])) if self.args else ""
 
 
 class ModelFileError(ModelError):

@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the user's cache, models and settings out of the tests, and each test's models out of the next."""
-    for name in ("BT_LLM_CACHE_MODE", "BT_LLM_MODELS_DIR"):
+    for name in ("BT_LLM_CACHE_MODE", "BT_LLM_MODELS_DIR", "OLLAMA_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("BT_LLM_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("BT_LLM_KEYS_FILE", str(tmp_path / "keys.toml"))

@@ -230,6 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, payload: dict[str, Any], prompt: str) -> Any:
         server = self.server_of
         usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": 1}
+        if payload["model"] not in server.models:
+            raise _RefusedError(404, f"The model {payload['model']!r} does not exist")
         form = payload.get("response_format")
         if form is not None:
             if form["type"] not in server.endpoints:

@@ -78,9 +78,18 @@ def page_of(result: Any, folder: Path, **settings: Any) -> tuple[str, Page]:
 
 
 EXPECTED = {
-    "run": ("Equity and drawdown", "Price, verdicts and trades", "Policy of scripted:trend, raw", "bullish"),
-    "test": ("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
-    "compare": ("Brier score", "Bars by answer", "McNemar", "Policy of scripted:contrarian, raw"),
+    "run": (
+        "The effect at other costs",
+        "Equity and drawdown",
+        "Price, verdicts and trades",
+        "Policy of scripted:trend, raw",
+        "bullish",
+    ),
+    "test": (
+        *("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
+        *("What the gate's effect is made of", "side bias", "of the value traded"),
+    ),
+    "compare": ("Brier score", "Bars by answer", "Which is better", "Policy of scripted:contrarian, raw"),
     "walk-forward": (
         *("Folds", "Parameter stability", "gate.require", "deflated Sharpe", "strategy sha256"),
         *("Policy of scripted:trend, raw (folds 1 to 5)", "Policy of scripted:trend, calibrated"),

@@ -24,13 +24,17 @@ def byte_tokens() -> list[str]:
 
 
 def write_tiny_model(
-    path: Path, *, add_bos: bool = True, file_type: int = LlamaFileType.MOSTLY_Q4_K_M
+    path: Path,
+    *,
+    add_bos: bool = True,
+    file_type: int = LlamaFileType.MOSTLY_Q4_K_M,
+    ascii_only: bool = False,
 ) -> Path:
-    """Write the model, quantised by llama.cpp."""
+    """Write the model, quantised by llama.cpp; `ascii_only` has it say no byte that is no letter alone."""
     from bt_llm.models.llama._native import library
 
     full = path.with_suffix(".f32.gguf")
-    _write_full(full, add_bos)
+    _write_full(full, add_bos, ascii_only)
     lc = library()
     params = lc.llama_model_quantize_default_params()
     params.ftype, params.nthread = int(file_type), 1
@@ -39,7 +43,7 @@ def write_tiny_model(
     return path
 
 
-def _write_full(path: Path, add_bos: bool) -> None:
+def _write_full(path: Path, add_bos: bool, ascii_only: bool) -> None:
     random = np.random.default_rng(7)
     tokens = [*byte_tokens(), "ab", "<s>", "</s>"]
     writer = GGUFWriter(path, "llama")
@@ -81,6 +85,10 @@ def _write_full(path: Path, add_bos: bool) -> None:
         weights(f"blk.{i}.ffn_up", FEED_FORWARD, WIDTH)
         weights(f"blk.{i}.ffn_down", WIDTH, FEED_FORWARD)
     norm("output_norm")
+    if ascii_only:
+        output = random.standard_normal((len(tokens), WIDTH)) * 0.3
+        output[[i for i in range(len(tokens)) if not 32 < i < 127]] = 0.0
+        writer.add_tensor("output.weight", output.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

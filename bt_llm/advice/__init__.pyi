@@ -7,6 +7,8 @@ from ._asker import Usage as Usage
 from ._asker import answers_apart as answers_apart
 from ._asker import forget_answers as forget_answers
 from ._asker import telling as telling
+from ._checkup import Checkup as Checkup
+from ._checkup import checkup as checkup
 from ._policy import Panel as Panel
 from ._policy import Policy as Policy
 from ._policy import signed as signed

@@ -8,12 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
-from bt_llm.advice._readers import Reader, json_sampling, read_json, read_logprobs
+from bt_llm.advice._readers import LEAST_LABEL_MASS, Reader, json_sampling, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt
 from bt_llm.prompts import PromptTemplate
-from bt_llm.verdicts import Prior, StateSpace, Verdict, calibrated, mean_prior, prior_cells, prior_source
+from bt_llm.settings import is_number
+from bt_llm.verdicts import (
+    LabelMasses,
+    Prior,
+    StateSpace,
+    Verdict,
+    calibrated,
+    mean_prior,
+    prior_cells,
+    prior_source,
+)
 
 __all__ = ["Advisor", "AdvisorConfig"]
 
@@ -50,6 +60,10 @@ class AdvisorConfig(AskerConfig):
         a fixed sample of 512 of them; the model is asked about these, and where bars go.
     numerics : {'canonical', 'fast'}
         Bitwise the same in any batch, or llama.cpp's defaults.
+    min_label_mass : float, optional
+        Share of the probability that the labels must hold together, 0 to 1, or the verdict is INVALID; by
+        default 0.05 for log-probabilities and 0 for JSON, which has no such share. Applied to what is stored,
+        like calibration: changing it asks the model nothing.
     cache_dir : str or path, optional
         By default ``BT_LLM_CACHE_DIR``, or the user's cache folder.
     cache_mode : str, optional
@@ -79,6 +93,7 @@ class AdvisorConfig(AskerConfig):
     calibration: Calibration | None = None
     numerics: Numerics = "canonical"
     identify: str = ""
+    min_label_mass: float | None = None
 
     def __post_init__(self) -> None:
         """Check the choices, once."""
@@ -91,6 +106,10 @@ class AdvisorConfig(AskerConfig):
         if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
             raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
         _check_identify(self.identify)
+        least = LEAST_LABEL_MASS[self.reader] if self.min_label_mass is None else self.min_label_mass
+        if not is_number(least) or not 0 <= least <= 1:
+            raise ConfigError(f"min_label_mass={least!r}: expected a number from 0 to 1")
+        object.__setattr__(self, "min_label_mass", float(least))
 
     @property
     def template_source(self) -> str | PromptTemplate:
@@ -264,7 +283,10 @@ class Advisor(Asker[Verdict]):
     def raw_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:
-        """Return the verdicts as the model gave them, before calibration; arguments as of `advise_cells`."""
+        """Return the verdicts as the model gave them, before calibration; arguments as of `advise_cells`.
+
+        Those whose labels hold less than `min_label_mass` are invalid.
+        """
         counted = usage if usage is not None else Usage()
 
         def fetched() -> list[Verdict]:
@@ -299,10 +321,13 @@ class Advisor(Asker[Verdict]):
                 known[cell] = found[cell]
                 if not verdict.cached:
                     self._fresh.add(cell)
-        return {cell: found[cell] for cell in cells}
+        least = self.config.min_label_mass or 0.0
+        return {cell: found[cell].held_to(least) for cell in cells}
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""
+        if self.config.reader == "logprobs":
+            self.template.check_answer(self.identity)
         return self.template.prompts(self.space, cells, self.identity, identify=self.config.identify)
 
     def questions(self, cells: Sequence[int]) -> list[Question]:
@@ -317,6 +342,10 @@ class Advisor(Asker[Verdict]):
         """Return the raw verdicts that are known by now, by cell."""
         with self._lock:
             return dict(self._raw())
+
+    def label_masses(self) -> LabelMasses:
+        """Return what share of the probability the labels hold, in the verdicts that are known by now."""
+        return LabelMasses.of((one.label_mass for one in self.known().values()), self.config.min_label_mass)
 
     def used(self) -> dict[str, Verdict]:
         """Return the raw verdicts that are known by now, by their keys: those that runs here depend on."""

@@ -8,7 +8,6 @@ import contextvars
 import dataclasses
 import functools
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from bt_llm.exceptions import (
     ModelFileError,
     ModelNotFoundError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models import (
     Answerer,
     Backend,
@@ -213,7 +213,7 @@ class Tables:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
         self._of_folders: dict[tuple[str, CacheMode], dict[Any, dict[Any, Any]]] = {}
         self._of_caches: weakref.WeakKeyDictionary[VerdictCache, dict[Any, dict[Any, Any]]] = (
             weakref.WeakKeyDictionary()
@@ -302,7 +302,7 @@ class Asker(abc.ABC, Generic[A]):
         self._backend = None if isinstance(backend, ModelManager) else backend
         self._who: Answerer | None = None
         self._has_answered = False
-        self._lock = threading.RLock()
+        self._lock = ForkableLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the configuration: what is loaded and remembered stays in its process."""
@@ -419,6 +419,21 @@ class Asker(abc.ABC, Generic[A]):
 
     # Asking
 
+    @property
+    def asked(self) -> Backend:
+        """What answers, loaded when it is asked; asking it stores nothing.
+
+        Raises
+        ------
+        ModelError
+            If it is not there.
+        ConfigError
+            If answers are all that there is, as in a worker.
+        """
+        if self.config.supplied is not None:
+            raise ConfigError("answers were supplied, and no model is there to be asked")
+        return self._backend or self._found_manager().backend(self._current())
+
     def _fetch(
         self,
         prompts: Sequence[Prompt],
@@ -438,7 +453,7 @@ class Asker(abc.ABC, Generic[A]):
         self, questions: Sequence[Question], usage: Usage
     ) -> Iterator[list[tuple[Question, A, Mapping[str, Any]]]]:
         """Ask the model, and count; each batch goes to the cache as it comes."""
-        backend = self._backend or self._found_manager().backend(self._current())
+        backend = self.asked
         identity = self.identity
         self.cache.put_model(identity)
         readings = self._readings(backend, [Prompt(question.prompt) for question in questions])

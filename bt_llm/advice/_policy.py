@@ -15,7 +15,16 @@ from bt_llm import statistics
 from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
-from bt_llm.verdicts import INVALID, PRIOR_CELLS, Feature, LabelSet, StateSpace, Verdict, prior_source
+from bt_llm.verdicts import (
+    INVALID,
+    PRIOR_CELLS,
+    Feature,
+    LabelMasses,
+    LabelSet,
+    StateSpace,
+    Verdict,
+    prior_source,
+)
 
 __all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
 
@@ -58,6 +67,10 @@ class Policy:
     prior_cells : int
         How many cells the prior of the calibrated verdicts is the mean over: all, or a sample of a large
         space; 0 where the grid does not calibrate them.
+    label_mass : array of float, shape (cells,)
+        Share of the probability that the labels hold together; NaN where it is not known.
+    floor : float
+        What of it they must hold, or the verdict is invalid.
     usage : Usage
         What it cost to ask.
 
@@ -77,6 +90,8 @@ class Policy:
     raw: NDArray[np.float64]
     calibrated: NDArray[np.float64]
     prior_cells: int
+    label_mass: NDArray[np.float64]
+    floor: float
     usage: Usage
 
     @classmethod
@@ -95,13 +110,18 @@ class Policy:
         usage, count = Usage(), len(advisor.space)
         kept = range(count) if cells is None else sorted(set(cells))
         calibrated = _table(count, kept, advisor.advise_cells(kept, usage), advisor.labels)
+        raw, masses = advisor.raw_cells(kept), np.full(count, math.nan)
+        for cell, verdict in zip(kept, raw, strict=True):
+            masses[cell] = verdict.label_mass
         return cls(
             model=advisor.identity.name,
             space=advisor.space,
             labels=advisor.labels,
-            raw=_table(count, kept, advisor.raw_cells(kept), advisor.labels),
+            raw=_table(count, kept, raw, advisor.labels),
             calibrated=calibrated,
             prior_cells=len(advisor.config.prior_cells),
+            label_mass=masses,
+            floor=advisor.config.min_label_mass or 0.0,
             usage=usage,
         )
 
@@ -139,6 +159,11 @@ class Policy:
         """Return the number of cells by their calibrated answers, those that no cell has included."""
         answers = self.answers()
         return {name: int(np.count_nonzero(answers == name)) for name in (*self.labels.names, INVALID)}
+
+    @property
+    def masses(self) -> LabelMasses:
+        """What share of the probability the labels hold, over the cells."""
+        return LabelMasses.of(self.label_mass.tolist(), self.floor)
 
     def panels(self, *, calibrated: bool = True) -> list[Panel]:
         """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
@@ -178,11 +203,18 @@ class Policy:
                 "answer": answer,
                 "raw": [None if math.isnan(p) else p for p in self.raw[cell].tolist()],
                 "calibrated": [None if math.isnan(p) else p for p in self.calibrated[cell].tolist()],
+                "label_mass": None if math.isnan(self.label_mass[cell]) else float(self.label_mass[cell]),
             }
             for cell, answer in enumerate(self.answers().tolist())
         ]
-        told = {"model": self.model, "labels": self.labels.to_dict(), "prior_cells": self.prior_cells}
-        return {**told, "cells": cells}
+        masses = self.masses.to_dict()
+        return {
+            "model": self.model,
+            "labels": self.labels.to_dict(),
+            "label_mass": masses,
+            "prior_cells": self.prior_cells,
+            "cells": cells,
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.backtest._market import Market
+from bt_llm.backtest._year import periods_per_year
 from bt_llm.indicators import require_bars
 
 __all__ = [
@@ -24,10 +25,10 @@ __all__ = [
     "Fill",
     "SentOrder",
     "Trade",
+    "account_figures",
     "frame_of",
     "measure_account",
     "order_counts",
-    "periods_per_year",
 ]
 
 _OPEN = ("Created", "Submitted", "Accepted", "Partial")
@@ -97,6 +98,8 @@ class Account:
     ruined, ruin_value : float or None, float
         Number of the bar at whose close the account was worth nothing or less, where the run ended, and
         what it was worth then.
+    settled : list of Fill
+        Those of the fills that closed what was still open at the last close, no order of the strategy's.
     """
 
     numbers: array[float] = field(default_factory=lambda: array("d"))
@@ -108,11 +111,13 @@ class Account:
     orders: dict[int, SentOrder] = field(default_factory=dict)
     ruined: float | None = None
     ruin_value: float = math.nan
+    settled: list[Fill] = field(default_factory=list)
+    settled_value: float = 0.0
 
     @property
     def traded(self) -> float:
         """Sum of the absolute values of all fills."""
-        total = 0.0  # one after the other: `sum` rounds otherwise from Python 3.12 on
+        total = self.settled_value  # one after the other: `sum` rounds otherwise from Python 3.12 on
         for order in self.orders.values():
             total += order.traded
         return total
@@ -140,9 +145,11 @@ class AccountAnalyzer(bt.Analyzer):
         of a strategy that joins, at which one of its datas has warmed up.
     joins : bool
         Whether the strategy trades datas before all of them have warmed up.
+    settles : bool
+        Whether what is open at the end is closed at the last close of its data, at the broker's costs.
     """
 
-    params = (("first", None), ("joins", False))
+    params = (("first", None), ("joins", False), ("settles", False))
 
     def start(self) -> None:
         """Begin with nothing; see how the run has to go."""
@@ -161,13 +168,6 @@ class AccountAnalyzer(bt.Analyzer):
     def next(self) -> None:
         """Count the bar."""
         self._note(True)
-
-    # Of every bar Backtrader tells analyzers' children first, and there are none here.
-    def _notify_cashvalue(self, cash: float, value: float) -> None:
-        pass
-
-    def _notify_fund(self, cash: float, value: float, fundvalue: float, shares: float) -> None:
-        pass
 
     def _one_is_warm(self) -> bool:
         strategy = self.strategy
@@ -229,17 +229,47 @@ class AccountAnalyzer(bt.Analyzer):
     def notify_trade(self, trade: Any) -> None:
         """Keep a closed trade."""
         if trade.isclosed:
-            self.account.trades.append(
-                Trade(
-                    opened=trade.dtopen,
-                    closed=trade.dtclose,
-                    direction=1 if trade.long else -1,
-                    bars=trade.barlen,
-                    pnl=trade.pnl,
-                    pnlcomm=trade.pnlcomm,
-                    data=self._names[trade.data],
-                )
+            self._keep(trade, trade.dtclose, trade.barlen, trade.pnl, trade.pnlcomm)
+
+    def _keep(self, trade: Any, closed: float, bars: int, pnl: float, pnlcomm: float) -> None:
+        self.account.trades.append(
+            Trade(
+                opened=trade.dtopen,
+                closed=closed,
+                direction=1 if trade.long else -1,
+                bars=bars,
+                pnl=pnl,
+                pnlcomm=pnlcomm,
+                data=self._names[trade.data],
             )
+        )
+
+    def stop(self) -> None:
+        """Close what is still open, if that was asked for."""
+        account = self.account
+        if not self.p.settles or account.ruined is not None or not account.numbers:
+            return
+        open_ones = [(data, position) for data, position in self._broker.positions.items() if position.size]
+        for data, position in open_ones:
+            account.equity[-1] -= self._settle(data, position.size)
+        account.held -= bool(open_ones)  # at the last close there is no position any more
+
+    def _settle(self, data: Any, size: float) -> float:
+        """Close a position at its data's last close; return what that cost, the value at that close given."""
+        close, now = float(data.close[0]), float(data.datetime[0])
+        broker, terms = self._broker, self._broker.getcommissioninfo(data)
+        slip = close * (broker.p.slip_perc or 0.0) or (broker.p.slip_fixed or 0.0)
+        price = close - math.copysign(slip, size)
+        commission = float(terms.getcommission(size, price))
+        fill = Fill(time=now, data=self._names[data], size=-size, price=price, commission=commission)
+        self.account.fills.append(fill)
+        self.account.settled.append(fill)
+        self.account.settled_value += abs(size * price) * terms.p.mult
+        for trade in (one for kept in self.strategy._trades[data].values() for one in kept if one.isopen):
+            pnl = trade.pnl + float(terms.profitandloss(trade.size, trade.price, price))
+            paid = trade.commission + float(terms.getcommission(trade.size, price))
+            self._keep(trade, now, len(data) - trade.baropen, pnl, pnl - paid)
+        return commission + abs(size) * slip * float(terms.p.mult)
 
 
 _TIMES = ("opened", "closed", "time")
@@ -282,33 +312,62 @@ def order_counts(account: Account, market: Market) -> dict[str, Any]:
     }
 
 
-def periods_per_year(index: pd.DatetimeIndex) -> float:
-    """Return how many bars a year has, from the bars' own times (years of 365.25 days)."""
-    if len(index) < 2:
-        return math.nan
-    years = float((index[-1] - index[0]) / pd.Timedelta(days=365.25))
-    return (len(index) - 1) / years
-
-
 def measure_account(account: Account, equity: pd.Series[float]) -> dict[str, float]:
     """Return the figures of an account; NaN where one has no meaning, as all ratios of a ruined one."""
-    values = equity.to_numpy()
-    trades = account.trades
+    return account_figures(
+        np.asarray(equity, dtype=np.float64),
+        yearly=periods_per_year(pd.DatetimeIndex(equity.index)),
+        cash=account.cash,
+        won=[trade.pnlcomm > 0 for trade in account.trades],
+        held=account.held,
+        traded=account.traded,
+        ruined=account.ruined is not None,
+    )
+
+
+def account_figures(
+    values: NDArray[np.float64],
+    *,
+    yearly: float,
+    cash: float,
+    won: Sequence[bool],
+    held: int,
+    traded: float,
+    ruined: bool = False,
+) -> dict[str, float]:
+    """Return the figures of an account from what it did.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        Its value at each close.
+    yearly : float
+        Bars a year.
+    cash : float
+        What it began with.
+    won : sequence of bool
+        Of each closed trade, whether it gained after commission.
+    held : int
+        Bars with a position.
+    traded : float
+        Sum of the absolute values of its fills.
+    ruined : bool
+        Whether it has no ratios.
+    """
     figures = {
         "final_value": float(values[-1]),
-        "return": float(values[-1] / account.cash - 1.0),
+        "return": float(values[-1] / cash - 1.0),
         "sharpe": math.nan,
         "sortino": math.nan,
         "max_drawdown": statistics.max_drawdown(values) if values[0] > 0.0 else math.nan,
-        "trades": float(len(trades)),
-        "win_rate": float(np.mean([trade.pnlcomm > 0 for trade in trades])) if trades else math.nan,
-        "exposure": account.held / len(values),
+        "trades": float(len(won)),
+        "win_rate": float(np.mean(won)) if won else math.nan,
+        "exposure": held / len(values),
         "turnover": math.nan,
     }
-    if account.ruined is None:
-        returns = equity.pct_change().iloc[1:].to_numpy()
-        yearly = periods_per_year(pd.DatetimeIndex(equity.index))
+    if not ruined:
+        returns = values[1:] / values[:-1] - 1.0
         figures["sharpe"] = statistics.sharpe_ratio(returns, periods_per_year=yearly)
         figures["sortino"] = statistics.sortino_ratio(returns, periods_per_year=yearly)
-        figures["turnover"] = account.traded / float(np.mean(values))
+        figures["turnover"] = traded / float(np.mean(values))
     return figures

@@ -180,6 +180,13 @@ class Bars:
             values=self.values[:, start:stop],
         )
 
+    def after(self, first: int, day: str, why: str = "") -> Bars:
+        """Return the bars from a position on, which are those after a day; format and notes say so."""
+        stated = max(day, self.format.after or day)
+        note = f"only bars after {day}: {why or f'{first:,} left out'}"
+        said = {**self.said, "repairs": [*self.said.get("repairs", ()), *([note] if first or why else [])]}
+        return replace(self.cut(first, len(self)), format=replace(self.format, after=stated), said=said)
+
     def replaced(self, frame: pd.DataFrame) -> Bars:
         """Return bars of the same times and lines with the values of another frame."""
         columns = [*COLUMNS, *self.lines]

@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from typing import Any
 import backtrader as bt
 
 from bt_llm.backtest._account import Account, AccountAnalyzer
+from bt_llm.backtest._lean import Drive
 from bt_llm.backtest._market import Market, Window
-from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._setup import Engine, Setup
 from bt_llm.backtest._windowed import Stretch, windowed
 from bt_llm.exceptions import BtLlmError, ConfigError, StrategyError
 from bt_llm.gates import gated
 from bt_llm.indicators import joins_late
 
-__all__ = ["Ran", "run_strategy", "warm_up_of"]
+__all__ = ["Ran", "drive_strategy", "run_strategy", "warm_up_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,10 @@ def run_strategy(
     window: Window | None = None,
     first: float | None = None,
     cash: float | None = None,
-    analyzers: Mapping[str, type[bt.Analyzer]] | None = None,
-    **engine: Any,
+    settles: bool = False,
+    analyzers: Mapping[str, Callable[..., bt.Analyzer]] | None = None,
+    engine: Engine = "lean",
+    **modes: Any,
 ) -> Ran:
     """Run a strategy.
 
@@ -64,9 +67,14 @@ def run_strategy(
         Backtrader's number of the first bar that counts; by default the first after the warm-up.
     cash : float, optional
         Starting value instead of the set-up's.
-    analyzers : mapping of str to type, optional
-        Further analyzers by their names.
-    **engine
+    settles : bool
+        Close what is open at the end of the bars at their last close. A window is then traded to its end,
+        and not left at its last open, which nobody knew to be the last.
+    analyzers : mapping of str to callable, optional
+        Makers of further analyzers, by their names.
+    engine : {'lean', 'plain'}
+        See `run_backtest`.
+    **modes
         Backtrader's ``preload``, ``runonce`` and ``exactbars``.
 
     Returns
@@ -83,23 +91,26 @@ def run_strategy(
     BtLlmError
         What its parts raise.
     """
-    if int(engine.get("exactbars", False)) > 0 and not market.aligned:
+    if int(modes.get("exactbars", False)) > 0 and not market.aligned:
         raise ConfigError(
-            f"exactbars={engine['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
+            f"exactbars={modes['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
             f"{market.label}; expected exactbars=False, -1 or -2"
         )
     chosen, settings = gated(strategy), dict(params)  # type: ignore[arg-type]
     if window is not None:
         first = float(market.numbers[window.first])
         leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
+        leave = math.inf if settles else leave
         market = market.cut(window)
         chosen = windowed(chosen)  # type: ignore[arg-type]
         settings["bt_llm_stretch"] = Stretch(first=first, leave=leave)
     with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
-        cerebro = setup.open(market, cash=cash, **engine)
+        cerebro = setup.open(market, cash=cash, engine=engine, **modes)
         cerebro.addstrategy(chosen, **settings)
         joins = joins_late(strategy)
-        cerebro.addanalyzer(AccountAnalyzer, _name="bt_llm_account", first=first, joins=joins)
+        cerebro.addanalyzer(
+            AccountAnalyzer, _name="bt_llm_account", first=first, joins=joins, settles=settles
+        )
         for name, kind in (analyzers or {}).items():
             cerebro.addanalyzer(kind, _name=name)
         ran = cerebro.run()
@@ -109,6 +120,52 @@ def run_strategy(
             f"leave some out by constraints, such as 'fast < slow'"
         )
     return Ran(strategy=ran[0], account=ran[0].analyzers.bt_llm_account.account)
+
+
+def drive_strategy(
+    strategy: type[bt.Strategy],
+    market: Market,
+    setup: Setup,
+    params: Mapping[str, Any],
+    drive: Drive,
+    **modes: Any,
+) -> bool:
+    """Run a strategy over bars in any order, without an account being kept; return whether that can be.
+
+    Parameters
+    ----------
+    strategy, market, setup, params
+        As in `run_strategy`.
+    drive : Drive
+        Given the strategy, yields the place of each bar that it is to be called at. The broker and what the
+        strategy remembers stay as they are from one to the next, whatever their order: that is for whoever
+        knows that both are as they would be.
+    **modes
+        As in `run_strategy`.
+
+    Returns
+    -------
+    bool
+        False, and nothing was called, where Backtrader has to run the strategy in a loop of its own: with
+        several datas, timers, cheat-on-open, resampled bars.
+
+    Raises
+    ------
+    BtLlmError
+        As in `run_strategy`.
+    """
+    with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
+        cerebro = setup.open(market, **modes)
+        driven: list[bt.Strategy] = []
+
+        def driving(running: bt.Strategy) -> Iterator[int]:
+            driven.append(running)
+            return drive(running)
+
+        cerebro.drive = driving
+        cerebro.addstrategy(gated(strategy), **params)  # type: ignore[arg-type]
+        cerebro.run()
+    return bool(driven)
 
 
 def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: Market, setup: Setup) -> int:

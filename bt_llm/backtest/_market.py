@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -21,7 +22,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import ArrayFeed
 
-__all__ = ["Market", "Source", "Window"]
+__all__ = ["Market", "Moment", "Source", "Window", "moment"]
 
 Moment: TypeAlias = "str | datetime.date | pd.Timestamp"
 
@@ -242,6 +243,30 @@ class Market(Mapping[str, pd.DataFrame]):
         first, last = (None if time is None else _moment(time) for time in (start, stop))
         return self._by_time(first, last, "left")
 
+    def after(self, day: datetime.date, why: str = "") -> Market:
+        """Return the bars after a day, which is kept in the format of the bars, and said in the notes.
+
+        Parameters
+        ----------
+        day : datetime.date
+            The last one that is left out.
+        why : str
+            What the notes say of it.
+
+        Raises
+        ------
+        DataError
+            If a data has no bar after it.
+        """
+        made = {}
+        for name, bars in self._bars.items():
+            index = pd.DatetimeIndex(bars.times.view("datetime64[ns]"))
+            first = int((index.normalize() <= pd.Timestamp(day)).sum())
+            if first == len(bars):
+                raise DataError(f"{name}: no bar after {day}: they go from {index[0]} to {index[-1]}")
+            made[name] = bars.after(first, day.isoformat(), why)
+        return Market(made)
+
     def _by_time(self, start: int | None, stop: int | None, side: Any) -> Market:
         made = {}
         for name, bars in self._bars.items():
@@ -315,12 +340,22 @@ Source: TypeAlias = "OneSource | Mapping[str, OneSource] | Sequence[OneSource] |
 """What a market can be made of."""
 
 
+def moment(time: Moment) -> pd.Timestamp:
+    """Return a time as a stamp.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    with contextlib.suppress(TypeError, ValueError):
+        if isinstance(stamp := pd.Timestamp(time), pd.Timestamp):  # and not NaT
+            return stamp
+    raise ConfigError(f"time {time!r}: expected one such as '2024-01-31'")
+
+
 def _moment(time: Moment) -> int:
-    try:
-        stamp = pd.Timestamp(time)
-    except (TypeError, ValueError):
-        raise ConfigError(f"time {time!r}: expected one such as '2024-01-31'") from None
-    return int(stamp.as_unit("ns").value)
+    return int(moment(time).as_unit("ns").value)
 
 
 def _one_of(name: str, source: Any, lines: Sequence[str], format: BarFormat | None) -> Bars:

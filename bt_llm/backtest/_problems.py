@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import backtrader as bt
 
@@ -16,7 +17,7 @@ __all__ = ["problems_of"]
 
 
 def problems_of(
-    ran: Ran, market: Market, gate: EntryGate | None, verdicts: Mapping[str, int] | None = None
+    ran: Ran, market: Market, gate: EntryGate | None, advice: Mapping[str, Any] | None = None
 ) -> tuple[str, ...]:
     """Return what speaks against concluding anything from a run; usually nothing.
 
@@ -28,8 +29,8 @@ def problems_of(
         What it traded.
     gate : gate or None
         What it was gated by.
-    verdicts : mapping of str to int, optional
-        Bars by what its advice showed, as `LLMAnalyzer` counts them.
+    advice : mapping, optional
+        What its advice showed, as `LLMAnalyzer` counts it.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def problems_of(
     """
     found = [*_of_account(ran, market)]
     if gate is not None:
-        found += [*_of_gate(ran.strategy), *_of_answers(verdicts or {})]
+        found += [*_of_gate(ran.strategy), *_of_answers(advice or {})]
     return tuple(found)
 
 
@@ -80,7 +81,14 @@ def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
             )
 
 
-def _of_answers(verdicts: Mapping[str, int]) -> Iterator[str]:
+def _of_answers(advice: Mapping[str, Any]) -> Iterator[str]:
+    verdicts, masses = advice.get("verdicts", {}), advice.get("label_mass")
     invalid = verdicts.get("invalid", 0)
     if invalid and not any(bars for name, bars in verdicts.items() if name not in ("invalid", "not_asked")):
-        yield f"every answer was invalid: on {invalid} bars of {invalid}"
+        why = ""
+        if masses and masses["most"] < masses["floor"]:
+            why = (
+                f"; the labels hold at most {masses['most']:.2g} of the probability, less than "
+                f"min_label_mass={masses['floor']:g}"
+            )
+        yield f"every answer was invalid: on {invalid} bars of {invalid}{why}"

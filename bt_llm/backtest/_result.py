@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import backtrader as bt
@@ -17,11 +17,14 @@ from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._problems import problems_of
 from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._year import year_assumed
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate, attached_gates, order_gate_of
 from bt_llm.indicators import askers_in, assumptions_of, find_advice
 
 __all__ = ["BacktestResult", "result_of"]
+
+_FILL = [one.name for one in fields(Fill)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,13 @@ class BacktestResult:
         What speaks against any conclusion from this run, one line each; usually none.
     notes : tuple of str
         What is to be said of the bars, one line each: what was assumed, repaired or noticed when they were
-        read, and what their times were taken for where news was joined with them. And of the gate: whether
-        it judged orders, and whether its prior comes from a sample of the state space.
+        read, how many make a year where that was assumed, and what their times were taken for where news was
+        joined with them. And of the gate: whether it judged orders, and whether its prior comes from a sample
+        of the state space.
+    settled : pandas.DataFrame
+        Those of the fills that closed what was open at the last close; see `run_backtest`.
+    gate_problems : tuple of str
+        Those of the problems that are the gate's, and no fault of the account.
     """
 
     name: str
@@ -96,7 +104,9 @@ class BacktestResult:
     asked: tuple[Asked, ...] = ()
     verdicts: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    gate_problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    settled: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_FILL))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -158,8 +168,9 @@ def result_of(
     advice = dict(ran.strategy.analyzers.bt_llm_advice.get_analysis())
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
-    problems = problems_of(ran, market, gate, advice["verdicts"])
+    problems = problems_of(ran, market, gate, advice)
     asked = _asked_in(ran.strategy)
+    year = filter(None, [year_assumed(pd.DatetimeIndex(equity.index))])
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,
@@ -177,17 +188,15 @@ def result_of(
         asked=asked,
         verdicts=_verdicts_in(ran.strategy, market),
         problems=problems,
-        notes=(
-            *market.notes,
-            *dict.fromkeys(assumptions_of(ran.strategy)),
-            *_how_gated(ran, strategy),
-            *_how_calibrated(asked),
-        ),
+        gate_problems=problems[len(problems_of(ran, market, None)) :],
+        notes=(*market.notes, *year, *_said_of(ran, strategy), *_how_calibrated(asked)),
+        settled=frame_of(Fill, account.settled, market),
     )
 
 
-def _how_gated(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
-    """Yield what is to be said of a strategy that takes a gate and does nothing with it."""
+def _said_of(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
+    """Yield what its parts assumed, and whether it takes a gate and does nothing with it."""
+    yield from dict.fromkeys(assumptions_of(ran.strategy))
     if order_gate_of(ran.strategy) is not None and hasattr(strategy.params, "gate"):
         yield (
             f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "

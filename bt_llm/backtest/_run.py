@@ -5,24 +5,27 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import backtrader as bt
+import pandas as pd
 
 from bt_llm.analyzers import LLMAnalyzer
-from bt_llm.backtest._engine import Ran, run_strategy
-from bt_llm.backtest._findings import problems_in
-from bt_llm.backtest._market import Market, Source
+from bt_llm.backtest._effect import Effect
+from bt_llm.backtest._engine import Ran, run_strategy, warm_up_of
+from bt_llm.backtest._findings import Bootstrap, Primary, problems_in
+from bt_llm.backtest._market import Market, Moment, Source, Window, moment
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
-from bt_llm.backtest._setup import Setup, SetupFunction
+from bt_llm.backtest._setup import Engine, Setup, SetupFunction
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
-from bt_llm.exceptions import ConfigError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate
+from bt_llm.plain_json import plain
 
-__all__ = ["BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
+__all__ = ["Backtest", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
 
 class BuyAndHold(bt.Strategy):
@@ -65,10 +68,13 @@ def run_backtest(
     sizer: Any = None,
     cerebro: Mapping[str, Any] | None = None,
     setup: Setup | SetupFunction | str | None = None,
+    start: Moment | None = None,
+    settles: bool = False,
     name: str = "",
     preload: bool = True,
     runonce: bool = True,
     exactbars: int | bool = False,
+    engine: Engine = "lean",
 ) -> BacktestResult:
     """Run one strategy on one market.
 
@@ -92,10 +98,18 @@ def run_backtest(
     setup : Setup, callable or str, optional
         The account opened otherwise: a `Setup`, or a function ``setup(cerebro, market)`` of your own, which
         may be named as ``path/to/file.py:function``.
+    start : str, date or Timestamp, optional
+        When it may begin to trade; of the bars before that, as many as it needs warm indicators up.
+    settles : bool
+        Close what is open at the last close at that close, at the account's costs, as of a symbol that is
+        traded no more. By default it stays open, and is valued at that close.
     name : str
         Of the run; by default the strategy's name.
     preload, runonce, exactbars : bool, bool, int
         Backtrader's engine modes; the result is the same in all of them.
+    engine : {'lean', 'plain'}
+        'plain' runs Backtrader's own loop and broker. 'lean' leaves out what changes nothing, and gives the
+        same fills and values to the last bit.
 
     Raises
     ------
@@ -114,7 +128,7 @@ def run_backtest(
     >>> result.orders["refused"] > 0, result.problems[0][:32]
     (True, 'the broker refused 32 of 319 ord')
     """
-    backtest = _Backtest.of(
+    backtest = Backtest.of(
         strategy,
         data,
         format=format,
@@ -126,22 +140,28 @@ def run_backtest(
         percent=percent,
         sizer=sizer,
         cerebro=cerebro,
+        start=start,
+        settles=settles,
         preload=preload,
         runonce=runonce,
         exactbars=exactbars,
+        engine=engine,
     )
     return backtest.run(gate, name)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Backtest:
+class Backtest:
     """What `run_backtest` was asked for, but the gate."""
 
     strategy: type[bt.Strategy]
     market: Market
     setup: Setup
     params: Mapping[str, Any]
-    engine: Mapping[str, Any]
+    modes: Mapping[str, Any]
+    engine: Engine = "lean"
+    start: pd.Timestamp | None = None
+    settles: bool = False
 
     @classmethod
     def of(
@@ -152,11 +172,14 @@ class _Backtest:
         format: BarFormat | None = None,
         params: Mapping[str, Any] | None = None,
         setup: Setup | SetupFunction | str | None = None,
+        start: Moment | None = None,
+        settles: bool = False,
         preload: bool = True,
         runonce: bool = True,
         exactbars: int | bool = False,
+        engine: Engine = "lean",
         **account: Any,
-    ) -> _Backtest:
+    ) -> Backtest:
         strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         _check_params(strategy, params or {})
         return cls(
@@ -164,7 +187,10 @@ class _Backtest:
             market=Market.of(data, format=format),
             setup=Setup.of(setup, **account),
             params=dict(params or {}),
-            engine={"preload": preload, "runonce": runonce, "exactbars": exactbars},
+            modes={"preload": preload, "runonce": runonce, "exactbars": exactbars},
+            engine=engine,
+            start=None if start is None else moment(start),
+            settles=settles,
         )
 
     def run(
@@ -172,19 +198,40 @@ class _Backtest:
     ) -> tuple[BacktestResult, Ran]:
         """Run with a gate; `first` is the number of the first bar that counts."""
         params = {**self.params, "gate": gate}
+        market, window = self.market, self._window(params) if first is None else None
+        if window is not None:  # what lies before costs time, and questions
+            begin, warm_up, market = market.numbers[window.first], window.warm_up, market.cut(window)
+            place = int(market.numbers.searchsorted(begin))
+            window = Window(start=place - warm_up + 1, first=place, stop=len(market.numbers))
         ran = run_strategy(
             self.strategy,
-            self.market,
+            market,
             self.setup,
             params,
+            window=window,
             first=first,
+            settles=self.settles,
             analyzers={"bt_llm_advice": LLMAnalyzer},
-            **self.engine,
+            engine=self.engine,
+            **self.modes,
         )
         found = result_of(
-            ran, self.market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
+            ran, market, self.setup, strategy=self.strategy, params=params, gate=gate, name=name
         )
         return found, ran
+
+    def _window(self, params: Mapping[str, Any]) -> Window | None:
+        """Return where it may decide, if that begins later than its warm-up lets it."""
+        market = self.market
+        if self.start is None:
+            return None
+        first = int(market.index.searchsorted(self.start))
+        if first == len(market.index):
+            raise DataError(f"the bars end at {market.index[-1]}: none is left from start={self.start} on")
+        needed = warm_up_of(self.strategy, params, market, self.setup)
+        if first < needed:
+            return None
+        return Window(start=first - needed + 1, first=first, stop=len(market.index))
 
     def held(self, first: float) -> BacktestResult:
         """Buy and hold from a bar on; of several datas, each with its share of the account."""
@@ -206,11 +253,29 @@ def _check_params(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class GateStudy:
-    """One strategy with its gate, without it, and buy and hold, over the same bars and warm-up."""
+    """One strategy with its gate, without it, and buy and hold, over the same bars and warm-up.
+
+    Attributes
+    ----------
+    gated, ungated, buy_and_hold : BacktestResult
+        The three runs.
+    effect : Effect or None
+        What the gate is worth, taken apart.
+    """
 
     gated: BacktestResult
     ungated: BacktestResult
     buy_and_hold: BacktestResult
+    effect: Effect | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def question(self) -> Primary | None:
+        """Whether the gate's timing is worth anything; None where nothing may be concluded."""
+        if self.problems or self.effect is None:
+            return None
+        told = (self.gated.advice or {}).get("gate")
+        blocked = None if told is None else int(told["blocked"])
+        return self.effect.question(self.gated.metrics["trades"], blocked)
 
     @property
     def runs(self) -> dict[str, BacktestResult]:
@@ -230,9 +295,15 @@ class GateStudy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints."""
+        question = self.question
+        concluded = {
+            "question": None if question is None else question.to_dict(),
+            "effect": None if question is None or self.effect is None else self.effect.to_dict(),
+        }
         return {
             "runs": {name: run.to_dict() for name, run in self.runs.items()},
             "advice": self.gated.advice,
+            **{name: plain(value) for name, value in concluded.items()},
             "problems": list(self.problems),
         }
 
@@ -249,8 +320,9 @@ def gate_study(
     **settings
         Its other arguments.
     """
-    backtest = _Backtest.of(strategy, data, **settings)
+    backtest = Backtest.of(strategy, data, **settings)
     gated, ran = backtest.run(gate, "gated")
     ungated, _ = backtest.run(gate.baseline(), "ungated")
     held = backtest.held(ran.account.numbers[0])
-    return GateStudy(gated=gated, ungated=ungated, buy_and_hold=held)
+    effect = Effect.of(gated, ungated, backtest.market, Bootstrap(resamples=999))
+    return GateStudy(gated=gated, ungated=ungated, buy_and_hold=held, effect=effect)

@@ -45,7 +45,7 @@ class Section:
     ----------
     kind : str
         ``sentences``, ``table``, ``image``, or a picture that a page draws from what the section holds:
-        ``equity``, ``histograms``, ``folds``, ``stability``, ``policy``.
+        ``equity``, ``histograms``, ``forest``, ``folds``, ``stability``, ``policy``.
     title : str
         Its heading.
     text : str
@@ -200,7 +200,7 @@ def metrics_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
 def trades_table(trades: pd.DataFrame) -> Table:
     """Return the last trades, newest first."""
     shown = trades.iloc[::-1][:SHOWN_TRADES]
-    named = ["model"] if "model" in trades else []
+    named = [name for name in ("model", "symbol") if name in trades]
     rows = [
         [
             *(str(row[name]) for name in named),

@@ -10,22 +10,25 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import backtrader as bt
 
+from bt_llm.backtest._lean import LeanCerebro, PlainBroker, RestingBroker
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._strategy_files import function_in, load_function
 from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.settings import number
 from bt_llm.sources import SourceFiles, files_of, source_sha256
 
-__all__ = ["Setup", "SetupFunction", "ShareOfAccount"]
+__all__ = ["Engine", "Setup", "SetupFunction", "ShareOfAccount"]
 
 SetupFunction: TypeAlias = Callable[[bt.Cerebro, Market], Any]
 """Opens an account: adds datas, broker, commission schemes, sizers and timers, all but the strategy."""
 
-_ENGINE = ("preload", "runonce", "exactbars")
+Engine = Literal["lean", "plain"]
+
+_MODES = ("preload", "runonce", "exactbars")
 _KNOWN = ("backtrader", "bt_llm", "builtins")
 _AT_MARKET = (bt.Order.Market, bt.Order.Close)
 
@@ -58,16 +61,6 @@ class ShareOfAccount(bt.Sizer):
         coming = [order for order in waiting if order.data is data and order.exectype in _AT_MARKET]
         position: float = self.broker.getposition(data).size
         return float(position + sum(order.executed.remsize for order in coming if order.parent is None))
-
-
-class _Broker(bt.brokers.BackBroker):
-    """Backtrader's broker, of which a data without a bar can be asked for its position.
-
-    The original values such a position at the price of a bar that is not there.
-    """
-
-    def getposition(self, data: Any) -> Any:
-        return self.positions[data] if len(data) else bt.Position()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +170,9 @@ class Setup:
         """Name of the user's function; empty for the default."""
         return "" if self.function is None else str(getattr(self.function, "__name__", "setup"))
 
-    def open(self, market: Market, cash: float | None = None, **engine: Any) -> bt.Cerebro:
+    def open(
+        self, market: Market, cash: float | None = None, *, engine: Engine = "lean", **modes: Any
+    ) -> bt.Cerebro:
         """Return a Cerebro with the account opened on a market, ready for a strategy.
 
         Parameters
@@ -186,16 +181,21 @@ class Setup:
             What is traded.
         cash : float, optional
             Starting value instead of the set-up's own.
-        **engine
+        engine : {'lean', 'plain'}
+            Whether Cerebro may leave out what changes nothing; see `run_backtest`.
+        **modes
             ``preload``, ``runonce`` and ``exactbars``.
 
         Raises
         ------
         ConfigError
-            If the user's function adds a strategy.
+            If the user's function adds a strategy, or `engine` is neither.
         """
-        cerebro = bt.Cerebro(**{"stdstats": False, **(self.cerebro or {}), **engine})
-        cerebro.broker = _Broker()
+        if engine not in get_args(Engine):
+            raise ConfigError(f"engine={engine!r}: expected one of {list(get_args(Engine))}")
+        kind, broker = (LeanCerebro, RestingBroker) if engine == "lean" else (bt.Cerebro, PlainBroker)
+        cerebro = kind(**{"stdstats": False, **(self.cerebro or {}), **modes})
+        cerebro.broker = broker()
         if callable(self.function):
             self.function(cerebro, market)
             if cerebro.signals:
@@ -306,9 +306,9 @@ class _FromFile:
 
 
 def _check_cerebro(settings: Mapping[str, Any]) -> None:
-    known = [name for name in bt.Cerebro.params._getkeys() if name not in _ENGINE]
+    known = [name for name in bt.Cerebro.params._getkeys() if name not in _MODES]
     for name in settings:
-        if name in _ENGINE:
+        if name in _MODES:
             raise ConfigError(f"cerebro: {name!r} is an argument of its own: expected {name}=...")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

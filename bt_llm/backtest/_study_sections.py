@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bt_llm.backtest._findings import Bootstrap, interval, is_shown, refusal
+from bt_llm.backtest._effect import DESCRIPTIVE
+from bt_llm.backtest._findings import refusal
 from bt_llm.backtest._sections import (
-    METRICS,
     Section,
     added_sections,
     bars_section,
@@ -19,12 +19,12 @@ from bt_llm.backtest._sections import (
     table_section,
     trades_section,
 )
-from bt_llm.exceptions import DataError, MissingExtraError
+from bt_llm.verdicts import LabelMasses
 
 if TYPE_CHECKING:
     from bt_llm.backtest._run import GateStudy
 
-__all__ = ["advice_sections", "runs_section", "study_sections"]
+__all__ = ["advice_sections", "study_sections"]
 
 
 def study_sections(study: GateStudy) -> Iterator[Section]:
@@ -32,26 +32,13 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
     yield sentences_section(_sentences(study))
     yield from bars_section(study.gated.notes)
     yield metrics_section({name: run.metrics for name, run in study.runs.items()})
+    if study.effect is not None and not study.problems:
+        yield from study.effect.sections()
     yield equity_section({name: run.equity for name, run in study.runs.items()})
     if study.gated.advice is not None:
         yield from advice_sections(study.gated.advice)
     yield trades_section(study.gated.trades)
     yield from added_sections(study)
-
-
-def runs_section(studies: Mapping[str, GateStudy]) -> Iterator[Section]:
-    """Yield a table of the runs of several datas, a study each, and what is not to be concluded from."""
-    names = ("return", "sharpe", "max_drawdown", "trades", "exposure")
-    rows = [
-        [data, name.replace("_", " "), *(METRICS[metric][1](run.metrics[metric]) for metric in names)]
-        for data, study in studies.items()
-        for name, run in study.runs.items()
-    ]
-    yield table_section("Runs", ["data", "run", *(METRICS[metric][0] for metric in names)], rows)
-    refused = [f"{data}: {line}" for data, study in studies.items() for line in refusal(study.problems)]
-    yield sentences_section(
-        [*refused, "Each data is a run of its own: the best of many is best by luck too."]
-    )
 
 
 def advice_sections(advice: Mapping[str, Any]) -> Iterator[Section]:
@@ -78,6 +65,7 @@ def _verdicts(advice: Mapping[str, Any]) -> Iterator[Section]:
             ["bars asked", f"{advice['asked']:,} of {advice['bars']:,}"],
             ["distinct prompts", f"{advice['distinct']:,} ({advice['cache_hits']:,} from the cache)"],
             ["model calls", f"{advice['model_calls']:,} in {advice['model_seconds']:.1f} s"],
+            *_label_mass(advice["label_mass"]),
             ["entries", f"{gate['allowed']:,} allowed, {gate['blocked']:,} blocked"],
         ],
     )
@@ -97,6 +85,10 @@ def _verdicts(advice: Mapping[str, Any]) -> Iterator[Section]:
     )
 
 
+def _label_mass(found: Mapping[str, Any] | None) -> list[list[str]]:
+    return [["probability on the labels", str(LabelMasses(**found))]] if found else []
+
+
 def _bars(number_of: int) -> str:
     return "bar" if number_of == 1 else f"{number_of} bars"
 
@@ -111,13 +103,7 @@ def _sentences(study: GateStudy) -> list[str]:
     if refused := refusal(study.problems):
         return [*refused, figures]
     found = [figures]
-    try:
-        bootstrap = Bootstrap(resamples=1000)
-        for statistic, name in (("return", "mean return a year"), ("sharpe", "Sharpe ratio")):
-            change = bootstrap.difference(gated.returns, ungated.returns, statistic)
-            shown = "a difference" if is_shown(change) else "not distinguishable from chance"
-            found.append(f"Gated less ungated, {name}: {interval(change, statistic)}: {shown}.")
-    except (DataError, MissingExtraError) as error:
-        found.append(f"No interval for the gate's effect: {error}")
+    if (question := study.question) is not None and study.effect is not None:
+        found += [question.sentence, DESCRIPTIVE, *study.effect.sentences]
     found.append("Whether gates that know nothing do as well is another question: see bt-llm test.")
     return found

@@ -34,6 +34,7 @@ from bt_llm.cache._store import JsonStore
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.plain_json import canonical_json
+from bt_llm.plain_text import one_line
 from bt_llm.verdicts import Verdict
 
 __all__ = ["VerdictCache", "VerdictMiss", "default_directory"]
@@ -245,7 +246,7 @@ class VerdictCache:
             At the first thing that is not as it was written.
         """
         if damage := self._store.damage():
-            raise CacheCorruptError(f"{self._store.path}: damaged ({damage[0]}); {HOW_TO_RECOVER}")
+            raise CacheCorruptError(f"{self._store.path}: damaged ({one_line(damage[0])}); {HOW_TO_RECOVER}")
         count = 0
         for row in self._store.scan():
             is_verdict = _KEY.fullmatch(row.key) is not None

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bt_llm import files
 from bt_llm.cache._records import Record, checked_model, model_from_document
 from bt_llm.exceptions import CacheCorruptError, PackError
+from bt_llm.files import most_bytes, read_bytes
 from bt_llm.models import ModelIdentity
 from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.writing import write_whole
@@ -36,11 +38,14 @@ KIND = "bt_llm pack"
 VOLATILE = ("milliseconds", "server", "written")
 """Parts of a provenance that differ between two recordings of one verdict; packs leave them out."""
 
-MAX_BYTES = 256 * 2**20
-"""Largest pack, in bytes."""
+MAX_MB = 256
+"""Largest pack, in MB; see `bt_llm.files`."""
 
 MAX_PROMPT = 2**20
 """Longest prompt, in characters: a pack of 1 MB could spell out a far longer one by naming a chunk again."""
+
+_UNPACKED_MB, _UNPACKED_TIMES = 64, 100
+"""Characters of all prompts together: so many MB, and so many times the pack's bytes; usual are ten times."""
 
 _PROMPT = "prompt"
 
@@ -145,6 +150,7 @@ def parse_pack(content: bytes, source: str) -> Pack:
     manifest = _manifest(source, lines[0])
     parts: dict[str, Any] = {}
     records: list[Record] = []
+    room = most_bytes(_UNPACKED_MB) + _UNPACKED_TIMES * len(content)
     for number, line in enumerate(lines[1:], 2):
         with _at(source, number):
             read = _object(line)
@@ -152,6 +158,12 @@ def parse_pack(content: bytes, source: str) -> Pack:
                 _take_part(read, parts)
             else:
                 records.append(_unpacked(read, parts))
+                room -= sum(map(len, records[-1].question.prompt))
+                if room < 0:
+                    raise PackError(
+                        "its prompts unpack to over a hundred times its size: refused; if you trust it, set "
+                        f"{files.MAX_MB} to the MB that they may take"
+                    )
     with _at(source, 1):
         models = tuple(checked_model(str(one.get("sha256")), one) for one in manifest["models"])
         pack = Pack(records=tuple(records), models=models, about=tuple(manifest["about"]))
@@ -244,16 +256,15 @@ def _check_bytes(source: str, found: Sequence[bytes], pack: Pack) -> None:
 def _content(path: Path) -> bytes:
     """Return what is in a file, as far as a pack may go."""
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+        return read_bytes(path, MAX_MB)
     except OSError as error:
         raise PackError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _lines(content: bytes, source: str) -> list[bytes]:
     """Return the lines of a pack, without their ends."""
-    if not content or len(content) > MAX_BYTES:
-        raise PackError(f"{source}: expected a pack of 1 to {MAX_BYTES} bytes")
+    if not content or len(content) > most_bytes(MAX_MB):
+        raise PackError(f"{source}: {len(content):,} bytes: expected a pack of 1 to {most_bytes(MAX_MB):,}")
     *lines, rest = content.split(b"\n")
     if rest:
         raise PackError(f"{source}, line {len(lines) + 1}: it has no end: the file was cut off; get it again")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,8 @@ from bt_llm.cache._database import HOW_TO_RECOVER, check_files, inspect, open_da
 from bt_llm.cache._rows import FORMAT_ROW, MAX_TEXT, Row
 from bt_llm.cache._writer import RAW_MODE, Writer, kind_of_key, kind_of_value
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
+from bt_llm.locks import IN_SQLITE, ForkableLock
+from bt_llm.plain_text import one_line
 
 __all__ = ["JsonStore"]
 
@@ -65,7 +66,7 @@ class JsonStore:
                 f"cache folder {self.directory}: a variable in it is not replaced; write it out"
             )
         self._writer: Writer | None = None
-        self._lock = threading.RLock()
+        self._lock = ForkableLock()
 
     def close(self) -> None:
         """Forget the opened writer; the next write opens it again."""
@@ -185,7 +186,7 @@ class JsonStore:
             finally:
                 cache.close()  # rolls back what a failed COMMIT or a Ctrl-C left open
 
-        with self._lock:
+        with self._lock, IN_SQLITE:
             self._patiently(transaction, action)
 
     def _opened(self) -> Writer:
@@ -198,6 +199,10 @@ class JsonStore:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Query]:
         """Yield what queries the checked database; it gives nothing where there is none yet."""
+        with IN_SQLITE:
+            yield from self._queries()
+
+    def _queries(self) -> Iterator[Query]:
         check_files(self.path)
         if not self._patiently(self.path.exists, "looking for it"):
             yield lambda sql, values: []
@@ -263,8 +268,9 @@ class JsonStore:
             time.sleep(0.005)
 
     def _explained(self, cause: BaseException, name: str, action: str) -> CacheError:
-        said = " ".join(str(cause).split())[:200]  # SQLite repeats what it cannot read
-        failed = f"{self.path}: {action} failed ({said})"
+        failed = (
+            f"{self.path}: {action} failed ({one_line(cause)[:200]})"  # SQLite repeats what it cannot read
+        )
         elsewhere = "choose another folder with --cache or BT_LLM_CACHE_DIR"
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return CacheError(

@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from bt_llm.advice import AdvisorConfig, telling
 from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._cache import hint_at_demo_pack
@@ -24,12 +26,12 @@ from bt_llm.cli._options import (
     PlotOption,
     StrategyOnBars,
 )
-from bt_llm.cli._output import deliver, deliver_each, progress_bar, say, say_assumed
+from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import MissingExtraError, ModelNotFoundError
 from bt_llm.gates import Gate
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import GateStudy, Source
+    from bt_llm.backtest import GateStudy, PanelStudy, Source, Universe
 
 __all__ = ["demo", "run"]
 
@@ -89,18 +91,23 @@ def run(
     """Run a strategy with its gate, without it, and buy and hold, on the same bars.
 
     Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv -p fast=10
+
+    Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d "data/*_daily.csv" --each
     """
     settings = {"params": what.params, **account.settings()}
-    gate, bars = rule.gate(asking.config()), what.market(read.format())
+    gate = rule.gate(asking.config())
+    read = read.unseen_by(gate.advisor)
     if what.each:
-        out.check_each(plot=plot, manifest=manifest)
-    say_assumed(account.assumed)
-    if what.each:
-        found = {
-            name: _gate_study(what.strategy, one, gate, settings) for name, one in what.each_market(bars)
-        }
-        deliver_each(found, out.output)
+        if manifest is not None:
+            raise typer.BadParameter("--manifest beside --each: it is of one run; leave one of them out")
+        universe = what.universe(read.format())
+        say_assumed(account.assumed)
+        panel = _panel_study(what.strategy, universe, gate, settings)
+        _plotted(panel, plot)
+        deliver(panel, universe, **out.settings())
         return
+    bars = what.market(read.format())
+    say_assumed(account.assumed)
     study = _gate_study(what.strategy, bars, gate, settings)
     _written(study, what.strategy, bars, out, plot, manifest)
 
@@ -112,6 +119,21 @@ def _gate_study(strategy: str, data: Source, gate: Gate, settings: dict[str, Any
         return gate_study(strategy, data, gate, **settings)
 
 
+def _panel_study(strategy: str, universe: Universe, gate: Gate, settings: dict[str, Any]) -> PanelStudy:
+    from bt_llm.backtest import panel_study
+
+    with progress_bar(f"asking {gate.advisor.model}") as update, telling(update):
+        return panel_study(strategy, universe, gate, **settings)
+
+
+def _plotted(study: GateStudy | PanelStudy, plot: Path | None) -> None:
+    if plot is not None:
+        from bt_llm.report import plot_equity
+
+        plot_equity(study.runs, plot)
+        say(f"equity curves: {plot}")
+
+
 def _written(
     study: GateStudy, strategy: str, data: Source, out: Output, plot: Path | None, manifest: Path | None
 ) -> None:
@@ -120,9 +142,5 @@ def _written(
 
         write_manifest(manifest, study, strategy=strategy, data=data)
         say(f"manifest: {manifest}")
-    if plot is not None:
-        from bt_llm.report import plot_equity
-
-        plot_equity(study.runs, plot)
-        say(f"equity curves: {plot}")
+    _plotted(study, plot)
     deliver(study, data, **out.settings())

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._options import Spending
+from bt_llm.cli._output import confirmed
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Market
+    from bt_llm.backtest import Market, Universe
     from bt_llm.research import Plan, Study
 
 __all__ = ["approve", "budget_of", "check_budget"]
@@ -32,14 +31,14 @@ def budget_of(study: Study | None, given: Spending) -> Spending:
     )
 
 
-def check_budget(configs: Sequence[AdvisorConfig], market: Market, spending: Spending) -> None:
+def check_budget(configs: Sequence[AdvisorConfig], market: Market | Universe, spending: Spending) -> None:
     """Ask before more is spent than allowed on what the cache does not have; nothing is asked of a model.
 
     Parameters
     ----------
     configs : sequence of AdvisorConfig
         How the models will be asked. In replay none is.
-    market : Market
+    market : Market or Universe
         The bars.
     spending : Spending
         Money, and the price of a million tokens; without money nothing is checked.
@@ -51,11 +50,13 @@ def check_budget(configs: Sequence[AdvisorConfig], market: Market, spending: Spe
     """
     if spending.budget is None:
         return
+    from bt_llm.backtest import Universe
     from bt_llm.research import _planning as planning
 
     asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]
     rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
-    approve(planning.plan(asking, bars=sum(map(len, market.values())), rates=rates), spending)
+    bars = market.bars if isinstance(market, Universe) else sum(map(len, market.values()))
+    approve(planning.plan(asking, bars=bars, rates=rates), spending)
 
 
 def approve(made: Plan, spending: Spending) -> None:
@@ -78,5 +79,5 @@ def approve(made: Plan, spending: Spending) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{problem}; nothing was asked: allow it with --yes, or a larger --budget")
-    if not typer.confirm(f"{problem}. Ask all the same?", err=True):
+    if not confirmed(f"{problem}. Ask all the same?"):
         raise ConfigError(f"{problem}; nothing was asked")

@@ -24,7 +24,7 @@ from bt_llm.cache import (
 )
 from bt_llm.cli._cache_tables import SHORT, drift_table, joined, list_table, record_facts, record_row
 from bt_llm.cli._options import CacheOption, FormatOption, ThreadsOption
-from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._output import Format, confirmed, print_json, progress_bar, say, show
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.cli._verifying import ask_again
 from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PackError, ReplayMiss
@@ -277,7 +277,8 @@ def prune(
     count = found.stats().by_model.get(sha256, 0)
     if not yes:
         question = f"Delete {count:,} verdicts of {model} ({sha256[:SHORT]}) from {found.directory}?"
-        typer.confirm(question, abort=True, err=True)
+        if not confirmed(question):
+            raise typer.Exit(1)
     deleted = found.delete(model_sha256=sha256)
     if output is Format.JSON:
         print_json({"sha256": sha256, "deleted": deleted})

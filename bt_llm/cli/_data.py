@@ -12,6 +12,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import BarsRead, FormatOption
 from bt_llm.cli._output import Format, print_json, say
 from bt_llm.exceptions import ConfigError
+from bt_llm.plain_text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def data(
         print_json({name: _facts(bars) for name, bars in found.items()})
     else:
         for name, bars in found.items():
-            typer.echo(f"{name}\n{describe_bars(bars)}")
+            typer.echo(printable(f"{name}\n{describe_bars(bars)}"))
     if to is not None:
         _write(found, to)
 

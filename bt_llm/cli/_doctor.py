@@ -10,7 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from bt_llm.advice import Advisor, AdvisorConfig, Checkup, checkup
 from bt_llm.cache import VerdictCache
+from bt_llm.cli._doctor_model import checkup_page
+from bt_llm.cli._options import ThreadsOption
 from bt_llm.cli._output import Format, print_json, show
 from bt_llm.exceptions import BtLlmError
 from bt_llm.models import available_memory_mb, list_models
@@ -21,19 +24,40 @@ PACKAGES = ("bt-llm", "backtrader", "llama-cpp-python", "numpy", "pandas", "disk
 
 
 def doctor(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Look at one model: its prompt, tokens and answers.")
+    ] = None,
+    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
+    threads: ThreadsOption = None,
     output: Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")] = Format.TABLE,
 ) -> None:
     """Show Python, packages, llama.cpp and its CPU features, memory, models found, and the cache.
 
-    Exit code 1 when something needed is missing.
+    With a model, also one prompt as it is rendered, with its tokens and those of the labels, and verdicts on
+    ten states, asked twice in two batches: what to post when you ask for help. Nothing of it is stored.
+
+    Exit code 1 when something needed is missing, or a model's answers differ or cannot be read.
+
+    Example: bt-llm doctor --model smollm2
     """
     checks = [*_python(), *_llama(), *_memory(), *_models(), *_cache()]
+    found = None if model is None else _checked(model, template, threads)
     if output is Format.JSON:
-        print_json({"checks": checks})
+        print_json({"checks": checks, **({"model": found.to_dict()} if found else {})})
     else:
         show(_table(checks))
-    if not all(check["ok"] for check in checks):
+        if found:
+            show(checkup_page(found))
+    if not all(check["ok"] for check in checks) or (found and found.problems):
         raise typer.Exit(1)
+
+
+def _checked(model: str, template: str | None, threads: int | None) -> Checkup:
+    config = AdvisorConfig(
+        model=model, template=template, n_threads=threads, calibration="none", cache_mode="off"
+    )
+    with Advisor(config) as advisor:
+        return checkup(advisor)
 
 
 def _check(what: str, found: str, ok: bool = True) -> dict[str, Any]:
@@ -58,13 +82,13 @@ def _python() -> list[dict[str, Any]]:
 
 
 def _llama() -> list[dict[str, Any]]:
-    from bt_llm.models import system_info
+    from bt_llm.models import build_commit, system_info
 
     try:
-        info = system_info()
+        info, commit = system_info(), build_commit()
     except ImportError as error:
         return [_check("llama.cpp", f"cannot be loaded ({error}); reinstall llama-cpp-python", ok=False)]
-    return [_check("llama.cpp CPU features", info)]
+    return [_check("llama.cpp", f"commit {commit}"), _check("llama.cpp CPU features", info)]
 
 
 def _memory() -> list[dict[str, Any]]:

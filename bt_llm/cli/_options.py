@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import dataclasses
+import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +13,13 @@ import typer
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
-from bt_llm.cli._output import Format
+from bt_llm.cli._output import Format, say
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Market
+    from bt_llm.backtest import Market, Universe
 
 __all__ = [
     "Account",
@@ -42,7 +44,10 @@ __all__ = [
     "parse_params",
 ]
 
-_MODEL = "A GGUF file, a name in models/, smollm2, scripted:NAME, or openai:URL."
+_MODEL = (
+    "A GGUF file, a name in models/, smollm2, scripted:NAME, ollama:NAME:TAG, or openai:URL (its API key: "
+    "BT_LLM_API_KEY, for the host in BT_LLM_API_HOST)."
+)
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
 ModelsOption = Annotated[
@@ -85,6 +90,9 @@ class Asking:
     numerics: Annotated[str, typer.Option(help="canonical: bitwise the same in any batch; fast.")] = (
         "canonical"
     )
+    min_label_mass: Annotated[
+        float | None, typer.Option(help="Share of the probability that labels must hold; else INVALID.")
+    ] = None
     threads: ThreadsOption = None
     gpu_layers: Annotated[int, typer.Option(help="Layers on the GPU; -1 is all.")] = 0
     cache: CacheOption = None
@@ -101,6 +109,7 @@ class Asking:
             "reader": self.reader,
             "calibration": self.calibration,
             "numerics": self.numerics,
+            "min_label_mass": self.min_label_mass,
             "n_gpu_layers": self.gpu_layers,
             **self.places(),
         }
@@ -143,7 +152,8 @@ _Data = Annotated[
         "--data",
         "-d",
         metavar="[NAME=]FILE",
-        help="CSV of bars: time, open, high, low, close, volume. Give one for each data, in their order.",
+        help="CSV of bars: time, open, high, low, close, volume. Give one for each data, in their order. "
+        "With --each also a folder, a glob in quotes, or a CSV with the columns name, file, from and to.",
     ),
 ]
 
@@ -158,7 +168,18 @@ class StrategyOnBars:
         list[str] | None,
         typer.Option("--lines", help="A further column that becomes a line of every data; repeatable."),
     ] = None
-    each: Annotated[bool, typer.Option("--each", help="A run on each data, instead of one on all.")] = False
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each", help="A panel: a run on each symbol, on an account of its own, and all of them pooled."
+        ),
+    ] = False
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight", metavar="NAME=W", help="Weight of a symbol in a panel, by default 1; repeatable."
+        ),
+    ] = None
     param: Annotated[
         list[str] | None,
         typer.Option("--param", "-p", help="A parameter of the strategy, as fast=10; repeatable."),
@@ -180,15 +201,17 @@ class StrategyOnBars:
         """Return the bars of all datas."""
         from bt_llm.backtest import Market
 
+        if self.weight:
+            raise ConfigError(f"--weight {self.weight[0]} without --each: expected it of a panel's symbol")
         return Market.of(self.files, lines=self.lines or (), format=format)
 
-    @staticmethod
-    def each_market(market: Market) -> Iterator[tuple[str, Market]]:
-        """Yield each data's name, and a market of it alone."""
-        from bt_llm.backtest import Market
+    def universe(self, format: BarFormat | None) -> Universe:
+        """Return the symbols of a panel."""
+        from bt_llm.backtest import Universe
 
-        for name, bars in market.bars.items():
-            yield name, Market({name: bars})
+        found = [_source_of(text) for text in self.data or []]
+        weights = dict(map(_weight_of, self.weight or []))
+        return Universe.of(found, weights=weights, lines=self.lines or (), format=format)
 
 
 @group("The strategy and its bars")
@@ -224,10 +247,38 @@ class BarsRead:
     repair: Annotated[
         str | None, typer.Option("--repair", help="Of bars that cannot be right: drop, widen or fill.")
     ] = None
+    max_megabytes: Annotated[
+        int | None, typer.Option("--max-megabytes", help="Of a file unpacked, at most; 2048 by default.")
+    ] = None
+    after: Annotated[
+        str | None, typer.Option("--after", help="Only bars after this day: 2023-12-31.", metavar="DAY")
+    ] = None
+    after_cutoff: Annotated[
+        bool,
+        typer.Option(
+            "--after-cutoff",
+            help="Only bars after the training data of the models that are asked ends: --after their day.",
+        ),
+    ] = False
+
+    def unseen_by(self, *asked: AdvisorConfig) -> BarsRead:
+        """Return the options with the day after which no model has read of anything, if that is asked for."""
+        if not self.after_cutoff:
+            return self
+        if self.after is not None:
+            raise ConfigError(f"--after {self.after} beside --after-cutoff: expected one of them")
+        from bt_llm.research import latest_cutoff, models_asked
+
+        last, why = latest_cutoff(models_asked(*asked))
+        for one in why:
+            say(f"only bars after {last}: {one}")
+        return dataclasses.replace(self, after=last.isoformat(), after_cutoff=False)
 
     def format(self) -> BarFormat | None:
         """Return the format that these options state; None if nothing is."""
-        stated = {name: value for name, value in vars(self).items() if value is not None}
+        if self.after_cutoff:
+            raise ConfigError("--after-cutoff where no model is asked: give the day, as --after 2023-12-31")
+        stated = {n: value for n, value in vars(self).items() if value is not None and n != "after_cutoff"}
         if "columns" in stated:
             stated["columns"] = _columns(stated["columns"])
         return BarFormat(**stated) if stated else None
@@ -329,12 +380,6 @@ class Output:
     ] = None
     output: FormatOption = Format.TABLE
 
-    def check_each(self, **files: Path | None) -> None:
-        """Refuse what shows one run where there is one of each data."""
-        given = {"report": self.report, "csv": self.csv, **files}
-        if names := [f"--{name}" for name, path in given.items() if path is not None]:
-            raise typer.BadParameter(f"{', '.join(names)} beside --each: expected the files of one run")
-
     def settings(self) -> Mapping[str, Any]:
         """Return the arguments of `deliver` that these options are."""
         return {"report": self.report, "csv": self.csv, "output": self.output}
@@ -355,6 +400,24 @@ def named_files(texts: list[str]) -> dict[str, Path]:
             )
         files[name] = Path(file)
     return files
+
+
+def _source_of(text: str) -> Path | dict[str, Path]:
+    """Read what ``-d`` says of a panel: a file, folder or glob, or ``NAME=FILE``."""
+    name, equals, file = text.partition("=")
+    if not equals or Path(text).exists() or glob.has_magic(name):
+        return Path(text)
+    if not name or not file:
+        raise ConfigError(f"--data {text!r}: expected FILE, FOLDER, GLOB or NAME=FILE")
+    return {name: Path(file)}
+
+
+def _weight_of(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ConfigError(f"--weight {text!r}: expected NAME=NUMBER, such as EURUSD=2") from None
 
 
 def parse_params(pairs: list[str]) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rich.console import Console
+import rich.console
+import typer
+from rich.console import ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -20,20 +22,23 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from bt_llm.models import Progress as ProgressCallback
+from bt_llm.plain_text import printable
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Section, Source
+    from bt_llm.backtest import Section, Source, Universe
     from bt_llm.report import Reportable
 
 __all__ = [
+    "Console",
     "Format",
     "complain",
+    "confirmed",
     "deliver",
-    "deliver_each",
     "print_json",
     "progress_bar",
     "say",
@@ -50,6 +55,15 @@ class Format(enum.StrEnum):
 
     TABLE = "table"
     JSON = "json"
+
+
+class Console(rich.console.Console):
+    """A console that shows control characters of a text instead of obeying them; its own styles stay."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the pieces of text and style that something is shown as."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def say(message: str) -> None:
@@ -72,6 +86,14 @@ def complain(error: object) -> None:
         console.print(rest, markup=False)
 
 
+def confirmed(question: str) -> bool:
+    """Ask on standard error; the end of the input, and Ctrl-C, are no."""
+    try:
+        return typer.confirm(printable(question), err=True)
+    except typer.Abort:
+        return False
+
+
 def show(renderable: Any) -> None:
     """Print a table to standard output."""
     Console().print(renderable)
@@ -84,7 +106,7 @@ def print_json(value: Any) -> None:
 
 def deliver(
     result: Result,
-    data: Source,
+    data: Source | Universe,
     *,
     report: Path | None,
     csv: Path | None,
@@ -94,9 +116,9 @@ def deliver(
 
     Parameters
     ----------
-    result : GateStudy, GateTest, ModelComparison or WalkForwardResult
+    result : Reportable
         What a command found.
-    data : path, mapping or Market
+    data : path, mapping, Market or Universe
         The bars it was found on.
     report, csv : Path or None
         A page, and a folder of tables.
@@ -115,30 +137,6 @@ def deliver(
     if output is Format.JSON:
         print_json(result.to_dict())
     else:
-        show_sections(result.sections())
-
-
-def deliver_each(results: Mapping[str, Reportable], output: Format) -> None:
-    """Print the results of several datas, a run each: a table of the runs, or each result's own.
-
-    Parameters
-    ----------
-    results : mapping of str to GateStudy, GateTest or ModelComparison
-        By the name of the data.
-    output : Format
-        JSON with a run each, or tables.
-    """
-    if output is Format.JSON:
-        print_json({"runs": {name: result.to_dict() for name, result in results.items()}})
-        return
-    from bt_llm.backtest import GateStudy, runs_section
-
-    studies = {name: one for name, one in results.items() if isinstance(one, GateStudy)}
-    if studies:
-        show_sections(runs_section(studies))
-        return
-    for name, result in results.items():
-        show(Text(f"\n{name}", style="bold"))
         show_sections(result.sections())
 
 

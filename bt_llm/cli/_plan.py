@@ -15,13 +15,23 @@ from rich.table import Table
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import CacheOption, FormatOption, ModeOption, Spending, ThreadsOption
-from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._options import (
+    Account,
+    BarsRead,
+    CacheOption,
+    FormatOption,
+    ModeOption,
+    Spending,
+    StrategyOrStudy,
+    ThreadsOption,
+)
+from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 from bt_llm.verdicts import prior_cells, prior_source
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import Market
     from bt_llm.research import ModelPlan, Plan, Study
 
 __all__ = ["plan", "study_configs"]
@@ -30,6 +40,9 @@ __all__ = ["plan", "study_configs"]
 @takes_groups
 def plan(
     spending: Spending,
+    what: StrategyOrStudy,
+    read: BarsRead,
+    account: Account,
     study: Annotated[
         Path | None, typer.Argument(help="A study file (TOML); without one, give --bars.")
     ] = None,
@@ -42,6 +55,14 @@ def plan(
     ] = None,
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
     request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
+    power: Annotated[
+        bool,
+        typer.Option("--power", help="Say what a test could find, from the ungated strategy on the bars."),
+    ] = False,
+    pass_rate: Annotated[
+        float, typer.Option("--pass-rate", help="Share of entries that the gate is assumed to let through.")
+    ] = 0.5,
+    random: Annotated[int, typer.Option("--random", help="Random gates of that test.")] = 200,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
     trust: TrustOption = False,
     threads: ThreadsOption = None,
@@ -52,6 +73,8 @@ def plan(
     """Count what a study will ask: distinct prompts, tokens, seconds and money; cold, cached and left.
 
     Example: bt-llm plan examples/walk_forward.toml
+
+    Example: bt-llm plan --power -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
 
     Example: bt-llm plan --symbols 50 --bars 175000 -m "openai:http://127.0.0.1:8000/v1?model=llama-8b"
     """
@@ -67,6 +90,12 @@ def plan(
         described.check_trust(cache_mode)
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
+    market = what.market(read.format()) if what.data else None
+    if power:
+        _show_power(described, what, market, account, configs, pass_rate, random, output)
+        return
+    if market is not None:
+        bars = bars if bars is not None else sum(map(len, market.values()))
     per_symbol = bars if bars is not None else _bars_of(described)
     made = planning.plan(
         configs,
@@ -87,6 +116,37 @@ def plan(
         _ask(configs)
     elif spending.budget is not None and (problem := made.over(spending.budget)):
         say(problem)
+
+
+def _show_power(
+    described: Study | None,
+    what: StrategyOrStudy,
+    market: Market | None,
+    account: Account,
+    configs: list[AdvisorConfig],
+    pass_rate: float,
+    random: int,
+    output: Format,
+) -> None:
+    """Print what a test could find on the bars of a study, or of the options."""
+    from bt_llm.backtest import sentences_section
+    from bt_llm.gates import Gate
+    from bt_llm.research import plan_power
+
+    gate = Gate(advisor=configs[0]) if configs else Gate()
+    if described is not None and market is None:
+        strategy, market = described.strategy, described.market
+        own = {name: value for name, value in described.params.items() if not name.startswith("gate.")}
+        settings = {"params": own, **described.account.model_dump()}
+    elif what.strategy and market is not None:
+        strategy, settings = what.strategy, {"params": what.params, **account.settings()}
+    else:
+        raise ConfigError("--power needs the ungated strategy: give --strategy and --data, or a study file")
+    made = plan_power(strategy, market, gate, pass_rate=pass_rate, n=random, **settings)
+    if output is Format.JSON:
+        print_json(made.to_dict())
+    else:
+        show_sections([sentences_section(made.sentences, "What a test could find")])
 
 
 def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]) -> list[AdvisorConfig]:
@@ -128,7 +188,7 @@ def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]
 def _bars_of(study: Study | None) -> int:
     if study is None:
         raise ConfigError("no study file and no --bars: give one of them")
-    return sum(map(len, study.market.values()))
+    return study.bars_count
 
 
 def _backtest_bars(study: Study | None, bars: int) -> int:
@@ -137,17 +197,35 @@ def _backtest_bars(study: Study | None, bars: int) -> int:
         return bars
     total = 0
     if study.compare is not None:
-        total += bars * (len(study.compare.models) + 1)  # and ungated
+        total += bars * (len(study.compare.models) + 2)  # ungated and the rule
     if study.walk_forward is not None:
+        from bt_llm.backtest import Universe
         from bt_llm.research import WalkForward
 
         searched = {"metric", "min_trades", "constraints"}
         split = WalkForward(**study.walk_forward.model_dump(exclude=searched))
         combinations = math.prod(len(values) for values in study.grid.values())
-        for fold in split.split(study.market.index):
-            train, test = (part.stop - part.start for part in (fold.train, fold.test))
-            total += combinations * train + test
+        market = study.bars_read
+        indexes = [one.index for one in market.values()] if isinstance(market, Universe) else [market.index]
+        tests = 1 if isinstance(market, Universe) else _tests_of(study)
+        for fold in split.split(market.index):
+            for index in indexes:
+                train, test = (
+                    int(index.searchsorted(last, side="right") - index.searchsorted(first))
+                    for first, last in (
+                        (fold.train_start, fold.train_end),
+                        (fold.test_start, fold.test_end),
+                    )
+                )
+                total += combinations * train + tests * test
     return total or bars
+
+
+def _tests_of(study: Study) -> int:
+    """Return how often a test stretch is traded: by the choice, by each model's own, and without a gate."""
+    asked = [len(study.grid.get(f"gate.advisor.{name}", [None])) for name in ("model", "template")]
+    models = math.prod(asked)
+    return 1 + (models if models > 1 else 0) + (study.gate is not None)
 
 
 def _ask(configs: list[AdvisorConfig]) -> None:

@@ -78,14 +78,19 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
         rows.append((f"{one.model}, calibrated", one.panels()))
     if len(found) == 1:
         counts = ", ".join(f"{count} {name}" for name, count in found[0].counts().items())
-        said = f"Calibrated verdicts over {len(found[0].space):,} states: {counts}."
-        return rows, f"{said} {found[0].prior_note}".rstrip()
+        summary = f"Calibrated verdicts over {len(found[0].space):,} states: {counts}."
+        return rows, " ".join([summary, *filter(None, [found[0].prior_note]), *_masses(found)])
     comparison = found[0].compare(found[1])
     rows.append((f"{found[0].model} minus {found[1].model}, calibrated", comparison.panels()))
     return rows, (
         f"The two models give the same verdict on {percent(comparison.agreement, 0)} of the states "
-        f"(Cohen's kappa {number(comparison.kappa)})."
-    )
+        f"(Cohen's kappa {number(comparison.kappa)}). {' '.join(_masses(found))}"
+    ).rstrip()
+
+
+def _masses(found: list[Policy]) -> list[str]:
+    """Return a sentence of each model whose reader knows it, on the probability that its labels hold."""
+    return [f"Of {one.model}'s probability the labels hold {one.masses}." for one in found if one.masses]
 
 
 def _scale(panels: list[Panel]) -> float:

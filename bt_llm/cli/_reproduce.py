@@ -11,6 +11,7 @@ import typer
 from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._options import CacheOption, FormatOption, named_files
 from bt_llm.cli._output import Format, print_json, say
+from bt_llm.plain_text import printable
 from bt_llm.writing import temporary_folder
 
 __all__ = ["reproduce"]
@@ -86,6 +87,6 @@ def reproduce(
         typer.echo("identical")
     else:
         for difference in found.differences:
-            typer.echo(str(difference))
+            typer.echo(printable(str(difference)))
     if not found.identical:
         raise typer.Exit(1)

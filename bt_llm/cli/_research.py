@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bt_llm.advice import AdvisorConfig, telling
+from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -25,15 +26,25 @@ from bt_llm.cli._options import (
     StrategyOnBars,
     StrategyOrStudy,
 )
-from bt_llm.cli._output import deliver, deliver_each, progress_bar, say_assumed
+from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.backtest import Market
-    from bt_llm.research import GateTest, ModelComparison
+    from bt_llm.backtest import Market, Universe
+    from bt_llm.research import ModelComparison, PanelComparison
 
 __all__ = ["compare", "run_test"]
+
+
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder of the ledger of trials; by default the study's, or one beside the stored verdicts.",
+    ),
+]
 
 
 @takes_groups
@@ -56,42 +67,50 @@ def run_test(
     per: Annotated[
         str, typer.Option(help="entry or bar: what random gates keep the pass rate of.")
     ] = "entry",
+    strata: Annotated[
+        bool,
+        typer.Option(
+            "--strata/--no-strata", help="Whether random gates answer alike in markets as volatile."
+        ),
+    ] = True,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
+    ledger: LedgerOption = None,
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
 
+    With --each the symbols are tested together: gates that know nothing give the same answers on other
+    dates, the same dates in all symbols.
+
     Example: bt-llm test -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv --jobs 2
     """
-    from bt_llm.research import bar_answers, gate_test
+    from bt_llm.backtest import Universe
+    from bt_llm.research import bar_answers, gate_test, panel_test
 
-    gate, market = rule.gate(asking.config()), what.market(read.format())
+    gate = rule.gate(asking.config())
+    read = read.unseen_by(gate.advisor)
+    if what.each and (shifts or per != "entry"):
+        raise typer.BadParameter(
+            f"{'--shifts' if shifts else '--per'} beside --each: gates that know nothing get the answers of "
+            "other dates there; leave it out"
+        )
+    universe = what.universe(read.format()) if what.each else None
+    market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
-    if what.each:
-        out.check_each()
     say_assumed(account.assumed)
     check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
-        for _, one in what.each_market(market):
+        for one in Universe.of(market).values():
             bar_answers(one, gate)
-
-    def tested(data: Market) -> GateTest:
-        with progress_bar("running gates that know nothing") as update:
-            return gate_test(
-                what.strategy,
-                data,
-                gate,
-                n=random,
-                shifts=shifts,
-                per=per,  # type: ignore[arg-type]
-                n_jobs=jobs,
-                on_progress=update,
-                **settings,
-            )
-
-    if what.each:
-        deliver_each({name: tested(one) for name, one in what.each_market(market)}, out.output)
-    else:
-        deliver(tested(market), market, **out.settings())
+    with progress_bar("running gates that know nothing") as update:
+        folder = _ledger_folder(ledger, gate.advisor)
+        told = {"n": random, "n_jobs": jobs, "on_progress": update, "output": folder, **settings}
+        ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata}
+        found = (
+            gate_test(what.strategy, market, gate, **ways, **told)
+            if universe is None
+            else panel_test(what.strategy, universe, gate, **told)
+        )
+    deliver(found, market, **out.settings())
 
 
 @takes_groups
@@ -114,17 +133,18 @@ def compare(
     model: ModelsOption = None,
     trust: TrustOption = False,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
+    ledger: LedgerOption = None,
 ) -> None:
     """Compare models: the same strategy on the same bars, gated by one after the other.
 
     Example: bt-llm compare -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
     -m smollm2 -m scripted:trend; or, from a file: bt-llm compare examples/walk_forward.toml
     """
-    from bt_llm.research import compare_models, gates_by_name
+    from bt_llm.research import compare_models, compare_on_panel, gates_by_name
 
     if study is not None:
         _check_only_study(context)
-        found, market = _compare_study(study, asking.places(), spending, trust)
+        found, market = _compare_study(study, asking.places(), spending, ledger, trust)
         deliver(found, market, **out.settings())
         return
     if not (what.strategy and what.data and model):
@@ -136,28 +156,37 @@ def compare(
         raise ConfigError(
             f"--model {model[0]}: expected two models or more, such as -m smollm2 -m {model[0]}"
         )
-    configs, market = (
-        [gate.advisor for gate in gates_by_name(model, gate).values()],
-        what.market(read.format()),
-    )
+    configs = [gate.advisor for gate in gates_by_name(model, gate).values()]
+    read = read.unseen_by(*configs)
+    universe = what.universe(read.format()) if what.each else None
+    market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
-    if what.each:
-        out.check_each()
     say_assumed(account.assumed)
     check_budget(configs, market, spending)
+    folder = _ledger_folder(ledger, gate.advisor)
+    told = {"gate": gate, "horizon": horizon, "output": folder, **settings}
+    with _asking(configs):
+        compared = (
+            compare_models(what.strategy, market, model, **told)
+            if universe is None
+            else compare_on_panel(what.strategy, universe, model, **told)
+        )
+    deliver(compared, market, **out.settings())
 
-    def compared(data: Market) -> ModelComparison:
-        with _asking(configs):
-            return compare_models(what.strategy, data, model, gate=gate, horizon=horizon, **settings)
 
-    if what.each:
-        deliver_each({name: compared(one) for name, one in what.each_market(market)}, out.output)
-    else:
-        deliver(compared(market), market, **out.settings())
+def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
+    """Return where trials are counted; nowhere, which is said, if nothing is to be stored."""
+    if given is not None:
+        return given
+    cache = VerdictCache(config.cache_dir, config.cache_mode)
+    if cache.mode in (CacheMode.RECORD, CacheMode.REFRESH):
+        return Path(cache.directory) / "trials"
+    say(f"trials are not counted in cache mode {cache.mode}; --output FOLDER counts them")
+    return None
 
 
 _BESIDE_A_STUDY = {
-    *("study", "threads", "cache", "cache_mode", "trust"),
+    *("ledger", "study", "threads", "cache", "cache_mode", "trust"),
     *vars(Spending()),
     *vars(Output()),
 }
@@ -179,14 +208,14 @@ def _check_only_study(context: typer.Context) -> None:
 
 
 def _compare_study(
-    path: Path, where: dict[str, Any], spending: Spending, trust: bool
-) -> tuple[ModelComparison, Market]:
+    path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None, trust: bool
+) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
     study = load_study(path, trust=Trusting(f"study {path}", trust))
-    market = study.market
+    market = study.bars_read
     if study.compare is None:
         return study.run_compare(), market  # says what is missing
     study.check_trust(where.get("cache_mode"))
@@ -194,7 +223,7 @@ def _compare_study(
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
-        return study.run_compare(advisor=where), market
+        return study.run_compare(advisor=where, **({"output": ledger} if ledger else {})), market
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bt_llm.cli._output import confirmed
 from bt_llm.exceptions import ConfigError
 
 __all__ = ["TrustOption", "Trusting"]
@@ -50,7 +51,7 @@ class Trusting:
                 f"{what}: an address that comes from a file is asked only with --trust, or where somebody "
                 "can be asked first; nothing was sent"
             )
-        if not typer.confirm(f"{what}. Send prompts there?", err=True):
+        if not confirmed(f"{what}. Send prompts there?"):
             raise ConfigError(f"{what}; nothing was sent")
         self._allowed.update(new)
         return True

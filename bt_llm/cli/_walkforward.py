@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
-from bt_llm.cli._output import Format, deliver, say
+from bt_llm.cli._output import Console, Format, deliver, say
 from bt_llm.cli._plan import study_configs
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.models import Progress as ProgressCallback
 
 if TYPE_CHECKING:
-    from bt_llm.research import WalkForwardResult
+    from bt_llm.research import PanelWalkForwardResult, WalkForwardResult
 
 __all__ = ["walkforward"]
 
@@ -75,17 +74,18 @@ def walkforward(
         configs = study_configs(
             asked, [], {name: value for name, value in advisor.items() if value is not None}
         )
-        check_budget(configs, described.market, allowed)
+        check_budget(configs, described.bars_read, allowed)
     with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
         )
     result.save(folder)
-    total = len(result.folds) * len(result.combinations)
-    say(f"{result.trials_run} of {total} trials run, the others were in the ledger; results: {folder}")
+    say(
+        f"{result.trials_run} of {result.trials} trials run, the others were in the ledger; results: {folder}"
+    )
     if out.output is Format.TABLE:
         show_diagram(result)
-    deliver(result, described.market, **out.settings())
+    deliver(result, described.bars_read, **out.settings())
 
 
 @contextlib.contextmanager
@@ -118,7 +118,7 @@ def _two_bars() -> Iterator[tuple[ProgressCallback, ProgressCallback]]:
         yield updating(tasks[0]), updating(tasks[1])
 
 
-def show_diagram(result: WalkForwardResult) -> None:
+def show_diagram(result: WalkForwardResult | PanelWalkForwardResult) -> None:
     """Print where the folds lie, as wide as the terminal is."""
     console = Console()
     console.print(result.diagram(min(console.width, 100)), highlight=False, markup=False, soft_wrap=True)

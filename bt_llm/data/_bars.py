@@ -252,10 +252,23 @@ def _finish(reading: Reading, columns: Columns, source: object) -> pd.DataFrame:
     )
     if unused:
         reading.repaired(f"columns {listed(columns.labels[at] for at in sorted(unused))}: left out")
-    bars = make_bars(reading, times, values)
+    bars = _only_after(reading, make_bars(reading, times, values))
     warn_of(reading, bars)
     _describe_source(reading, bars, source)
     return bars
+
+
+def _only_after(reading: Reading, bars: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the bars up to a day, if one is stated."""
+    day = reading.format.after
+    if day is None:
+        return bars
+    kept = bars[pd.DatetimeIndex(bars.index).normalize() > pd.Timestamp(day)]
+    if not len(kept):
+        raise reading.error(f"no bar after {day}: they go from {bars.index[0]} to {bars.index[-1]}", "after")
+    if len(kept) < len(bars):
+        reading.repairs.append(f"only bars after {day}: {len(bars) - len(kept):,} left out")
+    return kept
 
 
 def _describe_source(reading: Reading, bars: pd.DataFrame, source: object) -> None:

@@ -132,7 +132,7 @@ def _raw(reading: Reading, path: Path, kind: str) -> Iterator[bytes]:
             if total > limit:
                 raise reading.error(
                     f"over {reading.format.max_megabytes} MB{' unpacked' if kind else ''}: "
-                    "expected no more; give max_megabytes for a file that you trust"
+                    "expected no more; give max_megabytes (--max-megabytes) for a file that you trust"
                 )
             yield block
 

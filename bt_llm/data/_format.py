@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import zoneinfo
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ class BarFormat:
         What is done with bars that cannot be right, instead of refusing them: ``drop`` leaves them out (of
         two bars of one time, the later one); ``widen`` moves high and low out to the open and close;
         ``fill`` sets bars without prices to the close before them, and their volume to 0.
+    after : str, optional
+        Only bars after this day, as ``2023-12-31``: such as those that a model cannot have read about.
     max_megabytes : int
         Largest file that is read, counted after unpacking.
 
@@ -73,6 +76,7 @@ class BarFormat:
     symbol: str | None = None
     stamp: str | None = None
     repair: str | None = None
+    after: str | None = None
     max_megabytes: int = 2048
 
     @property
@@ -104,6 +108,8 @@ class BarFormat:
             )
         if self.zone is not None:
             _check_zone(self.zone)
+        if self.after is not None:
+            _check_day(self.after)
         if not isinstance(self.max_megabytes, int) or self.max_megabytes < 1:
             raise DataError(f"max_megabytes={self.max_megabytes!r}: expected a whole number of at least 1")
         object.__setattr__(self, "columns", _checked_columns(self.columns))
@@ -118,6 +124,13 @@ def _check_zone(zone: object) -> None:
             f"zone={zone!r}: no such zone; expected an IANA name such as "
             f"{', '.join(map(repr, near or ['America/New_York', 'UTC']))}"
         ) from error
+
+
+def _check_day(after: object) -> None:
+    try:
+        datetime.date.fromisoformat(after)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise DataError(f"after={after!r}: expected a day, such as '2023-12-31'") from None
 
 
 def _checked_columns(columns: object) -> dict[str, str]:

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bt_llm import plain_text
 from bt_llm.data._format import BarFormat
 from bt_llm.data._forms import Form
 from bt_llm.exceptions import DataError
 
 __all__ = ["Floats", "Mask", "Reading", "listed", "name_bars"]
 
-logger = logging.getLogger("bt_llm.data")
+logger = plain_text.logger("bt_llm.data")
 logger.addHandler(logging.NullHandler())
 
 Floats: TypeAlias = NDArray[np.float64]

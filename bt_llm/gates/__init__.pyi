@@ -11,6 +11,9 @@ from ._base import Decision as Decision
 from ._base import EntryGate as EntryGate
 from ._base import NeverOpen as NeverOpen
 from ._base import Questions as Questions
+from ._dates import DatedAnswers as DatedAnswers
+from ._dates import DatesGate as DatesGate
+from ._dates import permute_dates as permute_dates
 from ._description import NO_ANSWER_DEPENDS_ON as NO_ANSWER_DEPENDS_ON
 from ._description import Asker as Asker
 from ._description import Described as Described
@@ -24,8 +27,9 @@ from ._gated import order_gate_of as order_gate_of
 from ._gated import ungated as ungated
 from ._line import attach_gate as attach_gate
 from ._news_gate import NewsGate as NewsGate
-from ._nulls import Answers as Answers
-from ._nulls import Per as Per
+from ._null_answers import Answers as Answers
+from ._null_answers import Dealer as Dealer
+from ._null_answers import Per as Per
 from ._nulls import RandomGate as RandomGate
 from ._nulls import RuleGate as RuleGate
 from ._nulls import ShiftedGate as ShiftedGate

@@ -230,6 +230,17 @@ class EntryGate(Described):
         """
         return AlwaysOpen(warm_up=self.warm_up_bars)
 
+    def known_answers(self) -> Callable[[int, int], bool] | None:
+        """Return what answers a strategy's entries without a run, for a gate that needs none to know.
+
+        Returns
+        -------
+        callable or None
+            Called with the bar and the side of each entry, once and in the order in which they are asked
+            about; says whether it is let in, whole. None, the default, for any other gate.
+        """
+        return None
+
     def describe(self, by: Describer | None = None) -> dict[str, Any]:
         """Return what the gate is, by content, as JSON values; a trial's key and a manifest are made of it.
 

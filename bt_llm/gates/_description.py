@@ -40,6 +40,7 @@ from typing import Any, TypeAlias
 
 from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig, Asked
 from bt_llm.exceptions import ConfigError, ModelError, StrategyError
+from bt_llm.files import open_regular
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import python_scalar
@@ -227,7 +228,7 @@ def file_sha256_of(where: str, path: Path) -> str:
         If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(

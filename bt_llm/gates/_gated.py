@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copyreg
 import functools
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import backtrader as bt
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._attaching import attached_gates
 from bt_llm.gates._base import EntryGate
@@ -18,7 +18,7 @@ from bt_llm.gates._orders import OrderGate
 
 __all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
 
-_logger = logging.getLogger(__name__)
+_logger = plain_text.logger(__name__)
 
 
 @functools.cache

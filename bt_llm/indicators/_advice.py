@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
+from bt_llm import plain_text
 from bt_llm.advice import Advisor, AdvisorConfig, Analyst, Usage
 from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
@@ -27,7 +27,7 @@ from bt_llm.verdicts import LabelSet, Verdict, prior_source
 
 __all__ = ["LLMAdvice", "askers_in", "find_advice"]
 
-_log = logging.getLogger("bt_llm.advice")
+_log = plain_text.logger("bt_llm.advice")
 
 _OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
 _ANSWER = (*_OUTPUTS, "label")
@@ -66,6 +66,8 @@ class LLMAdvice(bt.Indicator):
         Seconds for which a live bar waits for its answer.
     min_seconds : float
         Seconds of wall time from one question to the next in a live run; see `LLMThrottler`.
+    deadline_s : float
+        Seconds after which a question of a live run is given up; until then a late answer is of use.
 
     Attributes
     ----------
@@ -145,6 +147,7 @@ class LLMAdvice(bt.Indicator):
         ("live", "auto"),
         ("timeout_s", 5.0),
         ("min_seconds", 0.0),
+        ("deadline_s", 120.0),
     )
     plotinfo: ClassVar[Any] = {
         "plotname": "LLM advice",
@@ -265,10 +268,11 @@ class LLMAdvice(bt.Indicator):
         return config.asked_through(self.p.manager)
 
     def _check_frequency(self) -> Frequency:
-        for name, least in (("timeout_s", "above 0"), ("min_seconds", "of at least 0")):
+        seconds = {"timeout_s": "above 0", "min_seconds": "of at least 0", "deadline_s": "above 0"}
+        for name, least in seconds.items():
             value = getattr(self.p, name)
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (name == "timeout_s" and value == 0):
+            if not number or value < 0 or (least == "above 0" and value == 0):
                 raise ConfigError(f"{name}={value!r}: expected a number of seconds {least}")
         if self.p.live not in _LIVE:
             raise ConfigError(f"live={self.p.live!r}: expected one of {list(_LIVE)}")
@@ -355,6 +359,11 @@ class LLMAdvice(bt.Indicator):
         for name, value in zip((*_ANSWER, "age"), (*bar.row, bar.age), strict=True):
             getattr(self.lines, name)[0] = value
 
+    @property
+    def vectorised(self) -> bool:
+        """Whether it filled all bars before the run."""
+        return self._by_bar is not None
+
     def counts(self, length: int) -> tuple[int, int, int, int]:
         """Return `bars`, `asked`, `carried` and `unanswered` of the first `length` bars of the data.
 
@@ -372,6 +381,7 @@ class LLMAdvice(bt.Indicator):
                 lambda cell: _row(*self._verdicts([cell])),
                 timeout_s=self.p.timeout_s,
                 min_seconds=self.p.min_seconds,
+                deadline_s=self.p.deadline_s,
             )
         return Pace(self.frequency, lambda cell: self._answers([cell])[0], asker)
 

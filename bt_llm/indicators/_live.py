@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import logging
+import functools
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from bt_llm import plain_text
 from bt_llm.exceptions import BtLlmError
-from bt_llm.models import LLMThrottler
+from bt_llm.locks import ForkableLock
+from bt_llm.models import LLMThrottler, giving_up_when
 
 __all__ = ["LiveAsker"]
 
-_log = logging.getLogger("bt_llm.live")
+_log = plain_text.logger("bt_llm.live")
+
+_LAST_S = 0.5
+"""Seconds that a question under way has when the program is over: a model must not be torn down while it
+computes, and nobody wants to wait for its answer."""
 
 Answer = TypeVar("Answer")
 
@@ -22,6 +29,7 @@ class _Question(Generic[Answer]):
 
     def __init__(self, cell: int) -> None:
         self.cell = cell
+        self.since = time.monotonic()
         self.done = threading.Event()
         self.answer: Answer | None = None
 
@@ -31,8 +39,8 @@ class LiveAsker(Generic[Answer]):
 
     An answer that comes late is kept (`known`). While a question is being answered one more waits, the
     newest: the market of bars ago is of no interest. The thread lives only while there is something to ask,
-    so that nothing is left to stop when a run ends; the interpreter waits for a question under way at its
-    exit, because a model must not be torn down while it computes.
+    so that nothing is left to stop when a run ends. A question is given up after its deadline, and soon after
+    the program's main thread has ended, by Ctrl-C or otherwise: the thread says so, and ends.
 
     Parameters
     ----------
@@ -43,6 +51,8 @@ class LiveAsker(Generic[Answer]):
         Seconds for which `answer` waits at most.
     min_seconds : float
         Seconds of wall time from one question to the next; see `LLMThrottler`.
+    deadline_s : float
+        Seconds after which a question is given up, however little by little its answer comes.
 
     Examples
     --------
@@ -51,13 +61,22 @@ class LiveAsker(Generic[Answer]):
     (2, 2, None)
     """
 
-    def __init__(self, ask: Callable[[int], Answer], *, timeout_s: float, min_seconds: float = 0.0) -> None:
-        self.timeout_s = timeout_s
+    def __init__(
+        self,
+        ask: Callable[[int], Answer],
+        *,
+        timeout_s: float,
+        min_seconds: float = 0.0,
+        deadline_s: float = 120.0,
+    ) -> None:
+        self.timeout_s, self.deadline_s = timeout_s, deadline_s
+        self._said_late = False
+        self._over: float | None = None  # when the main thread was seen to have ended
         self._ask = ask
         self._throttler = LLMThrottler(min_interval=min_seconds)
         self._answers: dict[int, Answer] = {}
         self._logged: set[type[Exception]] = set()
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
         self._current: _Question[Answer] | None = None
         self._waiting: _Question[Answer] | None = None
         self._thread: threading.Thread | None = None
@@ -81,24 +100,32 @@ class LiveAsker(Generic[Answer]):
             if cell in self._answers:
                 return self._answers[cell]
             question = self._put(cell)
-        question.done.wait(self.timeout_s)
+        if not question.done.wait(self.timeout_s) and not self._said_late:
+            self._said_late = True
+            _log.warning(
+                "no answer after %g s: the bar goes without; a question is given up after %g s (said once)",
+                self.timeout_s,
+                self.deadline_s,
+            )
         return question.answer
 
     def _put(self, cell: int) -> _Question[Answer]:
-        current = self._current
-        if current is not None and current.cell == cell and not current.done.is_set():
+        current, alive = self._current, self._thread is not None and self._thread.is_alive()
+        if alive and current is not None and current.cell == cell and not current.done.is_set():
             self._waiting = None  # the newest question is under way already
             return current
         self._waiting = question = _Question[Answer](cell)
-        if self._thread is None or not self._thread.is_alive():
+        if not alive:  # nor is it in a process that was forked from the one it runs in
             self._thread = threading.Thread(target=self._work, name="bt_llm live advice", daemon=False)
             self._thread.start()
         return question
 
     def _work(self) -> None:
         while (question := self._take()) is not None:
+            question.since = time.monotonic()
             try:
-                answer = self._ask(question.cell)
+                with giving_up_when(functools.partial(self._nobody_waits, question)):
+                    answer = self._ask(question.cell)
             except Exception as error:
                 self._log(error)
             else:
@@ -106,6 +133,14 @@ class LiveAsker(Generic[Answer]):
                     self._answers[question.cell] = question.answer = answer
             finally:
                 question.done.set()
+
+    def _nobody_waits(self, question: _Question[Answer]) -> bool:
+        now = time.monotonic()
+        if self._over is None and not threading.main_thread().is_alive():
+            self._over = now
+            _log.warning("the program is over: waiting %g s for the question under way", _LAST_S)
+        late = now > question.since + self.deadline_s
+        return late or (self._over is not None and now > self._over + _LAST_S)
 
     def _take(self) -> _Question[Answer] | None:
         with self._lock:

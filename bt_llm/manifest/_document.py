@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from bt_llm.cache import GeneratedText, StoredAnswer
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import CacheCorruptError, ConfigError, DataError
+from bt_llm.files import read_bytes
 from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.verdicts import Verdict
 from bt_llm.writing import write_whole
@@ -35,8 +36,8 @@ KIND = "bt_llm run"
 TRADE_COLUMNS = ("opened", "closed", "direction", "bars", "pnl", "pnlcomm")
 """What a trade's row holds, in order; times are ISO 8601."""
 
-MAX_BYTES = 64 * 2**20
-"""Largest manifest, in bytes."""
+MAX_MB = 64
+"""Largest manifest, in MB; see `bt_llm.files`."""
 
 _LINE = 120  # what fits into it stands on one line of the file
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -288,15 +289,12 @@ def read_manifest(path: str | os.PathLike[str]) -> RunManifest:
     """
     source = Path(path)
     try:
-        with source.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_bytes(source, MAX_MB)
     except OSError as error:
         raise ConfigError(
             f"{source}: cannot be read ({error.strerror or error}); write one with bt-llm run --manifest FILE"
         ) from error
     try:
-        if len(data) > MAX_BYTES:
-            raise ConfigError(f"more than {MAX_BYTES} bytes")
         return _manifest(strict_json(data.decode("utf-8")), source.absolute().parent)
     except (ConfigError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
         raise ConfigError(f"{source}: not a run manifest: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.files import read_text
 from bt_llm.sources import SourceFiles
 
 __all__ = ["find_file", "neighbours_sha256", "stored_path", "text_sha256"]
@@ -75,7 +76,7 @@ def text_sha256(path: Path) -> str:
         If it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+        return hashlib.sha256(read_text(path, 64).encode()).hexdigest()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
 

@@ -22,6 +22,7 @@ from ._files import list_models as list_models
 from ._files import models_folders as models_folders
 from ._gguf import ModelFacts as ModelFacts
 from ._gguf import read_facts as read_facts
+from ._interrupts import giving_up_when as giving_up_when
 from ._keeping import ManagerUsage as ManagerUsage
 from ._manager import Answerer as Answerer
 from ._manager import ModelManager as ModelManager
@@ -33,8 +34,11 @@ from ._registry import kind_of as kind_of
 from ._registry import model_kinds as model_kinds
 from ._registry import register_model_kind as register_model_kind
 from ._registry import split_name as split_name
+from ._sandbox import BoundedEnvironment as BoundedEnvironment
 from ._scripted import ScriptedBackend as ScriptedBackend
+from ._thoughts import open_thought as open_thought
 from ._throttle import LLMThrottler as LLMThrottler
+from .llama._device import build_commit as build_commit
 from .llama._files import identify as identify
 from .llama._llama import LlamaModel as LlamaModel
 from .llama._llama import system_info as system_info

@@ -13,6 +13,9 @@ __all__ = ["Answer", "Backend", "LabelScores", "ModelIdentity", "Numerics", "Pro
 
 Numerics = Literal["canonical", "fast"]
 
+WHOLE_TEXT = "of the whole text"
+"""How vocabularies that put a space before each text are used: lines of a prompt are not tokenised alone."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
@@ -29,7 +32,8 @@ class ModelIdentity:
     bos_token, eos_token : str
         Texts of those tokens, which chat templates refer to.
     details : mapping
-        Facts for people (architecture, parameters, quantization); never part of a key.
+        Facts for people (architecture, parameters, quantization); not part of a key, save for ``tokens``:
+        how text becomes tokens, where that is not as it was when keys were made.
     """
 
     name: str
@@ -41,8 +45,9 @@ class ModelIdentity:
 
     @property
     def chat_template_sha256(self) -> str:
-        """Hash of the chat template and of the tokens it refers to."""
+        """Hash of the chat template, of the tokens it refers to, and of how its text becomes tokens."""
         parts = [self.chat_template, self.bos_token, self.eos_token]
+        parts += [self.details["tokens"]] if "tokens" in self.details else []
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -50,8 +55,8 @@ class ModelIdentity:
 class Prompt:
     """A rendered prompt, cut where it is decoded: the shared static part, then one chunk a line.
 
-    Chunk boundaries change how floating-point sums round, so they belong to the prompt and are the
-    same whether it is scored alone, in a batch or in a tree. Each chunk is tokenised on its own.
+    Chunk boundaries may change how floating-point sums round, so they belong to the prompt and are the
+    same whether it is scored alone, in a batch or in a tree. The tokens are those of the whole text.
     """
 
     chunks: tuple[str, ...]
@@ -66,12 +71,15 @@ class Prompt:
 class LabelScores:
     """Log-probabilities of the labels after one prompt, over all their tokens, in the labels' order.
 
-    `tokens` counts what was decoded for this prompt alone; `milliseconds` is its share of the batch.
+    `tokens` counts what was decoded for this prompt alone; `milliseconds` is its share of the batch. `mass`
+    is the probability that the labels are known to hold together, where that is less than the sum of theirs:
+    a server tells the most probable tokens only, and a label out of sight has an upper bound.
     """
 
     logprobs: tuple[float, ...]
     tokens: int = 0
     milliseconds: float = 0.0
+    mass: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

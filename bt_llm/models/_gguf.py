@@ -10,13 +10,18 @@ import math
 import mmap
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
+from bt_llm.files import open_regular
+from bt_llm.models._parts import file_parts
 
-__all__ = ["ModelFacts", "read_facts"]
+__all__ = ["ModelFacts", "check_vocabulary", "read_facts"]
+
+T = TypeVar("T")
 
 _MB = 1024 * 1024
 
@@ -26,8 +31,9 @@ class ModelFacts:
     """What the header of a GGUF says of the model in it.
 
     `kv_width` is the number of values that attention keeps for one token, keys and values of all
-    layers together; `file_bytes` is the size of the file, `weight_bytes` that of its tensors,
-    `repackable_bytes` what of them llama.cpp may rearrange into a copy for the processor.
+    layers together, `state_width` what recurrent layers keep for one sequence; `file_bytes` is the size of
+    the file, `weight_bytes` that of its tensors, `repackable_bytes` what of them llama.cpp may rearrange
+    into a copy for the processor. `spaced` says whether the vocabulary puts a space before each text.
     """
 
     name: str
@@ -51,6 +57,8 @@ class ModelFacts:
     bos_token: str
     eos_token: str
     repackable_bytes: int = 0
+    state_width: int = 0
+    spaced: bool = False
 
 
 # GGUF's scalar types by number: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -59,6 +67,29 @@ _STRING, _ARRAY = 8, 9
 _MAX_NESTING = 4
 _MAX_TEXT = 16 * _MB  # a chat template is a few kB
 _MAX_DIMENSIONS = 8
+_ENCODERS = {
+    *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
+    *("eurobert", "gemma-embedding", "llama-embed", "t5", "t5encoder", "wavtokenizer-dec", "clip"),
+    *("dream", "llada", "llada-moe", "rnd1"),
+}
+_OF_A_PART: Mapping[str, Any] = dict.fromkeys(
+    ("name", "architecture", "quantization", "chat_template", "bos_token", "eos_token"), ""
+) | dict.fromkeys(
+    [
+        "n_ctx_train",
+        "n_vocab",
+        "n_merges",
+        "n_layer",
+        "n_embd",
+        "n_ff",
+        "n_head",
+        "n_head_kv",
+        "head_dim_k",
+        "head_dim_v",
+        "kv_width",
+    ],
+    0,
+)
 _REPACKED = {"Q4_0", "Q4_K", "Q2_K", "IQ4_NL"}  # types that llama.cpp rearranges for x86 processors
 
 
@@ -164,18 +195,38 @@ def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
     ModelNotFoundError
         If there is no such file.
     ModelFileError
-        If it is a folder, empty, not a GGUF, truncated, one part of several, or no language model;
+        If it is a folder, empty, not a GGUF, truncated, a part without the others, or no language model;
         the message says which, and for a truncated file the bytes there and the bytes demanded.
     """
     path = Path(path)
+    parts = file_parts(path)
+    if path.is_file() and (absent := [part.name for part in parts if not part.is_file()]):
+        raise ModelFileError(f"{path} is one of {len(parts)} parts, and {', '.join(absent)} is not beside it")
+    facts, *others = [_in(part, lambda header, part: _read(header, part, parts)) for part in parts]
+    return replace(
+        facts,
+        **{
+            name: getattr(facts, name) + sum(getattr(part, name) for part in others)
+            for name in ("parameters", "file_bytes", "weight_bytes", "repackable_bytes")
+        },
+    )
+
+
+def check_vocabulary(path: str | os.PathLike[str]) -> None:
+    """Raise a ModelFileError if a token is there twice, as llama.cpp would end the process for."""
+    _in(Path(path), lambda header, _: _check_tokens(header))
+
+
+def _in(path: Path, read: Callable[[_Header, Path], T]) -> T:
+    """Return what is read from a file's header."""
     try:
-        with path.open("rb") as file:
-            if not (size := os.fstat(file.fileno()).st_size):
+        with open_regular(path) as file:
+            if not os.fstat(file.fileno()).st_size:
                 raise ModelFileError(f"{path} is empty: expected a GGUF file; copy it again")
             if (magic := file.read(4)) != b"GGUF":
                 raise ModelFileError(f"{path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(_Header(data), path, size)
+                return read(_Header(data), path)
     except FileNotFoundError:
         raise ModelNotFoundError(f"no file {path}; find_model() turns a model's name into its path") from None
     except OSError as error:
@@ -184,7 +235,31 @@ def read_facts(path: str | os.PathLike[str]) -> ModelFacts:
         raise ModelFileError(f"{path} is not a usable GGUF file: {error}") from None
 
 
-def _read(header: _Header, path: Path, size: int) -> ModelFacts:
+def _read(header: _Header, part: Path, parts: Sequence[Path]) -> ModelFacts:
+    """Return what one file says; a later part says nothing of the model but sizes."""
+    fields, n_tensors = _fields(header)
+    count, size = _integer(fields, "split.count", 1), header.size
+    if count != len(parts):
+        raise _UnusableError(
+            f"one of {count} parts by its header, and one of {len(parts)} by its name; expected the names "
+            "that llama-gguf-split gives, such as NAME-00001-of-00003.gguf"
+        )
+    parameters, repackable, demanded = _read_tensors(header, n_tensors, fields.get("general.alignment", 32))
+    if demanded > size:
+        raise _UnusableError(
+            f"truncated, {size:,} bytes are there and its tensors demand {demanded:,}; copy it again"
+        )
+    return ModelFacts(
+        **(_facts(fields, header, part) if part == parts[0] else _OF_A_PART),
+        parameters=parameters,
+        file_bytes=size,
+        weight_bytes=size - header.at,
+        repackable_bytes=repackable,
+    )
+
+
+def _fields(header: _Header) -> tuple[dict[str, Any], int]:
+    """Return the header's fields, and the number of tensors that it describes after them."""
     header.at = 4
     version = header.unpack("I")
     if version not in (2, 3):
@@ -194,22 +269,23 @@ def _read(header: _Header, path: Path, size: int) -> ModelFacts:
     for _ in range(n_fields):
         key = header.text()
         fields[key] = header.value(header.unpack("I"))
-    parameters, repackable, demanded = _read_tensors(header, n_tensors, fields.get("general.alignment", 32))
-    if demanded > size:
-        raise _UnusableError(
-            f"truncated, {size:,} bytes are there and its tensors demand {demanded:,}; copy it again"
-        )
-    if _integer(fields, "split.count", 1) > 1:
-        parts = fields["split.count"]
-        raise _UnusableError(f"one of {parts} parts; join them with llama-gguf-split --merge")
-    facts = _facts(fields, header, path)
-    return ModelFacts(
-        **facts,
-        parameters=parameters,
-        file_bytes=size,
-        weight_bytes=size - header.at,
-        repackable_bytes=repackable,
-    )
+    return fields, n_tensors
+
+
+def _check_tokens(header: _Header) -> None:
+    fields, _ = _fields(header)
+    tokens = fields.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, _Texts):
+        return
+    header.at, seen = tokens.start, set[bytes]()
+    for number in range(tokens.count):
+        length = header.unpack("Q")
+        start = header.skip(length)
+        text = header.data[start : header.at]
+        if text in seen:
+            shown = text.decode("utf-8", "replace")
+            raise _UnusableError(f"token {number} of its vocabulary, {shown!r:.60}, is there twice")
+        seen.add(text)
 
 
 def _read_tensors(header: _Header, count: int, alignment: Any) -> tuple[int, int, int]:
@@ -249,18 +325,21 @@ def _facts(fields: dict[str, Any], header: _Header, path: Path) -> dict[str, Any
     if not isinstance(architecture, str):
         raise _UnusableError("it has no general.architecture")
 
+    if embeds := _embedder(fields, architecture):
+        raise _UnusableError(f"{embeds}: it has no next word to say; expected a language model")
+
     def number(key: str, default: int | None = None) -> int:
         return _integer(fields, f"{architecture}.{key}", default)
 
-    n_layer, n_embd, n_head = (
-        number("block_count"),
-        number("embedding_length"),
-        number("attention.head_count"),
-    )
-    n_head_kv = number("attention.head_count_kv", n_head)
+    n_layer, n_embd = number("block_count"), number("embedding_length")
+    heads_of = (f"{architecture}.attention.head_count", f"{architecture}.attention.head_count_kv")
+    recurs = any(f"{architecture}.{key}" in fields for key in ("ssm.state_size", "wkv.head_size"))
+    attends = not recurs or all(fields.get(key) != 0 for key in heads_of)
+    n_head = number("attention.head_count") if attends else 1
+    n_head_kv = number("attention.head_count_kv", n_head) if attends else 0
     head_dim = n_embd // n_head
     dim_k, dim_v = number("attention.key_length", head_dim), number("attention.value_length", head_dim)
-    heads = fields.get(f"{architecture}.attention.head_count_kv")  # some models have one number a layer
+    heads = fields.get(heads_of[1])  # some models have one number a layer
     kv_heads = sum(heads) if isinstance(heads, list) else n_layer * n_head_kv
     tokens, merges = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.merges")
     if not isinstance(tokens, _Texts):
@@ -288,10 +367,34 @@ def _facts(fields: dict[str, Any], header: _Header, path: Path) -> dict[str, Any
         "head_dim_k": dim_k,
         "head_dim_v": dim_v,
         "kv_width": kv_heads * (dim_k + dim_v),
+        "state_width": _state_width(fields, architecture, n_layer),
+        "spaced": _is_spaced(fields),
         "chat_template": template if isinstance(template, str) else "",
         "bos_token": special["bos"],
         "eos_token": special["eos"],
     }
+
+
+def _embedder(fields: dict[str, Any], architecture: str) -> str:
+    """Return what a model is that llama.cpp would end the process over; nothing if it writes word by word."""
+    if architecture in _ENCODERS or fields.get(f"{architecture}.attention.causal") is False:
+        return f"an encoder or a diffusion model ({architecture})"
+    if fields.get(f"{architecture}.pooling_type", 0) not in (0, None):
+        return f"an embedding model ({architecture})"
+    return ""
+
+
+def _state_width(fields: dict[str, Any], architecture: str, n_layer: int) -> int:
+    """Return the values that recurrent layers keep a sequence: at most, if only some layers are."""
+    sizes = [fields.get(f"{architecture}.ssm.{key}") for key in ("inner_size", "state_size", "conv_kernel")]
+    inner, state, kernel = (size if type(size) is int and 0 < size < 2**24 else 0 for size in sizes)
+    return n_layer * inner * (state + kernel)
+
+
+def _is_spaced(fields: dict[str, Any]) -> bool:
+    """Whether the vocabulary is SentencePiece's and puts a space before each text, as it does if unsaid."""
+    spaced = fields.get("tokenizer.ggml.add_space_prefix", True)
+    return fields.get("tokenizer.ggml.model") == "llama" and spaced is not False
 
 
 def _integer(fields: dict[str, Any], key: str, default: int | None) -> int:

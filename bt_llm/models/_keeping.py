@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bt_llm.exceptions import InsufficientMemoryError
+from bt_llm.locks import ForkableLock
 from bt_llm.models.llama import _memory as memory
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class ModelWatch:
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = weakref.ref(manager)
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._noticed = False
@@ -135,8 +136,10 @@ class ModelWatch:
     def stop(self) -> None:
         """End the thread, without waiting for it."""
         with self._lock:
+            there = self._thread is not None and self._thread.is_alive()
             self._thread = None
-            self._ended.set()
+            if there:  # a forked child has the event without its thread, perhaps halfway through a wait
+                self._ended.set()
 
     def _run(self, ended: threading.Event) -> None:
         pause: float | None = 0.0

@@ -7,19 +7,20 @@ import difflib
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from bt_llm import plain_text
 from bt_llm.exceptions import (
     ConfigError,
     ModelError,
     ModelFileError,
     ModelNotFoundError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Backend, ModelIdentity
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._keeping import ManagerUsage, ModelKeeper, ModelWatch, process_mb
@@ -30,7 +31,7 @@ from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Answerer", "ModelManager", "forget_managers"]
 
-_log = logging.getLogger("bt_llm.manager")
+_log = plain_text.logger("bt_llm.manager")
 
 _LOOK_SECONDS = 5.0
 """Pause between two looks at the memory, and how long a model must have been idle to be taken out of it."""
@@ -133,7 +134,7 @@ class ModelManager:
         self.idle_seconds = idle_seconds
         self.fallback_paths = tuple(fallback_paths)
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = ForkableLock()
         self._config = dataclasses.replace(config or ModelConfig(), model_path=model_path)
         self._models: dict[int, ModelKind] = {}
         self._backend: Backend | None = None
@@ -522,7 +523,7 @@ class _Managers:
             os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ForkableLock()
         self.by_description: dict[tuple[Any, ...], ModelManager] = {}
 
 

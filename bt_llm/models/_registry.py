@@ -7,6 +7,8 @@ name                      model
                           ``file:models/my.gguf``
 ``scripted:NAME``         a script that stands in for a model
 ``openai:URL``            a model behind an OpenAI-compatible server
+``ollama:NAME:TAG``       a model of an Ollama server
+``systemone:URL``         a model of a decision server
 ========================  ============================================================================
 
 A package adds a kind of its own by a class and an entry point of the group ``bt_llm.models``::
@@ -22,7 +24,6 @@ from __future__ import annotations
 import abc
 import difflib
 import functools
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, ModelNotFoundError
 from bt_llm.models._base import Backend, ModelIdentity, Prompt
 from bt_llm.models._config import ModelConfig
@@ -47,7 +49,7 @@ __all__ = [
     "stored_identity",
 ]
 
-_log = logging.getLogger("bt_llm.models")
+_log = plain_text.logger("bt_llm.models")
 
 GROUP = "bt_llm.models"
 """Entry points by which packages add kinds; the name of one is the kind's."""
@@ -102,7 +104,7 @@ class ModelKind(abc.ABC):
     ...         return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
     >>> kind_of("coin:heads")
     Traceback (most recent call last):
-    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, openai, scripted...
+    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, ollama, openai, scripted...
     >>> _ = register_model_kind(Coin)
     >>> kind_of("coin:heads").identify(None).name
     'coin:heads'
@@ -204,8 +206,10 @@ K = TypeVar("K", bound=type[ModelKind])
 
 _BUILT_IN = (
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
+    EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),
+    EntryPoint("systemone", "bt_llm.models.openai._systemone:SystemOneModel", GROUP),
 )
 _registered: dict[str, type[ModelKind]] = {}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.locks import ForkableLock
 from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["LLMThrottler"]
@@ -46,7 +46,7 @@ class LLMThrottler:
         self.min_interval = min_interval
         self.last_call = -math.inf
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
 
     def can_call(self) -> bool:
         """Return whether the interval is over, and if so count this as the call."""

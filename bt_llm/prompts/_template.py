@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.models import ModelIdentity, Prompt, render_chat
+from bt_llm.files import read_text
+from bt_llm.models import BoundedEnvironment, ModelIdentity, Prompt, open_thought, render_chat
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._states import example_values, state_values
 from bt_llm.verdicts import DEFAULT_LABELS, LabelSet, StateSpace
@@ -28,22 +28,21 @@ _NEEDED = {"format": int, "name": str, "version": int, "user": str}
 _KNOWN = {*_NEEDED, "labels", "answer", "system", "examples"}
 _QUESTION = "\u27e6question\u27e7"  # stands for the question while the chat around it is rendered
 
-# In a sandbox, since templates come from anyone; a variable that is missing is an error.
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
+# Templates come from anyone; a variable that is missing is an error.
+_SANDBOX = BoundedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
-    return _ENVIRONMENT.from_string(source)
+    return _SANDBOX.compiled(source)
 
 
 def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) -> str:
     r"""Return the text of a conversation in the model's own chat template, open for its answer.
 
     A model without a chat template gets plain text: the contents, a blank line between turns and none
-    after a question. Templates that print today's date get no clock, and print their built-in date.
+    after a question. Templates that print today's date print one that never changes, and where one opens a
+    thought, it is over before the answer begins; see `render_chat`.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) ->
         return "".join(m["content"] + ends.get(m["role"], "\n") for m in messages)
     tokens = {"bos_token": identity.bos_token, "eos_token": identity.eos_token}
     try:
-        return render_chat(identity.chat_template, messages, **tokens)
+        return render_chat(identity.chat_template, messages, thinking=False, **tokens)
     except PromptError as error:
         raise PromptError(f"model {identity.name!r}: {error}; use another GGUF of it") from error
 
@@ -203,8 +202,8 @@ class PromptTemplate:
             raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(shipped)}")
         try:
             is_file = path.suffix == ".toml" or os.path.isfile(path)
-            text = path.read_text(encoding="utf-8") if is_file else shipped[name].read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+            text = read_text(path, 16) if is_file else shipped[name].read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:  # a UnicodeDecodeError is one
             raise PromptError(f"template {name!r} cannot be read ({error})") from error
         return cls.parse(text, name)
 
@@ -275,7 +274,7 @@ class PromptTemplate:
             If the template uses a variable that is not there, or says nothing.
         """
         try:
-            text = _compiled(self.user).render(**values).strip("\n")
+            text = _SANDBOX.rendered(_compiled(self.user), values).strip("\n")
         except jinja2.TemplateError as error:
             raise PromptError(
                 f"template {self.name!r} cannot be rendered: {error}; variables are {list(values)}"
@@ -316,6 +315,21 @@ class PromptTemplate:
         head, tail = self._frame(identity, [example_values(space, e.values) for e in self.examples])
         head += f"{identify}\n" if identify else ""
         return [self._prompt((head, tail), state_values(space, cell)) for cell in cells]
+
+    def check_answer(self, identity: ModelIdentity) -> None:
+        """Find out now that an answer would begin inside a thought, where no label is said.
+
+        Raises
+        ------
+        PromptError
+            If it would: only answers under a grammar are of use then.
+        """
+        turns = [{"role": "user", "content": _QUESTION}]
+        if identity.chat_template and (mark := open_thought(chat_text(identity, turns))):
+            raise PromptError(
+                f"chat template of model {identity.name!r} begins answers inside a thought ({mark}) that "
+                "cannot be closed: no label has any probability there; use reader='json'"
+            )
 
     def check_states(self, space: StateSpace) -> None:
         """Find a misspelt variable now, not at the first bar.

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, Asked, Policy
-from bt_llm.backtest import BacktestResult, Section
+from bt_llm.backtest import BacktestResult, Panel, Section
 from bt_llm.gates import AskingGate
-from bt_llm.report._pictures import fold_strips, histogram, stability
+from bt_llm.report._pictures import cost_curve, fold_strips, forest, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.research import (
     AskedModel,
     ModelComparison,
+    PanelWalkForwardResult,
     WalkForwardResult,
 )
 
@@ -28,6 +29,8 @@ def runs_asked(result: Any) -> list[BacktestResult]:
     """Return the runs of a result in which a model was asked, the one that matters first."""
     if isinstance(result, WalkForwardResult):
         return []
+    if isinstance(result, Panel | PanelWalkForwardResult):
+        return [run for one in result.symbols.values() for run in runs_asked(one)]
     runs = result.runs.values() if isinstance(result, ModelComparison) else [result.gated]
     return [run for run in runs if run.asked]
 
@@ -49,6 +52,11 @@ def gates_in(result: Any) -> list[AskingGate]:
 
 def verdicts_of(result: Any) -> tuple[dict[str, pd.DataFrame], str]:
     """Return each model's answers bar by bar, as the runs were told them, and why there are none."""
+    if isinstance(result, Panel | PanelWalkForwardResult):
+        found: dict[str, pd.DataFrame] = {}
+        for symbol, one in result.symbols.items():
+            found |= {f"{name}, {symbol}": frame for name, frame in verdicts_of(one)[0].items()}
+        return found, "" if found else "The verdicts are not there: there is not one model's answer a bar."
     if isinstance(result, ModelComparison):
         return {name: found.bars for name, found in result.judged.items()}, ""
     if isinstance(result, WalkForwardResult):
@@ -95,7 +103,11 @@ def drawn(section: Section) -> dict[str, Any]:
             )
         part |= {"kind": "chart", "content": curve, "text": part["text"].strip()}
     elif section.kind == "histograms":
-        part["content"] = [histogram(section.content, metric) for metric in ("sharpe", "return")]
+        part["content"] = [histogram(section.content, metric) for metric in section.content.ranked]
+    elif section.kind == "costs":
+        part["content"] = cost_curve(section.content)
+    elif section.kind == "forest":
+        part["content"] = forest(section.content)
     elif section.kind == "folds":
         part["content"] = fold_strips(section.content)
     elif section.kind == "stability":
@@ -200,6 +212,8 @@ def _heat(policy: Policy, name: str, where: str, *, calibrated: bool) -> Section
         text += f" {policy.prior_note}"
     if len(known) < len(values):
         text += " Grey: no valid verdict, or not asked because no bar was in that state."
+    if policy.masses:
+        text += f" The labels hold {policy.masses} of the probability."
     return Section(
         kind="policy",
         title=f"Policy of {policy.model}, {name}{where}",

@@ -19,20 +19,37 @@ import pandas as pd
 
 import bt_llm
 from bt_llm.advice import AdvisorConfig, AnalystConfig
-from bt_llm.backtest import GateStudy, Market, Source
+from bt_llm.backtest import BacktestResult, GateStudy, Market, Panel, PanelStudy, PooledRun, Source, Universe
 from bt_llm.data import COLUMNS
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, Gate, model_name
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import printable
 from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, parts, verdicts_of
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
-from bt_llm.research import GateTest, ModelComparison, WalkForwardResult
+from bt_llm.research import (
+    GateTest,
+    ModelComparison,
+    PanelComparison,
+    PanelTest,
+    PanelWalkForwardResult,
+    WalkForwardResult,
+)
 from bt_llm.verdicts import Prior, prior_source
 
 __all__ = ["Reportable", "write_csv", "write_report"]
 
-Reportable: TypeAlias = GateStudy | GateTest | ModelComparison | WalkForwardResult
+Reportable: TypeAlias = (
+    GateStudy
+    | GateTest
+    | ModelComparison
+    | WalkForwardResult
+    | PanelStudy
+    | PanelTest
+    | PanelComparison
+    | PanelWalkForwardResult
+)
 """What there is a report for."""
 
 _SAME_AS = {"bars sha256": "SHA-256 of the bars"}
@@ -42,6 +59,18 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     (GateTest, "test", "Does the gate add anything? Its result among those of gates that know nothing."),
     (ModelComparison, "compare", "One strategy on the same bars, gated by one model after the other."),
     (WalkForwardResult, "walk-forward", "Settings chosen on the past, judged by what followed."),
+    (PanelStudy, "run on a panel", "A strategy with its gate, without it, and held, on many symbols."),
+    (
+        PanelTest,
+        "test on a panel",
+        "Does the gate add anything, on many symbols?",
+    ),
+    (
+        PanelComparison,
+        "compare on a panel",
+        "One strategy on many symbols, gated by several models.",
+    ),
+    (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
 )
 
 
@@ -49,7 +78,7 @@ def write_report(
     path: str | os.PathLike[str],
     result: Reportable,
     *,
-    data: Source | None = None,
+    data: Source | Universe | None = None,
     title: str | None = None,
 ) -> None:
     """Write the report of a result: one HTML file that loads nothing from anywhere.
@@ -58,10 +87,11 @@ def write_report(
     ----------
     path : path
         The file; replaced if it is there.
-    result : GateStudy, GateTest, ModelComparison or WalkForwardResult
+    result : GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a panel
         What to report.
     data : path, DataFrame, feed, mapping, sequence or Market, optional
-        The bars it was found on, for their hash, and of one data for the price chart.
+        The bars it was found on, for their hash, and of one data for the price chart. A panel says itself
+        what its symbols' bars are.
     title : str, optional
         Heading; by default the strategy's name and the kind of result.
 
@@ -96,7 +126,8 @@ def write_report(
     '<!doctype html>'
     """
     kind, summary = _kind(result)
-    market = None if data is None else Market.of(data)
+    is_panel = isinstance(result, Panel | PanelWalkForwardResult)
+    market = None if data is None or is_panel else Market.of(data)
     bars = _alone(market)
     laid_out = list(parts(result, bars))
     script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
@@ -118,7 +149,7 @@ def write_report(
 
 
 def write_csv(
-    folder: str | os.PathLike[str], result: Reportable, *, data: Source | None = None
+    folder: str | os.PathLike[str], result: Reportable, *, data: Source | Universe | None = None
 ) -> list[Path]:
     """Write the trades of a result, and with its bars the verdicts, as CSV.
 
@@ -126,7 +157,9 @@ def write_csv(
     ----------
     folder : path
         Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
-        ``model``. Text that a spreadsheet would run as a formula gets an apostrophe before it.
+        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``,
+        the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
+        apostrophe before it.
     result, data
         As in `write_report`.
 
@@ -141,9 +174,21 @@ def write_csv(
         If `result` is something else, or a file cannot be written.
     """
     _kind(result)
-    runs = {"out_of_sample": result} if isinstance(result, WalkForwardResult) else result.runs
     verdicts, _ = verdicts_of(result)
-    return write_tables(folder, {name: run.trades for name, run in runs.items()}, verdicts)
+    if isinstance(result, WalkForwardResult):
+        return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
+    trades = {name: run.trades for name, run in result.runs.items()}
+    if not isinstance(result, Panel | PanelWalkForwardResult):
+        return write_tables(folder, trades, verdicts)
+    symbols = {name: _symbols_table(run) for name, run in result.runs.items()}
+    returns = {name: run.returns.rename_axis("time").to_frame() for name, run in result.runs.items()}
+    return write_tables(folder, trades, verdicts, {"symbols": symbols, "returns": returns})
+
+
+def _symbols_table(run: PooledRun[Any]) -> pd.DataFrame:
+    """Return the figures of each symbol of a pooled run."""
+    metrics = {symbol: one.metrics for symbol, one in run.symbols.items()}
+    return pd.DataFrame(metrics).T.rename_axis("symbol")
 
 
 def _alone(market: Market | None) -> pd.DataFrame | None:
@@ -159,17 +204,35 @@ def _kind(result: object) -> tuple[str, str]:
     raise ConfigError(f"report of a {type(result).__name__}: expected one of {names}")
 
 
+def _first_of(result: Reportable) -> Reportable:
+    """Return the result of a panel's first symbol, which stands for all; another result itself."""
+    symbols: dict[str, Any] = getattr(result, "symbols", {})
+    found: Reportable = next(iter(symbols.values()), result)
+    return found
+
+
 def _strategy(result: Reportable) -> str:
-    if isinstance(result, WalkForwardResult):
-        return result.name
-    if isinstance(result, ModelComparison):
-        return next(iter(result.runs.values())).strategy
-    return result.gated.strategy
+    one = _first_of(result)
+    if isinstance(one, WalkForwardResult):
+        return one.name
+    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
+    return run.strategy
 
 
 def _json(charts: Sequence[Any]) -> markupsafe.Markup:
     """Return JSON that can stand in a script element: <, >, & and ' are written as escapes."""
-    return jinja2.utils.htmlsafe_json_dumps(plain(list(charts)), separators=(",", ":"), allow_nan=False)
+    return jinja2.utils.htmlsafe_json_dumps(
+        _shown(plain(list(charts))), separators=(",", ":"), allow_nan=False
+    )
+
+
+def _shown(value: Any) -> Any:
+    """Return JSON values with all text in them printable."""
+    if isinstance(value, dict):
+        return {printable(name): _shown(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
@@ -185,6 +248,8 @@ def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
         found.append(
             ("prompt template", f"{one.template.name} {one.template.version}, {one.template.sha256}")
         )
+    if isinstance(result, Panel | PanelWalkForwardResult):
+        found += _symbol_facts(result)
     for name, bars in {} if market is None else market.bars.items():
         found.append(("data", name if bars.file is None else Path(bars.file).name))
         found.append(("bars", f"{len(bars):,}, {bars.frame.index[0]} to {bars.frame.index[-1]}"))
@@ -259,10 +324,22 @@ def _short(value: Any) -> str:
     return f"{name} of {len(value['items'])}" if "items" in value else name
 
 
+def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str, str]]:
+    """Return what a panel is of: its symbols, their weights and bars."""
+    found = [("symbols", f"{len(result.symbols):,}, {len(result.left_out):,} left out")]
+    for name, one in result.symbols.items():
+        if isinstance(one, WalkForwardResult):
+            bars = one.settings["bars_sha256"]
+        else:
+            bars = next(iter(one.runs.values())).market["sha256"]
+        found.append((f"symbol {name}", f"weight {result.weights[name]:g}, SHA-256 of the bars {bars}"))
+    return found
+
+
 def _settings(result: Reportable) -> dict[str, Any]:
-    if isinstance(result, WalkForwardResult):
+    if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
         return result.settings
-    run = next(iter(result.runs.values()))
+    run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)
     params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}
     return {

@@ -10,23 +10,30 @@ import numpy as np
 from bt_llm.backtest import number, percent
 
 if TYPE_CHECKING:
+    from bt_llm.backtest import PanelEffect
     from bt_llm.research import FoldResult, NullRuns, ParameterStability
+    from bt_llm.statistics import CostPoint
 
-__all__ = ["fold_strips", "histogram", "stability"]
+__all__ = ["cost_curve", "fold_strips", "forest", "histogram", "stability"]
 
 WIDTH, HEIGHT, FLOOR, BINS = 480, 220, 180, 24
+LABELS, ROW = 130, 20
 
 
 def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
     """Return the bars of a histogram of null gates and where the observed one stands among them."""
     values = runs.values(metric)
-    observed = float(np.nan_to_num(runs.observed[metric]))
+    values = values[np.isfinite(values)]  # a ruined account has no place on the scale
+    observed = float(np.nan_to_num(runs.observed[metric], neginf=0.0))
+    if not len(values):
+        values = np.array([observed])
     low, high = float(min(values.min(), observed)), float(max(values.max(), observed))
     margin = (high - low) * 0.04 or 1.0
     low, high = low - margin, high + margin
     counts, edges = np.histogram(values, bins=BINS, range=(low, high))
     scale = (FLOOR - 30) / max(1, int(counts.max()))
     shown = percent if metric == "return" else number
+    tested = f"; p = {runs.p_value(metric):.3g}" if metric == runs.tested else ""
 
     def across(value: float) -> float:
         return round((value - low) / (high - low) * WIDTH, 1)
@@ -50,8 +57,32 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
         "label": f"the gate: {shown(observed)}",
         "low": shown(low),
         "high": shown(high),
-        "name": {"return": "Return", "sharpe": "Sharpe ratio"}[metric],
-        "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}; p = {runs.p_value(metric):.3g}.",
+        "name": {"timing": "Score of the timing", "return": "Return", "sharpe": "Sharpe ratio"}[metric],
+        "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}{tested}.",
+    }
+
+
+def cost_curve(points: Sequence[CostPoint]) -> dict[str, Any] | None:
+    """Return a curve of an effect against cost, and the band of its intervals; None without points."""
+    if not points:
+        return None
+    effects = [point.effect for point in points]
+    low, high = min(0.0, *(one.low for one in effects)), max(0.0, *(one.high for one in effects))
+    most, span = points[-1].cost or 1.0, (high - low) or 1.0
+
+    def place(cost: float, value: float) -> str:
+        return f"{cost / most * WIDTH:.1f},{FLOOR - (value - low) / span * FLOOR:.1f}"
+
+    upper = [place(point.cost, point.effect.high) for point in points]
+    lower = [place(point.cost, point.effect.low) for point in reversed(points)]
+    return {
+        "line": " ".join(place(point.cost, point.effect.estimate) for point in points),
+        "band": " ".join([*upper, *lower]),
+        "zero": round(FLOOR + low / span * FLOOR, 1),
+        "top": percent(high),
+        "bottom": percent(low),
+        "left": percent(points[0].cost, 3),
+        "right": percent(most, 3),
     }
 
 
@@ -100,3 +131,37 @@ def stability(parameters: Sequence[ParameterStability]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def forest(effect: PanelEffect) -> dict[str, Any]:
+    """Return a difference symbol by symbol, and pooled below, as points with their intervals."""
+    shown = percent if str(effect.statistic) == "return" else number
+    named = [*effect.symbols.items(), ("pooled", effect.pooled)]
+    ends = [end for _, one in named for end in (one.low, one.high, 0.0)]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * 0.04 or 1.0
+    low, high = low - margin, high + margin
+    largest = max(effect.weights.values(), default=1.0)
+
+    def across(value: float) -> float:
+        return round(LABELS + (value - low) / (high - low) * (WIDTH - LABELS), 1)
+
+    rows = []
+    for place, (name, one) in enumerate(named):
+        pooled = place == len(named) - 1
+        share = 1.0 if pooled else effect.weights.get(name, 0.0) / largest
+        rows.append(
+            {
+                "name": name if len(name) < 19 else f"{name[:17]}\u2026",
+                "pooled": pooled,
+                "y": ROW * place + ROW / 2 + (8 if pooled else 0),
+                "low": across(one.low),
+                "high": across(one.high),
+                "at": across(one.estimate),
+                "half": round(3.0 + 3.0 * share**0.5, 1),
+                "text": f"{name}: {shown(one.estimate)} ({shown(one.low)} to {shown(one.high)})",
+            }
+        )
+    height = ROW * len(named) + 8
+    ticks = {"zero": across(0.0), "left": shown(low + margin), "right": shown(high - margin)}
+    return {"rows": rows, "height": height, "start": LABELS, **ticks}

@@ -10,6 +10,7 @@ import jinja2
 
 from bt_llm.advice import Panel, signed
 from bt_llm.exceptions import ConfigError
+from bt_llm.plain_text import printable
 from bt_llm.writing import write_whole
 
 __all__ = ["environment", "ink", "shade", "write_page", "write_policy_html"]
@@ -69,7 +70,7 @@ def write_page(path: Path, text: str) -> None:
         If the file cannot be written.
     """
     try:
-        write_whole(path, text)
+        write_whole(path, printable(text))
     except OSError as error:
         raise ConfigError(f"report {str(path)!r} cannot be written ({error})") from error
 

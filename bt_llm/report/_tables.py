@@ -18,6 +18,7 @@ def write_tables(
     folder: str | os.PathLike[str],
     trades: Mapping[str, pd.DataFrame],
     verdicts: Mapping[str, pd.DataFrame] | None = None,
+    more: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
 ) -> list[Path]:
     """Write ``trades.csv``, and with verdicts ``verdicts.csv``, into a folder.
 
@@ -29,6 +30,8 @@ def write_tables(
         By run; the column ``run`` has the name.
     verdicts : mapping of str to DataFrame, optional
         By model; see `bt_llm.research.Judged`.
+    more : mapping of str to mapping of str to DataFrame, optional
+        Further tables by the names of their files, each by run, with their index as a column.
 
     Returns
     -------
@@ -46,10 +49,12 @@ def write_tables(
         tables["verdicts"] = {
             name: frame.rename_axis("time").reset_index() for name, frame in verdicts.items()
         }
+    for title, frames in (more or {}).items():
+        tables[title] = {name: frame.reset_index() for name, frame in frames.items()}
     try:
         path.mkdir(parents=True, exist_ok=True)
         for title, frames in tables.items():
-            label = "run" if title == "trades" else "model"
+            label = "model" if title == "verdicts" else "run"
             parts = []
             for name, frame in frames.items():
                 frame.insert(0, label, name)

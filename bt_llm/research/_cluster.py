@@ -12,6 +12,7 @@ from typing import Any
 
 import bt_llm
 from bt_llm.exceptions import ClusterError, ConfigError, MissingExtraError
+from bt_llm.files import read_text
 
 __all__ = ["dask_cluster"]
 
@@ -104,7 +105,7 @@ def _target(address: str) -> str:
     if not address.strip() or not path.is_file():
         return address
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["address"]
+        found = json.loads(read_text(path, 1))["address"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"scheduler file {address!r} cannot be read ({type(error).__name__}: {error}): expected the JSON "

@@ -11,96 +11,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import Bootstrap, gate_study, interval, is_shown
+from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.backtest import Bootstrap, Market, Primary, gate_study, interval, periods_per_year
 from bt_llm.backtest import Source as DataSource
+from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
-from bt_llm.statistics import BootstrapResult
+from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.statistics import BootstrapResult, PairDifference, Statistic, change_of_effect
 
-__all__ = ["CUTOFFS", "CutoffComparison", "TrainingCutoff", "before_after_cutoff", "training_cutoff"]
+__all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "models_asked"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingCutoff:
-    """How far a family of models has seen the world.
-
-    Attributes
-    ----------
-    family : str
-        Its name.
-    names : tuple of str
-        Starts of model names that mean it, lower case, letters and digits only.
-    cutoff : datetime.date or None
-        Last day of the period that the training data reaches to, as its makers say; None if they do not.
-    released : datetime.date
-        No model has seen what came after its release.
-    source : str
-        Who says so, and where.
-    """
-
-    family: str
-    names: tuple[str, ...]
-    cutoff: datetime.date | None
-    released: datetime.date
-    source: str
-
-    @property
-    def latest(self) -> datetime.date:
-        """The cut-off, or the day of the release where it is not known."""
-        return self.cutoff or self.released
-
-
-CUTOFFS = (
-    TrainingCutoff(
-        family="Llama 3.2",
-        names=("llama32", "metallama32"),
-        cutoff=datetime.date(2023, 12, 31),
-        released=datetime.date(2024, 9, 25),
-        source="Meta's model card, 'Knowledge cutoff: December 2023': "
-        "https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/MODEL_CARD.md",
-    ),
-    TrainingCutoff(
-        family="Gemma 3",
-        names=("gemma3",),
-        cutoff=datetime.date(2024, 8, 31),
-        released=datetime.date(2025, 3, 12),
-        source="Google's model card, 'The knowledge cutoff date for the training data was August 2024': "
-        "https://ai.google.dev/gemma/docs/core/model_card_3",
-    ),
-    TrainingCutoff(
-        family="Phi-3.5",
-        names=("phi35",),
-        cutoff=datetime.date(2023, 10, 31),
-        released=datetime.date(2024, 8, 20),
-        source="Microsoft's model card, 'cutoff date October 2023 for publicly available data': "
-        "https://huggingface.co/microsoft/Phi-3.5-mini-instruct",
-    ),
-    TrainingCutoff(
-        family="SmolLM2",
-        names=("smollm2",),
-        cutoff=None,
-        released=datetime.date(2024, 11, 1),
-        source="not stated in the model card, https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
-    ),
-)
-"""What makers of models say about the end of their training data; `before_after_cutoff` uses it."""
-
-
-def training_cutoff(model: str | os.PathLike[str]) -> TrainingCutoff | None:
-    """Return what is known of a model's training cut-off by its name or path; None for other models.
-
-    Examples
-    --------
-    >>> training_cutoff("models/Llama-3.2-1B-Instruct-Q4_K_M.gguf").latest
-    datetime.date(2023, 12, 31)
-    >>> training_cutoff("smollm2").cutoff is None, training_cutoff("scripted:trend")
-    (True, None)
-    """
-    stem = os.path.basename(os.fspath(model)).lower()
-    name = "".join(letter for letter in stem if letter.isalnum())
-    return next((known for known in CUTOFFS if name.startswith(known.names)), None)
+_FEWEST_BARS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +40,11 @@ class CutoffComparison:
         Bars of the two.
     before, after : dict of str to BootstrapResult
         Sharpe ratio and mean return of the gated strategy less those of the ungated one, both a year.
+    change : dict of str to PairDifference
+        The effect after less the effect before, with an interval of its own: the one question is whether
+        that of the Sharpe ratio is below zero.
+    trades_before, trades_after : int
+        Trades that only one of the two runs made, opened in either stretch.
     """
 
     cutoff: datetime.date
@@ -122,26 +52,52 @@ class CutoffComparison:
     bars_after: int
     before: dict[str, BootstrapResult]
     after: dict[str, BootstrapResult]
+    change: dict[str, PairDifference]
+    trades_before: int
+    trades_after: int
+
+    @property
+    def question(self) -> Primary:
+        """Whether the gate adds less once its model cannot have read what came: one-sided."""
+        change = self.change["sharpe"]
+        p = change.p_value / 2.0 if change.estimate < 0.0 else 1.0 - change.p_value / 2.0
+        few = [
+            f"{name} it, the gate changed {count} trades, fewer than {FEWEST_TRADES}"
+            for name, count in (("up to", self.trades_before), ("after", self.trades_after))
+            if count < FEWEST_TRADES
+        ]
+        return Primary(
+            claim=f"the gate adds less after {self.cutoff} than before",
+            p_value=p,
+            smallest=0.5 / (1 + (self.before["sharpe"].n or 1)),
+            alpha=(1.0 - change.confidence) / 2.0,
+            detectable=change.detectable,
+            statistic=Statistic.SHARPE,
+            reason="; ".join(few),
+        )
 
     @property
     def sentence(self) -> str:
         """The finding in plain words."""
+        question, change = self.question, self.change["sharpe"]
         parts = [
             f"{name} {self.cutoff} the gate changes the Sharpe ratio by {interval(found['sharpe'], 'sharpe')}"
             for name, found in (("Up to", self.before), ("after", self.after))
         ]
-        suspicious = (
-            is_shown(self.before["sharpe"])
-            and self.before["sharpe"].estimate > 0.0
-            and self.after["sharpe"].estimate < self.before["sharpe"].low
-        )
-        end = "it may have remembered" if suspicious else "no sign that it remembered"
-        return f"{', '.join(parts)}: {end}."
+        lost = f"after less before, {interval(change, 'sharpe')}"
+        could = f"a loss of {change.detectable:.2f} would be found four times in five"
+        if question.cannot_tell:
+            end = f"whether it remembered, cannot be told: {question.cannot_tell}"
+        elif question.found and self.before["sharpe"].estimate > 0.0:
+            end = f"it may have remembered (p = {question.p_value:.3g})"
+        else:
+            end = f"no loss shown (p = {question.p_value:.3g}); {could}"
+        return f"{', '.join(parts)}; {lost}: {end}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON; NaN is None."""
         found: dict[str, Any] = plain(vars(self))
-        return {**found, "sentence": self.sentence}
+        return {**found, "primary": plain(self.question.to_dict()), "sentence": self.sentence}
 
 
 def before_after_cutoff(
@@ -181,42 +137,139 @@ def before_after_cutoff(
 
     Notes
     -----
-    The market before and after differs in more than what the model has read: a difference is a reason to
-    look, not a proof. One backtest is cut in two, so positions run through the cut.
+    An effect that is found before and not after has not been lost by that: what is tested is the difference
+    of the two, with its own error, and what it could have shown is said (`Primary.detectable`). The market
+    before and after differs in more than what the model has read: a loss is a reason to look, not a proof.
+    One backtest is cut in two, so positions run through the cut.
+
+    Examples
+    --------
+    >>> from bt_llm import Gate
+    >>> from bt_llm.data import load_bars, shipped
+    >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
+    >>> strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
+    >>> bars = load_bars(shipped("eurusd_hourly.csv"))
+    >>> found = before_after_cutoff(strategy, bars, gate, cutoff="2017-06-30", resamples=99)
+    >>> found.question.found, found.change["sharpe"].detectable > 1.0
+    (False, True)
     """
     last = _cutoff_day(gate, cutoff)
     study = gate_study(strategy, data, gate, **settings)
     gated, ungated = study.gated.returns, study.ungated.returns
     seen = np.asarray(pd.DatetimeIndex(gated.index).normalize() <= pd.Timestamp(last))
     before, after = int(seen.sum()), int((~seen).sum())
-    if min(before, after) < 30:
+    if min(before, after) < _FEWEST_BARS:
         raise DataError(
-            f"cut-off {last}: {before} bars up to it and {after} after; expected at least 30 of each. They "
-            f"go from {gated.index[0]} to {gated.index[-1]}: give other bars, or another cutoff"
+            f"cut-off {last}: {before} bars up to it and {after} after; expected at least {_FEWEST_BARS} of "
+            f"each. They go from {gated.index[0]} to {gated.index[-1]}: give other bars, or another cutoff"
         )
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+
+    yearly = periods_per_year(pd.DatetimeIndex(gated.index))
+
+    def change(statistic: str) -> PairDifference:
+        before, after = ((gated[chosen].to_numpy(), ungated[chosen].to_numpy()) for chosen in (seen, ~seen))
+        return change_of_effect(
+            before,
+            after,
+            statistic,
+            n=resamples,
+            seed=seed,
+            block_length=block_length,
+            periods_per_year=yearly,
+        )
 
     def effect(chosen: NDArray[np.bool_]) -> dict[str, BootstrapResult]:
         return {
             name: bootstrap.difference(gated[chosen], ungated[chosen], name) for name in ("sharpe", "return")
         }
 
+    opened = _changed_trades(study.gated.trades, study.ungated.trades)
+    early = int((opened.normalize() <= pd.Timestamp(last)).sum())
     return CutoffComparison(
-        cutoff=last, bars_before=before, bars_after=after, before=effect(seen), after=effect(~seen)
+        cutoff=last,
+        bars_before=before,
+        bars_after=after,
+        before=effect(seen),
+        after=effect(~seen),
+        change={name: change(name) for name in ("sharpe", "return")},
+        trades_before=early,
+        trades_after=len(opened) - early,
     )
+
+
+def _changed_trades(gated: pd.DataFrame, ungated: pd.DataFrame) -> pd.DatetimeIndex:
+    """Return when the trades were opened that only one of two runs made."""
+    one, two = (trades.set_index(["opened", "direction"]).index for trades in (gated, ungated))
+    return pd.DatetimeIndex(one.symmetric_difference(two).get_level_values(0))
 
 
 def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:
     if cutoff is not None:
-        try:
-            return pd.Timestamp(cutoff).date()
-        except (TypeError, ValueError):
-            raise ConfigError(f"cutoff={cutoff!r}: expected a date, such as '2023-12-31'") from None
-    known = training_cutoff(str(gate.config.model)) if isinstance(gate, AskingGate) else None
-    if known is None:
-        name = repr(gate.config.model) if isinstance(gate, AskingGate) else type(gate).__name__
-        families = [entry.family for entry in CUTOFFS]
-        raise ConfigError(
-            f"training cut-off of {name} is not known, only of {families}: give cutoff='YYYY-MM-DD'"
-        )
-    return known.latest
+        return _day(cutoff)
+    if not isinstance(gate, AskingGate):
+        raise unknown_cutoff(type(gate).__name__)
+    return latest_cutoff(models_asked(gate))[0]
+
+
+def _day(cutoff: datetime.date | str) -> datetime.date:
+    try:
+        return pd.Timestamp(cutoff).date()
+    except (TypeError, ValueError):
+        raise ConfigError(f"cutoff={cutoff!r}: expected a date, such as '2023-12-31'") from None
+
+
+def models_asked(*asked: AskingGate | AdvisorConfig | AnalystConfig | str | os.PathLike[str]) -> list[str]:
+    """Return the names of all models that gates, or ways to ask, may ask: their fallbacks are among them."""
+    names = []
+    for one in asked:
+        config = one.config if isinstance(one, AskingGate) else one
+        if isinstance(config, str | os.PathLike):
+            names.append(os.fspath(config))
+        else:
+            names += [str(config.model), *map(str, getattr(config, "fallbacks", None) or ())]
+    return names
+
+
+def after_cutoff(
+    data: DataSource,
+    *asked: AskingGate | AdvisorConfig | AnalystConfig | str | os.PathLike[str],
+    cutoff: datetime.date | str | None = None,
+    format: BarFormat | None = None,
+) -> Market:
+    """Return only the bars that no model can have read about: those after its training data ends.
+
+    Whatever takes data takes the market that comes of it, so that a run, a test, a comparison or a
+    walk-forward study sees nothing else, its warm-up included.
+
+    Parameters
+    ----------
+    data : path, DataFrame, feed, mapping, sequence or Market
+        Bars of one or several datas; see `Market.of`.
+    *asked : gate, AdvisorConfig, AnalystConfig, str or path
+        Whose models must not have seen them: the latest day of all counts, fallbacks included. Where the
+        makers state no cut-off it is the day of the release.
+    cutoff : date or text, optional
+        The last day that is left out, instead.
+    format : BarFormat, optional
+        What is stated of the bars, where their source does not say it.
+
+    Raises
+    ------
+    ConfigError
+        If a model's cut-off is not known, or no model was trained on anything.
+    DataError
+        If the bars cannot be used, or a data has none after that day.
+
+    Examples
+    --------
+    >>> days = pd.date_range("2023-12-01", "2024-03-01", freq="B")
+    >>> market = after_cutoff(pd.DataFrame({"close": 10.0}, index=days), "Llama-3.2-3B-Instruct.gguf")
+    >>> str(market.index[0]), market.notes[-1][:60]
+    ('2024-01-01 00:00:00', 'only bars after 2023-12-31: Llama 3.2: training data to 2023')
+    """
+    market = Market.of(data, format=format)
+    if cutoff is not None:
+        return market.after(_day(cutoff))
+    last, why = latest_cutoff(models_asked(*asked))
+    return market.after(last, "; ".join(why))

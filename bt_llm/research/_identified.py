@@ -15,7 +15,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source
-from bt_llm.statistics import BootstrapResult
+from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
 __all__ = ["FlippedVerdict", "IdentifiedProbe", "identified_probe"]
@@ -69,9 +69,10 @@ class IdentifiedProbe:
         The strategy with the gate asked either way, and without it, over the same bars and warm-up.
     masked_effect, identified_effect : dict of str to BootstrapResult
         What either gate adds: Sharpe ratio and mean return less those of the ungated strategy, both a year.
-    difference : dict of str to BootstrapResult
+    difference : dict of str to PairDifference
         The identified effect less the masked one. The ungated strategy is in both and cancels out: this is
-        the paired difference of the two gated strategies.
+        the paired difference of the two gated strategies. That of the Sharpe ratio is the one question; the
+        effects beside it are descriptive.
     """
 
     identify: str
@@ -84,7 +85,7 @@ class IdentifiedProbe:
     ungated: BacktestResult
     masked_effect: dict[str, BootstrapResult]
     identified_effect: dict[str, BootstrapResult]
-    difference: dict[str, BootstrapResult]
+    difference: dict[str, PairDifference]
 
     @property
     def runs(self) -> dict[str, BacktestResult]:
@@ -99,10 +100,13 @@ class IdentifiedProbe:
             changed = f"no answer on {self.cells} market states"
         else:
             changed = f"{len(self.flips)} of {self.cells} answers (kappa {self.kappa:.2f})"
-        if not is_shown(sharpe):
-            end = "no sign that it remembers"
+        could = f"a gain of {sharpe.detectable:.2f} would be found four times in five"
+        if not self.flips:
+            end = "told or not, it says the same"
+        elif not is_shown(sharpe):
+            end = f"cannot tell whether it remembers (p = {sharpe.p_value:.3g}); {could}"
         elif sharpe.estimate > 0.0:
-            end = "it may remember this market"
+            end = f"it may remember this market (p = {sharpe.p_value:.3g})"
         else:
             end = "the name changes its advice, but not for the better"
         return (
@@ -215,7 +219,12 @@ def identified_probe(
         ungated=runs["ungated"],
         masked_effect=bootstrap.between(runs["masked"], runs["ungated"]),
         identified_effect=bootstrap.between(runs["identified"], runs["ungated"]),
-        difference=bootstrap.between(runs["identified"], runs["masked"]),
+        difference={
+            name: bootstrap.jointly(
+                {run: runs[run].returns for run in ("identified", "masked")}, [("identified", "masked")], name
+            ).pairs[0]
+            for name in ("sharpe", "return")
+        },
     )
 
 

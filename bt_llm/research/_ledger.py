@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import BtLlmError, CacheCorruptError, CacheError, ConfigError
+from bt_llm.plain_text import one_line
 
 __all__ = ["TrialLedger", "TrialOutcome", "TrialRecord"]
 
@@ -393,5 +394,5 @@ class TrialLedger:
             )
             kind = CacheCorruptError if damaged else CacheError
             way_out = f"; {_HOW_TO_RECOVER}" if damaged else ""
-            said = " ".join(str(error).split())[:200]  # SQLite repeats what it cannot read
+            said = one_line(error)[:200]  # SQLite repeats what it cannot read
             raise kind(f"ledger {self.path} cannot be {verb} ({said}){way_out}") from error

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm import statistics
 from bt_llm.backtest import Market
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
@@ -29,14 +28,29 @@ from bt_llm.gates import (
     attached_gates,
 )
 from bt_llm.research._runs import Source, inspect_run
+from bt_llm.research._timing import Strata, closes_of, strata_of
 
-__all__ = ["Evaluate", "NullRuns", "bar_answers", "entry_answers", "random_runs", "shifted_runs"]
+__all__ = [
+    "Evaluate",
+    "NullRuns",
+    "bar_answers",
+    "entry_answers",
+    "random_runs",
+    "shifted_runs",
+]
 
-RANKED = ("return", "sharpe")
-"""The metrics that are ranked among the nulls'."""
+RANKED = ("timing", "sharpe", "return")
+"""The metrics that are compared with the nulls'; the first is tested, the others are described."""
 
 Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, float]]]
-"""From gates to the metrics of a backtest with each; at least those in `RANKED`."""
+"""From gates to the metrics of a backtest with each: ``timing``, the score of `statistics.timing_of`, and
+``trades``; of the others in `RANKED` those there are."""
+
+_FEWEST_SHIFTS = 19
+"""Shifted gates that have to be comparable for a rank among them."""
+_ROUNDING = 1e-9
+_ALIKE = 0.1
+"""By how much the trades of a comparable gate may differ, as a share."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +66,11 @@ class NullRuns:
     nulls : DataFrame
         One row a null gate, one column a metric.
 
+    refused : str
+        Why these gates are no yardstick, in which case there is no rank; usually empty.
+    tested : str
+        The metric whose p-value answers the question; empty where all only describe.
+
     Notes
     -----
     An account that never traded has no Sharpe ratio; here it counts as 0, that of cash. A ruined one has none
@@ -59,15 +78,22 @@ class NullRuns:
 
     Examples
     --------
-    >>> runs = NullRuns(kind="random gates", observed={"return": 0.05, "sharpe": 1.0},
-    ...                 nulls=pd.DataFrame({"return": [0.01, 0.05, 0.02], "sharpe": [0.2, 1.1, 0.4]}))
-    >>> runs.p_value("return"), runs.share_below("return")
-    (0.5, 0.6666666666666666)
+    >>> runs = NullRuns(kind="random gates", observed={"return": 0.05, "timing": 1.0},
+    ...                 nulls=pd.DataFrame({"return": [0.01, 0.05, 0.02], "timing": [0.2, 1.1, 0.4]}))
+    >>> runs.p_value("timing"), runs.share_below("return"), runs.ranked
+    (0.5, 0.6666666666666666, ('timing', 'return'))
     """
 
     kind: str
     observed: Mapping[str, float]
     nulls: pd.DataFrame
+    refused: str = ""
+    tested: str = ""
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """The metrics that all have, the one that is tested first."""
+        return tuple(name for name in RANKED if name in self.nulls and name in self.observed)
 
     @property
     def n(self) -> int:
@@ -87,9 +113,12 @@ class NullRuns:
         """Return ``(1 + #{null >= observed}) / (1 + n)``, one-sided.
 
         It comes in steps of ``1 / (1 + n)``, the smallest of which is its least value; nulls that equal the
-        observed value count against it. See `bt_llm.statistics.rank_p_value`.
+        observed value count against it, as in `bt_llm.statistics.rank_p_value`.
         """
-        return statistics.rank_p_value(self.seen(metric), self.values(metric))
+        seen = self.seen(metric)
+        # The same trades in another order of sums are off by rounding, and still a tie.
+        met = self.values(metric) >= seen - (_ROUNDING * abs(seen) if math.isfinite(seen) else 0.0)
+        return (1 + int(np.sum(met))) / (1 + self.n)
 
     def share_below(self, metric: str) -> float:
         """Return the share of null gates whose metric is below the observed one."""
@@ -99,10 +128,13 @@ class NullRuns:
         """Return the nulls and the ranks for JSON."""
         return {
             "n": self.n,
-            "p_value": {metric: self.p_value(metric) for metric in RANKED},
-            "share_below": {metric: self.share_below(metric) for metric in RANKED},
-            "distinct": {metric: len(np.unique(self.values(metric))) for metric in RANKED},
-            "nulls": {metric: self.values(metric).tolist() for metric in RANKED},
+            "refused": self.refused,
+            "p_value": self.p_value(self.tested) if self.n and self.tested in self.ranked else None,
+            "share_below": None
+            if self.refused or not self.n
+            else {metric: self.share_below(metric) for metric in self.ranked},
+            "distinct": {metric: len(np.unique(self.values(metric))) for metric in self.ranked},
+            "nulls": {metric: self.values(metric).tolist() for metric in self.ranked},
         }
 
 
@@ -116,11 +148,16 @@ _RANDOM = {
     "entry": "random gates with the same pass rate",
     "bar": "random gates open on the same share of bars",
 }
+_STRATA = ", in markets as volatile"
 _SHIFTED = "gates with the same verdicts at other bars"
 
 
-def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Answers:
+def entry_answers(
+    strategy: Source, data: DataSource, gate: EntryGate, strata: bool = False, **settings: Any
+) -> Answers:
     """Return what a gate answers to a strategy's entries, by running the strategy once.
+
+    With `strata` each has the label of its bar, how much the market moves; see `strata_of`.
 
     Of a strategy with gates on several datas they are in the order of time, whichever data they are for: null
     gates give them out in that order too, so that what goes together stays together.
@@ -132,15 +169,27 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
     """
     market = Market.of(data)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
-    log = [(_time_of(told, one, market), told) for one in attached_gates(ran) for told in one.log]
+    log = [
+        (_time_of(told, one, market), str(one.data._name), told)
+        for one in attached_gates(ran)
+        for told in one.log
+    ]
     if not log:
         raise DataError(
             f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
             f"to test"
         )
-    return Answers.of_log(
-        (one for _, one in sorted(log, key=lambda pair: pair[0])), warm_up=gate.warm_up_bars
-    )
+    ordered = sorted(log, key=lambda one: one[0])
+    labels: list[int] = []
+    if strata:
+        lines = dict(strata_of(closes_of(market), len(ordered), gate.warm_up_bars))
+        labels = [_label(lines, name, told) for _, name, told in ordered] if lines else []
+    return Answers.of_log((told for _, _, told in ordered), warm_up=gate.warm_up_bars, strata=labels)
+
+
+def _label(lines: Mapping[str, bytes], name: str, told: Decision) -> int:
+    line = lines.get(name, b"")
+    return line[told.bar - 1] if told.bar <= len(line) else 0
 
 
 def _time_of(decision: Decision, gate: AttachedGate, market: Market) -> float:
@@ -182,7 +231,13 @@ def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
 
 
 def random_runs(
-    answers: Answers, observed: Mapping[str, float], evaluate: Evaluate, *, n: int, seed: int = 0
+    answers: Answers,
+    observed: Mapping[str, float],
+    evaluate: Evaluate,
+    *,
+    n: int,
+    seed: int = 0,
+    strata: Strata = (),
 ) -> NullRuns:
     """Return a result among those of random gates.
 
@@ -196,26 +251,43 @@ def random_runs(
         Gives the metrics of each random gate.
     n, seed : int
         How many, and where chance comes from.
+    strata : tuple of (str, bytes)
+        The label of every bar, where the answers have one; see `strata_of`.
     """
-    found = evaluate(_random_gates(answers, n, seed))
-    return NullRuns(kind=_RANDOM[answers.per], observed=observed, nulls=_frame(found))
+    gates = [RandomGate(answers=answers, seed=seed, draw=draw, strata=strata) for draw in range(n)]
+    kind = _RANDOM[answers.per] + (_STRATA if answers.long_strata or answers.short_strata else "")
+    return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])
 
 
 def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Evaluate, *, n: int) -> NullRuns:
     """Return a result among those of the same answers shifted, evenly over the bars.
+
+    A gate that depends on prices passes other entries at other bars than its own, and more or fewer of them:
+    what is compared then is how much was traded. So only shifted gates count that make as many trades, give
+    or take a tenth; with fewer than 19 of them there is no rank.
 
     Parameters
     ----------
     answers : Answers
         Of the gate under test, per bar; see `bar_answers`.
     observed, evaluate, n
-        As in `random_runs`.
+        As in `random_runs`; ``trades`` are among the metrics.
     """
-    return NullRuns(kind=_SHIFTED, observed=observed, nulls=_frame(evaluate(_shifted_gates(answers, n))))
-
-
-def _random_gates(answers: Answers, n: int, seed: int) -> list[EntryGate]:
-    return [RandomGate(answers=answers, seed=seed, draw=draw) for draw in range(n)]
+    found = _frame(evaluate(_shifted_gates(answers, n)))
+    if "trades" not in found:
+        raise ConfigError(
+            f"evaluate gave {list(found)}: expected trades among them, to compare shifted gates"
+        )
+    trades = float(observed["trades"])
+    alike = found[np.abs(found["trades"] - trades) <= max(1.0, _ALIKE * trades)]
+    refused = ""
+    if len(alike) < min(n, _FEWEST_SHIFTS):
+        low, high = int(found["trades"].min()), int(found["trades"].max())
+        refused = (
+            f"only {len(alike)} of {n} {_SHIFTED} make about as many trades as the gate's {trades:.0f} "
+            f"(they make {low} to {high}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
+        )
+    return NullRuns(kind=_SHIFTED, observed=observed, nulls=alike.reset_index(drop=True), refused=refused)
 
 
 def _shifted_gates(answers: Answers, n: int) -> list[EntryGate]:

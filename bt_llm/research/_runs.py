@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -14,10 +14,13 @@ from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._workers import chunk_size, run_each
 
-__all__ = ["Source", "inspect_run", "run_many"]
+__all__ = ["Measure", "Source", "inspect_run", "run_many"]
 
 Source: TypeAlias = type[bt.Strategy] | str
 """A strategy, or ``path/to/file.py:ClassName``."""
+
+Measure: TypeAlias = Callable[[BacktestResult], Mapping[str, float]]
+"""More figures of a backtest; called where it ran, and so has to be picklable."""
 
 _CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
 
@@ -61,6 +64,7 @@ def run_many(
     *,
     n_jobs: int | None = None,
     on_progress: Progress | None = None,
+    measure: Measure | None = None,
     **settings: Any,
 ) -> list[dict[str, float]]:
     """Run a strategy with one gate after the other, and return the metrics of each, in the gates' order.
@@ -79,6 +83,8 @@ def run_many(
         a surrounding `joblib.parallel_config` or `bt_llm.dask_cluster` says, else 1.
     on_progress : callable, optional
         Called with (runs done, runs in all).
+    measure : callable, optional
+        Gives further figures of each result.
     **settings
         Other arguments of `run_backtest`.
 
@@ -94,7 +100,8 @@ def run_many(
         settings["setup"] = Setup.of(settings["setup"])
     size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)
     market = Market.of(data)
-    chunks = [(chosen, market, gates[start : start + size], settings) for start in range(0, len(gates), size)]
+    starts = range(0, len(gates), size)
+    chunks = [(chosen, market, gates[start : start + size], measure, settings) for start in starts]
     metrics: list[dict[str, float]] = []
     with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
@@ -105,6 +112,14 @@ def run_many(
 
 
 def _run_chunk(
-    strategy: type[bt.Strategy], data: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
+    strategy: type[bt.Strategy],
+    data: Market,
+    gates: Sequence[EntryGate],
+    measure: Measure | None,
+    settings: dict[str, Any],
 ) -> list[dict[str, float]]:
-    return [run_backtest(strategy, data, gate=gate, **settings).metrics for gate in gates]
+    found = []
+    for gate in gates:
+        result = run_backtest(strategy, data, gate=gate, **settings)
+        found.append({**result.metrics, **(measure(result) if measure is not None else {})})
+    return found

@@ -36,11 +36,14 @@ from bt_llm.research._runs import inspect_run
 from bt_llm.settings import number, whole
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
-__all__ = ["Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
+__all__ = ["FORECAST", "Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
 _OF_ANALYSTS = {"reader": "text", "numerics": "canonical"}
 _ATR = 14  # bars, as LLMAdvice has it by default
 _CONTEXT_TOKENS = 512  # holds the prompts of the templates that come with bt_llm
+
+FORECAST = ["bullish", "neutral", "bearish"]
+"""The columns of a forecast, in the order of the outcomes up, flat and down."""
 
 _Told: TypeAlias = dict[int, tuple[Decision, Decision]]
 """What a gate decided at each bar, for the long and the short side."""
@@ -233,6 +236,9 @@ class ModelScore:
         probabilities.
     brier_constant : float
         That of a forecast which always gives the outcomes' own frequencies, known only afterwards.
+    log : float
+        Logarithmic score of the same probabilities: the mean of minus the logarithm of what was given to
+        what happened, 0 being perfect; equal probabilities score 1.1. NaN likewise.
     reliability : DataFrame
         Stated confidence against how often it was right; see `statistics.reliability_table`.
     """
@@ -243,6 +249,7 @@ class ModelScore:
     base_rate: float
     brier: float
     brier_constant: float
+    log: float
     reliability: pd.DataFrame
 
     def to_dict(self) -> dict[str, Any]:
@@ -274,6 +281,7 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
         base_rate=float(shares.max()),
         brier=_brier(valid, outcome) if has_forecast else math.nan,
         brier_constant=1.0 - float(np.sum(of_valid**2)) if has_forecast else math.nan,
+        log=_log(valid, outcome) if has_forecast else math.nan,
         reliability=statistics.reliability_table(known["confidence"], known["right"], bins=bins),
     )
 
@@ -281,7 +289,12 @@ def score(judged: Judged, *, bins: int = 10) -> ModelScore:
 def _brier(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
     if not len(valid):
         return math.nan
-    return statistics.brier_score(valid[["bullish", "neutral", "bearish"]].to_numpy(), outcome)
+    return statistics.brier_score(valid[FORECAST].to_numpy(), outcome)
+
+
+def _log(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
+    rows = statistics.log_rows(valid[FORECAST].to_numpy())
+    return -float(rows[np.arange(len(valid)), outcome.astype(np.intp)].mean())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from bt_llm.backtest import (
+    DESCRIPTIVE,
     BacktestResult,
     Bootstrap,
+    Effect,
     Market,
+    Primary,
     Section,
     added_sections,
     advice_sections,
@@ -17,7 +21,6 @@ from bt_llm.backtest import (
     equity_section,
     gate_study,
     interval,
-    is_shown,
     metrics_section,
     percent,
     problems_in,
@@ -33,6 +36,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._null_runs import (
     Evaluate,
     NullRuns,
@@ -41,7 +45,9 @@ from bt_llm.research._null_runs import (
     random_runs,
     shifted_runs,
 )
-from bt_llm.research._runs import Source, run_many
+from bt_llm.research._runs import Source
+from bt_llm.research._timing import TimingOf, closes_of, strata_of, timing_question
+from bt_llm.research._tried import Tried, count_trials
 from bt_llm.settings import number, whole
 from bt_llm.statistics import BootstrapResult
 
@@ -63,25 +69,22 @@ class GateTest:
         The gate among random ones, and among itself at other bars.
     entries : Answers
         What the gate answered to the strategy's entries.
-    share : float
-        Share of the ungated strategy's exposure that the gate left.
-    exposure_matched : BootstrapResult
-        Mean return a year of the gated strategy less that of `share` of the ungated one; see Notes.
+    question : Primary
+        Whether the gate's timing is better than that of random gates: the one question, with its p-value.
+    effect : Effect
+        What the gate is worth, taken apart.
     over_rule, over_ungated : dict of str to BootstrapResult
         The gated less the other's Sharpe ratio and return, both a year; `over_rule` is empty without a rule.
-    alpha : float
-        Level below which a p-value is called more than luck.
+    null_gates : HowRun
+        How many null gates were replayed and how many were run, and how far the two are apart.
+    tried : Tried or None
+        How many configurations were tried, where the test was written into a ledger.
 
     Notes
     -----
-    *Exposure-matched.* Blocking entries takes a strategy off the market, which helps any strategy that
-    loses. With r the ungated strategy's returns and w its share of them that the gate keeps, the gated mean
-    return is about ``cov(w, r) + mean(w) * mean(r)``. The second term needs no knowledge: whoever runs the
-    whole strategy with the share ``mean(w)`` of the money gets it. The first is what the gate's timing adds,
-    and that is what is estimated here, as ``mean(gated) - share * mean(ungated)``. It is the active part of
-    Lo's decomposition ("Where Do Alphas Come From? A Measure of the Value of Active Investment Management",
-    Journal of Investment Management 6(2), 2008), with the strategy as the asset. `share` is the ratio of the
-    two exposures, bars with a position over all bars.
+    Only `question` is a test. All else describes: of several intervals one leaves out zero by luck more often
+    than each says, and a gate may be worth much for a reason that is no skill, such as that it blocks entries
+    of a strategy that loses.
     """
 
     gated: BacktestResult
@@ -92,11 +95,12 @@ class GateTest:
     random: NullRuns
     shifted: NullRuns | None
     entries: Answers
-    share: float
-    exposure_matched: BootstrapResult
+    question: Primary
+    effect: Effect
     over_rule: dict[str, BootstrapResult]
     over_ungated: dict[str, BootstrapResult]
-    alpha: float
+    null_gates: HowRun
+    tried: Tried | None = None
 
     @property
     def runs(self) -> dict[str, BacktestResult]:
@@ -114,47 +118,37 @@ class GateTest:
 
     @property
     def beats_random(self) -> bool:
-        """Whether the Sharpe ratio's rank among random gates is more than luck, at the level `alpha`.
-
-        Never where there are `problems`.
-        """
-        return not self.problems and self.random.p_value("sharpe") <= self.alpha
+        """Whether the gate's timing is better than luck; never where there are `problems`."""
+        return not self.problems and bool(self.question.found)
 
     @property
     def sentences(self) -> list[str]:
         """The findings in plain words."""
         answers = self.entries.long + self.entries.short
         allowed = sum(answers)
+        share = f"{100 * allowed / len(answers):.0f} %"
         if allowed in (0, len(answers)):
-            every = "every one" if allowed else "none"
-            found = [f"The gate let {every} of {len(answers)} entries through: there is no order to test."]
-        else:
-            share = f"{100 * allowed / len(answers):.0f} %"
-            found = [f"The gate let {share} of {len(answers)} entries through."]
+            share = "every one" if allowed else "none"
+        found = [f"The gate let {share} of {len(answers)} entries through."]
         if refused := refusal(self.problems):
             return [*refused, *found]
-        if 0 < allowed < len(answers):
-            found += [_rank(runs, self.alpha) for runs in (self.random, self.shifted) if runs is not None]
-        found.append(
-            f"At {100 * self.share:.0f} % of the ungated strategy's exposure, the gate's timing is worth "
-            f"{interval(self.exposure_matched, 'return')} a year: {_shown(self.exposure_matched)}."
-        )
+        found += [self.question.sentence, DESCRIPTIVE, *self.effect.sentences]
+        found += [_described(runs) for runs in (self.random, self.shifted) if runs is not None]
         for name, over in (("the plain rule", self.over_rule), ("the ungated strategy", self.over_ungated)):
             if over:
-                found.append(
-                    f"Its Sharpe ratio less that of {name} is {interval(over['sharpe'], 'sharpe')}: "
-                    f"{_shown(over['sharpe'])}."
-                )
-        return found
+                found.append(f"Its Sharpe ratio less that of {name} is {interval(over['sharpe'], 'sharpe')}.")
+        return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.gated.notes)
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
-        for nulls in (self.random, self.shifted):
-            if nulls is not None and not self.problems:
-                yield _ranks(nulls)
+        if not self.problems:
+            yield from self.effect.sections()
+            for nulls in (self.random, self.shifted):
+                if nulls is not None and nulls.n and not nulls.refused:
+                    yield _ranks(nulls, self.null_gates.sentence)
         yield equity_section({name: run.equity for name, run in self.runs.items()})
         if self.gated.advice is not None:
             yield from advice_sections(self.gated.advice)
@@ -164,9 +158,10 @@ class GateTest:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
         concluded = {
+            "question": self.question.to_dict(),
+            "effect": self.effect.to_dict(),
             "random": self.random.to_dict(),
             "shifted": self.shifted.to_dict() if self.shifted is not None else None,
-            "exposure_matched": self.exposure_matched,
             "over_rule": self.over_rule,
             "over_ungated": self.over_ungated,
             "beats_random": self.beats_random,
@@ -180,9 +175,9 @@ class GateTest:
                     "pass_rate_long": self.entries.pass_rate(LONG),
                     "pass_rate_short": self.entries.pass_rate(SHORT),
                 },
-                "exposure_share": self.share,
-                "alpha": self.alpha,
+                "null_gates": self.null_gates.to_dict(),
                 **(dict.fromkeys(concluded) if self.problems else concluded),
+                "tried": self.tried and self.tried.to_dict(),
                 "problems": self.problems,
                 "sentences": self.sentences,
             }
@@ -193,35 +188,34 @@ class GateTest:
 _CONCLUDED_FROM = ("gated", "ungated", "rule")
 
 
-def _ranks(nulls: NullRuns) -> Section:
-    rows = [
-        [name, percent(nulls.share_below(metric), 0), f"{nulls.p_value(metric):.3g}"]
-        for metric, name in (("sharpe", "Sharpe ratio"), ("return", "return"))
-    ]
+_NAMES = {"timing": "timing", "sharpe": "Sharpe ratio", "return": "return"}
+
+
+def _ranks(nulls: NullRuns, how: str) -> Section:
+    rows = [[_NAMES[metric], percent(nulls.share_below(metric), 0)] for metric in nulls.ranked]
+    text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
+    if nulls.tested in nulls.ranked:
+        text += (
+            f" Its {_NAMES[nulls.tested]} is tested: p = {nulls.p_value(nulls.tested):.3g}, the share of them"
+            " that did at least as well, the gate itself counted in. The other figures describe."
+        )
     return Section(
         kind="histograms",
         title=f"The gate among {nulls.n} {nulls.kind}",
-        text="These gates know nothing. Where it stands among them, luck is enough to explain it; p is the "
-        "share of them that did at least as well, the gate itself counted in.",
-        table=table_of(["", "above", "p"], rows),
+        text=f"{text} {how}".rstrip(),
+        table=table_of(["", "above"], rows),
         content=nulls,
     )
 
 
-def _rank(runs: NullRuns, alpha: float) -> str:
-    """Return the rank of the Sharpe ratio in words."""
-    p = runs.p_value("sharpe")
-    luck = "more than luck explains" if p <= alpha else "not distinguishable from luck"
-    return (
-        f"The gate's Sharpe ratio is higher than {100 * runs.share_below('sharpe'):.0f} % of {runs.n} "
-        f"{runs.kind} (p = {p:.3g}): {luck}."
+def _described(runs: NullRuns) -> str:
+    """Return where the gate stands among null gates, as a description."""
+    if runs.refused:
+        return f"Among gates with the same verdicts at other bars it has no rank: {runs.refused}."
+    shares = ", ".join(
+        f"{_NAMES[metric]} above {100 * runs.share_below(metric):.0f} %" for metric in runs.ranked
     )
-
-
-def _shown(result: BootstrapResult) -> str:
-    if not is_shown(result):
-        return "no difference shown"
-    return "better" if result.estimate > 0.0 else "worse"
+    return f"Among {runs.n} {runs.kind}: {shares}."
 
 
 def gate_test(
@@ -234,13 +228,16 @@ def gate_test(
     n_jobs: int | None = None,
     shifts: int | None = None,
     per: Per = "entry",
+    strata: bool = True,
     rule: EntryGate | None = None,
     alpha: float = 0.05,
     resamples: int = 2000,
     block_length: int | None = None,
     on_progress: Progress | None = None,
     evaluate: Evaluate | None = None,
+    episodes: bool = True,
     format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> GateTest:
     """Test whether a gate adds anything to a strategy, against gates that know nothing.
@@ -267,20 +264,30 @@ def gate_test(
         `RandomGate`. Entries by default: a gate that follows the trend passes most entries of a strategy
         that follows it too, and a random gate at the share of its bars passes fewer, so that what would be
         compared is mostly how much was traded.
+    strata : bool
+        Whether random gates give an entry the answer to one in a market as volatile, where there are entries
+        enough; a gate that is open in quiet markets is then compared with gates that are as well.
     rule : gate, optional
         The plain rule to compare with; by default `RuleGate` on the features of a `Gate`.
     alpha : float
-        Level below which a p-value is called more than luck.
+        Level of the test.
     resamples : int
         Of the bootstrap.
     block_length : int, optional
-        Of the bootstrap, in bars; by default by Politis and White's rule.
+        Of the bootstrap, in bars; see `bt_llm.statistics.paired_bootstrap`.
     on_progress : callable, optional
         Called with (null gates done, null gates in all).
     evaluate : callable, optional
-        Runs the null gates instead of Backtrader, for strategies whose result can be worked out faster.
+        Runs the null gates instead of Backtrader, for strategies whose result can be worked out faster. Of
+        each it gives ``timing``, the score of `bt_llm.statistics.timing_of`, and ``trades``.
+    episodes : bool
+        Whether null gates may be replayed from the strategy's episodes where that gives Backtrader's figures
+        to 1e-9, in a hundredth of the time; ``null_gates`` of the result says what was done. False runs all
+        of them in Backtrader.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
+    output : path, optional
+        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`.
     **settings
         Other arguments of `run_backtest`.
 
@@ -295,15 +302,20 @@ def gate_test(
 
     Notes
     -----
-    The p-values are one-sided: are fewer null gates as good than luck explains? They are exact where the
-    entries' results do not depend on what was answered before, and come in steps of ``1 / (1 + n)``. A
-    strategy, gate or model that was chosen because of its result on these bars makes them too small: test
-    the one, or use bars that the choice did not see.
+    One question is answered, by one p-value: is the gate's timing better than that of gates that know
+    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers to
+    each side, in markets as volatile, in another order. What is compared is the *score* of the timing, in its
+    own standard errors; so it holds too where random gates make more or fewer trades than the gate, as they
+    do in a strategy that asks again after a veto. A strategy, gate or model that was chosen because of its
+    result on these bars makes p too small: test the one, or use bars that the choice did not see. How often
+    it finds what is not there, and what is, is simulated in ``docs/size.md``.
 
     References
     ----------
     P. Good, "Permutation, Parametric and Bootstrap Tests of Hypotheses", 3rd edition, 2005. A. C. Davison
     and D. V. Hinkley, "Bootstrap Methods and Their Application", 1997, section 4.2 (the 1 in the p-value).
+    E. Chung and J. P. Romano, "Exact and Asymptotically Robust Permutation Tests", Annals of Statistics 41,
+    2013 (why the score).
 
     Examples
     --------
@@ -313,8 +325,8 @@ def gate_test(
     >>> strategy = f"{shipped('rsi_reversion.py')}:GatedRsiReversion"
     >>> test = gate_test(strategy, load_bars(shipped("sp500_daily.csv"))[-700:], gate, n=9, shifts=0,
     ...                  resamples=99)
-    >>> test.random.n, 0.1 <= test.random.p_value("sharpe") <= 1.0
-    (9, True)
+    >>> test.random.n, test.question.found  # nine gates cannot tell
+    (9, None)
     """
     market = Market.of(data, format=format)
     n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
@@ -325,13 +337,32 @@ def gate_test(
     if per not in get_args(Per):
         raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
     study = gate_study(strategy, market, gate, **settings)
-    entries = entry_answers(strategy, market, gate, **settings)
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    effect = Effect.of(study.gated, study.ungated, market, bootstrap)
+    entries = entry_answers(strategy, market, gate, strata, **settings)
+    labelled = bool(entries.long_strata or entries.short_strata)
+    asked = len(entries.long) + len(entries.short)
+    lines = strata_of(closes_of(market), asked, gate.warm_up_bars) if labelled else ()
     line = bar_answers(market, gate) if shifts or per == "bar" else None
-    observed = study.gated.metrics
-    nulls = evaluate or _Counted(strategy, market, n_jobs, n + shifts, on_progress, settings)
-    answers = line if per == "bar" and line is not None else entries
-    random = random_runs(answers, observed, nulls, n=n, seed=seed)
+    measure = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
+    observed = {**study.gated.metrics, **(measure(study.gated) if measure is not None else {})}
+    runs = GateRuns(
+        strategy,
+        market,
+        episodes=episodes,
+        n_jobs=n_jobs,
+        total=n + shifts,
+        on_progress=on_progress,
+        measure=measure,
+        **settings,
+    )
+    nulls = evaluate or runs
+    told = line if per == "bar" and line is not None else entries
+    strata_told = lines if told is entries else ()
+    random = random_runs(told, observed, nulls, n=n, seed=seed, strata=strata_told)
     shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
+    if runs.withdrawn:
+        random = random_runs(told, observed, nulls, n=n, seed=seed, strata=strata_told)
 
     warm_up = gate.warm_up_bars
     closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
@@ -341,51 +372,23 @@ def gate_test(
             f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
             f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
         )
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
-    ungated = study.ungated
-    share = observed["exposure"] / ungated.metrics["exposure"] if ungated.metrics["exposure"] else 0.0
+    trial = {"gated": (study.gated, gate)}
     return GateTest(
         gated=study.gated,
-        ungated=ungated,
+        ungated=study.ungated,
         closed=closed,
         buy_and_hold=study.buy_and_hold,
         rule=ruled,
         random=random,
         shifted=shifted,
         entries=entries,
-        share=share,
-        exposure_matched=bootstrap.difference(study.gated.returns, share * ungated.returns, "return"),
+        question=timing_question(random, told, effect.error, alpha=alpha, problem=effect.problem),
+        effect=effect,
         over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
-        over_ungated=bootstrap.between(study.gated, ungated),
-        alpha=alpha,
+        over_ungated=bootstrap.between(study.gated, study.ungated),
+        null_gates=runs.how,
+        tried=None if output is None else count_trials(output, strategy, market, trial, settings),
     )
-
-
-class _Counted:
-    """Runs null gates in Backtrader, and counts them over several calls."""
-
-    def __init__(
-        self,
-        strategy: Source,
-        market: Market,
-        n_jobs: int | None,
-        total: int,
-        on_progress: Progress | None,
-        settings: dict[str, Any],
-    ) -> None:
-        self.strategy, self.market = strategy, market
-        self.settings = {**settings, "n_jobs": n_jobs}
-        self.on_progress = on_progress
-        self.done, self.total = 0, total
-
-    def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
-        found = run_many(self.strategy, self.market, gates, on_progress=self._progress, **self.settings)
-        self.done += len(gates)
-        return found
-
-    def _progress(self, done: int, _: int) -> None:
-        if self.on_progress is not None:
-            self.on_progress(self.done + done, self.total)
 
 
 def _rule_run(

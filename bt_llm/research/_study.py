@@ -45,15 +45,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import Market
+from bt_llm.backtest import Market, Universe
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, MissingExtraError
+from bt_llm.files import read_text
 from bt_llm.gates import Gate
 from bt_llm.models import split_name
+from bt_llm.research._cutoff_table import latest_cutoff
 from bt_llm.research._trust import Trust, addresses_in, check_addresses
 
 if TYPE_CHECKING:
-    from bt_llm.research._comparison import ModelComparison
+    from bt_llm.research._comparison_result import ModelComparison
+    from bt_llm.research._panel_comparison import PanelComparison
+    from bt_llm.research.walk_forward._panel_results import PanelWalkForwardResult
     from bt_llm.research.walk_forward._results import WalkForwardResult
 
 try:
@@ -69,6 +73,7 @@ __all__ = [
     "CompareSection",
     "GateSection",
     "Study",
+    "UniverseSection",
     "WalkForwardSection",
     "load_study",
 ]
@@ -99,6 +104,7 @@ class AdvisorSection(_Section):
     n_threads: int | None = None
     n_gpu_layers: int | None = None
     identify: str | None = None
+    min_label_mass: float | None = None
 
 
 class GateSection(_Section):
@@ -148,7 +154,10 @@ class CompareSection(_Section):
 
 
 class BarsSection(_Section):
-    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`."""
+    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`.
+
+    ``after_cutoff = true`` leaves only the bars after the training data of all models of the study ends.
+    """
 
     time_format: str | None = None
     day_first: bool | None = None
@@ -159,7 +168,20 @@ class BarsSection(_Section):
     symbol: str | None = None
     stamp: Literal["open", "close"] | None = None
     repair: Literal["drop", "widen", "fill"] | None = None
+    after: str | None = None
+    after_cutoff: bool = False
     max_megabytes: int = 2048
+
+
+class UniverseSection(_Section):
+    """``[universe]``: the data are the symbols of a panel, a run each; see `Universe`.
+
+    `parameters` says whether a walk-forward chooses one set of settings for the whole ``panel`` or one for
+    each ``symbol``; ``weights``, what symbols weigh in the pooled record, those left out 1.
+    """
+
+    weights: dict[str, float] = {}
+    parameters: Literal["panel", "symbol"] = "panel"
 
 
 class BudgetSection(_Section):
@@ -179,12 +201,12 @@ class Study(_Section):
     strategy : str
         ``path/to/file.py:ClassName``.
     data : str, list of str or dict of str to str
-        A CSV of bars, or several.
+        A CSV of bars, or several; of a universe also a folder, a glob, or a CSV of memberships.
     lines : list of str
         Further columns that become lines of every data.
     output : str
         Folder of the ledger and the results; by default ``NAME-results`` beside the file.
-    bars, gate, account, walk_forward, compare, budget
+    bars, universe, gate, account, walk_forward, compare, budget
         The sections of these names.
     params, grid : dict
         Names to values, and to lists of values, as in `WalkForward.run`.
@@ -196,6 +218,7 @@ class Study(_Section):
     lines: list[str] = []
     output: str
     bars: BarsSection | None = None
+    universe: UniverseSection | None = None
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
     params: dict[str, Any] = {}
@@ -235,8 +258,54 @@ class Study(_Section):
         DataError
             If they cannot be used.
         """
-        stated = None if self.bars is None else BarFormat(**self.bars.model_dump())
-        return Market.of(self.data, lines=self.lines, format=stated)
+        if self.universe is not None:
+            raise ConfigError("[universe] in the study: its symbols are no one market")
+        return Market.of(self.data, lines=self.lines, format=self._stated)
+
+    @functools.cached_property
+    def symbols(self) -> Universe:
+        """The symbols of a study with ``[universe]``, read once.
+
+        Raises
+        ------
+        DataError
+            If their bars cannot be used.
+        """
+        weights = {} if self.universe is None else self.universe.weights
+        return Universe.of(self.data, weights=weights, lines=self.lines, format=self._stated)
+
+    @property
+    def bars_read(self) -> Market | Universe:
+        """The symbols of a study with ``[universe]``, else the market."""
+        return self.market if self.universe is None else self.symbols
+
+    @property
+    def bars_count(self) -> int:
+        """Bars of all datas."""
+        return sum(map(len, self.market.values())) if self.universe is None else self.symbols.bars
+
+    @property
+    def _stated(self) -> BarFormat | None:
+        if self.bars is None:
+            return None
+        stated = self.bars.model_dump(exclude={"after_cutoff"})
+        if self.bars.after_cutoff:
+            if self.bars.after is not None:
+                raise ConfigError(
+                    f"bars.after = {self.bars.after!r} beside bars.after_cutoff: expected one of them"
+                )
+            stated["after"] = latest_cutoff(self._models())[0].isoformat()
+        return BarFormat(**stated)
+
+    def _models(self) -> list[str]:
+        """Return the names of all models that the study may ask."""
+        advisor = self.gate.advisor if self.gate is not None else AdvisorSection()
+        compared = self.compare.models if self.compare is not None else []
+        named = "gate.advisor.model"
+        chosen = [self.params[named]] if named in self.params else self.grid.get(named, [])
+        asked = [*chosen, *(compared.values() if isinstance(compared, dict) else compared)]
+        first = [] if asked else [advisor.model or str(AdvisorConfig().model)]
+        return [*first, *map(str, asked), *(advisor.fallbacks or [])]
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.
@@ -258,7 +327,7 @@ class Study(_Section):
 
     def run_walk_forward(
         self, *, n_jobs: int | None = None, advisor: Mapping[str, Any] | None = None, **options: Any
-    ) -> WalkForwardResult:
+    ) -> WalkForwardResult | PanelWalkForwardResult:
         """Run the walk-forward study that the file describes.
 
         Parameters
@@ -287,19 +356,24 @@ class Study(_Section):
         trained = self.gate is not None and self.gate.advisor.calibration == "train"
         if trained and calibration not in self.grid:
             params.setdefault(calibration, "train")
-        return WalkForward(**self.walk_forward.model_dump(exclude=searched)).run(
-            self.strategy,
-            self.market,
-            gate=self.make_gate(**(advisor or {})),
-            grid=self.grid,
-            params=params,
-            n_jobs=n_jobs,
+        how = WalkForward(**self.walk_forward.model_dump(exclude=searched))
+        told: dict[str, Any] = {
+            "gate": self.make_gate(**(advisor or {})),
+            "grid": self.grid,
+            "params": params,
+            "n_jobs": n_jobs,
             **self.walk_forward.model_dump(include=searched),
             **self.account.model_dump(),
-            **{"output": self.output, **options},
-        )
+            "output": self.output,
+            **options,
+        }
+        if self.universe is None:
+            return how.run(self.strategy, self.market, **told)
+        return how.run_panel(self.strategy, self.symbols, parameters=self.universe.parameters, **told)
 
-    def run_compare(self, *, advisor: Mapping[str, Any] | None = None, **options: Any) -> ModelComparison:
+    def run_compare(
+        self, *, advisor: Mapping[str, Any] | None = None, **options: Any
+    ) -> ModelComparison | PanelComparison:
         """Run the comparison of models that the file describes.
 
         Parameters
@@ -315,6 +389,7 @@ class Study(_Section):
             If the file has no ``[compare]``, or has a grid or a train prior, which only a walk-forward has.
         """
         from bt_llm.research._comparison import compare_models
+        from bt_llm.research._panel_comparison import compare_on_panel
 
         if self.compare is None:
             raise ConfigError("no [compare] in the study: add it, with models = [...]")
@@ -324,16 +399,18 @@ class Study(_Section):
         if gated := [name for name in self.params if name.startswith("gate.")]:
             raise ConfigError(f"params {gated} in a comparison: write them in [gate] and [gate.advisor]")
         section = self.compare.model_dump()
-        return compare_models(
-            self.strategy,
-            self.market,
-            section.pop("models"),
-            gate=self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
-            params=self.params,
+        models = section.pop("models")
+        told: dict[str, Any] = {
+            "gate": self.make_gate(**(advisor or {})) or Gate(advisor=AdvisorConfig(**dict(advisor or {}))),
+            "params": self.params,
             **section,
             **self.account.model_dump(),
+            "output": self.output,
             **options,
-        )
+        }
+        if self.universe is None:
+            return compare_models(self.strategy, self.market, models, **told)
+        return compare_on_panel(self.strategy, self.symbols, models, **told)
 
 
 def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
@@ -354,8 +431,8 @@ def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
     """
     file = Path(path).absolute()
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = tomllib.loads(read_text(file, 16))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"study {str(path)!r} cannot be read ({error})") from error
     for section in ("params", "grid"):
         if isinstance(table.get(section), dict):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
@@ -115,6 +117,7 @@ def _elsewhere(
     work: Callable[..., R], arguments: Iterable[tuple[Any, ...]], n_jobs: int | None, ordered: bool
 ) -> Generator[R, None, None]:
     joblib, dumps = _joblib()
+    _keep_blocked_signals()
     how = "generator" if ordered else "generator_unordered"
     parallel = joblib.Parallel(n_jobs=n_jobs, return_as=how)
     results = parallel(joblib.delayed(_call)(dumps((work, given))) for given in arguments)
@@ -124,6 +127,15 @@ def _elsewhere(
     finally:
         with warnings.catch_warnings(action="ignore"):  # joblib tells whoever stops early that work is lost
             results.close()
+
+
+def _keep_blocked_signals() -> None:
+    """Have Python's resource tracker run already: starting it unblocks Ctrl-C, for the workers too."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _call(sent: bytes) -> Any:

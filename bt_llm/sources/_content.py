@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm.exceptions import StrategyError
+from bt_llm.files import read_bytes
 from bt_llm.sources._files import FROM_FILE, MAIN, files_of, imported_names, read_source
 
 __all__ = ["code_name", "is_ours", "source_sha256"]
@@ -110,7 +111,7 @@ def _never(_: str) -> bool:
 
 
 def _text(path: Path) -> str:
-    return read_source(path) if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
+    return read_source(path) if path.suffix == ".py" else hashlib.sha256(read_bytes(path, 1024)).hexdigest()
 
 
 def _modules(name: str) -> Iterator[tuple[str, Path, str]]:

@@ -23,6 +23,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
+from bt_llm.files import read_bytes
+
 __all__ = ["FROM_FILE", "MAIN", "SourceFiles", "files_of", "imported_names", "load_file", "read_source"]
 
 FROM_FILE = "bt_llm_strategy_"
@@ -37,7 +39,7 @@ _SHARED = ("bt_llm", "backtrader")
 
 def read_source(path: Path) -> str:
     """Return the text of a Python file, decoded as Python does, line ends normalised."""
-    return importlib.util.decode_source(path.read_bytes())
+    return importlib.util.decode_source(read_bytes(path, 64))
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,13 +5,20 @@
   `probabilistic_sharpe_ratio`, `expected_max_sharpe`, `deflated_sharpe_ratio`,
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
 - A search: `probability_of_backtest_overfitting`.
-- Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`.
+- Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`,
+  `permute_runs`, `permute_blocks`, `volatility_strata`.
+- Many pairs at once, such as the symbols of a panel, resampled by the same dates: `joint_differences`.
+- Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
+  other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.
+- Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
+- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, `timing_of`,
+  `breakeven_cost`, `cost_curve`, `detectable`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 
 Returns are simple returns per bar and the risk-free rate is zero. A value that is not finite is
-refused with `DataError`, never dropped. Only `paired_bootstrap` needs more than numpy and pandas:
-``arch``, from ``pip install 'bt-llm[research]'``.
+refused with `DataError`, never dropped. Only `paired_bootstrap` and what compares several strategies need
+more than numpy and pandas: ``arch``, from ``pip install 'bt-llm[research]'``.
 """
 
 import lazy_loader

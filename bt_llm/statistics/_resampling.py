@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bt_llm.exceptions import ConfigError, DataError, MissingExtraError
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample, together
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, pair
 from bt_llm.statistics._overfitting import Statistic
 
-__all__ = ["BootstrapResult", "paired_bootstrap", "rank_p_value"]
+__all__ = ["BootstrapResult", "paired_bootstrap", "quantile_rank", "rank_p_value", "result_of"]
 
 _ROUNDING = 1e-12
-_MIN_BARS_FOR_BLOCK_LENGTH = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,7 @@ class BootstrapResult:
         Two-sided, of no difference. At most ``1 - confidence`` exactly when the interval leaves
         out zero.
     block_length : int
-        Mean block length in bars; 0 where nothing had to be resampled.
+        Of a block, in bars; 0 where nothing had to be resampled.
     n : int
         Number of resamples; 0 likewise.
     """
@@ -59,6 +58,8 @@ def paired_bootstrap(
     confidence: float = 0.95,
     block_length: int | None = None,
     periods_per_year: float | None = None,
+    studentised: bool = True,
+    blocks: ArrayLike | None = None,
 ) -> BootstrapResult:
     """Return the difference between two strategies on the same bars, with an interval.
 
@@ -79,17 +80,24 @@ def paired_bootstrap(
     confidence : float
         Confidence level of the interval, between 0 and 1.
     block_length : int, optional
-        Mean block length in bars, 1 to the number of bars. By default the largest that Politis
-        and White's rule asks for in `a`, `b` and ``a - b``; it needs 30 bars.
+        In bars, 1 to their number. By default the longest that Politis and White's rule asks for in
+        `a`, `b`, ``a - b`` and their squares, an eighth of the bars at most; it needs 30 bars.
     periods_per_year : float, optional
         Bars in a year: Sharpe ratios are multiplied by its square root, mean returns by itself.
         By default both are per bar.
+    studentised : bool
+        Whether each resample is measured by its own standard error. False is narrower, and covers
+        less than it says where volatility clusters.
+    blocks : array_like of shape (n_bars,), optional
+        Labels, such as dates; returns of one label are summed first, so that they move together:
+        bars of a day, or the symbols of a panel.
 
     Returns
     -------
     BootstrapResult
-        With d the estimate and d* its resamples, the interval is d plus or minus the quantile of
-        ``|d* - d|``, and ``p_value = (1 + #{|d* - d| >= |d|}) / (1 + n)``.
+        With d the estimate, s its standard error and t* the resamples' ``(d* - d) / s*``, the interval
+        is d plus or minus s times the quantile of ``|t*|``, and
+        ``p_value = (1 + #{|t*| >= |d| / s}) / (1 + n)``.
 
     Raises
     ------
@@ -98,12 +106,13 @@ def paired_bootstrap(
     DataError
         If the series differ in length, are shorter than two bars, or hold a value that is not finite.
     MissingExtraError
-        If ``arch`` is not installed.
+        If a block length is to be chosen and ``arch`` is not installed.
 
     Notes
     -----
-    The interval and the p-value are those of Ledoit and Wolf without their studentisation of each
-    resample, and with stationary instead of circular blocks.
+    Interval and p-value are those of Ledoit and Wolf, but that the standard error of the sample is from
+    its blocks, as those of the resamples are, instead of a kernel. Returns have little memory and their
+    squares have much; a block length from returns alone is too short.
 
     *Degenerate input.* Identical series, or for the Sharpe ratio two that never vary, give an
     estimate of 0, an interval from 0 to 0 and a p-value of 1. A difference in returns that is the
@@ -112,11 +121,12 @@ def paired_bootstrap(
 
     References
     ----------
-    D. N. Politis and J. P. Romano, "The Stationary Bootstrap", Journal of the American Statistical
-    Association 89, 1994. O. Ledoit and M. Wolf, "Robust Performance Hypothesis Testing with the
-    Sharpe Ratio", Journal of Empirical Finance 15, 2008. D. N. Politis and H. White, "Automatic
-    Block-Length Selection for the Dependent Bootstrap", Econometric Reviews 23, 2004, as corrected
-    in 28, 2009.
+    O. Ledoit and M. Wolf, "Robust Performance Hypothesis Testing with the Sharpe Ratio", Journal of
+    Empirical Finance 15, 2008. D. N. Politis and J. P. Romano, "A Circular Block-Resampling Procedure
+    for Stationary Data", in "Exploring the Limits of Bootstrap", 1992. F. Goetze and H. R. Kuensch,
+    "Second-Order Correctness of the Blockwise Bootstrap for Stationary Observations", Annals of
+    Statistics 24, 1996. D. N. Politis and H. White, "Automatic Block-Length Selection for the
+    Dependent Bootstrap", Econometric Reviews 23, 2004, as corrected in 28, 2009.
 
     Examples
     --------
@@ -131,13 +141,14 @@ def paired_bootstrap(
     """
     first, second = pair(a, b, minimum=2)
     chosen = choose(Statistic, statistic, "statistic")
-    rank = _quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
+    rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
     scale = math.sqrt(scale) if chosen is Statistic.SHARPE else scale
-    if block_length is not None and not 1 <= block_length <= len(first):
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(first)} bars there are")
-
     pairs = np.column_stack([first, second])
+    if blocks is not None:
+        pairs = together(pairs, blocks)
+    if block_length is not None and not 1 <= block_length <= len(pairs):
+        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(pairs)} bars there are")
     estimate = _difference(pairs, chosen)
     if abs(estimate) <= _ROUNDING * (1.0 if chosen is Statistic.SHARPE else float(np.abs(pairs).max())):
         estimate = 0.0  # rounding alone, which no resample should have to beat
@@ -147,20 +158,38 @@ def paired_bootstrap(
         return BootstrapResult(
             estimate=point, low=point, high=point, confidence=confidence, p_value=p_value, block_length=0, n=0
         )
-    arch = _arch_bootstrap()
-    length = _block_length(pairs, arch) if block_length is None else int(block_length)
-    sampler = arch.StationaryBootstrap(length, pairs, seed=seed)
-    draws = np.asarray(sampler.apply(lambda sample: _difference(sample, chosen), n)).ravel()
-    errors = np.abs(draws - estimate)
-    reach = float(np.sort(errors)[rank - 1])
-    return BootstrapResult(
-        estimate=estimate * scale,
-        low=(estimate - reach) * scale,
-        high=(estimate + reach) * scale,
-        confidence=confidence,
-        p_value=(1 + int(np.sum(errors >= abs(estimate)))) / (1 + n),
-        block_length=length,
+    if block_length is None:
+        length = automatic_block_length(np.column_stack([pairs, pairs[:, 0] - pairs[:, 1]]))
+    else:
+        length = int(block_length)
+    sharpe = chosen is Statistic.SHARPE
+    columns = np.column_stack([pairs, pairs**2]) if sharpe else pairs
+    found = resample(
+        columns,
+        _sharpe_difference if sharpe else _mean_difference,
+        length=length,
         n=n,
+        seed=seed,
+        studentised=studentised,
+    )
+    return result_of(found, 0, rank, estimate * scale, scale, confidence, length)
+
+
+def result_of(
+    found: Resampled, row: int, rank: int, estimate: float, scale: float, confidence: float, length: int
+) -> BootstrapResult:
+    """Return the interval and the p-value of one of the numbers that were resampled."""
+    draws, error = np.abs(found.draws[row]), float(found.errors[row]) * scale
+    reach = float(np.sort(draws)[rank - 1]) * error
+    met = draws * error >= abs(estimate)
+    return BootstrapResult(
+        estimate=estimate,
+        low=estimate - reach,
+        high=estimate + reach,
+        confidence=confidence,
+        p_value=(1 + int(np.sum(met))) / (1 + len(draws)),
+        block_length=length,
+        n=len(draws),
     )
 
 
@@ -203,7 +232,7 @@ def rank_p_value(observed: float, nulls: ArrayLike) -> float:
     return (1 + int(np.sum(null >= observed))) / (1 + len(null))
 
 
-def _quantile_rank(n: int, confidence: float) -> int:
+def quantile_rank(n: int, confidence: float) -> int:
     """Return which of n sorted errors bounds the interval, so that it agrees with the p-value."""
     rank = math.ceil(confidence * (1 + n) - 1e-9)
     if rank > n:
@@ -232,27 +261,17 @@ def _degenerate(pairs: Floats, statistic: Statistic) -> bool:
     return bool(np.ptp(pairs[:, 0] - pairs[:, 1]) <= tolerance)
 
 
-def _block_length(pairs: Floats, arch: Any) -> int:
-    if len(pairs) < _MIN_BARS_FOR_BLOCK_LENGTH:
-        raise ConfigError(
-            f"{len(pairs)} bars are too few to choose a block length from, expected at least "
-            f"{_MIN_BARS_FOR_BLOCK_LENGTH}: give block_length"
-        )
-    series = np.column_stack([pairs, pairs[:, 0] - pairs[:, 1]])
-    varying = series[:, np.ptp(series, axis=0) > 0.0]
-    # A series that stops varying halfway divides by zero in the rule, which then asks for nothing.
-    with np.errstate(all="ignore"):
-        lengths = arch.optimal_block_length(varying)["stationary"].to_numpy()
-    longest = max((float(length) for length in lengths if math.isfinite(length)), default=1.0)
-    return min(max(math.ceil(longest), 1), len(pairs))
+def _mean_difference(means: Floats) -> tuple[Floats, Floats]:
+    gradients = np.broadcast_to([1.0, -1.0], (*means.shape[:-1], 1, 2))
+    return means[..., :1] - means[..., 1:], gradients
 
 
-def _arch_bootstrap() -> Any:
-    try:
-        import arch.bootstrap
-    except ImportError:
-        raise MissingExtraError(
-            "paired_bootstrap needs the package arch, which is not installed: "
-            "run pip install 'bt-llm[research]'"
-        ) from None
-    return arch.bootstrap
+def _sharpe_difference(means: Floats) -> tuple[Floats, Floats]:
+    """Return the difference of the Sharpe ratios, from the means of two series and of their squares."""
+    mean, square = means[..., :2], means[..., 2:]
+    variance = square - mean**2
+    varies = variance > _ROUNDING * square
+    inverse = np.divide(1.0, np.sqrt(np.abs(variance)), out=np.zeros_like(variance), where=varies)
+    sharpe, sign = mean * inverse, np.array([1.0, -1.0])
+    gradients = np.concatenate([square * inverse**3 * sign, -0.5 * mean * inverse**3 * sign], axis=-1)
+    return sharpe[..., :1] - sharpe[..., 1:], gradients[..., None, :]

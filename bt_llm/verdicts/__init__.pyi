@@ -5,6 +5,7 @@ from ._labels import DEFAULT_LABELS as DEFAULT_LABELS
 from ._labels import INVALID as INVALID
 from ._labels import Label as Label
 from ._labels import LabelSet as LabelSet
+from ._masses import LabelMasses as LabelMasses
 from ._sample import PRIOR_CELLS as PRIOR_CELLS
 from ._sample import prior_cells as prior_cells
 from ._sample import prior_source as prior_source

@@ -123,6 +123,32 @@ class Verdict:
         """Return the verdict for an answer that cannot be read; `reason` says why."""
         return cls(labels=labels, probabilities=(math.nan,) * len(labels), reason=reason, **extra)
 
+    def held_to(self, least_mass: float) -> Verdict:
+        """Return the verdict, an invalid one where the labels hold less of the probability than that.
+
+        Where nearly all of it is on other words, what is left for the labels is noise, and says no more of
+        the market for being normalised. One whose reader cannot know the mass is left as it is.
+
+        Parameters
+        ----------
+        least_mass : float
+            0 to 1.
+
+        Examples
+        --------
+        >>> thinking = Verdict(bullish=0.5, neutral=0.2, bearish=0.3, label_mass=7e-9)
+        >>> thinking.held_to(0.05).answer, thinking.held_to(0.05).reason.partition(":")[0]
+        ('invalid', 'the labels hold 7e-09 of the probability, less than 0.05')
+        """
+        if not self.valid or math.isnan(self.label_mass) or self.label_mass >= least_mass:
+            return self
+        return replace(
+            self,
+            probabilities=(math.nan,) * len(self.labels),
+            reason=f"the labels hold {self.label_mass:.2g} of the probability, less than {least_mass:g}: the "
+            "model says something else; see bt-llm doctor --model, or use reader='json'",
+        )
+
     def over(self, labels: LabelSet) -> Verdict:
         """Return what the model said with other names and worths for its words.
 

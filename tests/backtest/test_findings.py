@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bt_llm.backtest import Bootstrap, is_shown, run_backtest
+from bt_llm.backtest import Bootstrap, Primary, is_shown, run_backtest
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import BootstrapResult, paired_bootstrap
 from tests.research_cases import Alternate, random_walk
@@ -38,3 +38,24 @@ def test_returns_of_other_bars_are_refused() -> None:
     returns = run_backtest(Alternate, random_walk(120)).returns
     with pytest.raises(DataError, match=r"\(119 bars\) and from .* \(118 bars\): expected the same bars"):
         Bootstrap().difference(returns, returns.iloc[1:], "sharpe")
+
+
+def test_a_primary_says_found_not_shown_or_cannot_tell() -> None:
+    given = {"claim": "it works", "smallest": 0.01, "detectable": 0.043}
+    found = Primary(p_value=0.05, **given)
+    assert (found.found, found.sentence) == (
+        True,
+        "Found that it works: p = 0.05, and the smallest that this test could give is 0.01.",
+    )
+    missed = Primary(p_value=0.06, **given)
+    assert (missed.found, missed.sentence) == (
+        False,
+        "It is not shown that it works: p = 0.06, and the smallest that this test could give is 0.01. "
+        "An effect of 4.3 % a year would have been found in 4 of 5 such tests.",
+    )
+    unable = Primary(claim="it works", p_value=0.5, smallest=0.5)
+    assert (unable.found, unable.sentence) == (
+        None,
+        "Cannot tell whether it works: no outcome could have given p below 0.05: the smallest is 0.5.",
+    )
+    assert unable.to_dict()["cannot_tell"] == unable.cannot_tell

@@ -116,9 +116,8 @@ class Bench:
         from bt_llm.models.llama._scorer import Scorer
 
         session = self.backend.session
-        tokenised = [session.tokenise(prompt, self.numerics) for prompt in self.prompts]
-        after_each = Scorer(session).trie(self.labels, self.numerics).decoded
-        return sum(len(prompt.suffix) + after_each for prompt in tokenised)
+        questions = Scorer(session).questions(self.prompts, self.labels, self.numerics)
+        return sum(len(one.suffix) + trie.decoded for trie, of in questions.items() for one in of.values())
 
     @property
     def ratio(self) -> float:

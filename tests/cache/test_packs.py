@@ -394,10 +394,26 @@ def test_what_is_no_pack_is_refused(tmp_path: Path, data: bytes, message: str) -
 def test_a_missing_or_far_too_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PackError, match=r"cannot be read \(No such file"):
         read_pack(tmp_path / "none.jsonl")
-    monkeypatch.setattr(pack_files, "MAX_BYTES", 100)
+    monkeypatch.setattr(pack_files, "MAX_MB", 0)
     path = written(tmp_path / "p.jsonl", record(1))
-    with pytest.raises(PackError, match="expected a pack of 1 to 100 bytes"):
+    with pytest.raises(PackError, match=r"it is over 0 MB; set BT_LLM_MAX_MB to read more"):
         read_pack(path)
+    monkeypatch.setenv("BT_LLM_MAX_MB", "1")
+    assert len(read_pack(path).records) == 1
+
+
+def test_a_pack_that_unpacks_to_far_more_than_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [question(n, prompt=("x" * 60_000, str(n))) for n in range(150)]
+    path = written(tmp_path / "p.jsonl", *(Record(one, verdict(1), {}) for one in asked))
+    assert len(read_pack(path).records) == 150
+    monkeypatch.setattr(pack_files, "_UNPACKED_MB", 0)
+    monkeypatch.setattr(pack_files, "_UNPACKED_TIMES", 50)
+    with pytest.raises(PackError, match=r"line \d+: its prompts unpack to over a hundred times its size"):
+        read_pack(path)
+    monkeypatch.setenv("BT_LLM_MAX_MB", "10")
+    assert len(read_pack(path).records) == 150
 
 
 def test_an_invalid_verdict_travels(tmp_path: Path) -> None:

@@ -78,14 +78,14 @@ def test_compare_prints_one_json_object(bars: str) -> None:
     )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert list(found["runs"]) == ["scripted:trend", "scripted:contrarian", "ungated"]
+    assert list(found["runs"]) == ["scripted:trend", "scripted:contrarian", "ungated", "rule"]
     assert found["pairs"][0]["models"] == ["scripted:trend", "scripted:contrarian"]
 
 
 def test_compare_prints_tables_and_sentences(bars: str) -> None:
     done = run("compare", bars, "-m", "scripted:trend", "-m", "scripted:random:1", "-m", "scripted:bullish")
     assert done.exit_code == 0, done.output
-    for part in ("Results", "Calmar", "turnover", "Models", "Brier", "Bars by answer", "McNemar"):
+    for part in ("Results", "Calmar", "turnover", "Models", "Brier", "Bars by answer", "Which is better"):
         assert part in done.stdout, part
 
 
@@ -152,7 +152,7 @@ def test_compare_runs_a_study_file(study: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(study), "--format", "json", "--cache", str(verdicts)])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert list(found["runs"]) == ["scripted:trend", "scripted:random", "ungated"]
+    assert list(found["runs"]) == ["scripted:trend", "scripted:random", "ungated", "rule"]
     expected = json.loads(json.dumps(load_study(study).run_compare().to_dict()))
     assert results(found) == results(expected)
     assert (verdicts / "cache.db").exists()

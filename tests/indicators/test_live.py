@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import subprocess
+import sys
 import threading
 import time
 
@@ -19,7 +21,9 @@ from bt_llm.feeds import is_live
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.indicators import LLMAdvice
 from bt_llm.indicators._live import LiveAsker
+from bt_llm.models._interrupts import given_up
 from tests.engines import RANDOM, QuickAdvice, bits, build, line, walk
+from tests.faulty_server import FaultyServer
 
 SOON = 0.05  # seconds that a bar waits for an answer which does not come
 LONG = 60.0  # seconds that it would wait for one which comes at once
@@ -328,6 +332,40 @@ def test_a_week_that_days_still_add_to_is_asked_for_when_its_state_changes():
 
 
 # The asker
+
+
+def test_a_program_that_is_over_waits_no_longer_than_it_says():
+    program = (
+        "import sys, time\n"
+        "from bt_llm.indicators._live import LiveAsker\n"
+        "from bt_llm.models import Prompt, RemoteBackend\n"
+        "backend = RemoteBackend.named(sys.argv[1])\n"
+        "ask = lambda cell: next(iter(backend.score([Prompt(('p',))], [' a', ' b'])))\n"
+        "assert LiveAsker(ask, timeout_s=0.2).answer(1) is None\n"
+    )
+    with FaultyServer(lambda number, prompt: "drip") as server:
+        command = [sys.executable, "-c", program, f"openai:{server.url}?retries=90&backoff=0.01"]
+        started = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert time.monotonic() - started < 30  # it would be a minute and a half, and then the next question
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(
+        "no answer after 0.2 s: the bar goes without; a question is given up after 120 s"
+    )
+    assert lines[1] == "the program is over: waiting 0.5 s for the question under way"
+
+
+def test_a_question_is_given_up_at_its_deadline(caplog):
+    def ask(cell):
+        while cell == 1 and not given_up():
+            time.sleep(0.01)
+        if cell == 1:
+            raise GenerationTimeout("given up")
+        return cell
+
+    asker = LiveAsker(ask, timeout_s=LONG, deadline_s=0.1)
+    assert [asker.answer(1), asker.answer(2)] == [None, 2]
+    assert [record.message.split(" (")[0] for record in caplog.records] == ["no verdict: given up"]
 
 
 def test_known_cells_are_answered_at_once():

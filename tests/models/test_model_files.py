@@ -274,7 +274,7 @@ def test_one_part_of_several_is_refused(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    refused(path, "one of 3 parts; join them")
+    refused(path, "one of 3 parts by its header, and one of 1 by its name")
 
 
 @pytest.mark.parametrize(

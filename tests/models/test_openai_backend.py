@@ -34,7 +34,15 @@ from bt_llm.exceptions import (
     ModelError,
     ModelNotFoundError,
 )
-from bt_llm.models import LabelScores, LlamaModel, ModelConfig, Prompt, RemoteBackend, RemoteConfig
+from bt_llm.models import (
+    LabelScores,
+    LlamaModel,
+    ModelConfig,
+    Prompt,
+    RemoteBackend,
+    RemoteConfig,
+    giving_up_when,
+)
 from bt_llm.models.openai._keys import ApiKey
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import DEFAULT_LABELS, Action, StateSpace
@@ -187,7 +195,7 @@ def test_tokens_that_all_labels_share_are_followed() -> None:
     tokens = {" Bullish": (" B", "ullish"), " Bearish": (" B", "earish"), " Neutral": (" Neutral",)}
     with FaultyServer(tokens=tokens) as server:
         scores = ask(remote(server), 3)
-        assert max(server.asked.values()) == 1
+        assert max(n for text, n in server.asked.items() if text.startswith("Bars:")) == 1
     for got, expected in zip(scores, right(3), strict=True):
         shifted = [expected[0] + math.log(0.95), expected[1], expected[2] + math.log(0.95)]
         assert got.logprobs == pytest.approx(shifted, abs=1e-9)
@@ -361,7 +369,7 @@ def test_connections_are_limited_and_kept() -> None:
     with FaultyServer(delay_s=0.005) as server:
         ask(remote(server, connections=3), 60)
         assert server.at_once <= 3
-        assert server.connections <= 3 + 1  # one of them found out who answers
+        assert server.connections <= 3 + 3  # as many found out who answers
 
 
 def test_answers_come_in_order_and_as_they_come() -> None:
@@ -408,7 +416,7 @@ def test_retry_after_is_obeyed_by_all(retry_after: str) -> None:
         ask(remote(server, connections=1), 3)
         pause = server.times[2] - server.times[1]
         assert pause >= (0.3 if retry_after != "date" else 0.5)
-        assert max(server.answered.values()) == 1
+        assert all(server.answered[prompt.text] == 1 for prompt in prompts(3))
 
 
 @pytest.mark.parametrize("retry_after", ["99999", "1e400", "-5", "soon", "nan"])
@@ -507,6 +515,25 @@ def test_a_server_that_drips_meets_the_deadline() -> None:
         )
         with fails(GenerationTimeout, "deadline of 0.3 s over after 0 of 2 answers"):
             ask(hurried, 2)
+
+
+def test_a_server_that_drips_is_given_up_like_one_that_hangs() -> None:
+    with FaultyServer(only_prompts("drip")) as server, fails(ModelError, r"no answer for 0.3 s, 2 times"):
+        ask(remote(server, timeout=0.3, retries=1), 1)
+
+
+@pytest.mark.parametrize("asked_first", ["who it is", "a prompt"])
+def test_whoever_asks_can_give_up(asked_first: str) -> None:
+    hang: Fault = lambda _number, prompt: "hang"  # noqa: E731
+    with FaultyServer(hang if asked_first == "who it is" else only_prompts("hang")) as server:
+        backend = remote(server)
+        if asked_first == "a prompt":
+            _ = backend.identity
+        end = time.monotonic() + 0.1
+        with giving_up_when(lambda: time.monotonic() > end):
+            with fails(GenerationTimeout, "no answer while somebody waited for it"):
+                ask(backend, 50)
+            assert time.monotonic() - end < 0.8  # a reply would take a second
 
 
 def test_nobody_there() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bt_llm.models import ModelIdentity
-from bt_llm.models.openai._readers import _written_scores, stored_reader
+from bt_llm.models.openai._readers import stored_reader
 from bt_llm.models.openai._replies import (
     NoLogprobsError,
     ReplyError,
@@ -18,6 +18,7 @@ from bt_llm.models.openai._replies import (
     served_models,
     tokens_used,
 )
+from bt_llm.models.openai._scores import written_scores
 
 WORDS = ["Up", "Flat", "Down"]
 
@@ -82,7 +83,7 @@ def test_wrong_replies_are_refused(document: Any) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [None, [], {}, {"data": []}, {"data": ["small"]}, {"data": [{"id": ""}]}, {"data": [{"id": "a\nb"}]}],
+    [None, 7, {}, {"data": "small"}, {"data": ["small"]}, {"data": [{"id": ""}]}, {"data": [{"id": "a\nb"}]}],
 )
 def test_wrong_lists_of_models_are_refused(document: Any) -> None:
     with pytest.raises(ReplyError, match="list of models"):
@@ -91,9 +92,11 @@ def test_wrong_lists_of_models_are_refused(document: Any) -> None:
 
 def test_only_facts_that_stay_the_same_are_kept_of_a_model() -> None:
     meta = {"n_params": 7, "size": "big", "n_ctx": 4096}
-    assert served_models({"data": [{"id": "a", "created": 5, "meta": meta, "root": "/models/a"}]}) == {
-        "a": {"n_params": 7, "root": "/models/a"}
-    }
+    entry = {"id": "a", "created": 5, "meta": meta, "root": "/models/a", "owned_by": "vllm"}
+    expected = {"a": ({"n_params": 7, "root": "/models/a"}, "vllm")}
+    assert (
+        served_models({"data": [entry]}) == served_models([entry]) == expected
+    )  # Together's is a list alone
 
 
 @pytest.mark.parametrize(
@@ -154,12 +157,12 @@ def test_senseless_counts_of_tokens_count_nothing(usage: Any) -> None:
     ],
 )
 def test_written_verdicts_that_cannot_be_read_have_no_scores(answer: str) -> None:
-    assert _written_scores(answer, WORDS) == (-math.inf,) * 3
+    assert written_scores(answer, WORDS).logprobs == (-math.inf,) * 3
 
 
 def test_a_certain_written_verdict_has_all_the_probability() -> None:
     text = json.dumps({"verdict": "Down", "confidence": 100})
-    assert _written_scores(text, WORDS) == (-math.inf, -math.inf, 0.0)
+    assert written_scores(text, WORDS).logprobs == (-math.inf, -math.inf, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,9 @@ def test_a_certain_written_verdict_has_all_the_probability() -> None:
         {"via": ["chat"], "method": "first_token", "top": 5},
         {"via": "chat", "method": "first_token", "top": -5},
         {"via": "chat", "method": "first_token", "top": True},
+        {"via": "chat", "method": "first_token", "top": 5, "wording": "shouted"},
+        {"via": "chat", "method": "first_token", "top": 5, "alone": 1},
+        {"via": "chat", "method": "first_token", "top": 5, "colour": "red"},
     ],
 )
 def test_readers_from_strangers_are_checked(reader: Any) -> None:

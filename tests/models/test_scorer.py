@@ -431,7 +431,8 @@ def test_labels_are_probabilities(expected):
 def test_control_tokens_are_read_in_prompts_and_not_in_labels(scorer):
     weights = scorer.session.weights()
     assert len(weights.tokens("<|im_end|>", special=True)) == 1
-    assert len(scorer.trie(["<|im_end|>"]).labels[0]) > 1
+    (trie,) = scorer.questions(PROMPTS, ["<|im_end|>"])
+    assert len(trie.labels[0]) > 1
     assert weights.piece(weights.tokens("Bull", special=False)[0]) == b"B"
 
 

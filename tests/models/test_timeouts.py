@@ -11,7 +11,7 @@ import time
 import pytest
 
 from bt_llm.exceptions import GenerationTimeout
-from bt_llm.models import LlamaModel, ModelConfig
+from bt_llm.models import LlamaModel, ModelConfig, giving_up_when
 
 pytestmark = pytest.mark.model
 
@@ -41,6 +41,13 @@ def test_a_long_generation_is_stopped_again_and_again_and_the_next_answer_is_rig
     for _ in range(3):
         stopped(model, 1)
         assert model.generate(SHORT, max_tokens=6) == expected
+
+
+def test_whoever_asks_can_give_up(model):
+    end = time.monotonic() + LIMIT_S
+    with giving_up_when(lambda: time.monotonic() > end), pytest.raises(GenerationTimeout):
+        model.generate(LONG, **ENDLESS)
+    assert time.monotonic() - end < 25 * LIMIT_S
 
 
 def test_it_is_stopped_in_another_thread_too(model):

@@ -62,5 +62,5 @@ def test_a_section_may_have_nothing_to_say_and_belongs_to_its_kind(study: GateSt
     adds_section(GateStudy)(lambda found: None)
     adds_section(int)(lambda found: table_section("Never", ["a"], []))
     titles = [section.title for section in study.sections()]
-    assert titles[:3] == ["Findings", "Results", "Equity and drawdown"]
+    assert titles[:3] == ["Findings", "Noted", "Results"]
     assert "Never" not in titles

@@ -144,7 +144,7 @@ def test_csv(results: dict[str, Any], tmp_path: Path) -> None:
     written = write_csv(tmp_path / "out", results["compare"], data=BARS)
     assert [path.name for path in written] == ["trades.csv", "verdicts.csv"]
     trades, verdicts = (pd.read_csv(path) for path in written)
-    assert list(dict.fromkeys(trades["run"])) == [EVIL, "other", "ungated"]
+    assert list(dict.fromkeys(trades["run"])) == [EVIL, "other", "ungated", "rule"]
     assert len(trades) == sum(len(run.trades) for run in results["compare"].runs.values())
     assert verdicts["answer"].isin(["bullish", "neutral", "bearish"]).all()
     written = write_csv(tmp_path, results["walk-forward"], data=BARS)

@@ -20,6 +20,7 @@ from typing import Any
 
 import joblib
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 import bt_llm
@@ -368,6 +369,43 @@ class TestCommand:
         assert errors.strip().startswith(f"error: cluster {file}: work was lost (")
         assert errors.strip().endswith("run it again to go on")
         assert "Traceback" not in errors
+
+    def test_with_certificates_on_both_sides(self, study: Path, tmp_path: Path) -> None:
+        """As docs/cluster.md says; whoever has no certificate is turned away."""
+        authority = trustme.CA()
+        node = authority.issue_cert("127.0.0.1")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        node.private_key_and_cert_chain_pem.write_to_path(tmp_path / "node.pem")
+        ca, pem, file = (str(tmp_path / name) for name in ("ca.pem", "node.pem", "scheduler.json"))
+        tls = ["--tls-ca-file", ca, "--tls-cert", pem, "--tls-key", pem]
+        common = [*tls, "--scheduler-file", file, "--no-dashboard"]
+        run_dask, to = [sys.executable, "-m", "dask"], "DASK_DISTRIBUTED__COMM__"
+        own = {f"{to}TLS__CA_FILE": ca, f"{to}TLS__CLIENT__CERT": pem, f"{to}TLS__CLIENT__KEY": pem}
+        here = ["--protocol", "tls", "--host", "127.0.0.1"]
+        command = [sys.executable, "-m", "bt_llm", "walkforward", study, "--dask", file, "--format", "json"]
+        with contextlib.ExitStack() as stack:
+
+            def start(*words: str) -> None:
+                process = subprocess.Popen([*run_dask, *words], stderr=subprocess.DEVNULL)
+                stack.enter_context(killed(process))
+
+            start("scheduler", *here, "--port", "0", *common)
+            wait_for(lambda: Path(file).exists() and Path(file).stat().st_size)
+            start("worker", "--nthreads", "1", "--no-nanny", *common)
+            secured, open_ = (
+                subprocess.run(
+                    [*command, "-o", tmp_path / name],
+                    env={**os.environ, **more},
+                    capture_output=True,
+                    text=True,
+                    timeout=180,
+                )
+                for name, more in (("secured", {**own, f"{to}REQUIRE_ENCRYPTION": "true"}), ("open", {}))
+            )
+        assert secured.returncode == 0, secured.stderr
+        assert json.loads(Path(file).read_text(encoding="utf-8"))["address"].startswith("tls://")
+        assert open_.returncode in (1, 2)
+        assert "Traceback" not in open_.stderr
 
     def test_nobody_listens(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import run_backtest
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
+from bt_llm.gates import Gate, RuleGate
 from bt_llm.research import ModelComparison, compare_models, gates_by_name
 from bt_llm.verdicts import TREND, Feature, StateSpace
 from tests.engines import QuickAdvice, walk
-from tests.research_cases import CASH, Alternate, gate_of
+from tests.research_cases import CASH, Alternate, gate_of, regimes
 
 BARS = walk(300, seed=1)
 MODELS = {"trend": "scripted:trend", "contrarian": "scripted:contrarian", "random": "scripted:random:4"}
@@ -37,9 +36,11 @@ def found() -> ModelComparison:
 
 def test_the_table_is_that_of_separate_backtests(found: ModelComparison) -> None:
     table = found.table
-    assert list(table.index) == ["trend", "contrarian", "random", "ungated"]
-    for name, model in {**MODELS, "ungated": None}.items():
-        gate = gate_of(model) if model else gate_of("scripted:trend").baseline()
+    assert list(table.index) == ["trend", "contrarian", "random", "ungated", "rule"]
+    trend = gate_of("scripted:trend")
+    gates = {name: gate_of(model) for name, model in MODELS.items()}
+    rule = RuleGate(indicator=trend.indicator, advisor=trend.advisor)
+    for name, gate in {**gates, "ungated": trend.baseline(), "rule": rule}.items():
         run = run_backtest(Alternate, BARS, gate=gate, commission=0.001)
         row = table.loc[name]
         assert row["pnl"] == run.final_value - CASH
@@ -59,7 +60,7 @@ def test_every_two_models_are_compared_once(found: ModelComparison) -> None:
     ]
 
 
-def test_agreement_kappa_and_mcnemar_are_those_counted_by_hand(found: ModelComparison) -> None:
+def test_agreement_and_kappa_are_those_counted_by_hand(found: ModelComparison) -> None:
     pair = found.pairs[1]
     first, second = (found.judged[name].bars for name in pair.models)
     assert pair.agreement.to_numpy().sum() == len(first) == 285
@@ -69,12 +70,21 @@ def test_agreement_kappa_and_mcnemar_are_those_counted_by_hand(found: ModelCompa
     )
     assert pair.agreed == pytest.approx((first["answer"] == second["answer"]).mean())
     assert pair.kappa == pytest.approx(cohen_kappa_score(first["answer"], second["answer"]))
-    # Every fifth of the 280 bars that have an outcome five bars later.
-    rows = range(0, 280, 5)
-    one, two = (frame["right"].to_numpy() for frame in (first, second))
-    assert pair.only_first_right == sum(one[i] == 1 and two[i] == 0 for i in rows)
-    assert pair.only_second_right == sum(one[i] == 0 and two[i] == 1 for i in rows)
-    assert pair.mcnemar_p == statistics.mcnemar(pair.only_first_right, pair.only_second_right)
+
+
+def test_verdicts_are_judged_on_the_bars_that_have_an_outcome(found: ModelComparison) -> None:
+    skill = found.skill
+    assert skill.bars == 280  # of 285, the last five have none
+    for name, one in skill.right.each.items():
+        assert one.observed == pytest.approx(found.scores[name].accuracy)
+        said = np.sign(found.judged[name].bars["worth"].to_numpy()[:280])
+        outcome = 1.0 - found.judged[name].bars["outcome"].to_numpy()[:280]
+        by_hand = [np.mean(said == np.roll(outcome, -k)) for k in range(280)]
+        assert one.expected == pytest.approx(np.mean(by_hand))
+    one, two = (found.scores[name] for name in ("trend", "random"))
+    scores = skill.scores("trend", "random")
+    assert scores["brier"].estimate == pytest.approx(one.brier - two.brier)
+    assert scores["log"].estimate == pytest.approx(one.log - two.log)
 
 
 def test_opposite_models_agree_only_where_both_are_neutral(found: ModelComparison) -> None:
@@ -99,32 +109,78 @@ def test_the_trades_that_differ_and_their_worth_add_up(found: ModelComparison) -
 
 
 def test_differences_are_the_first_less_the_second(found: ModelComparison) -> None:
-    for pair in found.pairs:
-        one, two = (found.table.loc[name, "sharpe"] for name in pair.models)
-        assert pair.difference["sharpe"].estimate == pytest.approx(one - two)
-    assert found.over_ungated["trend"]["sharpe"].estimate == pytest.approx(
-        found.table.loc["trend", "sharpe"] - found.table.loc["ungated", "sharpe"]
-    )
+    standing, table = found.standing, found.table
+    assert [(one.first, one.second) for one in standing.between.pairs] == [
+        pair.models for pair in found.pairs
+    ]
+    assert len(standing.against.pairs) == 3 + 3 * 2  # every two models; each against ungated and rule
+    for one in standing.against.pairs:
+        assert one.estimate == pytest.approx(table.loc[one.first, "sharpe"] - table.loc[one.second, "sharpe"])
+        returns = (found.runs[name].returns.mean() for name in (one.first, one.second))
+        apart = standing.returns.of(one.first, one.second).estimate
+        assert np.sign(apart) == np.sign(next(returns) - next(returns))
 
 
 def test_one_model_twice_is_the_same_model() -> None:
-    same = small({"one": "scripted:trend", "two": "scripted:trend"}).pairs[0]
-    assert (same.agreed, same.kappa, same.mcnemar_p) == (1.0, 1.0, 1.0)
-    assert (same.only_first_right, same.only_second_right) == (0, 0)
-    assert len(same.trades) == 0
+    found = small({"one": "scripted:trend", "two": "scripted:trend"})
+    same = found.pairs[0]
+    assert (same.agreed, same.kappa, len(same.trades)) == (1.0, 1.0, 0)
     assert same.worth == {"one": 0.0, "two": 0.0}
-    assert same.difference["sharpe"].p_value == 1.0
+    assert found.standing.question.p_value == 1.0
+    assert found.standing.confidence_set == {"one": 1.0, "two": 1.0}
+    assert found.skill.right.pairs["one", "two"].p_value == 1.0
+    assert "cannot tell; fewer than 10 trades differ" in found.sentences[0]
 
 
-def test_it_is_plain_json_with_a_sentence_for_everything(found: ModelComparison) -> None:
+def test_it_is_plain_json_with_the_answer_first(found: ModelComparison) -> None:
     back = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert back["runs"]["trend"]["sharpe"] == found.table.loc["trend", "sharpe"]
     assert back["costs"]["trend"]["memory_mb"] is None
     assert back["pairs"][0]["agreement"]["neutral"]["neutral"] > 0
     assert back["pairs"][0]["trades"][0]["opened"].startswith("2020-")
-    # One for each model against the ungated strategy, one for its verdicts, three for each pair.
-    assert len(found.sentences) == 3 + 3 + 9
-    assert any("McNemar p =" in sentence for sentence in found.sentences)
+    question = back["primary"]
+    assert question["answer"] == back["sentences"][0] == found.standing.answer
+    assert question["p_value"] == min(one["p_value"] for one in back["between"])
+    assert (question["smallest_p_value"], question["comparisons"], question["found"]) == (0.01, 3, False)
+    assert question["detectable"] == max(one["detectable"] for one in back["between"])
+    # The answer, the best, the benchmarks, the verdicts, and one for each pair.
+    assert len(found.sentences) == 4 + 3
+    assert found.sentences[0].startswith("Which is better: cannot tell; no difference")
+    titles = [section.title for section in found.sections()]
+    assert {"Who is better", "Among the best", "Right at the right times"} <= set(titles)
+
+
+def test_one_that_knows_is_called_better_and_so_are_its_verdicts() -> None:
+    found = compare_models(
+        Alternate,
+        regimes(600, drift=0.003),
+        {"trend": "scripted:trend", "one": "scripted:random:4", "two": "scripted:random:9"},
+        gate=gate_of("scripted:trend"),
+        resamples=199,
+        horizon=1,
+    )
+    assert not found.problems
+    assert "trend better than two by +" in found.sentences[0]
+    assert "one better than trend" not in found.sentences[0]
+    assert "two better than trend" not in found.sentences[0]
+    assert found.standing.question.p_value == found.standing.primary.smallest_p == 1 / 200
+    assert found.standing.confidence_set["two"] <= 0.05
+    assert found.standing.spa["ungated"] <= 0.05
+    assert found.skill.right.each["trend"].p_value <= 0.05
+    assert "bars right at the right times: trend" in found.skill.sentence
+
+
+def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program() -> None:
+    found = compare_models(
+        Alternate,
+        regimes(1200),
+        {"trend": "scripted:trend", "contrarian": "scripted:contrarian"},
+        gate=gate_of("scripted:trend"),
+        resamples=99,
+    )
+    assert found.runs["contrarian"].ruined is not None
+    assert found.sentences[0].startswith("No conclusion: contrarian: the account was ruined")
+    assert found.to_dict()["primary"] is None
 
 
 def test_a_model_that_never_trades_is_compared_too() -> None:
@@ -157,6 +213,7 @@ def test_names_come_from_files_or_from_a_mapping() -> None:
         ("smollm2", "expected two or more"),
         (["a/one.gguf", "b/one.gguf"], "the name 'one' is taken; give a mapping"),
         ({"ungated": "smollm2", "b": "smollm2"}, "the name 'ungated' is taken"),
+        ({"rule": "smollm2", "b": "smollm2"}, "the name 'rule' is taken"),
     ],
 )
 def test_models_are_checked(models: Any, says: str) -> None:

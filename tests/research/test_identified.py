@@ -93,7 +93,7 @@ class TestProbe:
         difference = found.difference["sharpe"]
         assert (difference.estimate, difference.low, difference.high) == (0.0, 0.0, 0.0)
         assert "changes no answer on 105 market states" in found.sentence
-        assert found.sentence.endswith("no sign that it remembers.")
+        assert found.sentence.endswith("told or not, it says the same.")
 
     def test_agreement_and_flips_are_those_worked_out_by_hand(self) -> None:
         found = identified_probe(Alternate, walk(200), gate_of("scripted:remembers"), NAME, **SETTINGS)
@@ -125,7 +125,9 @@ class TestProbe:
         bootstrap = Bootstrap(resamples=99, block_length=5)
         assert found.masked_effect == bootstrap.between(runs["masked"], runs["ungated"])
         assert found.identified_effect == bootstrap.between(runs["identified"], runs["ungated"])
-        assert found.difference == bootstrap.between(runs["identified"], runs["masked"])
+        apart = bootstrap.between(runs["identified"], runs["masked"])
+        assert found.difference["sharpe"].low == pytest.approx(apart["sharpe"].low, rel=0.02)
+        assert found.difference["sharpe"].p_value == apart["sharpe"].p_value
         for name in ("sharpe", "return"):  # the ungated strategy cancels out
             effects = found.identified_effect[name].estimate - found.masked_effect[name].estimate
             assert found.difference[name].estimate == pytest.approx(effects)
@@ -137,7 +139,7 @@ class TestProbe:
         better = identified_probe(Alternate, bars, gate_of("scripted:remembers"), NAME, **SETTINGS)
         assert better.difference["sharpe"].low > 0.0
         assert better.sentence.startswith("Told 'EUR/USD, hourly, 2017', the model changes 84 of 105 answers")
-        assert better.sentence.endswith(": it may remember this market.")
+        assert ": it may remember this market (p = " in better.sentence
         worse = identified_probe(Alternate, bars, gate_of("scripted:confused"), NAME, **SETTINGS)
         assert worse.difference["sharpe"].estimate == pytest.approx(-better.difference["sharpe"].estimate)
         assert worse.sentence.endswith("the name changes its advice, but not for the better.")

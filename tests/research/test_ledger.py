@@ -194,6 +194,18 @@ class TestDistrust:
             dataclasses.replace(record(), **{name: "abc"})  # type: ignore[arg-type]
 
 
+def test_a_row_past_its_seal_counts_nowhere(path: Path) -> None:
+    with TrialLedger(path) as ledger:
+        for key in range(3):
+            ledger.add(record(key, key, sharpe=0.1 * key))
+        assert list(ledger.sharpes().values()) == pytest.approx([0.0, 0.1, 0.2])
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE trials SET sharpe = 0.0 WHERE key = ?", (f"{2:064x}",))
+    database.close()
+    with TrialLedger(path) as ledger, pytest.raises(CacheCorruptError, match="it is not what was written"):
+        ledger.sharpes()
+
+
 @pytest.mark.parametrize(
     "statement",
     [

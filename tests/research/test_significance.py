@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from bt_llm.gates import LONG, SHORT, AlwaysOpen, Answers, NeverOpen, RandomGate
 from bt_llm.research import GateTest, NullRuns, bar_answers, gate_test
 from bt_llm.research._null_runs import entry_answers, random_runs, shifted_runs
 from bt_llm.research._runs import run_many
+from bt_llm.research._timing import timing_question
+from bt_llm.statistics import cost_curve
 from tests.engines import QuickAdvice
 from tests.research_cases import CASH, Alternate, AlternateByHand, gate_of, random_walk, regimes
 
@@ -104,12 +107,77 @@ def test_shifts_are_even_and_never_back_home() -> None:
     line = Answers(long=bytes([1] + [0] * 11), short=bytes(12), per="bar")
 
     def evaluate(gates: Sequence[Any]) -> list[dict[str, float]]:
-        return [{"return": float(gate.given().long.index(1)), "sharpe": 0.0} for gate in gates]
+        return [{"return": float(gate.given().long.index(1)), "trades": 5.0} for gate in gates]
 
-    runs = shifted_runs(line, {"return": 0.0, "sharpe": 0.0}, evaluate, n=3)
+    runs = shifted_runs(line, {"return": 0.0, "trades": 5.0}, evaluate, n=3)
+    assert runs.refused == ""
     assert runs.nulls["return"].tolist() == [3.0, 6.0, 9.0]
     with pytest.raises(ConfigError, match="12 bars have only 11 other places"):
         shifted_runs(line, {}, evaluate, n=12)
+
+
+def test_shifted_gates_that_trade_more_or_less_are_no_yardstick() -> None:
+    line = Answers(long=bytes(40), short=bytes(40), per="bar")
+
+    def evaluate(gates: Sequence[Any]) -> list[dict[str, float]]:
+        return [{"timing": 0.0, "trades": float(10 + number)} for number, _ in enumerate(gates)]
+
+    runs = shifted_runs(line, {"timing": 1.0, "trades": 30.0}, evaluate, n=30)
+    # 27 to 33 are within a tenth.
+    assert (runs.n, runs.nulls["trades"].tolist()[0]) == (7, 33.0 - 6.0)
+    assert "only 7 of 30" in runs.refused
+    assert "the gate's 30 (they make 10 to 39), and at least 19 are needed" in runs.refused
+    assert runs.to_dict()["share_below"] is None
+
+
+# the one question
+
+
+def nulls_of(scores: Sequence[float], seen: float) -> NullRuns:
+    return NullRuns(
+        kind="random gates",
+        observed={"timing": seen},
+        nulls=pd.DataFrame({"timing": scores}),
+        tested="timing",
+    )
+
+
+def test_a_few_entries_cannot_tell_whatever_their_rank() -> None:
+    answers = Answers(long=bytes([1, 0] * 4), short=b"", per="entry")
+    question = timing_question(nulls_of([0.0] * 99, 9.0), answers, 0.01)
+    assert question.found is None
+    assert question.sentence == (
+        "Cannot tell whether the gate's timing is better than luck: to entries of a side, the gate let 4 "
+        "through and blocked 4; at least 5 of both are needed."
+    )
+
+
+def test_entries_whose_strata_have_one_answer_each_cannot_tell() -> None:
+    # Open in quiet markets, closed in wild ones: volatility is all that it knows.
+    answers = Answers(long=bytes([1, 0] * 20), short=b"", per="entry", long_strata=bytes([0, 1] * 20))
+    question = timing_question(nulls_of([0.0] * 99, 9.0), answers, 0.01)
+    assert question.found is None
+    assert "in markets as volatile, it had one answer only" in question.sentence
+
+
+def test_the_smallest_p_is_that_of_the_nulls_or_of_the_orders_there_are() -> None:
+    many = Answers(long=bytes([1, 0, 0, 1] * 20), short=b"", per="entry")
+    assert timing_question(nulls_of([0.0] * 99, 9.0), many, 0.01).smallest == 0.01
+    # One run of either kind: two orders.
+    one_run = Answers(long=bytes([1] * 9 + [0] * 9), short=b"", per="entry")
+    question = timing_question(nulls_of([0.0] * 99, 9.0), one_run, 0.01)
+    assert question.smallest == pytest.approx(0.5)
+    assert "no outcome could have given p below 0.05: the smallest is 0.5" in question.sentence
+    nine = timing_question(nulls_of([0.0] * 9, 9.0), many, 0.01)
+    assert (nine.found, nine.detectable) == (None, None)
+
+
+def test_what_would_have_been_found_is_the_bar_and_a_power_of_80_percent() -> None:
+    many = Answers(long=bytes([1, 0, 0, 1] * 20), short=b"", per="entry")
+    scores = np.random.default_rng(0).standard_normal(4999)
+    question = timing_question(nulls_of(scores.tolist(), 0.0), many, 0.02)
+    assert question.detectable == pytest.approx(0.02 * (1.645 + 0.842), rel=0.03)
+    assert question.sentence.endswith("An effect of 5 % a year would have been found in 4 of 5 such tests.")
 
 
 # the whole test
@@ -131,23 +199,53 @@ def test_all_runs_start_at_the_same_bar_and_are_what_they_say() -> None:
     assert (found.random.n, found.shifted.n) == (9, 3)  # type: ignore[union-attr]
 
 
-def test_the_exposure_matched_difference_is_the_active_part() -> None:
-    found = small_test()
+def test_the_effect_is_the_sum_of_its_parts_and_timing_is_the_active_part() -> None:
+    found = small_test("scripted:contrarian", commission=0.002)
     gated, ungated = found.gated.returns, found.ungated.returns
-    share = found.gated.metrics["exposure"] / found.ungated.metrics["exposure"]
-    assert found.share == share
-    assert 0.0 < share < 1.0
+    parts = {name: part.estimate for name, part in found.effect.parts.items()}
     yearly = 365.25
-    by_hand = (gated.mean() - share * ungated.mean()) * yearly
-    assert found.exposure_matched.estimate == pytest.approx(by_hand)
-    # A gate that lets everything through adds nothing, whatever the strategy earns.
+    assert parts["whole"] == pytest.approx((gated.mean() - ungated.mean()) * yearly)
+    assert sum(parts.values()) == pytest.approx(2 * parts["whole"])
+    assert parts["cost"] > 0.0
+    own, other = found.effect.gated, found.effect.ungated
+    assert own is not None
+    assert other is not None
+    by_hand = sum(
+        getattr(own, side).mean()
+        - getattr(other, side).mean()
+        * getattr(own, f"{side}_exposure").mean()
+        / getattr(other, f"{side}_exposure").mean()
+        for side in ("long", "short")
+    )
+    assert parts["timing"] == pytest.approx(by_hand * yearly)
+    # At the cost that is charged the curve is the whole, and at the one that breaks even it is nothing.
+    assert found.effect.rate == pytest.approx(0.002)
+    assert found.effect.breakeven is not None
+    curve = cost_curve(own, other, [0.002, found.effect.breakeven], n=19, periods_per_year=yearly)
+    assert [point.effect.estimate for point in curve] == pytest.approx([parts["whole"], 0.0])
+
+
+def test_an_open_gate_has_no_effect_and_nothing_is_asked() -> None:
     open_gate = gate_test(Alternate, regimes(150), AlwaysOpen(warm_up=16), n=3, shifts=0, resamples=99)
-    assert open_gate.share == 1.0
-    assert open_gate.exposure_matched.estimate == 0.0
-    assert open_gate.random.p_value("sharpe") == 1.0
+    assert {part.estimate for part in open_gate.effect.parts.values()} == {0.0}
+    assert open_gate.random.p_value("timing") == 1.0
     assert open_gate.rule is None
     assert open_gate.over_rule == {}
-    assert "let every one of 45 entries through: there is no order to test" in open_gate.sentences[0]
+    assert open_gate.sentences[0] == "The gate let every one of 45 entries through."
+    assert open_gate.sentences[1].startswith("Cannot tell whether the gate's timing is better than luck")
+
+
+def test_an_account_that_earns_interest_is_not_taken_apart() -> None:
+    def setup(cerebro: Any, market: Any) -> None:
+        cerebro.broker.setcash(CASH)
+        cerebro.broker.setcommission(commission=0.0, interest=0.5)
+
+    found = gate_test(
+        Alternate, regimes(150), gate_of("scripted:trend"), n=3, shifts=0, resamples=99, setup=setup
+    )
+    assert found.question.found is None
+    assert "its sides cannot be told apart" in found.question.sentence
+    assert found.effect.parts == {}
 
 
 def test_one_and_two_processes_give_the_same_and_progress_is_counted_over_all_nulls() -> None:
@@ -165,20 +263,22 @@ def test_it_is_plain_json() -> None:
     text = json.dumps(found.to_dict(), allow_nan=False)
     back = json.loads(text)
     assert back["runs"]["closed"]["sharpe"] is None
-    assert back["random"]["p_value"]["sharpe"] == found.random.p_value("sharpe")
+    assert back["random"]["p_value"] == found.random.p_value("timing")
+    assert back["question"]["cannot_tell"] == found.question.cannot_tell
+    assert back["effect"]["parts"]["timing"]["estimate"] == found.effect.parts["timing"].estimate
     assert len(back["random"]["nulls"]["return"]) == 9
     assert back["sentences"] == found.sentences
 
 
-def test_the_sentence_says_what_the_rank_is() -> None:
+def test_one_sentence_tests_and_all_after_it_describe() -> None:
     found = small_test()
-    p, below = found.random.p_value("sharpe"), found.random.share_below("sharpe")
-    expected = (
-        f"The gate's Sharpe ratio is higher than {100 * below:.0f} % of 9 random gates with the same pass "
-        f"rate (p = {p:.3g}): not distinguishable from luck."
-    )
-    assert expected in found.sentences
-    assert not found.beats_random  # nine gates cannot give a p below 0.1
+    asked = found.sentences.index(found.question.sentence)
+    assert found.sentences[asked + 1] == "What follows describes these bars, and is no test of anything."
+    later = " ".join(found.sentences[asked + 2 :])
+    assert not re.search(r"better|worse|luck|p = |shown", later)
+    assert "Among 9 random gates with the same pass rate" in later
+    assert found.question.found is None  # nine gates cannot give a p below 0.1
+    assert not found.beats_random
 
 
 def test_random_gates_can_keep_the_rate_of_bars_instead() -> None:
@@ -215,15 +315,13 @@ def test_a_planted_edge_is_found() -> None:
     for nulls in (found.random, found.shifted):
         assert nulls is not None
         assert nulls.share_below("sharpe") >= 0.99
-    assert found.random.p_value("sharpe") < 0.01
-    assert found.random.p_value("return") < 0.01
+    assert found.random.p_value("timing") < 0.01
     assert found.beats_random
-    assert found.exposure_matched.low > 0.0
+    assert found.effect.parts["timing"].low > 0.0
     assert found.over_ungated["sharpe"].low > 0.0
     # A rule that reads the same trend does as well, and the test says so.
     assert found.over_rule["sharpe"].low < 0.0 < found.over_rule["sharpe"].high
-    assert any("more than luck explains" in sentence for sentence in found.sentences)
-    assert any("plain rule" in sentence and "no difference" in sentence for sentence in found.sentences)
+    assert found.question.sentence.startswith("Found that the gate's timing is better than luck: p = 0.008")
 
 
 def test_a_model_that_is_wrong_about_the_edge_ranks_last() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from arch.bootstrap import StationaryBootstrap, optimal_block_length
+import statsmodels.api as sm
+from arch.bootstrap import CircularBlockBootstrap, optimal_block_length
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bt_llm.statistics as stats
 from bt_llm.exceptions import ConfigError, DataError, MissingExtraError
+from bt_llm.statistics._blocks import resample
+from bt_llm.statistics._resampling import _mean_difference
 
 # No deadline: the tests say nothing about time, and machines are shared.
 unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -24,18 +28,61 @@ def draw(n: int = 300, *, seed: int = 7, mean: float = 0.0005, shape: tuple[int,
     return mean + 0.01 * np.random.default_rng(seed).standard_t(5, size=(n, *shape))
 
 
-def test_bootstrap_resamples_as_arch_does():
-    a, b = draw(200, seed=1), draw(200, seed=2)
+def circular_draws(series: np.ndarray, length: int, n: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield resamples of whole blocks, each block a slice: the engine's own draws, taken the slow way."""
+    rng, bars = np.random.default_rng(seed), len(series)
+    for starts in rng.integers(0, bars, (n, bars // length)):
+        yield np.concatenate([np.take(series, range(s, s + length), axis=0, mode="wrap") for s in starts])
+
+
+def test_every_resample_is_measured_by_its_own_blocks():
+    a, b = draw(203, seed=1), draw(203, seed=2)
     result = stats.paired_bootstrap(a, b, "return", n=99, seed=5, block_length=7)
-    bootstrap = StationaryBootstrap(7, np.column_stack([a, b]), seed=5)
-    draws = [data[0][0].mean(axis=0) @ [1, -1] for data in bootstrap.bootstrap(99)]
-    estimate = a.mean() - b.mean()
-    errors = sorted(abs(d - estimate) for d in draws)
-    assert result.estimate == pytest.approx(estimate, **CLOSE)
-    assert result.high - result.estimate == pytest.approx(errors[94], **CLOSE)  # 95 of 100
-    assert result.estimate - result.low == pytest.approx(errors[94], **CLOSE)
-    assert result.p_value == (1 + sum(e >= abs(estimate) for e in errors)) / 100
+    d = a - b
+
+    def error(values: np.ndarray, sums: np.ndarray, count: float) -> float:
+        return math.sqrt(np.sum((sums - 7 * values.mean()) ** 2) * count) / (7 * len(sums))
+
+    everywhere = np.array([np.take(d, range(s, s + 7), mode="wrap").sum() for s in range(203)])
+    own = math.sqrt(np.mean((everywhere - 7 * d.mean()) ** 2) / 7 / 203)
+    scores = sorted(
+        abs(x.mean() - d.mean()) / error(x, x.reshape(-1, 7).sum(axis=1), 29 / 28)
+        for x in circular_draws(d, 7, 99, 5)
+    )
+    assert result.estimate == pytest.approx(d.mean(), **CLOSE)
+    assert result.high - result.estimate == pytest.approx(own * scores[94], **CLOSE)  # 95 of 100
+    assert result.estimate - result.low == pytest.approx(own * scores[94], **CLOSE)
+    assert result.p_value == (1 + sum(s >= abs(d.mean()) / own for s in scores)) / 100
     assert (result.block_length, result.n, result.confidence) == (7, 99, 0.95)
+
+
+def test_without_studentising_it_is_archs_circular_block_bootstrap():
+    a, b = draw(210, seed=1), draw(210, seed=2)
+    ours = stats.paired_bootstrap(a, b, "return", n=4000, block_length=7, studentised=False)
+    arch = CircularBlockBootstrap(7, a - b, seed=3).apply(np.mean, 4000).ravel()
+    reach = np.quantile(np.abs(arch - np.mean(a - b)), 0.95)
+    assert ours.high - ours.estimate == pytest.approx(reach, rel=0.05)
+
+
+def test_the_standard_error_is_that_of_statsmodels():
+    """The variance from all overlapping blocks is the Bartlett kernel's, but for the ends of the sample."""
+    a, b = draw(4000, seed=1), draw(4000, seed=2)
+    found = resample(np.column_stack([a, b]), _mean_difference, length=9, n=19, seed=0)
+    hac = sm.OLS(a - b, np.ones(4000)).fit(cov_type="HAC", cov_kwds={"maxlags": 8})
+    assert found.errors[0] == pytest.approx(float(hac.bse[0]), rel=0.02)
+
+
+def test_rows_of_one_label_move_together():
+    # Ten symbols that are one and the same know no more than one of them.
+    a, b = draw(300, seed=1), draw(300, seed=2)
+    days = np.repeat(np.arange(300), 10)
+    panel = stats.paired_bootstrap(
+        np.repeat(a, 10) / 10, np.repeat(b, 10) / 10, "return", n=99, block_length=5, blocks=days
+    )
+    alone = stats.paired_bootstrap(a, b, "return", n=99, block_length=5)
+    assert (panel.low, panel.high, panel.p_value) == pytest.approx((alone.low, alone.high, alone.p_value))
+    with pytest.raises(DataError, match="expected one label for each of 300 rows"):
+        stats.paired_bootstrap(a, b, blocks=days)
 
 
 def test_bootstrap_estimates_the_difference_of_sharpe_ratios():
@@ -53,9 +100,19 @@ def test_block_length_is_the_longest_that_politis_and_white_ask_for():
     a, b = np.zeros(500), rng.normal(size=500)
     for t in range(1, 500):
         a[t] = 0.7 * a[t - 1] + rng.normal()
-    wanted = optimal_block_length(np.column_stack([a, b, a - b]))["stationary"].max()
+    three = np.column_stack([a, b, a - b])
+    both = np.column_stack([three, (three - three.mean(axis=0)) ** 2])
+    wanted = optimal_block_length(both)["circular"].max()
     result = stats.paired_bootstrap(a, b, n=19)
     assert result.block_length == math.ceil(wanted) > 5
+
+
+def test_block_length_is_that_of_squares_where_only_volatility_has_memory():
+    rng = np.random.default_rng(3)
+    quiet = np.repeat(rng.permutation([0.5, 3.0] * 20), 25)
+    a, b = rng.normal(size=1000) * quiet, rng.normal(size=1000) * quiet
+    from_returns = optimal_block_length(np.column_stack([a, b, a - b]))["circular"].max()
+    assert stats.paired_bootstrap(a, b, n=19).block_length > 3 * math.ceil(from_returns)
 
 
 def test_bootstrap_is_reproducible():

@@ -42,6 +42,20 @@ def _ggml() -> Any:
     return libggml
 
 
+def build_commit() -> str:
+    """Return the commit of llama.cpp as its build recorded it, "unknown" where it did not.
+
+    A build from a changed copy of the source ends in ``-dirty``.
+    """
+    library()
+    try:
+        get = _ggml().ggml_commit
+    except (ImportError, OSError, AttributeError):
+        return "unknown"
+    get.restype = ctypes.c_char_p
+    return (get() or b"unknown").decode("ascii", "replace")
+
+
 def _devices(ggml: Any) -> list[tuple[str, int]]:
     """Return the names and types of all devices."""
     count, get = ggml.ggml_backend_dev_count, ggml.ggml_backend_dev_get

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bt_llm.exceptions import ModelFileError
-from bt_llm.models._base import ModelIdentity
+from bt_llm.models._base import WHOLE_TEXT, ModelIdentity
 from bt_llm.models._files import FileStamp, hashed_file
 from bt_llm.models._gguf import read_facts
+from bt_llm.models._parts import whole_stem
 
 __all__ = ["IdentifiedFile", "identify"]
 
@@ -27,7 +28,7 @@ class IdentifiedFile:
         facts = read_facts(path)
         sha256, stamp = hashed_file(path)
         identity = ModelIdentity(
-            name=path.stem,
+            name=whole_stem(path),
             sha256=sha256,
             chat_template=facts.chat_template,
             bos_token=facts.bos_token,
@@ -39,6 +40,7 @@ class IdentifiedFile:
                 "quantization": facts.quantization,
                 "n_ctx_train": facts.n_ctx_train,
                 "file_bytes": facts.file_bytes,
+                **({"tokens": WHOLE_TEXT} if facts.spaced else {}),
             },
         )
         return cls(path, stamp, identity)

@@ -32,6 +32,10 @@ class TokenisedPrompt:
         """Everything after the prefix."""
         return sum(self.paths, ())
 
+    def joined(self) -> TokenisedPrompt:
+        """Return the same without a prefix and uncut."""
+        return TokenisedPrompt((), (self.prefix + self.suffix,))
+
     def __len__(self) -> int:
         return len(self.prefix) + sum(map(len, self.paths))
 

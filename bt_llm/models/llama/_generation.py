@@ -16,7 +16,7 @@ import numpy.typing as npt
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 from bt_llm.models._base import Answer, Numerics, Prompt
 from bt_llm.models.llama._forest import Forest, Node, decodes, forests
-from bt_llm.models.llama._native import Context, Weights, library
+from bt_llm.models.llama._native import MIN_ROWS, Context, Weights, library
 from bt_llm.models.llama._session import Session, decode_block
 
 __all__ = ["Grammar", "GrammarWriter", "json_grammar"]
@@ -164,15 +164,18 @@ class GrammarWriter:
             shape = self.session.shape(tokenised, tail=max_tokens, outputs=1)
             shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
         spent, answers, told = 0.0, dict[int, Answer](), 0
-        n_seq = self.session.side_by_side(shape)
+        n_seq = self.session.side_by_side(shape) if self.session.rewinds else 1
         for forest in forests(tokenised, shared=False, n_seq=n_seq):
             start = time.monotonic()
             deadline = None if timeout_s is None else start + timeout_s - spent
             try:
                 with self.session.lock:
                     context = self.session.prepare(shape, numerics)
-                    written = self._write_forest(context, forest, grammar, max_tokens, deadline)
+                    write = self._write_forest if self.session.rewinds else self._write_alone
+                    written = write(context, forest, grammar, max_tokens, deadline)
             except GenerationTimeout:
+                if timeout_s is None:  # whoever asked has given up
+                    raise
                 raise GenerationTimeout(
                     f"timeout_s={timeout_s:g}: over after {len(answers)} of {len(tokenised)} answers; "
                     "allow more time, or ask for fewer"
@@ -218,6 +221,25 @@ class GrammarWriter:
                 for s, one in enumerate(active):
                     one.end += 1
                     _choose(context.weights, one, context.logits(s, 0))
+
+    def _write_alone(
+        self, context: Context, forest: Forest, grammar: str, max_tokens: int, deadline: float | None
+    ) -> list[_Answering]:
+        """Write one answer with a model that cannot be cut back, in as many equal sequences as rows."""
+        ((node,),) = forest.levels()
+        state = Grammar(context.weights, grammar)
+        with contextlib.closing(state):
+            one = _Answering(node, state)
+            with self.session.holding(context, forest.prefix, MIN_ROWS, deadline):
+                starts = np.full(MIN_ROWS, node.start, dtype=np.int32)
+                decode_block(context, [node.path] * MIN_ROWS, starts, rows=1, deadline=deadline)
+                _choose(context.weights, one, context.logits(0, len(node.path) - 1))
+                while not one.finished and len(one.tokens) < max_tokens:
+                    last, ends = [one.tokens[-1]] * MIN_ROWS, [one.end] * MIN_ROWS
+                    self.session.step(context, last, ends, deadline=deadline)
+                    one.end += 1
+                    _choose(context.weights, one, context.logits(0, 0))
+        return [one]
 
     def _close_ranks(self, context: Context, active: list[_Answering], max_tokens: int) -> None:
         """Drop the answers that are done, so that the others stand in sequences 0, 1, 2, ... again."""

@@ -13,6 +13,7 @@ from bt_llm.models._config import ModelConfig
 from bt_llm.models._cost import Cost, Rates
 from bt_llm.models._files import FileStamp, file_stamp, find_model
 from bt_llm.models._gguf import read_facts
+from bt_llm.models._parts import whole_stem
 from bt_llm.models._registry import Capability, KnownModels, ModelKind, kinds_hint, stored_identity
 from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._files import IdentifiedFile
@@ -82,7 +83,7 @@ class FileModel(ModelKind):
         return self._file.identity
 
     def _remembered(self, path: Path, stamp: FileStamp, known: KnownModels) -> IdentifiedFile:
-        shown = self.rest if not Path(self.rest).suffix else path.stem
+        shown = self.rest if not Path(self.rest).suffix else whole_stem(path)
         facts = known.get_document("file", _memo(path, stamp))
         if facts is None:
             file = IdentifiedFile.of(path)
@@ -131,4 +132,4 @@ class FileModel(ModelKind):
 
 
 def _memo(path: Path, stamp: FileStamp) -> str:
-    return f"{path.resolve()}|{stamp.inode}|{stamp.size}|{stamp.modified_ns}|{stamp.changed_ns}"
+    return f"2|{path.resolve()}|{stamp.inode}|{stamp.size}|{stamp.modified_ns}|{stamp.changed_ns}"

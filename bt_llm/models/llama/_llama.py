@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -14,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from bt_llm import plain_text
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -21,10 +20,11 @@ from bt_llm.exceptions import (
     ModelNotLoadedError,
     PromptError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
-from bt_llm.models._files import find_model
+from bt_llm.models._files import file_stamp, find_model
 from bt_llm.models._gguf import ModelFacts, read_facts
 from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._files import IdentifiedFile
@@ -34,11 +34,13 @@ from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads,
 from bt_llm.models.llama._scorer import Scorer
 from bt_llm.models.llama._session import Session
 from bt_llm.models.llama._text import TextWriter
+from bt_llm.models.llama._tokens import continued
+from bt_llm.models.llama._trial import try_load
 from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Keeper", "LlamaModel", "system_info"]
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 
 _SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "repeat_penalty", "seed")
 _OVERRIDES = (*_SAMPLING, "stop", "timeout_s")
@@ -114,7 +116,7 @@ class LlamaModel:
         self.config = config
         self.memory_threshold_mb = memory_threshold_mb
         self.keeper = keeper
-        self.lock = threading.RLock()
+        self.lock = ForkableLock()
         self._n_seq = n_seq
         self._file = file
         self._facts: ModelFacts | None = None
@@ -215,8 +217,9 @@ class LlamaModel:
             return found
         if self.keeper is not None:
             self.keeper.before_load()
-        started = time.perf_counter()
         config = self.config
+        try_load(self.path, file_stamp(self.path), file=self._file, n_gpu_layers=config.n_gpu_layers)
+        started = time.perf_counter()
         found = Weights.load(
             self.path,
             n_gpu_layers=config.n_gpu_layers,
@@ -314,8 +317,10 @@ class LlamaModel:
             facts = self.facts
             if not facts.chat_template:
                 raise PromptError(f"{facts.name} has no chat template: use generate(), or an Instruct model")
-            tokens = {"bos_token": facts.bos_token, "eos_token": facts.eos_token}
-            return self._complete(render_chat(facts.chat_template, checked, **tokens), overrides)
+            text = render_chat(
+                facts.chat_template, checked, bos_token=facts.bos_token, eos_token=facts.eos_token
+            )
+            return self._complete(text, overrides)
 
     def _ready_to_write(self) -> TextWriter:
         if not (self._loads_itself or self.is_loaded):
@@ -332,6 +337,8 @@ class LlamaModel:
             try:
                 return writer.write(text, settings, stop, deadline)
             except GenerationTimeout:
+                if timeout_s is None:  # whoever asked has given up
+                    raise
                 raise GenerationTimeout(
                     f"timeout_s={timeout_s:g}: over before the answer was complete; allow more time, "
                     f"or fewer max_tokens than {settings.max_tokens}"
@@ -391,6 +398,29 @@ class LlamaModel:
             "numerics": self._numerics,
             **({"device": device} if device else {}),
         }
+
+    def tokens(
+        self, prompt: Prompt, labels: Sequence[str]
+    ) -> tuple[tuple[tuple[int, str], ...], tuple[tuple[tuple[int, str], ...], ...]]:
+        """Return a prompt's tokens, and those of each label after it: numbers and texts; loads the model."""
+        with self.lock:
+            weights = self.session.weights(self._numerics)
+            found, after = continued(weights, prompt, labels)
+
+            def shown(tokens: Sequence[int]) -> tuple[tuple[int, str], ...]:
+                pieces = (weights.piece(token, special=True) for token in tokens)
+                return tuple((t, p.decode("utf-8", "replace")) for t, p in zip(tokens, pieces, strict=True))
+
+            return shown(found.prefix + found.suffix), tuple(map(shown, after))
+
+    @property
+    def decoding(self) -> str:
+        """How prompts are decoded: ``tree``, ``batches`` or ``one at a time``; loads the model."""
+        with self.lock:
+            weights = self.session.weights(self._numerics)
+        if weights.has_experts:
+            return "one at a time"
+        return "tree" if weights.rewinds and self.session.sharing_is_exact is not False else "batches"
 
     def score(
         self,

@@ -165,7 +165,8 @@ def estimate_memory_mb(
     """Estimate the memory in MB (2**20 bytes) that a model takes once all of it has been used.
 
     The sum of the weights (mapped from the file, every page of which is touched), the vocabulary,
-    the KV cache in 16 bits (each sequence rounded up to 256 tokens, as llama.cpp does), the largest
+    the KV cache in 16 bits (each sequence rounded up to 256 tokens, as llama.cpp does), the states of
+    recurrent layers in 32, the largest
     intermediate results of one decode without flash attention, and the logits.
 
     Parameters
@@ -191,7 +192,7 @@ def estimate_memory_mb(
         )
     cells = -(-n_ctx // 256) * 256
     rows = min(n_batch, cells * n_seq_max)
-    kv_cache = 2 * cells * n_seq_max * facts.kv_width
+    kv_cache = 2 * cells * n_seq_max * facts.kv_width + 4 * n_seq_max * facts.state_width
     hidden = 4 * rows * max(facts.n_embd, facts.n_head * facts.head_dim_k)
     attention = 4 * rows * cells * (facts.n_head + 1) + 8 * hidden
     feed_forward = 8 * rows * facts.n_ff + 3 * hidden

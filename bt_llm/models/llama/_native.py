@@ -9,12 +9,9 @@ import collections
 import ctypes
 import dataclasses
 import functools
-import logging
 import os
 import platform
-import signal
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -25,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from bt_llm import plain_text
 from bt_llm.exceptions import (
     ConfigError,
     GenerationTimeout,
@@ -33,8 +31,10 @@ from bt_llm.exceptions import (
     ModelError,
     ModelFileError,
 )
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics
 from bt_llm.models._files import file_stamp
+from bt_llm.models._interrupts import NotedInterrupt, can_give_up, given_up
 
 __all__ = [
     "MIN_ROWS",
@@ -56,9 +56,9 @@ MIN_TOKENS = 2 if platform.machine().lower() in ("x86_64", "amd64") else 8
 """Tokens a sequence from which the attention products are computed by ggml's matrix kernels: these see
 each sequence on its own. tinyBLAS asks for 2 rows on x86 and for up to 8 elsewhere."""
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 _log_tail: collections.deque[str] = collections.deque(maxlen=8)
-_log_lock = threading.Lock()
+_log_lock = ForkableLock()
 _kept_alive: list[Any] = []
 _verbose = False
 _computed_in: int | None = None  # the process whose OpenMP threads exist
@@ -91,14 +91,15 @@ def library(*, verbose: bool | None = None) -> Any:
             callback = llama_cpp.llama_log_callback(_on_log)
             _kept_alive.append(callback)  # the library keeps a bare pointer to it
             llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-            llama_cpp.llama_backend_init()
+            with NotedInterrupt():
+                llama_cpp.llama_backend_init()
     return llama_cpp
 
 
 def _on_log(level: int, text: bytes | None, _: Any) -> None:
     line = (text or b"").decode("utf-8", "replace")
     if _verbose:
-        sys.stderr.write(line)
+        sys.stderr.write(plain_text.printable(line))
     if line := line.strip():
         if level == 3:  # GGML_LOG_LEVEL_ERROR
             _log_tail.append(line)
@@ -162,6 +163,12 @@ class Weights:
     ----------
     stamp : FileStamp
         Of the file that was loaded.
+    rewinds : bool
+        Whether a sequence can forget its last tokens. What is recurrent (Mamba, and in part LFM2, Qwen3.5,
+        Granite-4-H, Falcon-H1) keeps one state a sequence, which can be copied and dropped, not cut.
+    has_experts : bool
+        Whether each token is computed by a few experts of many. How many tokens one of them gets in a decode
+        depends on all of them, and so do the kernels that compute them.
     """
 
     def __init__(
@@ -175,18 +182,34 @@ class Weights:
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = repack
         _log_tail.clear()
-        self.pointer = self._lc.llama_model_load_from_file(os.fsencode(path), params)
+        with NotedInterrupt() as interrupt:
+            progress = self._lc.llama_progress_callback(lambda share, _: not (interrupt.came or given_up()))
+            params.progress_callback = progress
+            self.pointer = self._lc.llama_model_load_from_file(os.fsencode(path), params)
+            free = self._lc.llama_model_free if self.pointer else _nothing
+            self._free = weakref.finalize(self, _free_in, os.getpid(), free, self.pointer)
+            self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
         if not self.pointer:
             raise ModelFileError(f"llama.cpp cannot load {path}: {_last_error()}")
         self.vocabulary = self._lc.llama_model_get_vocab(self.pointer)
         self.n_vocab = int(self._lc.llama_vocab_n_tokens(self.vocabulary))
         self.n_ctx_train = int(self._lc.llama_model_n_ctx_train(self.pointer))
+        self.rewinds = not (
+            self._lc.llama_model_is_recurrent(self.pointer) or self._lc.llama_model_is_hybrid(self.pointer)
+        )
+        self.has_experts = self._number("expert_count") > 0
         tokenise = functools.partial(_tokenise, self._lc, self.vocabulary)  # no cycle through self
         self._tokenise = functools.lru_cache(maxsize=4096)(tokenise)  # prompts share most of their lines
-        self._free = weakref.finalize(self, _free_in, os.getpid(), self._lc.llama_model_free, self.pointer)
-        self._free.atexit = False  # the operating system is quicker, and the library may be gone by then
         if file_stamp(path) != self.stamp:
             raise ModelFileError(f"{path} changed while it was loaded: wait until it is complete")
+
+    def _number(self, key: str) -> int:
+        """Return a whole number of the file's header, of those that are named after its architecture."""
+        buffer = ctypes.create_string_buffer(64)
+        self._lc.llama_model_meta_val_str(self.pointer, b"general.architecture", buffer, len(buffer))
+        full = buffer.value + b"." + key.encode()
+        count = self._lc.llama_model_meta_val_str(self.pointer, full, buffer, len(buffer))
+        return int(buffer.value) if count > 0 and buffer.value.isdigit() else 0
 
     @classmethod
     def load(
@@ -208,18 +231,25 @@ class Weights:
 
     def opening(self, text: str) -> list[int]:
         """Tokenise the text that a prompt begins with, after exactly one BOS if the model wants one."""
-        tokens = self.tokens(text, special=True)
+        return self._begun(self.tokens(text, special=True))
+
+    def whole(self, text: str) -> tuple[int, ...]:
+        """Tokenise a whole prompt as `opening` does; nothing of it is remembered."""
+        return tuple(self._begun(_tokenise(self._lc, self.vocabulary, text, True)))
+
+    def _begun(self, text: Sequence[int]) -> list[int]:
+        tokens = list(text)
         bos = int(self._lc.llama_vocab_bos(self.vocabulary))
         wanted = bool(self._lc.llama_vocab_get_add_bos(self.vocabulary)) and bos >= 0
         return [bos, *tokens] if wanted and tokens[:1] != [bos] else tokens
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes a token stands for; control tokens are empty."""
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Return the bytes a token stands for; control tokens are empty unless `special`."""
         buffer = ctypes.create_string_buffer(256)
-        count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+        count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         if count < 0:
             buffer = ctypes.create_string_buffer(-count)
-            count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, False)
+            count = self._lc.llama_token_to_piece(self.vocabulary, token, buffer, len(buffer), 0, special)
         return bytes(buffer.raw[:count])
 
     def ends_generation(self, token: int) -> bool:
@@ -236,7 +266,7 @@ class _Pool:
             os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ForkableLock()
         self.weights: weakref.WeakValueDictionary[tuple[Any, ...], Weights] = weakref.WeakValueDictionary()
 
 
@@ -259,35 +289,26 @@ class Watch:
 
     def __init__(self, pointer: Any, deadline: float | None) -> None:
         self._lc, self._pointer, self._deadline = library(), pointer, deadline
-        self._handler: Any = None
-        self._interrupted = False
+        self._interrupt = NotedInterrupt()
         self.late = False
 
     def __enter__(self) -> Watch:
         """Begin to watch."""
-        if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
-            if handler is signal.default_int_handler:  # a KeyboardInterrupt in a callback would be lost
-                self._handler = signal.signal(signal.SIGINT, self._note)
-        if self._handler or self._deadline is not None:
+        self._interrupt.__enter__()
+        if self._interrupt.notes or self._deadline is not None or can_give_up():
             self._callback = self._lc.ggml_abort_callback(self._stop)  # kept: C has a bare pointer to it
             self._lc.llama_set_abort_callback(self._pointer, self._callback, None)
         return self
 
-    def _note(self, *_: Any) -> None:
-        self._interrupted = True
-
     def _stop(self, _: Any) -> bool:
-        self.late = self.late or (self._deadline is not None and time.monotonic() > self._deadline)
-        return self.late or self._interrupted
+        late = (self._deadline is not None and time.monotonic() > self._deadline) or given_up()
+        self.late = self.late or late
+        return self.late or self._interrupt.came
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         """End it; raises the KeyboardInterrupt that came meanwhile."""
         self._lc.llama_set_abort_callback(self._pointer, self._lc.ggml_abort_callback(), None)
-        if self._handler:
-            signal.signal(signal.SIGINT, self._handler)
-        if self._interrupted:
-            raise KeyboardInterrupt
+        self._interrupt.__exit__(*error)
 
 
 def _tokenise(lc: Any, vocabulary: Any, text: str, special: bool) -> tuple[int, ...]:
@@ -301,6 +322,10 @@ def _tokenise(lc: Any, vocabulary: Any, text: str, special: bool) -> tuple[int, 
     if count < 0:
         raise ModelError(f"llama.cpp cannot tokenise a text of {len(raw)} bytes")
     return tuple(buffer[:count])
+
+
+def _nothing(_: Any) -> None:
+    """Free what was never made."""
 
 
 def _free_in(pid: int, free: Any, pointer: Any) -> None:
@@ -368,7 +393,12 @@ class Context:
         params.op_offload = numerics == "fast" and weights.n_gpu_layers != 0
         params.offload_kqv = weights.n_gpu_layers != 0
         _log_tail.clear()
-        pointer = lc.llama_init_from_model(weights.pointer, params)
+        with NotedInterrupt():
+            pointer = lc.llama_init_from_model(weights.pointer, params)
+            self._free = weakref.finalize(
+                self, _free_in, self.pid, lc.llama_free if pointer else _nothing, pointer
+            )
+            self._free.atexit = False
         if not pointer:
             raise InsufficientMemoryError(
                 f"llama.cpp cannot create a context of {shape.n_seq} sequences of {shape.n_ctx_seq} tokens "
@@ -377,8 +407,6 @@ class Context:
         self._pointer = pointer
         self._memory = lc.llama_get_memory(pointer)
         self._make_batch(shape.n_batch)
-        self._free = weakref.finalize(self, _free_in, self.pid, lc.llama_free, pointer)
-        self._free.atexit = False
 
     def _make_batch(self, size: int) -> None:
         """Make the arrays of a llama_batch once; numpy fills them, llama.cpp reads them."""

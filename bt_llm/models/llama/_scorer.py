@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from bt_llm.exceptions import ConfigError, GenerationTimeout
+from bt_llm import plain_text
+from bt_llm.exceptions import ConfigError, GenerationTimeout, ModelError
 from bt_llm.models._base import LabelScores, Numerics, Prompt
 from bt_llm.models.llama._forest import (
     Forest,
@@ -23,10 +23,11 @@ from bt_llm.models.llama._forest import (
 )
 from bt_llm.models.llama._native import Context, ContextShape
 from bt_llm.models.llama._session import Session, decode_block
+from bt_llm.models.llama._tokens import continued
 
 __all__ = ["LabelTrie", "Scorer", "Steps", "log_softmax_at"]
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 
 Steps = dict[TokenPath, float]
 """Log-probability of each step into a label: of its last token, after those before it."""
@@ -124,8 +125,9 @@ class LabelTrie:
 
 @dataclass(slots=True)
 class _Asked:
-    """One call's questions, and the answers so far."""
+    """One call's questions with one trie, and the answers so far; `numbers` are theirs in the call."""
 
+    numbers: Sequence[int]
     prompts: Sequence[TokenisedPrompt]
     trie: LabelTrie
     numerics: Numerics
@@ -151,15 +153,27 @@ class Scorer:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def trie(self, labels: Sequence[str], numerics: Numerics = "canonical") -> LabelTrie:
-        """Tokenise the labels, each on its own and without reading control tokens in them."""
+    def questions(
+        self, prompts: Sequence[Prompt], labels: Sequence[str], numerics: Numerics = "canonical"
+    ) -> dict[LabelTrie, dict[int, TokenisedPrompt]]:
+        """Return the prompts' tokens by their numbers, for each way in which the labels go on from them.
+
+        That is one way for all of them, unless a vocabulary joins the ends of some prompts with the labels.
+        """
         weights = self.session.weights(numerics)
         if not labels:
             raise ConfigError("no labels: expected at least one")
-        try:
-            return LabelTrie.of([tuple(weights.tokens(label, special=False)) for label in labels])
-        except ConfigError as error:
-            raise ConfigError(f"labels {list(labels)}: {error}") from None
+        tries: dict[tuple[TokenPath, ...], LabelTrie] = {}
+        found: dict[LabelTrie, dict[int, TokenisedPrompt]] = {}
+        for number, prompt in enumerate(prompts):
+            tokens, after = continued(weights, prompt, labels)
+            if after not in tries:
+                try:
+                    tries[after] = LabelTrie.of(after)
+                except ConfigError as error:
+                    raise ConfigError(f"labels {list(labels)}: {error}") from None
+            found.setdefault(tries[after], {})[number] = self.session.fitted(tokens)
+        return found
 
     def score(
         self,
@@ -193,22 +207,35 @@ class Scorer:
             When `timeout_s` is over, inside a decode too. The scorer can be used again.
         """
         with self.session.lock:
-            trie = self.trie(labels, numerics)
-            tokenised = [self.session.tokenise(prompt, numerics) for prompt in prompts]
-            if not tokenised:
-                return
-            shape = self.session.shape(tokenised, tail=trie.depth, outputs=1 + trie.depth)
+            questions = self.questions(prompts, labels, numerics)
+        found: dict[int, LabelScores] = {}
+        spent, told = 0.0, 0
+        for trie, tokens in questions.items():
+            asked = self._asked(trie, tokens, numerics, timeout_s, spent)
+            for _ in self._batches(asked):
+                found.update((asked.numbers[place], scores) for place, scores in asked.results.items())
+                ready = []
+                while told in found:
+                    ready.append(found[told])
+                    told += 1
+                if ready:
+                    yield ready
+            spent = asked.spent
+
+    def _asked(
+        self,
+        trie: LabelTrie,
+        tokens: Mapping[int, TokenisedPrompt],
+        numerics: Numerics,
+        timeout_s: float | None,
+        spent: float,
+    ) -> _Asked:
+        prompts = list(tokens.values())
+        with self.session.lock:
+            shape = self.session.shape(prompts, tail=trie.depth, outputs=1 + trie.depth)
             shape = replace(shape, n_seq=self.session.prepare(shape, numerics, fewer=True).shape.n_seq)
         n_seq = self.session.side_by_side(shape)
-        asked = _Asked(tokenised, trie, numerics, shape, n_seq, timeout_s)
-        told = 0
-        for _ in self._batches(asked):
-            ready = []
-            while told in asked.results:
-                ready.append(asked.results[told])
-                told += 1
-            if ready:
-                yield ready
+        return _Asked(list(tokens), prompts, trie, numerics, shape, n_seq, timeout_s, spent)
 
     def _batches(self, asked: _Asked) -> Iterator[None]:
         """Score prompts, forest by forest, by sharing lines where that pays and is exact.
@@ -219,6 +246,10 @@ class Scorer:
         prompts = asked.prompts
         counts = [tokens_decoded(prompts, shared=shared, n_seq=asked.n_seq) for shared in (False, True)]
         shared = asked.numerics == "canonical" and counts[1] <= _WORTH_SHARING * counts[0]
+        if not self.session.rewinds:
+            shared = False
+            if asked.numerics == "canonical":
+                self._check_company(asked)
         if shared and self.session.sharing_is_exact is None and len(prompts) >= _ENOUGH_TO_CHECK:
             first = next(forests(prompts, shared=True, n_seq=asked.n_seq))
             self._score_forest(asked, first)
@@ -229,6 +260,30 @@ class Scorer:
             if not forest.new_tokens.keys() <= asked.results.keys():
                 self._score_forest(asked, forest)
                 yield
+
+    def _check_company(self, asked: _Asked) -> None:
+        """Find out, once, whether a model that cannot be cut back gives the same alone and in company.
+
+        Raises
+        ------
+        ModelError
+            If it does not.
+        """
+        if self.session.company_is_exact or min(len(asked.prompts), asked.n_seq) < 2:
+            return
+        first = next(forests(asked.prompts, shared=False, n_seq=asked.n_seq))
+        self._score_forest(asked, first)
+        number = max(first.new_tokens, key=lambda one: (-len(asked.prompts[one]), one))
+        together = asked.results[number].logprobs
+        alone = Forest(asked.prompts[number].prefix, shared=False, n_seq=asked.n_seq)
+        alone.add(number, asked.prompts[number])
+        self._score_forest(asked, alone)
+        if asked.results[number].logprobs != together:
+            raise ModelError(
+                f"{self.session.path}: a prompt of this recurrent model has other probabilities alone than "
+                "in company, so that no verdict would be told twice; use numerics='fast', or another model"
+            )
+        self.session.company_is_exact = True
 
     def _check_sharing(self, asked: _Asked, members: Sequence[int]) -> None:
         """Compare prompts of a forest with the same ones alone; after a difference, forget the forest's."""
@@ -254,6 +309,8 @@ class Scorer:
                 context = self.session.prepare(asked.shape, asked.numerics)
                 rows = self._decode_forest(context, forest, asked.trie, deadline)
         except GenerationTimeout:
+            if asked.timeout_s is None:  # whoever asked has given up
+                raise
             raise GenerationTimeout(
                 f"timeout_s={asked.timeout_s:g}: over after {len(asked.results)} of {len(asked.prompts)} "
                 "prompts; allow more time, or ask for fewer prompts"
@@ -270,12 +327,14 @@ class Scorer:
         levels = forest.levels()
         leaves = sorted((n for level in levels for n in level if n.members), key=lambda n: n.sequence)
         steps: list[Steps] = [{} for _ in leaves]
-        with self.session.holding(context, forest.prefix, len(levels[0]), deadline):
-            for level in levels:
-                self.session.grow(context, level)
-                for nodes in decodes(level, context.shape, head=trie.head, rows=1 + len(trie.head)):
-                    self._decode_nodes(context, nodes, trie, steps, deadline)
-            self._score_branches(context, leaves, trie, steps, deadline)
+        for head in [trie.head] if self.session.rewinds else trie.branches or [()]:
+            with self.session.holding(context, forest.prefix, len(levels[0]), deadline):
+                for level in levels:
+                    self.session.grow(context, level)
+                    for nodes in decodes(level, context.shape, head=head, rows=1 + len(head)):
+                        self._decode_nodes(context, nodes, head, trie, steps, deadline)
+                if self.session.rewinds:
+                    self._score_branches(context, leaves, trie, steps, deadline)
         rows: dict[int, tuple[float, ...]] = {}
         for leaf, found in zip(leaves, steps, strict=True):
             rows.update(dict.fromkeys(leaf.members, trie.totals(found)))
@@ -285,12 +344,12 @@ class Scorer:
         self,
         context: Context,
         nodes: Sequence[Node],
+        head: TokenPath,
         trie: LabelTrie,
         steps: Sequence[Steps],
         deadline: float | None,
     ) -> None:
         """Decode nodes side by side, and with the prompts that end there the head of the labels."""
-        head = trie.head
         decode_block(
             context,
             [node.then(head) for node in nodes],
@@ -304,7 +363,8 @@ class Scorer:
                 for depth in range(len(head) + 1):
                     column = len(node.path) - 1 + depth
                     _read(context, node.sequence, column, head[:depth], trie, steps[node.sequence])
-            context.cut(node.sequence, node.end)
+            if self.session.rewinds:
+                context.cut(node.sequence, node.end)
 
     def _score_branches(
         self,

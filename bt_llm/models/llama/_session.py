@@ -10,14 +10,16 @@ has one canonical shape (`decode_block`):
 - at least `MIN_ROWS` rows, at least as many output rows, at least `MIN_TOKENS` tokens a sequence;
 - or, for a token that follows a prompt by itself, exactly one token a sequence (`Session.step`), as
   many sequences as rows.
+
+A model that is recurrent, in part or whole, cannot be cut back: its prefix is kept in a sequence of its own,
+the last one, from which the others are copied for each decode. One of experts is treated so too, and decodes
+one prompt at a time: how many rows an expert gets, and so its kernel, depends on everything in a decode.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,17 +27,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, InsufficientMemoryError
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics, Prompt
 from bt_llm.models._gguf import ModelFacts
 from bt_llm.models.llama._forest import Node, TokenisedPrompt, TokenPath
 from bt_llm.models.llama._memory import check_fits
 from bt_llm.models.llama._native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
+from bt_llm.models.llama._tokens import tokenised
 
 __all__ = ["Session", "decode_block"]
 
-_log = logging.getLogger("bt_llm.llama")
+_log = plain_text.logger("bt_llm.llama")
 
+_STEP = 512  # tokens of a prefix that are decoded at once where it cannot be cut back
 _OUTPUTS = 128  # rows of logits a decode, unless more are needed: each is as long as the vocabulary
 
 
@@ -63,7 +69,7 @@ class Session:
         Memory to keep free, if `facts` are given.
     load : callable, optional
         From the numerics to the weights; by default `Weights.load` of the file.
-    lock : threading.RLock, optional
+    lock : ForkableLock, optional
         Held while something is decoded; by default one of its own.
     """
 
@@ -78,7 +84,7 @@ class Session:
         facts: ModelFacts | None = None,
         memory_threshold_mb: float = 0.0,
         load: Callable[[Numerics], Weights] | None = None,
-        lock: threading.RLock | None = None,
+        lock: ForkableLock | None = None,
     ) -> None:
         if n_seq < 1 or n_batch < MIN_ROWS:
             raise ConfigError(f"n_seq={n_seq}, n_batch={n_batch}: expected at least 1 and {MIN_ROWS}")
@@ -87,8 +93,9 @@ class Session:
         self.n_gpu_layers, self.n_seq, self.n_batch = n_gpu_layers, n_seq, n_batch
         self.facts = facts if n_gpu_layers == 0 else None  # the estimate is of this machine's memory only
         self.memory_threshold_mb = memory_threshold_mb
-        self.lock = lock or threading.RLock()
+        self.lock = lock or ForkableLock()
         self._load = load or self._load_file
+        self._cuts_back, self._has_experts = True, False  # of the model, also while it is out of memory
         self._forget()
 
     def _load_file(self, numerics: Numerics) -> Weights:
@@ -101,6 +108,7 @@ class Session:
         self._kept: TokenPath | None = None  # the prefix that sequence 0 holds
         self._ready: set[int] = set()  # sequences that hold exactly the kept prefix between batches
         self.sharing_is_exact: bool | None = None  # as the scorer finds out, see there
+        self.company_is_exact: bool | None = None  # the same, of models that cannot be cut back
         self._most = max(self.n_seq, MIN_ROWS)  # sequences that memory allows
         self._pid = os.getpid()
 
@@ -124,33 +132,31 @@ class Session:
             if self._weights is None:
                 self._check(ContextShape(n_seq=MIN_ROWS, n_ctx_seq=256, n_batch=256, n_outputs=MIN_ROWS))
                 self._weights, self._numerics = self._load(numerics), numerics
+                self._cuts_back, self._has_experts = self._weights.rewinds, self._weights.has_experts
             return self._weights
 
     def tokenise(self, prompt: Prompt, numerics: Numerics = "canonical", *, room: int = 0) -> TokenisedPrompt:
-        """Tokenise each chunk on its own; the kept part is the first chunk, save its last token if alone.
+        """Return a prompt's tokens, see `tokenised`."""
+        return self.fitted(tokenised(self.weights(numerics), prompt, room=room))
 
-        Raises
-        ------
-        ConfigError
-            If there is not one token, or with `room` more of them more than the model was trained for.
-        """
-        weights = self.weights(numerics)
-        head, *rest = prompt.chunks or ("",)
-        prefix = tuple(weights.opening(head))
-        paths = tuple(tuple(weights.tokens(chunk, special=True)) for chunk in rest)
-        paths = tuple(path for path in paths if path)
-        if not paths:
-            prefix, paths = prefix[:-1], (prefix[-1:],)
-        if not paths[0]:
-            raise ConfigError("an empty prompt: expected some text to answer")
-        tokenised = TokenisedPrompt(prefix, paths)
-        if len(tokenised) + room > weights.n_ctx_train:
-            answer = f" and {room} for the answer" if room else ""
-            raise ConfigError(
-                f"a prompt of {len(tokenised)} tokens{answer}: the model was trained for "
-                f"{weights.n_ctx_train}; shorten it"
-            )
-        return tokenised
+    def fitted(self, prompt: TokenisedPrompt) -> TokenisedPrompt:
+        """Return a prompt cut so that no decode of it needs padding that stays."""
+        if self.rewinds:
+            return prompt
+        prefix, suffix = prompt.prefix, prompt.suffix
+        if (short := MIN_ROWS - len(suffix)) > 0:
+            prefix, suffix = prefix[:-short], prefix[-short:] + suffix
+        return TokenisedPrompt(prefix, (suffix,)) if len(prefix) >= MIN_ROWS else prompt.joined()
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether prompts share lines, and sequences are cut back to the prefix they share."""
+        return self._cuts_back and not self._has_experts
+
+    @property
+    def _spare(self) -> int:
+        """Sequences that hold no prompt."""
+        return 0 if self.rewinds else 1
 
     def prepare(self, wanted: ContextShape, numerics: Numerics, *, fewer: bool = False) -> Context:
         """Return a context of at least that shape; a larger one is made when longer or more prompts come.
@@ -176,7 +182,7 @@ class Session:
 
     def _prepare(self, wanted: ContextShape, numerics: Numerics) -> Context:
         weights = self.weights(numerics)
-        wanted = replace(wanted, n_seq=min(wanted.n_seq, self._most))
+        wanted = replace(wanted, n_seq=min(wanted.n_seq, self._most + self._spare))
         if self._context is not None:
             if self._context.shape.covers(wanted):
                 return self._context
@@ -188,11 +194,11 @@ class Session:
                 self._check(wanted)
                 self._context = Context(weights, wanted, numerics=numerics, n_threads=self.n_threads)
             except InsufficientMemoryError:
-                if wanted.n_seq <= MIN_ROWS:
+                if wanted.n_seq <= MIN_ROWS + self._spare:
                     raise
-                wanted = replace(wanted, n_seq=max(wanted.n_seq // 2, MIN_ROWS))
-                self._most = wanted.n_seq
-                _log.info("memory is short: %d prompts side by side", wanted.n_seq)
+                self._most = max(wanted.n_seq // 2, MIN_ROWS)
+                wanted = replace(wanted, n_seq=self._most + self._spare)
+                _log.info("memory is short: %d prompts side by side", self._most)
         return self._context
 
     def _check(self, shape: ContextShape) -> None:
@@ -211,12 +217,12 @@ class Session:
 
         Sequences are for so many prompts, rounded up: what one prompt does not need is not allocated.
         """
-        count = len(prompts)
+        count = 1 if self._has_experts else len(prompts)
         n_seq = min(MIN_ROWS if count <= MIN_ROWS else _round_up(count, 16), self._most)
         suffix = max(len(prompt.suffix) for prompt in prompts)
         prefix = max(len(prompt.prefix) for prompt in prompts)
         return ContextShape(
-            n_seq=n_seq,
+            n_seq=n_seq + self._spare,
             n_ctx_seq=_round_up(prefix + max(suffix, MIN_ROWS) + max(tail, MIN_ROWS), 256),
             n_batch=max(self.n_batch, _round_up(suffix, 256)),
             n_outputs=max(n_seq, min(2 * n_seq, _OUTPUTS), outputs),
@@ -224,7 +230,7 @@ class Session:
 
     def side_by_side(self, shape: ContextShape) -> int:
         """Return how many prompts a context of that shape may hold."""
-        return min(self.n_seq, shape.n_seq)
+        return 1 if self._has_experts else min(self.n_seq, shape.n_seq - self._spare)
 
     @contextlib.contextmanager
     def holding(
@@ -236,6 +242,10 @@ class Session:
         nothing is kept.
         """
         try:
+            if not self.rewinds:
+                self._keep_apart(context, prefix, count, deadline)
+                yield
+                return
             self._keep(context, prefix, count, deadline)
             yield
             for s in self._ready:
@@ -256,6 +266,25 @@ class Session:
                 context.cut(0, start + len(piece))
             self._kept, self._ready = prefix, {0}
         self.fork(context, 0, [s for s in range(count) if s not in self._ready])
+
+    def _keep_apart(self, context: Context, prefix: TokenPath, count: int, deadline: float | None) -> None:
+        """Keep the prefix in the last sequence, and make the first ones copies of it.
+
+        Where it is cut depends on nothing but its length: a state is another one after other steps.
+        """
+        last = context.shape.n_seq - 1
+        if self._kept != prefix:
+            context.clear()
+            self._kept, start = None, 0
+            for end in _steps(len(prefix)):
+                piece, at = prefix[start:end], np.array([start], np.int32)
+                decode_block(context, [piece], at, first=last, rows=0, deadline=deadline)
+                start = end
+            self._kept = prefix
+        for s in range(count):
+            context.cut(s, 0)
+        if prefix:
+            context.fork(last, range(count))
 
     def fork(self, context: Context, source: int, targets: Sequence[int]) -> None:
         """Make each target a copy of the source, which begins with the prefix."""
@@ -341,6 +370,20 @@ def decode_block(
     if rows and (short := MIN_ROWS - int(outputs.sum())) > 0:
         outputs.flat[np.flatnonzero(~outputs)[:short]] = True
     context.decode(tokens, starts, outputs, first=first, deadline=deadline)
+
+
+def _steps(length: int) -> list[int]:
+    """Return where a prefix is cut: every 512 tokens, and no piece shorter than a decode must be.
+
+    Examples
+    --------
+    >>> _steps(1030), _steps(0)
+    ([512, 1022, 1030], [])
+    """
+    ends = list(range(_STEP, length, _STEP))
+    if ends and length - ends[-1] < MIN_ROWS:
+        ends[-1] = length - MIN_ROWS
+    return [*ends, length] if length else []
 
 
 def _round_up(number: int, step: int) -> int:

@@ -1,6 +1,7 @@
 """RemoteBackend: verdicts from any OpenAI-compatible server, such as llama.cpp's or vLLM.
 
-How a verdict is read depends on what the server gives. In the order in which they are tried:
+How a verdict is read depends on what the server gives. In the order in which they are tried, but for models
+whose chat template only the server has, of which chat is the first:
 
 ===========  ============  ===========================================================================
 via          method        the log-probability of a label is ...
@@ -12,15 +13,20 @@ chat         first_token   that of the tokens which begin this label and no othe
 json         json_schema   made of the confidence that the model writes, as JSON with a schema: the
              json_object   last resort, and the one that has least to do with a probability; `label_mass`
                            is 1 then
+decision     choice        told by a decision server for each label
 ===========  ============  ===========================================================================
 
 A label that is not among the tokens that the server gives gets the log-probability of the least of them,
-the most it can have; if none of the labels is there, the verdict is INVALID. ``echo`` is not used: llama.cpp
-refuses it, and llama-cpp-python shifts its log-probabilities by one token.
+the most it can have, and nothing in the mass; if none of the labels is there, the verdict is INVALID.
+``echo`` is not used: llama.cpp refuses it, and llama-cpp-python shifts its log-probabilities by one token.
 
 The method is part of the identity's hash and so of every key, and stands in its details. So does who
-answers: the hash of the weights where the user pins it, else the server's address, the model's name there and
-what the server reports of it. A server's sums are rounded as it likes: ``numerics`` changes nothing here.
+answers: the hash of the weights where the user pins it, Ollama's digest, else the server's address, the
+model's name there and what the server reports of it.
+
+A server's sums are rounded as it likes. llama.cpp's is told to compute each prompt whole and alone, which
+rounds them alike each time, unless ``numerics`` is ``fast``. When a server is met, some questions are asked
+twice: `differs` in the details and the provenance is by how much a probability was another one then.
 
 Several servers of one model share the prompts, each taking the next one whenever it is free. Their weights
 must be pinned, and no key depends on which of them answered or how many there were; what they report and the
@@ -30,7 +36,6 @@ way they are read must be the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,16 +44,11 @@ from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
 from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
 from bt_llm.models.openai._identity import identify_servers
-from bt_llm.models.openai._readers import (
-    Asking,
-    RemoteReader,
-    candidates,
-    check_labels,
-    json_request,
-    stored_reader,
-)
-from bt_llm.models.openai._replies import chat_text
+from bt_llm.models.openai._probing import find_reader
+from bt_llm.models.openai._readers import RemoteReader, stored_reader
+from bt_llm.models.openai._scores import check_labels
 from bt_llm.models.openai._servers import Server, Servers
+from bt_llm.models.openai._wording import Wording
 
 __all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
 
@@ -130,8 +130,9 @@ class RemoteBackend:
             httpx = version("httpx")
         except PackageNotFoundError:
             httpx = ""
-        reader = asdict(self.reader)
-        return {"backend": "openai", "server": self.config.addresses, "httpx": httpx, **reader}
+        facts = {"backend": self.config.kind, "server": self.config.addresses, "httpx": httpx}
+        differs = self.identity.details.get("differs")
+        return {**facts, **self.reader.document, **({"differs": differs} if differs else {})}
 
     def score(
         self, prompts: Sequence[Prompt], labels: Sequence[str], *, numerics: Numerics = "canonical"
@@ -150,9 +151,9 @@ class RemoteBackend:
         reader, model = self.reader, self._model
 
         async def work(server: Server, number: int) -> LabelScores:
-            asking = Asking(server, model)
-            logprobs = await reader.scores(asking, prompts[number].text, labels)
-            return LabelScores(logprobs, asking.tokens, asking.milliseconds)
+            asking = reader.asking(server, model, numerics)
+            logprobs, mass = await reader.scores(asking, prompts[number].text, labels)
+            return LabelScores(logprobs, asking.tokens, asking.milliseconds, mass)
 
         yield from self._servers.spread(len(prompts), work)
 
@@ -166,18 +167,20 @@ class RemoteBackend:
         ConfigError
             If the prompts are wrapped in a chat template already, which the server would do again.
         """
+        if self.reader.via == "decision":
+            raise ConfigError(f"model {self.identity.name!r} answers questions and writes nothing")
         if self.identity.chat_template:
             raise ConfigError(
                 f"model {self.identity.name!r}: JSON is asked for as a chat, which the server wraps in its "
                 "own template; add via=json to the model's name"
             )
 
-        model, method = self._model, self._json_method
+        model, reader = self._model, self._writer
 
         async def work(server: Server, number: int) -> Answer:
-            asking = Asking(server, model)
-            request = json_request(prompts[number].text, schema, method, max_tokens=max_tokens, seed=seed)
-            text, finished = chat_text(await asking.post(*request))
+            asking = reader.asking(server, model)
+            limits = {"max_tokens": max_tokens, "seed": seed}
+            text, finished = await reader.write(asking, prompts[number].text, schema, **limits)
             return Answer(text, finished, asking.tokens, asking.milliseconds)
 
         for batch in self._servers.spread(len(prompts), work):
@@ -206,19 +209,14 @@ class RemoteBackend:
         return model
 
     @cached_property
-    def _json_method(self) -> str:
+    def _writer(self) -> RemoteReader:
         """The form in which the servers are asked for JSON."""
         reader, model = self.reader, self._model
         if reader.via == "json":
-            return reader.method
+            return reader
 
-        async def find(server: Server) -> str:
-            asking = Asking(server, model)
-            for candidate in candidates("json", 0):
-                if await candidate.works(asking):
-                    return candidate.method
-            raise ModelError(
-                f"{server.config.host}: it writes no JSON after a schema; use the reader logprobs"
-            )
+        async def find(server: Server) -> RemoteReader:
+            wordings: tuple[Wording, ...] = ("ollama",) if reader.wording == "ollama" else ("",)
+            return (await find_reader(server, model, ("json",), wordings))[0]
 
         return self._servers.each(find)[0]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv6Address
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import make_plain
 
-__all__ = ["ANYWHERE", "PREFIX", "RemoteConfig", "Via"]
+__all__ = ["ANY", "ANYWHERE", "IN_NAME", "PREFIX", "RemoteConfig", "Via", "parse_options", "query"]
 
 PREFIX = "openai:"
 """What the name of a remote model begins with."""
@@ -20,14 +21,16 @@ Via = Literal["auto", "completions", "chat", "json"]
 """How verdicts are read: see `bt_llm.models`."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PROVIDER = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9._-]+)?")
+_API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?|v1|preview|latest")
 _FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
-_ANY = "*"
+ANY = "*"
 """In the place of an address: whichever server has those weights."""
 
-ANYWHERE = f"{PREFIX}{_ANY}"
+ANYWHERE = f"{PREFIX}{ANY}"
 """What the name of pinned weights begins with."""
 
-_IN_NAME = ("model", "sha256", "gguf", "via", "top")
+IN_NAME = ("model", "provider", "sha256", "gguf", "via", "top")
 """Options that say who answers and how; the others only say how it is asked."""
 
 
@@ -66,6 +69,12 @@ class RemoteConfig:
         Longest pause before the first retry; it doubles with each, up to 30 s.
     max_bytes : int
         Longest reply that is read.
+    provider : str
+        Who computes behind a gateway that chooses among several, such as OpenRouter: its name there, such as
+        ``deepinfra/fp8``. Nobody else may answer then.
+    api_version : str
+        What Azure's deployments want to be told, such as ``2024-10-21``; the key goes into the header
+        ``api-key`` then.
 
     Raises
     ------
@@ -99,6 +108,11 @@ class RemoteConfig:
     retries: int = 8
     backoff_s: float = 0.5
     max_bytes: int = 4 * 2**20
+    provider: str = ""
+    api_version: str = ""
+
+    kind: ClassVar[str] = "openai"
+    """What the name of such a model begins with, before the colon."""
 
     def __post_init__(self) -> None:
         """Check every field, once."""
@@ -118,9 +132,13 @@ class RemoteConfig:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 1e9:
                 raise ConfigError(f"{name}={value!r}: expected a number of seconds above 0")
+        if self.provider and not _PROVIDER.fullmatch(self.provider):
+            raise ConfigError(f"provider={self.provider!r}: expected a name such as deepinfra/fp8")
+        if self.api_version and not _API_VERSION.fullmatch(self.api_version):
+            raise ConfigError(f"api_version={self.api_version!r}: expected a date such as 2024-10-21")
 
     def _check_addresses(self) -> None:
-        if self.base_url == _ANY and self.pinned and not self.replicas:
+        if self.base_url == ANY and self.pinned and not self.replicas:
             return
         if isinstance(self.replicas, str):
             raise ConfigError(f"replicas={self.replicas!r}: expected a tuple of addresses")
@@ -144,25 +162,12 @@ class RemoteConfig:
         ConfigError
             If it is not one; the message never repeats the values of unknown options.
         """
-        if not text.startswith(PREFIX):
-            raise ConfigError(f"a remote model's name begins with {PREFIX!r}: expected {_FORM}")
-        addresses, _, query = text.removeprefix(PREFIX).partition("?")
+        prefix = f"{cls.kind}:"
+        if not text.startswith(prefix):
+            raise ConfigError(f"a remote model's name begins with {prefix!r}: expected {_FORM}")
+        addresses, _, options = text.removeprefix(prefix).partition("?")
         address, *replicas = addresses.split(",")
-        values: dict[str, Any] = {}
-        for option, value in parse_qsl(query, keep_blank_values=True):
-            if option == "key_env":
-                raise ConfigError(
-                    "option 'key_env' of a remote model: a name chooses no key; bind the key to the server's "
-                    "host with BT_LLM_API_KEY and BT_LLM_API_HOST"
-                )
-            field = _OPTIONS.get(option)
-            if field is None or field.name in values:
-                problem = "unknown" if field is None else "given twice"
-                raise ConfigError(
-                    f"option {option[:40]!r} of a remote model is {problem}: use {list(_OPTIONS)}"
-                )
-            values[field.name] = value if field.type not in ("int", "float") else _number(option, value)
-        return cls(base_url=address, replicas=tuple(replicas), **values)
+        return cls(base_url=address, replicas=tuple(replicas), **parse_options(options))
 
     @property
     def pinned(self) -> bool:
@@ -177,11 +182,11 @@ class RemoteConfig:
         """
         chosen = {
             option: getattr(self, option)
-            for option in _IN_NAME
+            for option in IN_NAME
             if getattr(self, option) != _OPTIONS[option].default
         }
-        where = _ANY if self.pinned else self.base_url
-        return f"{PREFIX}{where}" + (f"?{urlencode(chosen, safe='/:', quote_via=quote)}" if chosen else "")
+        where = ANY if self.pinned else self.base_url
+        return f"{self.kind}:{where}{query(chosen)}"
 
     @property
     def addresses(self) -> str:
@@ -191,7 +196,7 @@ class RemoteConfig:
     @property
     def urls(self) -> tuple[str, ...]:
         """The address of each server; none for weights that no server is named for."""
-        return () if self.base_url == _ANY else (self.base_url, *self.replicas)
+        return () if self.base_url == ANY else (self.base_url, *self.replicas)
 
     @property
     def servers(self) -> tuple[RemoteConfig, ...]:
@@ -202,7 +207,7 @@ class RemoteConfig:
         ConfigError
             If there is none.
         """
-        if self.base_url == _ANY:
+        if self.base_url == ANY:
             raise ConfigError(
                 f"model {self.name!r} names no server to ask: give the address in the place of the *, "
                 "or replay what is stored"
@@ -219,6 +224,11 @@ class RemoteConfig:
         """Address without the version, where servers have what is not in the API."""
         return self.base_url.removesuffix("/v1")
 
+    @property
+    def deployment(self) -> str:
+        """Name of the deployment in an address of Azure's, or nothing."""
+        return self.base_url.partition("/openai/deployments/")[2].partition("/")[0]
+
 
 _OPTIONS = {
     field.name.removesuffix("_s"): field
@@ -226,6 +236,39 @@ _OPTIONS = {
     if field.name not in ("base_url", "replicas", "max_bytes")
 }
 """What may stand after the question mark of a name, and the fields it sets."""
+
+
+def query(options: Mapping[str, Any]) -> str:
+    """Return options as they stand in a name, with the question mark; nothing of none."""
+    return f"?{urlencode(options, safe='/:', quote_via=quote)}" if options else ""
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Return the fields that the options after a name's question mark set.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown or given twice; their values are not repeated.
+
+    Examples
+    --------
+    >>> parse_options("model=gpt-4o&api-version=2024-10-21")
+    {'model': 'gpt-4o', 'api_version': '2024-10-21'}
+    """
+    values: dict[str, Any] = {}
+    for option, value in parse_qsl(text, keep_blank_values=True):
+        if option == "key_env":
+            raise ConfigError(
+                "option 'key_env' of a remote model: a name chooses no key; bind the key to the server's "
+                "host with BT_LLM_API_KEY and BT_LLM_API_HOST"
+            )
+        field = _OPTIONS.get(option.replace("-", "_"))  # Azure writes api-version
+        if field is None or field.name in values:
+            problem = "unknown" if field is None else "given twice"
+            raise ConfigError(f"option {option[:40]!r} of a remote model is {problem}: use {list(_OPTIONS)}")
+        values[field.name] = value if field.type not in ("int", "float") else _number(option, value)
+    return values
 
 
 def _number(option: str, text: str) -> float:

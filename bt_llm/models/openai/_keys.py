@@ -27,6 +27,7 @@ from urllib.parse import quote, urlsplit
 
 import platformdirs
 
+from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError
 
 __all__ = ["ApiKey", "host_and_port", "key_for", "no_key_hint"]
@@ -42,7 +43,7 @@ _SHORTEST_PART = 8
 
 _HTTP_LOGGERS = ("httpcore.connection", "httpcore.http11")
 
-_log = logging.getLogger("bt_llm.remote")
+_log = plain_text.logger("bt_llm.remote")
 
 
 class ApiKey:
@@ -93,6 +94,11 @@ class ApiKey:
     def headers(self) -> dict[str, str]:
         """The header that carries the key, or none."""
         return {"Authorization": f"Bearer {self._value}"} if self else {}
+
+    @property
+    def azure_headers(self) -> dict[str, str]:
+        """The header that carries it to a deployment of Azure's, or none."""
+        return {"api-key": self._value} if self else {}
 
     def repeated_in(self, text: str) -> bool:
         """Whether a text holds the key, or eight letters of it that follow each other.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from bt_llm.models._base import ModelIdentity, Prompt
+from bt_llm.exceptions import ModelFileError
+from bt_llm.models._base import Backend, ModelIdentity, Prompt
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._cost import Cost, Rates
 from bt_llm.models._registry import KnownModels, ModelKind, stored_identity
 from bt_llm.models.openai._backend import RemoteBackend
-from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
+from bt_llm.models.openai._config import ANY, RemoteConfig
 
 __all__ = ["ServedModel"]
 
@@ -28,10 +29,11 @@ class ServedModel(ModelKind):
     kind: ClassVar[str] = "openai"
     form: ClassVar[str] = "openai:http://HOST:PORT/v1?model=NAME"
     extra: ClassVar[str] = "bt-llm[remote]"
+    config_type: ClassVar[type[RemoteConfig]] = RemoteConfig
 
     def __init__(self, rest: str) -> None:
         super().__init__(rest)
-        self.config = RemoteConfig.parse(self.name)
+        self.config = self.config_type.parse(self.name)
         self._backend: RemoteBackend | None = None
 
     @property
@@ -46,13 +48,28 @@ class ServedModel(ModelKind):
         return self._backend
 
     def identify(self, known: KnownModels, *, replay: bool = False) -> ModelIdentity:
-        """Return who answers and how it is read; the servers are asked, except in replay."""
+        """Return who answers and how it is read; the servers are asked, except in replay.
+
+        Where the user does not say which weights are served they are asked each time, since another model may
+        have the name by now.
+        """
         if replay:
             identity = stored_identity(self.config.name, known)
             self._backend = RemoteBackend(self.config, identity=identity)
-        elif self._backend is None:
-            self._backend = RemoteBackend(self.config, known=known.find_models(self.config.name))
-        return self._backend.identity
+            return identity
+        before = self._backend
+        if before is None or not (self.config.sha256 or self.config.gguf):
+            met = [before.identity] if before is not None else []
+            now = RemoteBackend(self.config, known=[*met, *known.find_models(self.config.name)])
+            if before is None or now.identity.sha256 != before.identity.sha256:
+                self._backend = now
+            return now.identity
+        return before.identity
+
+    def recognise(self, backend: Backend) -> None:
+        """Have what was opened before be given up where another model has its name now."""
+        if self._backend is not None and backend.identity.sha256 != self._backend.identity.sha256:
+            raise ModelFileError(f"{self.name} is another model now")
 
     def recall(self, known: KnownModels) -> ModelIdentity | None:
         """Return the one identity that this name had before, if it is one."""
@@ -73,8 +90,9 @@ class ServedModel(ModelKind):
 
     def names_to_ask(self, provenances: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the name; for pinned weights, which have no address, those of the servers that answered."""
-        if not self.name.startswith(ANYWHERE):
+        anywhere = f"{self.kind}:{ANY}"
+        if not self.name.startswith(anywhere):
             return [self.name]
         servers = sorted({str(facts["server"]) for facts in provenances if "server" in facts})
-        options = self.name.removeprefix(ANYWHERE)
-        return [f"{PREFIX}{server}{options}" for server in servers] or [self.name]
+        options = self.name.removeprefix(anywhere)
+        return [f"{self.kind}:{server}{options}" for server in servers] or [self.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bt_llm.exceptions import ModelError
 from bt_llm.plain_json import strict_json
@@ -27,6 +27,13 @@ _SPACES = str.maketrans({"\u2581": " ", "\u0120": " "})
 
 _REPORTED = ("n_params", "n_vocab", "n_embd", "n_ctx_train", "size")
 """Facts of llama.cpp's model list that stay the same while the weights do."""
+
+
+class Listed(NamedTuple):
+    """A model in a server's list: what stays the same of it from start to start, and whose it is."""
+
+    reported: dict[str, Any]
+    owner: str = ""
 
 
 class ReplyError(ModelError):
@@ -86,20 +93,38 @@ def refusal(status: int, document: Any) -> tuple[int, str] | None:
     parts = [told.get(key) for key in ("message", "detail", "code")] if isinstance(told, dict) else [told]
     if succeeded and type(parts[-1]) is int and 400 <= parts[-1] < 600:
         status = parts[-1]
-    return status, next((part for part in parts if isinstance(part, str)), "")
+    return status, next((said for part in parts if (said := _sentence(part))), "")
 
 
-def served_models(document: Any) -> dict[str, dict[str, Any]]:
-    """Return the names in a reply of ``/v1/models``, and of each what does not change from start to start.
+def _sentence(part: Any) -> str:
+    """Return a message as it is, or those of what FastAPI found wrong; nothing of anything else.
 
     Examples
     --------
-    >>> served_models({"data": [{"id": "small", "created": 1, "meta": {"n_params": 7}}]})
-    {'small': {'n_params': 7}}
+    >>> _sentence([{"type": "missing", "loc": ["body", "prompt"], "msg": "Field required"}])
+    'body.prompt: Field required'
     """
-    entries = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise ReplyError("the server's list of models is empty or no list")
+    if isinstance(part, str):
+        return part
+    said = []
+    for item in part if isinstance(part, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("msg"), str):
+            place = item["loc"] if isinstance(item.get("loc"), list) else []
+            said.append(": ".join(filter(None, (".".join(map(str, place)), item["msg"]))))
+    return "; ".join(said)
+
+
+def served_models(document: Any) -> dict[str, Listed]:
+    """Return the models in a reply of ``/v1/models`` by name; Together's is a list alone.
+
+    Examples
+    --------
+    >>> served_models({"data": [{"id": "small", "created": 1, "meta": {"n_params": 7}}]})["small"].reported
+    {'n_params': 7}
+    """
+    entries = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(entries, list):
+        raise ReplyError("the server's list of models is no list")
     models = {}
     for entry in entries:
         name = entry.get("id") if isinstance(entry, dict) else None
@@ -110,15 +135,15 @@ def served_models(document: Any) -> dict[str, dict[str, Any]]:
         found = {key: facts[key] for key in _REPORTED if type(facts.get(key)) is int}
         if isinstance(entry.get("root"), str) and len(entry["root"]) <= 500:
             found["root"] = entry["root"]
-        models[name] = found
+        models[name] = Listed(found, str(entry.get("owned_by") or ""))
     return models
 
 
 def next_tokens(document: Any) -> dict[str, float]:
-    """Return the most probable next tokens and their log-probabilities, of either endpoint's reply.
+    """Return the most probable next tokens and their log-probabilities, of any endpoint's reply.
 
-    Two forms are read: the lists of the completions of OpenAI, vLLM and llama-cpp-python, and the
-    ``content`` of chat completions, which llama.cpp's server uses for both.
+    Three forms are read: the lists of the completions of OpenAI, vLLM and llama-cpp-python, the ``content``
+    of chat completions, which llama.cpp's server uses for both, and Ollama's own.
 
     Raises
     ------
@@ -130,7 +155,10 @@ def next_tokens(document: Any) -> dict[str, float]:
     >>> next_tokens({"choices": [{"text": "a", "logprobs": {"top_logprobs": [{"a": -0.5, "b": -1.5}]}}]})
     {'a': -0.5, 'b': -1.5}
     """
-    logprobs = _choice(document).get("logprobs")
+    if _is_ollama(document):
+        logprobs = {"content": document["logprobs"]} if document.get("logprobs") else None
+    else:
+        logprobs = _choice(document).get("logprobs")
     if logprobs is None:
         raise NoLogprobsError("the reply has no log-probabilities")
     if not isinstance(logprobs, dict):
@@ -145,6 +173,11 @@ def next_tokens(document: Any) -> dict[str, float]:
             raise NoLogprobsError("the reply's log-probabilities have no top_logprobs")
         pairs = list(legacy.items())
     return _checked(pairs)
+
+
+def _is_ollama(document: Any) -> bool:
+    """Whether a reply is one of Ollama's ``/api/chat``, which has no choices."""
+    return isinstance(document, dict) and "choices" not in document and isinstance(document.get("done"), bool)
 
 
 def _choice(document: Any) -> Mapping[str, Any]:
@@ -176,12 +209,12 @@ def _checked(pairs: Sequence[tuple[Any, Any]]) -> dict[str, float]:
 
 def chat_text(document: Any) -> tuple[str, bool]:
     """Return the text of a chat completion, and whether it was finished rather than cut off."""
-    choice = _choice(document)
+    choice = document if _is_ollama(document) else _choice(document)
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else None
     if not isinstance(text, str):
         raise ReplyError("the reply has no message with a text")
-    return text, choice.get("finish_reason") != "length"
+    return text, "length" not in (choice.get("finish_reason"), choice.get("done_reason"))
 
 
 def tokens_used(document: Any) -> int:
@@ -193,7 +226,10 @@ def tokens_used(document: Any) -> int:
     21
     """
     usage = document.get("usage") if isinstance(document, dict) else None
-    counts = (
-        [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")] if isinstance(usage, dict) else []
-    )
+    names: tuple[str, ...] = ("prompt_tokens", "completion_tokens")
+    if _is_ollama(document):
+        usage, names = document, ("prompt_eval_count", "eval_count")
+    elif isinstance(usage, dict) and "input_tokens" in usage:
+        names = ("input_tokens", "output_tokens")  # of decision servers
+    counts = [usage.get(name) for name in names] if isinstance(usage, dict) else []
     return sum(count for count in counts if type(count) is int and 0 <= count < 2**31)

@@ -7,21 +7,18 @@ import contextlib
 import heapq
 import itertools
 import json
-import logging
-import math
 import queue
-import random
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from concurrent import futures
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bt_llm import plain_text
 from bt_llm.exceptions import GenerationTimeout, MissingExtraError, ModelError
+from bt_llm.models._interrupts import can_give_up, given_up
 from bt_llm.models.openai._config import RemoteConfig
 from bt_llm.models.openai._keys import ApiKey, key_for, no_key_hint
+from bt_llm.models.openai._pauses import backoff, retry_after
 from bt_llm.models.openai._replies import RefusedError, ReplyError, ServerGoneError, read_json, refusal
 
 if TYPE_CHECKING:
@@ -30,15 +27,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "Servers"]
 
-_log = logging.getLogger("bt_llm.remote")
+_log = plain_text.logger("bt_llm.remote")
 
 T = TypeVar("T")
 
-_LONGEST_BACKOFF_S = 30.0
 _FEW_RETRIES = 3
 """Of the first questions, so that a wrong address is soon noticed, and where others can do the work."""
 
+_LOADING = 503
+"""Status of llama.cpp's server while it loads its model, which may take long."""
+
 _NO_API = "; is it an OpenAI-compatible API?"
+
+_LOOK_UP_S = 0.2
+"""Seconds after which it is looked up whether whoever asks has given up."""
+
+_IN_A_ROW = 2
+"""Requests at a time to a server that computes one by one: the next is there when one is answered."""
 
 _LOOK_AHEAD = 16
 """Prompts for each connection that may be answered while an earlier one is still retried."""
@@ -67,20 +72,24 @@ class Servers:
         MissingExtraError
             If httpx is not installed.
         """
-        hurried = [replace(one, retries=min(one.retries, _FEW_RETRIES)) for one in self._configs]
 
         async def ask() -> list[T | BaseException]:
-            async with _connected(hurried) as servers:
+            async with _connected(self._configs, hurried=True) as servers:
                 return await asyncio.gather(*map(work, servers), return_exceptions=True)
 
         with _portal() as portal:
             try:
-                answers = portal.call(ask)
+                asked = portal.start_task_soon(ask)
+                while can_give_up() and not futures.wait([asked], _LOOK_UP_S).done:
+                    _look_up(self._configs)
+                answers = asked.result()
                 for answer in answers:
                     if isinstance(answer, BaseException) and not isinstance(answer, ServerGoneError):
                         raise answer
+            except GenerationTimeout:
+                raise
             except TimeoutError:
-                raise _too_late(hurried, 0, len(hurried)) from None
+                raise _too_late(self._configs, 0, len(self._configs)) from None
         gone = [answer for answer in answers if isinstance(answer, ServerGoneError)]
         there = [one for one, answer in zip(self._configs, answers, strict=True) if answer not in gone]
         if not there:
@@ -108,7 +117,8 @@ class Servers:
             ending.add_done_callback(results.put)
             ended = False
             while not ended:
-                batch = [results.get(), *(results.get() for _ in range(results.qsize()))]
+                first = _next(results, self._configs)
+                batch = [first, *(results.get() for _ in range(results.qsize()))]
                 if ended := batch[-1] is ending:
                     batch.pop()
                 if batch:
@@ -210,14 +220,26 @@ class Server:
     its work, itself included.
     """
 
-    def __init__(self, config: RemoteConfig, key: ApiKey, deadline: float, alive: list[Server]) -> None:
+    def __init__(
+        self,
+        config: RemoteConfig,
+        key: ApiKey,
+        deadline: float,
+        alive: list[Server],
+        *,
+        hurried: bool = False,
+    ) -> None:
         httpx = _import_httpx()
         self.config = config
         self.stopped = asyncio.Event()
         """Set when nothing is to be asked here any more; who waits for a retry is told so."""
-        self._key, self._deadline, self._alive = key, deadline, alive
+        self.one_by_one = asyncio.Semaphore(_IN_A_ROW)
+        """For what the server computes one by one: who waits longer than others is not taken for hung."""
+        self._key, self._deadline, self._alive, self._hurried = key, deadline, alive, hurried
         self._not_before = 0.0  # time of the loop until which the server wants to be left alone
-        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **key.headers}
+        keyed = key.azure_headers if config.api_version else key.headers
+        self._headers = {"Accept-Encoding": "identity", "Content-Type": "application/json", **keyed}
+        self._suffix = f"?api-version={config.api_version}" if config.api_version else ""
         # Certificates are looked up only where they are needed: that takes a while. SSL_CERT_FILE is obeyed.
         secure = config.base_url.startswith("https:")
         context = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -245,21 +267,24 @@ class Server:
         """
         httpx, config = _import_httpx(), self.config
         body = None if payload is None else json.dumps(payload).encode()
+        few = min(config.retries, _FEW_RETRIES)
         for attempt in itertools.count():
             await self._pause_until(self._not_before)
-            retries = config.retries
+            retries = few if self._hurried else config.retries
             try:
                 return await self._once(path, body)
             except ServerGoneError as error:
                 failure = error
+                if error.status == _LOADING:
+                    retries = config.retries
             except httpx.TransportError as error:
                 problem = f"{self._broken(error)}, {attempt + 1} times; is the server running there?"
                 failure = ServerGoneError(f"{config.host}: {problem}")
                 if isinstance(error, httpx.ConnectError) and len(self._alive) > 1:
-                    retries = min(retries, _FEW_RETRIES)
+                    retries = few
             if attempt >= retries or self.stopped.is_set():
                 raise failure
-            pause = _backoff(config.backoff_s, attempt, body or path.encode())
+            pause = backoff(config.backoff_s, attempt, body or path.encode())
             _log.debug("%s; asking again in %.2f s", failure, pause)
             await self._pause_until(asyncio.get_running_loop().time() + pause)
 
@@ -274,22 +299,27 @@ class Server:
         httpx, config = _import_httpx(), self.config
         request = httpx.Request(
             "GET" if body is None else "POST",
-            config.base_url + path if path.startswith("/") else path,
+            config.base_url + path + self._suffix if path.startswith("/") else path,
             headers=self._headers,
             content=body,
             extensions={"timeout": httpx.Timeout(config.timeout_s).as_dict()},
         )
         transport = self._free.pop()
         try:
-            response = await transport.handle_async_request(request)
-            async with contextlib.aclosing(response):
-                body = await self._body(path, response)
+            async with asyncio.timeout(config.timeout_s) as limit:  # httpx's own begins anew with each byte
+                response = await transport.handle_async_request(request)
+                async with contextlib.aclosing(response):
+                    body = await self._body(path, response)
+        except TimeoutError:
+            if limit.expired():
+                raise httpx.ReadTimeout("") from None
+            raise
         finally:
             self._free.append(transport)
         try:
             return self._read(path, response.status_code, body)
         except ServerGoneError:
-            wait_s = _retry_after(response.headers.get("retry-after", ""))
+            wait_s = retry_after(response.headers.get("retry-after", ""))
             self._not_before = max(self._not_before, asyncio.get_running_loop().time() + wait_s)
             raise
 
@@ -344,7 +374,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def _connected(configs: Sequence[RemoteConfig]) -> AsyncIterator[list[Server]]:
+async def _connected(
+    configs: Sequence[RemoteConfig], *, hurried: bool = False
+) -> AsyncIterator[list[Server]]:
     """Yield the servers, to be asked until the deadline, at which TimeoutError is raised."""
     keys = [key_for(config.base_url) for config in configs]
     deadline = asyncio.get_running_loop().time() + configs[0].deadline_s
@@ -352,7 +384,7 @@ async def _connected(configs: Sequence[RemoteConfig]) -> AsyncIterator[list[Serv
     async with contextlib.AsyncExitStack() as stack:
         for config, key in zip(configs, keys, strict=True):
             stack.enter_context(key.kept_out_of_logs())
-            servers.append(Server(config, key, deadline, alive=servers))
+            servers.append(Server(config, key, deadline, alive=servers, hurried=hurried))
             for transport in servers[-1].transports:
                 await stack.enter_async_context(transport)
         async with asyncio.timeout_at(deadline):
@@ -365,6 +397,21 @@ def _portal() -> contextlib.AbstractContextManager[BlockingPortal]:
     from anyio.from_thread import start_blocking_portal
 
     return start_blocking_portal()
+
+
+def _look_up(configs: Sequence[RemoteConfig]) -> None:
+    """Stop if whoever asks has given up meanwhile."""
+    if given_up():
+        raise GenerationTimeout(f"{_hosts(configs)}: no answer while somebody waited for it")
+
+
+def _next(results: queue.SimpleQueue[T], configs: Sequence[RemoteConfig]) -> T:
+    """Return what comes next out of a queue, unless whoever asks gives up."""
+    while can_give_up():
+        with contextlib.suppress(queue.Empty):
+            return results.get(timeout=_LOOK_UP_S)
+        _look_up(configs)
+    return results.get()
 
 
 def _import_httpx() -> Any:
@@ -384,28 +431,3 @@ def _too_late(configs: Sequence[RemoteConfig], done: int, count: int) -> Generat
         f"{_hosts(configs)}: deadline of {configs[0].deadline_s:g} s over after {done} of {count} answers; "
         "what was answered is kept, so ask again, or set a longer deadline"
     )
-
-
-def _backoff(first_s: float, attempt: int, body: bytes) -> float:
-    """Return the seconds before a retry: half to all of a pause that doubles; the same for a same request."""
-    longest = min(_LONGEST_BACKOFF_S, first_s * 2.0 ** min(attempt, 30))
-    return longest * random.Random(b"%d " % attempt + body).uniform(0.5, 1.0)
-
-
-def _retry_after(text: str) -> float:
-    """Return the seconds of a Retry-After header, which is a number or an HTTP date; 0 if it makes no sense.
-
-    Examples
-    --------
-    >>> _retry_after("2"), _retry_after("soon")
-    (2.0, 0.0)
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(text)
-        except ValueError:
-            return 0.0
-        seconds = when.replace(tzinfo=when.tzinfo or UTC).timestamp() - time.time()
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

@@ -23,7 +23,7 @@ from bt_llm.research.walk_forward._windows import ask_every_bar, window_cells
 from bt_llm.verdicts import Prior, mean_prior, prior_cells
 from bt_llm.writing import temporary_folder
 
-__all__ = ["Desk", "open_desk"]
+__all__ = ["Desk", "answers_folder", "open_desk"]
 
 Asked = tuple[AdvisorConfig, type[LLMAdvice]]
 C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
@@ -33,14 +33,20 @@ C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 def open_desk(
     market: Market, windows: Sequence[Window], on_prompts: Progress | None = None
 ) -> Iterator[Desk]:
-    """Yield a desk for as long as its trials run.
+    """Yield a desk for as long as its trials run."""
+    with answers_folder() as folder:
+        yield Desk(market, windows, folder, on_prompts)
 
-    Where a configuration stores nothing (cache mode 'off'), its answers are kept in a temporary folder for
-    that long, since the workers have to read them from somewhere.
+
+@contextlib.contextmanager
+def answers_folder() -> Iterator[Callable[[], Path]]:
+    """Yield what makes the folder of desks, once, that lasts as long as their trials run.
+
+    Where a configuration stores nothing (cache mode 'off'), its answers are kept there for that long, since
+    the workers have to read them from somewhere.
     """
     with contextlib.ExitStack() as stack:
-        folder = functools.cache(lambda: stack.enter_context(temporary_folder()))
-        yield Desk(market, windows, folder, on_prompts)
+        yield functools.cache(lambda: stack.enter_context(temporary_folder()))
 
 
 class Desk:

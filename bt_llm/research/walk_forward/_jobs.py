@@ -34,6 +34,8 @@ class Job:
         Of the strategy, its gate included.
     setup : Setup
         How the account is opened.
+    settles : bool
+        Whether the market ends in the window.
     """
 
     key: str
@@ -42,10 +44,13 @@ class Job:
     window: Window
     params: dict[str, Any]
     setup: Setup
+    settles: bool = False
 
     def run(self) -> tuple[str, TrialOutcome]:
         """Return the key and what came of it."""
-        outcome, _ = run_trial(self.strategy, self.market, self.window, self.params, self.setup)
+        outcome, _ = run_trial(
+            self.strategy, self.market, self.window, self.params, self.setup, settles=self.settles
+        )
         return self.key, outcome
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from bt_llm.indicators import LLMAdvice
 from bt_llm.research.walk_forward._advice import Desk
 from bt_llm.verdicts import Prior
 
-__all__ = ["AskedModel", "asked_models", "gate_answers"]
+__all__ = ["AskedModel", "asked_models", "gate_answers", "how_calibrated"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +55,7 @@ class AskedModel:
             "template": source if isinstance(source, str) else source.name,
             "reader": advisor.reader,
             "numerics": advisor.numerics,
+            "label_mass": self.policy.masses.to_dict(),
             "calibration": calibration.to_dict() if isinstance(calibration, Prior) else calibration,
             "prior_cells": len(advisor.prior_cells),
             "cells": len(advisor.state_space),
@@ -90,6 +91,12 @@ def asked_models(desk: Desk, gates: Mapping[int, EntryGate | None]) -> tuple[Ask
                 )
             )
     return tuple(found)
+
+
+def how_calibrated(models: Iterable[AskedModel]) -> list[str]:
+    """Return what is to be said of the priors that models were calibrated with, each sentence once."""
+    notes = dict.fromkeys(model.advisor.prior_note for model in models)
+    return [note for note in notes if note]
 
 
 def gate_answers(strategy: bt.Strategy, times: pd.Index) -> pd.DataFrame | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -13,13 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import COLUMNS, Section, counted
+from bt_llm.backtest import COLUMNS, Primary, Section, counted, periods_per_year
 from bt_llm.data import save_csv
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
+from bt_llm.research._standing import Standing
+from bt_llm.research.walk_forward._contenders import Contenders
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
+from bt_llm.research.walk_forward._question import sharpe_question
 from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
@@ -181,6 +185,9 @@ class WalkForwardResult:
         What speaks against any conclusion from the record, one line each, with its fold; usually none.
     notes : tuple of str
         What was assumed, repaired or noticed when the bars were read, one line each.
+    contenders : Contenders or None
+        Out of sample, what each model or template of the grid comes to if it is searched for itself, or else
+        what was chosen; and what was chosen without a gate. None without a gate that asks a model.
     """
 
     name: str
@@ -200,12 +207,29 @@ class WalkForwardResult:
     settings: dict[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    contenders: Contenders | None = None
+
+    @functools.cached_property
+    def standing(self) -> Standing | None:
+        """Which of the `contenders` is better out of sample, if any; None if there are none to compare.
+
+        Raises
+        ------
+        MissingExtraError
+            If ``arch`` is not installed.
+        """
+        return None if self.contenders is None or self.problems else self.contenders.standing()
 
     @property
     def in_sample(self) -> Metrics:
         """Mean over the folds of the chosen ones' in-sample figures; NaN only where all are."""
         frame = pd.DataFrame([fold.in_sample for fold in self.folds])
         return {str(name): float(value) for name, value in frame.mean().items()}
+
+    @property
+    def trials(self) -> int:
+        """Trials of this study: combinations on train stretches."""
+        return len(self.folds) * len(self.combinations)
 
     @property
     def efficiency(self) -> float:
@@ -220,6 +244,19 @@ class WalkForwardResult:
         chapter 11.
         """
         return _ratio(self.metrics["annual_return"], self.in_sample["annual_return"])
+
+    @property
+    def question(self) -> Primary | None:
+        """Whether the true Sharpe ratio is above 0, given all trials; None where there are `problems`."""
+        if self.problems:
+            return None
+        return sharpe_question(
+            self.returns,
+            self.deflated_sharpe,
+            n_trials=self.n_trials,
+            trades=self.metrics["trades"],
+            periods_per_year=periods_per_year(pd.DatetimeIndex(self.equity.index)),
+        )
 
     @property
     def returns(self) -> pd.Series[float]:
@@ -304,7 +341,9 @@ class WalkForwardResult:
         NaN becomes None, and so does what `problems` forbid to conclude.
         """
         pbo = self.overfitting
+        question = self.question
         concluded = {
+            "question": question and plain(question.to_dict()),
             "efficiency": plain(self.efficiency),
             "probabilistic_sharpe": plain(self.probabilistic_sharpe),
             "deflated_sharpe": plain(self.deflated_sharpe),
@@ -317,6 +356,7 @@ class WalkForwardResult:
             "out_of_sample": _figures(self.metrics),
             "in_sample": {name: plain(value) for name, value in self.in_sample.items()},
             **(dict.fromkeys(concluded) if self.problems else concluded),
+            "standing": None if self.standing is None else self.standing.to_dict(),
             "n_trials": self.n_trials,
             "combinations": len(self.combinations),
             "stability": [one.to_dict() for one in self.stability],

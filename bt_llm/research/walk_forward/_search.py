@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +22,10 @@ from bt_llm.backtest import (
     periods_per_year,
     problems_of,
     warm_up_of,
+    year_assumed,
 )
-from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import EntryGate, content_sha256
+from bt_llm.exceptions import ConfigError
+from bt_llm.gates import content_sha256
 from bt_llm.indicators import assumptions_of
 from bt_llm.models import Progress
 from bt_llm.plain_json import canonical_json
@@ -34,6 +33,7 @@ from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
 from bt_llm.research._workers import code_sha256
 from bt_llm.research.walk_forward._advice import Desk, open_desk
+from bt_llm.research.walk_forward._contenders import contenders, searched_alone
 from bt_llm.research.walk_forward._grid import (
     Settings,
     Space,
@@ -43,50 +43,17 @@ from bt_llm.research.walk_forward._grid import (
 )
 from bt_llm.research.walk_forward._jobs import Job, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
-from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers
+from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers, how_calibrated
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
+from bt_llm.research.walk_forward._trials import Stretches, Trial, deflated, in_all_of
 from bt_llm.research.walk_forward._windows import run_trial
-from bt_llm.verdicts import Prior
 
-__all__ = ["Search"]
+__all__ = ["SHORTEST", "Search"]
 
 Floats = NDArray[np.float64]
 
-_SHORTEST = 4  # bars of a train window: one to decide at, one to enter, one to leave, and one return more
+SHORTEST = 4  # bars of a train window: one to decide at, one to enter, one to leave, and one return more
 _MAX_BLOCKS, _MIN_BLOCKS, _BARS_A_BLOCK = 16, 8, 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trial:
-    """A combination on the train window of a fold."""
-
-    key: str
-    configuration: str
-    description: str
-    params: dict[str, Any]
-    gate: EntryGate | None
-    prior: Prior | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Stretches:
-    """The test stretches so far, joined."""
-
-    value: float
-    trades: list[Trade] = dataclasses.field(default_factory=list)
-    problems: list[str] = dataclasses.field(default_factory=list)
-    gate_problems: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
-    assumed: list[str] = dataclasses.field(default_factory=list)
-    outcomes: list[TrialOutcome] = dataclasses.field(default_factory=list)
-
-    def joined(self) -> TrialOutcome:
-        return TrialOutcome(
-            equity=np.concatenate([outcome.equity for outcome in self.outcomes]),
-            trades=sum(outcome.trades for outcome in self.outcomes),
-            wins=sum(outcome.wins for outcome in self.outcomes),
-            held=sum(outcome.held for outcome in self.outcomes),
-            traded=math.fsum(outcome.traded for outcome in self.outcomes),
-        )
 
 
 class Search:
@@ -110,6 +77,11 @@ class Search:
         Closed trades that a combination needs in sample.
     setup : Setup
         How an account is opened.
+    folds : list of Fold, optional
+        Instead of those of the split, by positions in the market's times.
+    ended : collection of int, optional
+        Stretches within which the market ends, as pairs of the fold's number and 'train' or 'test': what is
+        open then is closed at the last close.
     """
 
     def __init__(
@@ -123,6 +95,8 @@ class Search:
         metric: Metric,
         min_trades: int,
         setup: Setup,
+        folds: list[Fold] | None = None,
+        ended: Collection[tuple[int, str]] = (),
     ) -> None:
         self.split = split
         self.strategy = strategy
@@ -134,10 +108,17 @@ class Search:
         self.min_trades = min_trades
         self.setup = setup
         self.combinations = space.combinations()
-        self.folds = split.split(self.index)
+        self.folds = split.split(self.index) if folds is None else folds
         self.warm_up = self._checked_warm_up(warm_up)
         self.trains = [self._train_window(fold) for fold in self.folds]
         self.tests = [self._test_window(fold) for fold in self.folds]
+        stretches = (("train", self.trains), ("test", self.tests))
+        self.settled = {
+            window
+            for kind, windows in stretches
+            for fold, window in zip(self.folds, windows, strict=True)
+            if (fold.number, kind) in ended
+        }
         self.source = code_sha256(strategy)
         self.yearly = periods_per_year(self.index)
 
@@ -151,14 +132,17 @@ class Search:
         """Ask for all verdicts, run the trials that are not in the ledger, and join the tests."""
         with open_desk(self.market, [*self.trains, *self.tests], on_prompts) as desk:
             desk.ask(configure(settings, self.space.gate)[1:] for settings in self.combinations)
-            configurations = [self._configuration(settings) for settings in self.combinations]
-            trials = [list(self._trials(desk, window, configurations)) for window in self.trains]
+            trials = self.trials(desk)
             before = len(ledger)
-            outcomes = self._outcomes(trials, ledger, n_jobs, desk, on_progress)
-            results, record = self._walk(trials, outcomes)
+            outcomes = self.outcomes(trials, ledger, n_jobs, desk, on_progress)
+            alone = searched_alone(self, trials, outcomes)
+            results, record = self.walk(trials, outcomes)
             models = asked_models(desk, {one.fold.number: one.gate for one in results})
+            compared, missing = contenders(self, trials, results, record, alone)
         run = len(ledger) - before
-        return self._result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
+        found = self.result(results, record, trials, outcomes, ledger, trials_run=run, models=models)
+        notes = (*found.notes, *filter(None, [missing]))
+        return dataclasses.replace(found, contenders=compared, notes=notes)
 
     # Windows
 
@@ -178,11 +162,11 @@ class Search:
 
     def _train_window(self, fold: Fold) -> Window:
         first = max(fold.train.start, self.warm_up - 1)
-        if fold.train.stop - first < _SHORTEST:
+        if fold.train.stop - first < SHORTEST:
             raise ConfigError(
                 f"the train of fold {fold.number} has {fold.train.stop - fold.train.start} bars, of which a "
                 f"warm-up of {self.warm_up} leaves {max(fold.train.stop - first, 0)}: expected at least "
-                f"{_SHORTEST}; lengthen train_size={self.split.train_size!r}"
+                f"{SHORTEST}; lengthen train_size={self.split.train_size!r}"
             )
         return Window(start=first - self.warm_up + 1, first=first, stop=fold.train.stop)
 
@@ -209,9 +193,15 @@ class Search:
             }
         )
 
-    def _trials(self, desk: Desk, window: Window, configurations: list[str]) -> Iterator[_Trial]:
+    def trials(self, desk: Desk) -> list[list[Trial]]:
+        """Return the combinations on the train window of each fold."""
+        configurations = [self._configuration(settings) for settings in self.combinations]
+        return [list(self._trials(desk, window, configurations)) for window in self.trains]
+
+    def _trials(self, desk: Desk, window: Window, configurations: list[str]) -> Iterator[Trial]:
         """Yield the combinations on one train window."""
         seen = self.market.cut(window).sha256
+        ends = ["closed at the last close"] if window in self.settled else []
         stretch = [self.index[window.first].isoformat(), self.index[window.stop - 1].isoformat()]
         for settings, configuration in zip(self.combinations, configurations, strict=True):
             params, gate, trained = configure(settings, self.space.gate)
@@ -224,8 +214,8 @@ class Search:
                 "data": self.label,
                 "train": stretch,
             }
-            yield _Trial(
-                key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__]),
+            yield Trial(
+                key=content_sha256([configuration, seen, self.warm_up, bt_llm.__version__, *ends]),
                 configuration=configuration,
                 description=canonical_json(description),
                 params={**params, "gate": desk.replaying(gate)},
@@ -233,9 +223,9 @@ class Search:
                 prior=prior,
             )
 
-    def _outcomes(
+    def outcomes(
         self,
-        trials: list[list[_Trial]],
+        trials: list[list[Trial]],
         ledger: TrialLedger,
         n_jobs: int | None,
         desk: Desk,
@@ -269,7 +259,7 @@ class Search:
                     on_progress(len(outcomes), len(by_key))
         return outcomes
 
-    def _jobs(self, trials: Mapping[str, tuple[_Trial, Window]]) -> list[Job]:
+    def _jobs(self, trials: Mapping[str, tuple[Trial, Window]]) -> list[Job]:
         cuts = {window: self.market.cut(window) for _, window in trials.values()}
         return [
             Job(
@@ -279,23 +269,30 @@ class Search:
                 window=_within(self.market, window, cuts[window]),
                 params=trial.params,
                 setup=self.setup,
+                settles=window in self.settled,
             )
             for key, (trial, window) in trials.items()
         ]
 
     # Folds
 
-    def _walk(
-        self, trials: list[list[_Trial]], outcomes: Mapping[str, TrialOutcome]
-    ) -> tuple[list[FoldResult], _Stretches]:
-        record = _Stretches(value=self.setup.starting_cash(self.market))
+    def walk(
+        self,
+        trials: list[list[Trial]],
+        outcomes: Mapping[str, TrialOutcome],
+        choices: Mapping[int, int] | None = None,
+    ) -> tuple[list[FoldResult], Stretches]:
+        """Trade every fold's test stretch by its best trial, or by `choices`, places by the fold's number."""
+        record = Stretches(value=self.setup.starting_cash(self.market))
         results = []
         for fold, train, test, tried in zip(self.folds, self.trains, self.tests, trials, strict=True):
             found = [outcomes[trial.key] for trial in tried]
-            returns = [self._scored(outcome, train, fold) for outcome in found]
+            returns = [self.scored(outcome, train, fold) for outcome in found]
             metrics = [measure(o, r, self.yearly) for o, r in zip(found, returns, strict=True)]
-            chosen = best_of(metrics, self.metric, self.min_trades)
-            outcome, verdicts = self._trade(tried[chosen], fold.number, test, record)
+            chosen = (
+                best_of(metrics, self.metric, self.min_trades) if choices is None else choices[fold.number]
+            )
+            outcome, verdicts = self.trade(tried[chosen], fold.number, test, record)
             results.append(
                 FoldResult(
                     fold=fold,
@@ -304,7 +301,7 @@ class Search:
                     in_sample=metrics[chosen],
                     out_of_sample=measure(outcome, returns_of(outcome.equity), self.yearly),
                     scores=tuple(self.metric.score(one) for one in metrics),
-                    deflated_sharpe=_deflated(returns[chosen], [sharpe_per_bar(r) for r in returns]),
+                    deflated_sharpe=deflated(returns[chosen], [sharpe_per_bar(r) for r in returns]),
                     prior=tried[chosen].prior,
                     gate=tried[chosen].gate,
                     verdicts=verdicts,
@@ -312,15 +309,15 @@ class Search:
             )
         return results, record
 
-    def _scored(self, outcome: TrialOutcome, window: Window, fold: Fold) -> Floats:
+    def scored(self, outcome: TrialOutcome, window: Window, fold: Fold) -> Floats:
         """Return the in-sample returns that count: those of bars that are not embargoed."""
         returns = returns_of(outcome.equity)
         if not fold.embargoed:
             return returns
         return returns[np.isin(np.arange(window.first + 1, window.stop), fold.scored)]
 
-    def _trade(
-        self, trial: _Trial, number: int, window: Window, record: _Stretches
+    def trade(
+        self, trial: Trial, number: int, window: Window, record: Stretches
     ) -> tuple[TrialOutcome, pd.DataFrame | None]:
         """Trade a test stretch with the value that the one before left, by the verdicts that come back."""
         seen: pd.DataFrame | None = None
@@ -329,7 +326,13 @@ class Search:
             outcome = TrialOutcome(equity=equity, trades=0, wins=0, held=0, traded=0.0)
         else:
             outcome, ran = run_trial(
-                self.strategy, self.market, window, trial.params, self.setup, cash=record.value
+                self.strategy,
+                self.market,
+                window,
+                trial.params,
+                self.setup,
+                cash=record.value,
+                settles=window in self.settled,
             )
             record.trades += ran.account.trades
             of_account = problems_of(ran, self.market, None)
@@ -343,11 +346,11 @@ class Search:
 
     # Result
 
-    def _result(
+    def result(
         self,
         folds: list[FoldResult],
-        record: _Stretches,
-        trials: list[list[_Trial]],
+        record: Stretches,
+        trials: list[list[Trial]],
         outcomes: Mapping[str, TrialOutcome],
         ledger: TrialLedger,
         trials_run: int,
@@ -357,6 +360,7 @@ class Search:
         returns = returns_of(joined.equity)
         ratios = ledger.sharpes()
         times = np.concatenate([np.arange(window.first, window.stop) for window in self.tests])
+        year = filter(None, [year_assumed(self.index)])
         return WalkForwardResult(
             name=self.strategy.__name__,
             metric=self.metric,
@@ -365,20 +369,20 @@ class Search:
             equity=pd.Series(joined.equity, index=self.index[times], name="equity"),
             trades=frame_of(Trade, record.trades, self.market),
             metrics=measure(joined, returns, self.yearly),
-            probabilistic_sharpe=_deflated(returns, [0.0]),
-            deflated_sharpe=_deflated(returns, [ratios[name] for name in sorted(ratios)]),
+            probabilistic_sharpe=deflated(returns, [0.0]),
+            deflated_sharpe=deflated(returns, [ratios[name] for name in sorted(ratios)]),
             n_trials=len(ratios),
             overfitting=self._overfitting(trials, outcomes),
             warm_up=self.warm_up,
             trials_run=trials_run,
             models=models,
             settings=self._settings(),
-            problems=(*record.problems, *_in_all(record.gate_problems)),
-            notes=(*self.market.notes, *dict.fromkeys(record.assumed), *_how_calibrated(models)),
+            problems=(*record.problems, *in_all_of(record.gate_problems)),
+            notes=(*self.market.notes, *year, *dict.fromkeys(record.assumed), *how_calibrated(models)),
         )
 
     def _overfitting(
-        self, trials: list[list[_Trial]], outcomes: Mapping[str, TrialOutcome]
+        self, trials: list[list[Trial]], outcomes: Mapping[str, TrialOutcome]
     ) -> statistics.OverfittingResult | None:
         """Cross-validate the in-sample returns; each bar counts once, in the first train that holds it."""
         parts, done = [], 0
@@ -410,23 +414,3 @@ def _within(market: Market, window: Window, cut: Market) -> Window:
     """Return a window's place in what was cut for it."""
     first = int(np.searchsorted(cut.numbers, market.numbers[window.first]))
     return Window(start=first - window.warm_up + 1, first=first, stop=len(cut.numbers))
-
-
-def _how_calibrated(models: Sequence[AskedModel]) -> Iterator[str]:
-    notes = dict.fromkeys(model.advisor.prior_note for model in models)
-    yield from (note for note in notes if note)
-
-
-def _in_all(found: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the problems that all folds have: one in which a gate is not asked is none yet."""
-    kinds = [{problem.partition(":")[0] for problem in problems} for problems in found]
-    first = found[0] if found else ()
-    return tuple(problem for problem in first if all(problem.partition(":")[0] in one for one in kinds))
-
-
-def _deflated(returns: Floats, ratios: list[float]) -> float:
-    """Return a deflated Sharpe ratio, NaN where there is too little to tell."""
-    try:
-        return statistics.deflated_sharpe_ratio(returns, ratios)
-    except DataError:
-        return math.nan

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bt_llm.backtest import (
+    DESCRIPTIVE,
     Section,
     added_sections,
     bars_section,
@@ -39,6 +40,8 @@ def walk_forward_sections(result: WalkForwardResult) -> Iterator[Section]:
         yield _stability(result)
     if not result.problems:
         yield _judgement(result)
+        if result.standing is not None:
+            yield from result.standing.sections()
     text = "The out-of-sample stretches joined, with no position between."
     yield equity_section({"out of sample": result.equity}, text)
     yield trades_section(result.trades)
@@ -112,18 +115,23 @@ def _sentences(result: WalkForwardResult) -> list[str]:
     )
     if refused := refusal(result.problems):
         return [*refused, figures]
-    found = [
-        figures,
+    found = [figures]
+    if (question := result.question) is not None:
+        found += [question.sentence, DESCRIPTIVE]
+    found.append(
         f"Walk-forward efficiency, the share of the in-sample return a year that was left out of sample, is "
-        f"{percent(result.efficiency, 0)}: above about 50 % is a good sign, near 0 or below is a search that "
-        "fitted noise."
+        f"{percent(result.efficiency, 0)}; a search that fitted noise has one near 0 or below."
         if result.efficiency == result.efficiency
-        else "Walk-forward efficiency has no meaning here: in sample, the chosen settings earned nothing.",
-        f"The true Sharpe ratio is above 0 with probability {percent(result.probabilistic_sharpe, 0)}, "
-        f"if this was the only study ever run on these bars; as the best of all {result.n_trials} "
-        f"configurations tried it is {percent(result.deflated_sharpe, 0)} (deflated Sharpe ratio). The truth "
-        "lies between the two; below 95 % it is not distinguishable from luck.",
-    ]
+        else "Walk-forward efficiency has no meaning here: in sample, the chosen settings earned nothing."
+    )
+    found.append(
+        f"The bars of the record were not searched, so that p, from the deflated Sharpe ratio of all "
+        f"{result.n_trials} configurations, is the cautious end. If this was the only study ever run on "
+        f"them, the Sharpe ratio is above 0 with probability {percent(result.probabilistic_sharpe, 0)}; "
+        f"the truth lies between."
+    )
+    if result.standing is not None:
+        found += result.standing.sentences
     if pbo is not None:
         found.append(
             f"In {percent(pbo.pbo, 0)} of the ways to halve the bars, what was best in one half was below "

@@ -6,10 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bt_llm.backtest import Market, Setup, SetupFunction, Source, load_strategy
+from bt_llm.backtest import (
+    Market,
+    Setup,
+    SetupFunction,
+    Source,
+    Universe,
+    UniverseSource,
+    load_strategy,
+)
 from bt_llm.data import BarFormat
+from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._ledger import TrialLedger
@@ -22,10 +31,17 @@ from bt_llm.research.walk_forward._search import Search
 from bt_llm.settings import whole
 from bt_llm.statistics import choose
 
-__all__ = ["LEDGER", "WalkForward"]
+if TYPE_CHECKING:
+    from bt_llm.research.walk_forward._panel_results import PanelWalkForwardResult
+    from bt_llm.research.walk_forward._panel_search import Parameters
+
+__all__ = ["LEDGER", "SYMBOLS_LEDGER", "WalkForward"]
 
 LEDGER = "trials.sqlite"
 """Name of the ledger in the output folder."""
+
+SYMBOLS_LEDGER = "symbols.sqlite"
+"""Name of the file beside it that keeps what trials of a panel are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,29 +188,139 @@ class WalkForward(WalkForwardSplit):
         MissingExtraError
             If trials leave this process and joblib is not installed.
         """
-        min_trades = whole("min_trades", min_trades, 0)
         check_jobs(n_jobs)
-        loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
         search = Search(
-            split=self,
-            warm_up=self.warm_up,
-            strategy=loaded,
             market=Market.of(data, format=format),
-            space=Space(
-                strategy=loaded, gate=gate, grid=grid or {}, fixed=params or {}, constraints=constraints
-            ),
-            metric=choose(Metric, metric, "metric"),
-            min_trades=min_trades,
-            setup=Setup.of(
-                setup,
-                cash=cash,
-                commission=commission,
-                slippage=slippage,
-                percent=percent,
-                sizer=sizer,
-                cerebro=cerebro,
+            **self._asked(
+                strategy,
+                gate=gate,
+                grid=grid,
+                params=params,
+                constraints=constraints,
+                metric=metric,
+                min_trades=min_trades,
+                setup=Setup.of(
+                    setup,
+                    cash=cash,
+                    commission=commission,
+                    slippage=slippage,
+                    percent=percent,
+                    sizer=sizer,
+                    cerebro=cerebro,
+                ),
             ),
         )
         path = None if output is None else Path(output) / LEDGER
         with TrialLedger(path) as ledger:
             return search.run(ledger, n_jobs, on_progress, on_prompts)
+
+    def run_panel(
+        self,
+        strategy: type[Any] | str,
+        universe: UniverseSource,
+        *,
+        parameters: Parameters = "panel",
+        weights: Mapping[str, float] | None = None,
+        format: BarFormat | None = None,
+        gate: EntryGate | None = None,
+        grid: Mapping[str, Sequence[Any]] | None = None,
+        params: Mapping[str, Any] | None = None,
+        constraints: Sequence[str] = (),
+        metric: Metric | str = Metric.SHARPE,
+        min_trades: int = 1,
+        setup: Setup | SetupFunction | str | None = None,
+        n_jobs: int | None = None,
+        output: str | os.PathLike[str] | None = None,
+        on_progress: Progress | None = None,
+        on_prompts: Progress | None = None,
+        **account: Any,
+    ) -> PanelWalkForwardResult:
+        """Run the study on every symbol of a universe, and pool the tests.
+
+        Parameters
+        ----------
+        strategy, gate, grid, params, constraints, metric, min_trades, setup, n_jobs, on_progress, on_prompts
+            As in `run`. The metric is that of the pooled record of a train stretch, and trades are those of
+            all symbols, where one set of settings is chosen for all.
+        universe, weights, format
+            As in `panel_study`.
+        parameters : {'panel', 'symbol'}
+            Whether a fold chooses one set of settings for all symbols, or one for each.
+        output : path, optional
+            Folder of the ledger. Where one set is chosen for all, ``trials.sqlite`` counts the trials of the
+            panel, and what they are made of, a symbol each, is in ``symbols.sqlite`` beside it.
+        **account
+            ``cash``, ``commission``, ``slippage``, ``percent``, ``sizer`` and ``cerebro`` of `run_backtest`.
+
+        Raises
+        ------
+        ConfigError
+            If a setting, name or value is wrong, or the data are too short.
+        DataError
+            If no symbol is in any fold.
+
+        Notes
+        -----
+        Folds are cut from all times at which some symbol has a bar, so that they are of the same dates in all
+        symbols. A symbol is in those in which its own bars, within its membership, are enough for a trial in
+        the train stretch and go on into the test stretch. One whose bars end within a stretch is closed there
+        at its last close.
+
+        Examples
+        --------
+        >>> from bt_llm.data import load_bars, shipped
+        >>> files = {name: load_bars(shipped(f"{name}.csv"))[-400:] for name in ("sp500_daily", "wti_daily")}
+        >>> result = WalkForward(train_size=200, test_size=100).run_panel(
+        ...     f"{shipped('sma_cross.py')}:GatedSmaCross", files, grid={"fast": [5, 10]})
+        >>> len(result.folds), result.n_trials, list(result.symbols)
+        (2, 2, ['sp500_daily', 'wti_daily'])
+        """
+        from bt_llm.research.walk_forward._panel_search import PARAMETERS, PanelSearch
+
+        if parameters not in PARAMETERS:
+            raise ConfigError(f"parameters={parameters!r}: expected one of {list(PARAMETERS)}")
+        check_jobs(n_jobs)
+        search = PanelSearch(
+            universe=Universe.of(universe, weights=weights, format=format),
+            parameters=parameters,
+            **self._asked(
+                strategy,
+                gate=gate,
+                grid=grid,
+                params=params,
+                constraints=constraints,
+                metric=metric,
+                min_trades=min_trades,
+                setup=Setup.of(setup, **account),
+            ),
+        )
+        folder = None if output is None else Path(output)
+        path, parts = (None if folder is None else folder / name for name in (LEDGER, SYMBOLS_LEDGER))
+        with TrialLedger(path) as ledger, TrialLedger(parts) as kept:
+            return search.run(ledger, kept, n_jobs, on_progress, on_prompts)
+
+    def _asked(
+        self,
+        strategy: type[Any] | str,
+        *,
+        gate: EntryGate | None,
+        grid: Mapping[str, Sequence[Any]] | None,
+        params: Mapping[str, Any] | None,
+        constraints: Sequence[str],
+        metric: Metric | str,
+        min_trades: int,
+        setup: Setup,
+    ) -> dict[str, Any]:
+        """Return the arguments of a `Search` but its market, checked."""
+        loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
+        return {
+            "split": self,
+            "warm_up": self.warm_up,
+            "strategy": loaded,
+            "space": Space(
+                strategy=loaded, gate=gate, grid=grid or {}, fixed=params or {}, constraints=constraints
+            ),
+            "metric": choose(Metric, metric, "metric"),
+            "min_trades": whole("min_trades", min_trades, 0),
+            "setup": setup,
+        }

@@ -26,6 +26,7 @@ def run_trial(
     params: Mapping[str, Any],
     setup: Setup,
     cash: float | None = None,
+    settles: bool = False,
 ) -> tuple[TrialOutcome, Ran]:
     """Run a strategy over a window.
 
@@ -43,13 +44,15 @@ def run_trial(
         How the account is opened.
     cash : float, optional
         What it begins with, instead of the set-up's.
+    settles : bool
+        Whether the market ends in the window: what is open is closed at the last close.
 
     Returns
     -------
     TrialOutcome, Ran
         Facts from the window's first bar on, and the run.
     """
-    ran = run_strategy(strategy, market, setup, params, window=window, cash=cash)
+    ran = run_strategy(strategy, market, setup, params, window=window, cash=cash, settles=settles)
     return outcome_of(ran.account, market.numbers[window.first : window.stop]), ran
 
 

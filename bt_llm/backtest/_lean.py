@@ -1,0 +1,377 @@
+"""Backtrader's loop without the work that changes nothing: the same run to the last bit, faster.
+
+At every bar Backtrader asks each feed for its next time, has the broker value every position, converts
+times to check for interest, tells every analyzer the cash, and moves every line by itself. `LeanCerebro`
+runs a strategy on one preloaded data in a loop that does what can be seen of this, in the same order; any
+other run goes through Backtrader's own loop. `RestingBroker` does nothing on bars without orders, but where
+interest or margin is due on a position; what the account is worth it works out when it is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import backtrader as bt
+
+from bt_llm.backtest._line_store import fill_lines
+
+__all__ = ["Drive", "LeanCerebro", "PlainBroker", "RestingBroker"]
+
+
+class PlainBroker(bt.brokers.BackBroker):
+    """Backtrader's broker, of which a data without a bar can be asked for its position.
+
+    The original values such a position at the price of a bar that is not there.
+    """
+
+    def getposition(self, data: Any) -> Any:
+        """Return the position on a data."""
+        return self.positions[data] if len(data) else bt.Position()
+
+
+class RestingBroker(PlainBroker):
+    """The same broker, which rests on bars on which nothing can happen.
+
+    What is derived from cash and positions (value, leverage, fund) is worked out when it is asked for.
+    """
+
+    def init(self) -> None:
+        """Begin with nothing open."""
+        super().init()
+        self._stale = False
+        self._valued_cash = math.nan
+        self._free: dict[Any, Any] = {}
+
+    def next(self) -> None:
+        """Fill orders, charge interest and margin; rest where there are none."""
+        if (
+            self.pending
+            or self.submitted
+            or self._toactivate
+            or self._userhist
+            or self._fundhist
+            or self._cash_addition
+        ):
+            super().next()
+            self._stale = False
+            self._valued_cash = self.cash
+            return
+        for data, position in self.positions.items():
+            if position.size:
+                if self._free.get(data) is not self.getcommissioninfo(data) and not self._is_free(data):
+                    super().next()
+                    self._stale = False
+                    return
+                self._stale = True
+        if self.cash != self._valued_cash:
+            self._stale = True
+
+    def _is_free(self, data: Any) -> bool:
+        scheme = self.getcommissioninfo(data)
+        if not _is_free(scheme):
+            return False
+        self._free[data] = scheme
+        return True
+
+    def _get_value(self, datas: Any = None, lever: bool = False) -> Any:
+        if datas is None:
+            self._stale = False
+            self._valued_cash = self.cash
+        return super()._get_value(datas=datas, lever=lever)
+
+    def _freshen(self) -> None:
+        if self._stale:
+            self._get_value()
+
+    def get_value(self, datas: Any = None, mkt: bool = False, lever: bool = False) -> Any:
+        """Return the value of the account, or of datas."""
+        if self._stale:
+            if datas is None and not mkt and not lever and self._quick_value():
+                return self._value
+            self._get_value()
+        return super().get_value(datas=datas, mkt=mkt, lever=lever)
+
+    def _quick_value(self) -> bool:
+        """Work out what the account is worth and nothing else, as Backtrader does to the last bit."""
+        held = 0.0
+        if not self.p.shortcash:
+            return False
+        for data, position in self.positions.items():
+            scheme = self._free.get(data)
+            if scheme is None or scheme is not self.getcommissioninfo(data):
+                return False
+            size, close = position.size, data.close[0]
+            value, gained = size * close, size * (close - position.price) * scheme.p.mult
+            if value > 0:
+                held += (value - gained) / scheme.p.leverage
+                held += gained
+            else:
+                held += value
+        self._value = self.cash + held
+        return True
+
+    getvalue = get_value
+
+    def set_cash(self, cash: float) -> None:
+        """Set the cash; until the next bar the account is worth just that, as in Backtrader."""
+        self._freshen()
+        super().set_cash(cash)
+
+    setcash = set_cash
+
+    def get_leverage(self) -> Any:
+        """Return the leverage of the account."""
+        self._freshen()
+        return super().get_leverage()
+
+    def get_fundshares(self) -> Any:
+        """Return the shares of the account as a fund."""
+        self._freshen()
+        return super().get_fundshares()
+
+    fundshares = property(get_fundshares)
+
+    def get_fundvalue(self) -> Any:
+        """Return the value of a share of the account as a fund."""
+        self._freshen()
+        return super().get_fundvalue()
+
+    fundvalue = property(get_fundvalue)
+
+
+def _is_free(scheme: Any) -> bool:
+    """Return whether holding a position changes no cash, and it is worth its size at the price."""
+    return (
+        scheme.stocklike
+        and not scheme.p.interest
+        and all(getattr(type(scheme), name) is getattr(bt.CommInfoBase, name) for name in _HOLDING)
+    )
+
+
+_HOLDING = (
+    "stocklike",
+    "get_credit_interest",
+    "_get_credit_interest",
+    "cashadjust",
+    "getvaluesize",
+    "profitandloss",
+    "get_leverage",
+)
+
+
+Drive: TypeAlias = Callable[[bt.Strategy], Iterator[int]]
+"""Given the strategy, yields the place of each bar that it is to be called at, from 0, in any order."""
+
+
+class LeanCerebro(bt.Cerebro):
+    """Backtrader's Cerebro with a lean loop where that gives the same run.
+
+    Attributes
+    ----------
+    drive : Drive or None
+        Says where the strategy is called instead of every bar in turn. Where the loop is not lean the run
+        ends before its first bar, and `drive` is not called.
+    """
+
+    drive: Drive | None = None
+
+    def _runonce(self, runstrats: list[bt.Strategy]) -> None:
+        if self._is_lean(runstrats):
+            _Loop(self, runstrats[0]).run(self.drive)
+        elif self.drive is None:
+            super()._runonce(runstrats)
+
+    def _runnext(self, runstrats: list[bt.Strategy]) -> None:
+        if self.drive is None:
+            super()._runnext(runstrats)
+
+    def _is_lean(self, runstrats: list[bt.Strategy]) -> bool:
+        """Return whether all that this run does bar by bar is what the lean loop does."""
+        if len(runstrats) != 1 or len(self.datas) != 1:
+            return False
+        if self.p.cheat_on_open or self.runwriters or self._timers or self._timerscheat:
+            return False
+        strategy, data = runstrats[0], self.datas[0]
+        kind, feed, base = type(strategy), type(data), bt.feed.AbstractDataBase
+        return (
+            not strategy._lineiterators[strategy.ObsType]
+            and all(getattr(kind, name) is getattr(bt.Strategy, name) for name in _STRATEGYS_OWN)
+            and all(getattr(feed, name) is getattr(base, name) for name in _FEEDS_OWN)
+            and all(line.mode == line.UnBounded and line._idx == -1 for line in data.lines.lines)
+            and not any(line.bindings for line in strategy.lines.lines)
+        )
+
+
+_STRATEGYS_OWN = (
+    "_once",
+    "preonce",
+    "oncestart",
+    "once",
+    "_oncepost",
+    "_getminperstatus",
+    "_next_analyzers",
+    "_next_observers",
+    "clear",
+    "forward",
+    "advance",
+    "__len__",
+)
+_FEEDS_OWN = ("advance", "advance_peek", "_tick_nullify", "_tick_fill", "__len__")
+_SETTLED = 4
+"""Bars after which indicators move as they go on to, each at every bar or at none."""
+
+
+class _Loop:
+    """One run of a strategy on one data."""
+
+    def __init__(self, cerebro: bt.Cerebro, strategy: bt.Strategy) -> None:
+        self.cerebro, self.strategy, self.data = cerebro, strategy, cerebro.datas[0]
+
+    def run(self, drive: Drive | None = None) -> None:
+        """Do what ``Cerebro._runonce`` does."""
+        cerebro, strategy, data = self.cerebro, self.strategy, self.data
+        fill_lines(strategy, data)
+        strategy.reset()  # it is called bar by bar
+        broker = cerebro._broker
+        bars = data.buflen()
+        times = data.lines.datetime.array
+        data_lines = data.lines.lines
+        ticks, tick_lines = vars(data), list(_tick_lines(data))
+        own_lines = strategy.lines.lines
+        clock, others = own_lines[0], own_lines[1:]
+        indicators = strategy._lineiterators[strategy.IndType]
+        moving: list[tuple[Any, int]] | None = None
+        moved_before: list[Any] = []
+        period = strategy._minperiods[0]
+        hears = self._hears_cash()
+        analyzers = list(self._analyzers())
+        for bar in range(bars) if drive is None else drive(strategy):
+            now = times[bar]
+            length = bar + 1
+            if clock.lencount != bar:
+                self._jump(bar, settled=moving is not None)
+            for line in data_lines:
+                line._idx = bar
+                line.lencount = length
+            if length < bars:
+                for name, values in tick_lines:
+                    ticks[name] = values[bar]
+            else:
+                for name, _ in tick_lines:
+                    ticks[name] = None
+            broker.next()
+            if broker.notifs:
+                self._deliver()
+            if cerebro._event_stop:
+                return
+            if moving is not None:
+                for line, lag in moving:
+                    line._idx = bar - lag
+                    line.lencount = length - lag
+            else:
+                moved = [one for one in indicators if _advance(one)]
+                if bar >= _SETTLED and moved == moved_before:
+                    moving = _lines_of(indicators, moved, bar)
+                moved_before = moved
+            clock._idx = bar
+            clock.lencount = length
+            clock.array.append(now)
+            for line in others:
+                line.forward()
+            if hears or strategy._orderspending or strategy._tradespending:
+                strategy._notify()
+            strategy._minperstatus = status = period - length
+            if status < 0:
+                strategy.next()
+                for one in analyzers:
+                    one[0]()
+            elif status == 0:
+                strategy.nextstart()
+                for one in analyzers:
+                    one[1]()
+            else:
+                strategy.prenext()
+                for one in analyzers:
+                    one[2]()
+            if strategy._orderspending or strategy._tradespending:
+                strategy.clear()
+            if cerebro._event_stop:
+                return
+
+    def _jump(self, bar: int, *, settled: bool) -> None:
+        """Make the strategy's own lines as long as they would be at a bar; others are moved by it."""
+        if not settled:
+            raise ValueError(f"a jump to bar {bar} while indicators are not moved by place")
+        times = self.data.lines.datetime.array
+        for number, line in enumerate(self.strategy.lines.lines):
+            missing = bar - len(line.array)
+            line.array = line.array[:bar]
+            line.array.extend(times[bar - missing : bar] if number == 0 else [math.nan] * missing)
+            line._idx, line.lencount = bar - 1, bar
+
+    def _deliver(self) -> None:
+        """Tell the strategy what the broker has to say."""
+        broker, cerebro = self.cerebro._broker, self.cerebro
+        while (order := broker.get_notification()) is not None:
+            owner = self.strategy if order.owner is None else order.owner
+            owner._addnotification(order, quicknotify=cerebro.p.quicknotify)
+
+    def _hears_cash(self) -> bool:
+        """Return whether anyone listens to what is told of the cash at every bar."""
+        kind = type(self.strategy)
+        if kind._notify is not bt.Strategy._notify:
+            return True
+        if any(getattr(kind, name) is not getattr(bt.Strategy, name) for name in _CASH):
+            return True
+        every = [*self.strategy.analyzers, *self.strategy._slave_analyzers]
+        return any(
+            one._children or any(getattr(type(one), n) is not getattr(bt.Analyzer, n) for n in _ALL_CASH)
+            for one in every
+        )
+
+    def _analyzers(self) -> Iterator[tuple[Callable[[], None], ...]]:
+        """Yield what is called of each analyzer at a bar: ``next``, ``nextstart``, ``prenext``."""
+        own = ("next", "nextstart", "prenext")
+        for one in self.strategy.analyzers:
+            kind = type(one)
+            if getattr(one, "rests", False):
+                continue
+            plain = all(getattr(kind, f"_{name}") is getattr(bt.Analyzer, f"_{name}") for name in own)
+            names = own if plain and not one._children else [f"_{name}" for name in own]
+            yield tuple(getattr(one, name) for name in names)
+
+
+_CASH = ("notify_cashvalue", "notify_fund")
+_ALL_CASH = (*_CASH, "_notify_cashvalue", "_notify_fund")
+
+
+def _tick_lines(data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a feed says of its newest tick: the names of the attributes, and the values bar by bar."""
+    for name in data.getlinealiases():
+        if name != "datetime":
+            yield f"tick_{name}", getattr(data.lines, name).array
+    yield "tick_last", getattr(data.lines, data._getlinealias(0)).array
+
+
+def _advance(indicator: Any) -> bool:
+    """Move an indicator on if its clock has, as ``Strategy._oncepost`` does; return whether it moved."""
+    before = len(indicator)
+    if len(indicator._clock) > before:
+        indicator.advance()
+    return len(indicator) > before
+
+
+def _lines_of(indicators: list[Any], moved: list[Any], bar: int) -> list[tuple[Any, int]] | None:
+    """Return the lines to move at each bar, and by how many bars each lags behind.
+
+    None if some have to be moved in a way of their own.
+    """
+    plain = (bt.Indicator.advance, bt.linebuffer.LineBuffer.advance)
+    if any(type(one).advance not in plain for one in indicators):
+        return None
+    found = [line for one in moved for line in (one.lines.lines if isinstance(one, bt.Indicator) else [one])]
+    if any(line.mode != line.UnBounded or line._idx + 1 != line.lencount for line in found):
+        return None
+    return [(line, bar - line._idx) for line in found]

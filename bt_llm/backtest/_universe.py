@@ -1,0 +1,311 @@
+"""Universe: many symbols, each a market of its own, with the dates of its membership."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import pandas as pd
+
+from bt_llm.backtest._market import Market, Source, moment
+from bt_llm.data import BarFormat
+from bt_llm.exceptions import ConfigError, DataError, StrategyError
+from bt_llm.settings import number
+
+__all__ = ["Member", "Universe", "UniverseSource", "each_member"]
+
+R = TypeVar("R")
+
+_NEEDED, _KNOWN = ("name", "file"), ("name", "file", "from", "to", "weight")
+_FILES = (".csv", ".txt", ".tsv", ".parquet", ".feather", ".gz", ".zip", ".xz", ".bz2")
+_DAY = pd.Timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """A symbol for as long as it is in a universe.
+
+    Parameters
+    ----------
+    market : Market
+        Its bars up to the end of its membership. Those before `start` only warm indicators up.
+    start : Timestamp, optional
+        When it may be traded first.
+    weight : float
+        Of its account in the pooled result, against those of the others.
+    """
+
+    market: Market
+    start: pd.Timestamp | None = None
+    weight: float = 1.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `run_backtest` that its membership comes to: no position is left open."""
+        return {"settles": True} if self.start is None else {"settles": True, "start": self.start}
+
+
+UniverseSource: TypeAlias = "Source | Universe | Mapping[str, Source | Member] | Sequence[Source]"
+"""What a universe can be made of."""
+
+
+class Universe(Mapping[str, Market]):
+    """Many symbols, a run each on an account of its own; a mapping of their names to their markets.
+
+    Made by `Universe.of` from whatever a user has.
+
+    Parameters
+    ----------
+    members : mapping of str to Member
+        By name, in order.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"close": [10.0, 11.0, 12.0]}, index=pd.date_range("2024-01-01", periods=3))
+    >>> universe = Universe.of({"a": frame, "b": frame[1:]}, weights={"a": 3.0})
+    >>> list(universe), universe.weights, universe.bars
+    (['a', 'b'], {'a': 3.0, 'b': 1.0}, 5)
+    """
+
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        self.members = dict(members)
+        if not self.members:
+            raise ConfigError("a universe without a symbol: expected at least one")
+
+    @classmethod
+    def of(
+        cls,
+        source: UniverseSource,
+        *,
+        weights: Mapping[str, float] | None = None,
+        format: BarFormat | None = None,
+        lines: Sequence[str] = (),
+    ) -> Universe:
+        """Return a universe made from anything that holds bars of several symbols.
+
+        Parameters
+        ----------
+        source : path, mapping, sequence, Market or Universe
+            A folder: its files of bars. A glob, such as ``data/*.csv``. A CSV with the columns name, file,
+            and where a symbol is not in the universe all the time, from and to (both days included; a name
+            may come again) and weight; its files are relative to it. A file or frame of several instruments,
+            or a market, whose datas are then symbols. Names to any of what `Market.of` takes, or a list.
+        weights : mapping of str to float, optional
+            Of the accounts in the pooled result, by name; 1 for those left out.
+        format, lines
+            As in `Market.of`.
+
+        Raises
+        ------
+        ConfigError
+            If there is no symbol, two have one name, or a weight is not positive or of no symbol.
+        DataError
+            If bars cannot be used; the symbol is named.
+        """
+        found = dict(_members(source, format, tuple(lines)))
+        for name, weight in (weights or {}).items():
+            if name not in found:
+                raise ConfigError(f"weights: no symbol {name!r}, only {list(found)}")
+            given = found[name]
+            found[name] = Member(market=given.market, start=given.start, weight=_weight(name, weight))
+        return cls(found)
+
+    def __getitem__(self, name: str) -> Market:
+        """Return the market of a symbol."""
+        return self.members[name].market
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"Universe({len(self)} symbols: {self.label})"
+
+    @property
+    def label(self) -> str:
+        """The names as one text, of many the first few."""
+        names = list(self)
+        return ", ".join(names) if len(names) < 8 else f"{', '.join(names[:6])} and {len(names) - 6} more"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the accounts in the pooled result."""
+        return {name: one.weight for name, one in self.members.items()}
+
+    @property
+    def bars(self) -> int:
+        """Bars of all symbols together."""
+        return sum(len(bars) for market in self.values() for bars in market.bars.values())
+
+    @property
+    def index(self) -> pd.DatetimeIndex:
+        """All times at which some symbol has a bar."""
+        times = [market.index for market in self.values()]
+        return pd.DatetimeIndex(times[0].append(times[1:]).unique().sort_values(), name="time")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content: the bars, memberships and weights, whatever the symbols are called."""
+        parts = sorted(f"{m.market.sha256} {m.start} {m.weight!r}" for m in self.members.values())
+        return hashlib.sha256("\n".join(["bt_llm universe 1", *parts]).encode()).hexdigest()
+
+
+def each_member(universe: Universe, run: Callable[[str, Member], R]) -> tuple[dict[str, R], dict[str, str]]:
+    """Return what comes of every symbol, and why some are left out.
+
+    Parameters
+    ----------
+    universe : Universe
+        The symbols.
+    run : callable
+        Called with a name and the symbol.
+
+    Returns
+    -------
+    dict of str to object, dict of str to str
+        What it returned, and of the symbols whose bars are too few, what it said.
+
+    Raises
+    ------
+    DataError
+        If none is left.
+    """
+    found: dict[str, R] = {}
+    left_out: dict[str, str] = {}
+    for name, member in universe.members.items():
+        try:
+            found[name] = run(name, member)
+        except DataError as error:
+            left_out[name] = str(error)
+        except StrategyError as error:
+            raise StrategyError(f"{name}: {error}") from error
+    if not found:
+        name, why = next(iter(left_out.items()))
+        raise DataError(f"no symbol of {len(universe)} can be run; {name}: {why}")
+    return found, left_out
+
+
+def _members(source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Iterator[tuple[str, Member]]:
+    """Yield the symbols of a source by name, each name once."""
+    seen: set[str] = set()
+    for name, member in _found(source, format, lines):
+        if name in seen:
+            raise ConfigError(f"two symbols are called {name!r}: give a mapping of names to files")
+        seen.add(name)
+        yield name, member
+
+
+def _found(source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Iterator[tuple[str, Member]]:
+    if isinstance(source, Universe):
+        yield from source.members.items()
+    elif isinstance(source, Market):
+        for name, bars in source.bars.items():
+            yield name, Member(market=Market({name: bars}))
+    elif isinstance(source, Mapping):
+        for name, one in source.items():
+            is_member = isinstance(one, Member)
+            yield str(name), one if is_member else Member(market=_market(str(name), one, format, lines))
+    elif isinstance(source, list | tuple):
+        for one in source:
+            yield from _found(one, format, lines)
+    elif isinstance(source, str | os.PathLike):
+        yield from _in_path(Path(os.fsdecode(source)), format, lines)
+    else:
+        yield from _found(Market.of(source, format=format, lines=lines), format, lines)
+
+
+def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> Iterator[tuple[str, Member]]:
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if one.suffix.lower() in _FILES and one.name[0] != ".")
+        if not files:
+            raise DataError(f"folder {str(path)!r} has no files of bars: expected some of {list(_FILES)}")
+    elif glob.has_magic(str(path)) and not path.exists():
+        files = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
+        if not files:
+            raise DataError(f"no file is like {str(path)!r}")
+    elif (rows := _membership(path)) is not None:
+        yield from _by_dates(path, rows, format, lines)
+        return
+    else:
+        yield from _found(Market.of(path, format=format, lines=lines), format, lines)
+        return
+    for file in files:
+        name = file.stem.partition(".")[0]
+        yield name, Member(market=_market(name, file, format, lines))
+
+
+def _market(name: str, source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Market:
+    """Return the market of a symbol; one data has the symbol's name."""
+    several = isinstance(source, Market | Mapping | list | tuple)
+    return Market.of(source if several else {name: source}, format=format, lines=lines)
+
+
+def _membership(path: Path) -> list[dict[str, str]] | None:
+    """Return the rows of a file of memberships; None if it is something else."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = [name.strip().lower() for name in next(csv.reader(file), [])]
+            if not set(_NEEDED) <= set(head):
+                return None
+            if unknown := [name for name in head if name not in _KNOWN]:
+                raise DataError(f"{str(path)!r}: column {unknown[0]!r}: expected some of {list(_KNOWN)}")
+            rows = list(csv.DictReader(file, fieldnames=head))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return None  # whoever reads bars says what is wrong with it
+    return [{name: (row.get(name) or "").strip() for name in _KNOWN} for row in rows if any(row.values())]
+
+
+def _by_dates(
+    path: Path, rows: Sequence[Mapping[str, str]], format: BarFormat | None, lines: tuple[str, ...]
+) -> Iterator[tuple[str, Member]]:
+    """Yield a symbol for each row: one that comes again has the day of its return in its name."""
+    markets: dict[str, Market] = {}
+    until: dict[str, pd.Timestamp] = {}
+    for place, row in enumerate(rows, start=2):
+        where = f"{str(path)!r}, line {place}"
+        if not row["file"]:
+            raise DataError(f"{where}: no file")
+        file, name = path.parent / row["file"], row["name"] or Path(row["file"]).stem
+        start, end = (_day(f"{where}, {key}", row[key]) for key in ("from", "to"))
+        if str(file) not in markets:
+            markets[str(file)] = _market(name, file, format, lines)
+        market = markets[str(file)]
+        if name in until and (start is None or start <= until[name]):
+            raise DataError(f"{where}: {name!r} is in the universe up to {until[name]:%Y-%m-%d} already")
+        again = name in until
+        until[name] = pd.Timestamp.max if end is None else end
+        if end is not None:
+            end = end + _DAY if end == end.normalize() else end + pd.Timedelta(1)
+        if (start is not None and start > market.index[-1]) or (start and end and start >= end):
+            raise DataError(f"{where}: {name!r} has no bar from {row['from']} to {row['to'] or 'the end'}")
+        weight = _weight(where, row["weight"]) if row["weight"] else 1.0
+        yield (
+            f"{name} {start:%Y-%m-%d}" if again else name,
+            Member(market=market if end is None else market.between(None, end), start=start, weight=weight),
+        )
+
+
+def _day(where: str, text: str) -> pd.Timestamp | None:
+    try:
+        found = moment(text) if text else None
+    except ConfigError as error:
+        raise DataError(f"{where}: {error}") from None
+    if found is not None and found.tz is not None:
+        raise DataError(f"{where}: {text!r}: expected a day without a zone, such as 2024-01-31")
+    return found
+
+
+def _weight(where: str, value: Any) -> float:
+    try:
+        given = float(value) if isinstance(value, str) else value
+    except ValueError:
+        given = value
+    return number(f"{where}: weight", given, above=0.0)

@@ -1,0 +1,58 @@
+"""Text of strangers where it is shown: what a terminal, a log or a page would obey is replaced by a picture.
+
+An escape sequence in the name of a model retitles a terminal, fills its clipboard or hides a line; marks of
+direction show a text as another one.
+"""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["logger", "one_line", "printable"]
+
+_UNSEEN = "\ufffd"
+_MARKS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_PICTURES = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: "\u2421",
+    **dict.fromkeys((*range(0x80, 0xA0), *_MARKS, *range(0xD800, 0xE000)), _UNSEEN),
+}
+"""Control characters of C0 and C1, ends of lines that are none, marks of direction, halves of a character."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text without what is obeyed instead of shown; tabs and new lines stay.
+
+    Examples
+    --------
+    >>> printable("gpt\x1b]0;owned\x07"), printable("Müller\t1 \u2192 2\n")
+    ('gpt␛]0;owned␇', 'Müller\t1 → 2\n')
+    """
+    return text if text.isprintable() else text.translate(_PICTURES)
+
+
+def one_line(text: object) -> str:
+    r"""Return what a library says in several lines in one.
+
+    Examples
+    --------
+    >>> one_line("*** in main ***\nRowid 41 out of order\n")
+    '*** in main *** Rowid 41 out of order'
+    """
+    return " ".join(str(text).split())
+
+
+class _Printable(logging.Filter):
+    """Makes what is logged printable, wherever it goes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = printable(record.getMessage()), ()
+        return True
+
+
+def logger(name: str) -> logging.Logger:
+    """Return a logger of the package, whose records are printable."""
+    found = logging.getLogger(name)
+    if not any(isinstance(one, _Printable) for one in found.filters):
+        found.addFilter(_Printable())
+    return found

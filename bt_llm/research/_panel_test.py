@@ -1,0 +1,373 @@
+"""Does the gate add anything on many symbols? Its pooled result among those of gates that know nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bt_llm.backtest import (
+    BacktestResult,
+    Bootstrap,
+    GateStudy,
+    Member,
+    Panel,
+    PanelEffect,
+    PanelRun,
+    Section,
+    Universe,
+    UniverseSource,
+    added_sections,
+    bars_section,
+    each_member,
+    effect_between,
+    effect_sentences,
+    forest_section,
+    gate_study,
+    load_strategy,
+    number,
+    percent,
+    problems_in,
+    refusal,
+    run_backtest,
+    sentences_section,
+    table_of,
+    table_section,
+    trades_section,
+)
+from bt_llm.data import BarFormat
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.gates import EntryGate, Gate, RuleGate
+from bt_llm.models import Progress
+from bt_llm.plain_json import plain
+from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
+from bt_llm.research._runs import Source
+from bt_llm.research._tried import Tried, count_panel_trials
+from bt_llm.settings import number as setting
+from bt_llm.settings import whole
+
+__all__ = ["PanelTest", "SymbolTest", "panel_test"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SymbolTest:
+    """The runs of one symbol in a test of a gate.
+
+    Attributes
+    ----------
+    study : GateStudy
+        With the gate, with an open one, and held.
+    rule : BacktestResult or None
+        With a plain rule in the gate's place.
+    asked, allowed : int
+        Entries that the gate was asked about, and those that it let through.
+    """
+
+    study: GateStudy
+    rule: BacktestResult | None
+    asked: int
+    allowed: int
+
+    @property
+    def gated(self) -> BacktestResult:
+        """The run with the gate."""
+        return self.study.gated
+
+    @property
+    def runs(self) -> dict[str, BacktestResult]:
+        """The results by name."""
+        rule = {} if self.rule is None else {"rule": self.rule}
+        return {"gated": self.study.gated, "ungated": self.study.ungated, **rule, **self._held}
+
+    @property
+    def _held(self) -> dict[str, BacktestResult]:
+        return {"buy_and_hold": self.study.buy_and_hold}
+
+    @property
+    def share(self) -> float:
+        """Share of the ungated strategy's exposure that the gate left."""
+        ungated = self.study.ungated.metrics["exposure"]
+        return self.study.gated.metrics["exposure"] / ungated if ungated else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the runs for JSON."""
+        return {
+            "runs": {name: run.to_dict() for name, run in self.runs.items()},
+            "entries": {"asked": self.asked, "allowed": self.allowed},
+            "exposure_share": self.share,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelTest(Panel[SymbolTest]):
+    """Whether a gate adds anything to a strategy on many symbols.
+
+    Attributes
+    ----------
+    random : PanelNulls
+        The gate among gates that give the same answers on other dates.
+    over_ungated, over_rule : dict of str to PanelEffect
+        The gated less the other's Sharpe ratio and mean return, both a year, pooled and symbol by symbol;
+        `over_rule` is empty without a rule.
+    alpha : float
+        Level below which a p-value is called more than luck.
+    tried : Tried or None
+        How many configurations were tried, where the test was written into a ledger.
+    """
+
+    random: PanelNulls
+    over_ungated: dict[str, PanelEffect]
+    over_rule: dict[str, PanelEffect]
+    alpha: float
+    tried: Tried | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against concluding anything, one line each, with the runs that it is of."""
+        return problems_in({name: run for name, run in self.runs.items() if name != "buy_and_hold"})
+
+    @property
+    def asked(self) -> int:
+        """Entries that the gate was asked about."""
+        return sum(one.asked for one in self.symbols.values())
+
+    @property
+    def allowed(self) -> int:
+        """Entries that it let through."""
+        return sum(one.allowed for one in self.symbols.values())
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether a p-value at the level `alpha` could have come out at all."""
+        values = self.random.pooled.values("sharpe")
+        return 0 < self.allowed < self.asked and (1 + len(np.unique(values))) * self.alpha >= 1.0
+
+    @property
+    def beats_random(self) -> bool:
+        """Whether the pooled Sharpe ratio's rank is more than luck, at the level `alpha`.
+
+        Never where there are `problems`.
+        """
+        return not self.problems and self.can_tell and self.random.pooled.p_value("sharpe") <= self.alpha
+
+    @property
+    def sentences(self) -> list[str]:
+        """The findings in plain words, that of the one question first."""
+        share = f"{100 * self.allowed / self.asked:.0f} %"
+        figures = f"The gate let {share} of {self.asked} entries on {len(self.symbols)} symbols through."
+        if refused := refusal(self.problems):
+            return [*refused, figures]
+        found = [self._primary(), figures]
+        named = [name for name, row in self.random.symbols.iterrows() if row["p_value"] <= self.alpha]
+        if named and len(self.symbols) > 1:
+            listed = ", ".join(map(str, named))
+            found.append(f"Among null gates, all symbols judged together, it stands out on {listed}.")
+        for over in (self.over_ungated, self.over_rule):
+            found += effect_sentences(over["sharpe"]) if over else []
+        return found + ([self.tried.sentence] if self.tried else [])
+
+    def _primary(self) -> str:
+        nulls = self.random.pooled
+        p, least = nulls.p_value("sharpe"), 1.0 / (1 + nulls.n)
+        if not self.can_tell:
+            return (
+                f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and "
+                f"{len(np.unique(nulls.values('sharpe')))} of {nulls.n} null gates differ in what they "
+                f"earn: no p-value at or below {self.alpha:g} can come out."
+            )
+        luck = "more than luck explains" if p <= self.alpha else "not distinguishable from luck"
+        return (
+            f"Does the gate know anything? Its pooled Sharpe ratio is higher than "
+            f"{100 * nulls.share_below('sharpe'):.0f} % of {nulls.n} {nulls.kind} (p = {p:.3g}; the least "
+            f"possible is {least:.2g}): {luck}."
+        )
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        yield from bars_section(self.notes)
+        yield from self.pooled_sections()
+        if not self.problems:
+            yield self._ranks()
+            yield self._by_symbol()
+            yield forest_section(self.over_ungated["sharpe"])
+        yield self.symbols_section(("gated", "ungated"))
+        yield trades_section(self.runs["gated"].trades)
+        yield from added_sections(self)
+
+    def _ranks(self) -> Section:
+        nulls = self.random.pooled
+        rows = [
+            [name, percent(nulls.share_below(metric), 0), f"{nulls.p_value(metric):.3g}"]
+            for metric, name in (("sharpe", "Sharpe ratio"), ("return", "return"))
+        ]
+        return Section(
+            kind="histograms",
+            title=f"The gate among {nulls.n} {nulls.kind}",
+            text=f"These gates know nothing: blocks of {self.random.block_dates} dates changed places, of "
+            "like volatility, in all symbols alike, so that what symbols have in common stays. The p-value "
+            "of the Sharpe ratio is the test; that of the return is descriptive.",
+            table=table_of(["", "above", "p"], rows),
+            content=nulls,
+        )
+
+    def _by_symbol(self) -> Section:
+        rows = [
+            [str(name), number(row["sharpe"]), percent(row["above"], 0), f"{row['p_value']:.3g}"]
+            for name, row in self.random.symbols.iterrows()
+        ]
+        text = "The p-values are adjusted for the number of symbols; what stands above is descriptive."
+        return table_section("Symbols among null gates", ["symbol", "Sharpe ratio", "above", "p"], rows, text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
+        concluded = {
+            "random": self.random.pooled.to_dict(),
+            "symbols_among_random": self.random.symbols.reset_index(),
+            "block_dates": self.random.block_dates,
+            "over_ungated": self.over_ungated,
+            "over_rule": self.over_rule,
+            "beats_random": self.beats_random,
+        }
+        found: dict[str, Any] = plain(
+            {
+                **self.pooled_dict(),
+                "entries": {"asked": self.asked, "allowed": self.allowed},
+                "alpha": self.alpha,
+                "tried": self.tried and self.tried.to_dict(),
+                **(dict.fromkeys(concluded) if self.problems else concluded),
+                "sentences": self.sentences,
+            }
+        )
+        return found
+
+
+def panel_test(
+    strategy: Source,
+    universe: UniverseSource,
+    gate: EntryGate,
+    *,
+    weights: Mapping[str, float] | None = None,
+    n: int = 200,
+    seed: int = 0,
+    n_jobs: int | None = None,
+    rule: EntryGate | None = None,
+    alpha: float = 0.05,
+    resamples: int = 2000,
+    block_length: int | None = None,
+    on_progress: Progress | None = None,
+    evaluate: EvaluatePanel | None = None,
+    format: BarFormat | None = None,
+    output: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> PanelTest:
+    """Test whether a gate adds anything to a strategy on many symbols, against gates that know nothing.
+
+    The one question is whether the pooled Sharpe ratio stands out among those of null gates. A null gate
+    gives the answers that the gate gave on other dates: blocks of dates change places, the same in all
+    symbols.
+
+    Parameters
+    ----------
+    strategy, gate, n, seed, n_jobs, rule, alpha, resamples, block_length, on_progress, format, output
+        As in `gate_test`; the pooled run is one trial.
+    universe, weights
+        As in `panel_study`.
+    evaluate : callable, optional
+        Runs the null gates instead of Backtrader; see `EvaluatePanel`.
+    **settings
+        Other arguments of `run_backtest`, the same for every symbol.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range.
+    DataError
+        If the gate is asked for no entry on any symbol, or no symbol has bars enough.
+
+    Notes
+    -----
+    Blocks hold at least twice the dates that an answer or a trade lasts on average, and `block_length` bars.
+    They change places among blocks of like volatility only. A symbol with a shorter history than the others
+    gets the dates that it has, in the order in which they come.
+
+    Examples
+    --------
+    >>> from bt_llm import AdvisorConfig, Gate
+    >>> from bt_llm.data import load_bars, shipped
+    >>> files = {name: load_bars(shipped(f"{name}.csv"))[-400:] for name in ("sp500_daily", "wti_daily")}
+    >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
+    >>> test = panel_test(f"{shipped('rsi_reversion.py')}:GatedRsiReversion", files, gate, n=4, resamples=99)
+    >>> test.random.pooled.n, test.can_tell, list(test.random.symbols.index)
+    (4, False, ['sp500_daily', 'wti_daily'])
+    """
+    n, resamples, seed = whole("n", n, 1), whole("resamples", resamples, 1), whole("seed", seed, 0)
+    if not 0.0 < (alpha := setting("alpha", alpha)) < 1.0:
+        raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
+    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    symbols = Universe.of(universe, weights=weights, format=format)
+    ruling = rule
+    if rule is None and isinstance(gate, Gate):
+        ruling = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
+    answers = {}
+
+    def run(name: str, member: Member) -> SymbolTest:
+        how = {**settings, **member.settings}
+        study = gate_study(chosen, member.market, gate, **how)
+        told = answers[name] = dated_answers(chosen, member.market, gate, **how)
+        ruled = ruling and run_backtest(chosen, member.market, gate=ruling, name="rule", **how)
+        return SymbolTest(
+            study=study,
+            rule=ruled if ruled and ruled.equity.index[0] == study.gated.equity.index[0] else None,
+            asked=sum(len(one.allowed) for one in told),
+            allowed=sum(sum(one.allowed) for one in told),
+        )
+
+    found, left_out = each_member(symbols, run)
+    if not any(one.asked for one in found.values()):
+        raise DataError(
+            f"{chosen.__name__} asked its gate for no entry on {len(found)} symbols: nothing to test"
+        )
+    kept = {name: symbols.weights[name] for name in found}
+    panel = Panel[SymbolTest](symbols=found, weights=kept)
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    gated, ungated = panel.runs["gated"], panel.runs["ungated"]
+    if panel.runs["gated"].ruined or panel.runs["ungated"].ruined:
+        over_ungated, over_rule = {}, {}
+    else:
+        over_ungated = _effects(gated, ungated, bootstrap)
+        over_rule = _effects(gated, panel.runs["rule"], bootstrap) if "rule" in panel.runs else {}
+    length = block_length or (over_ungated["sharpe"].pooled.block_length if over_ungated else 1)
+    random = joint_null_runs(
+        chosen,
+        symbols,
+        gated,
+        panel.runs["buy_and_hold"],
+        answers,
+        warm_up=gate.warm_up_bars,
+        n=n,
+        seed=seed,
+        block_bars=length,
+        n_jobs=n_jobs,
+        on_progress=on_progress,
+        evaluate=evaluate,
+        settings=settings,
+    )
+    runs = {"gated": (gated, gate)}
+    return PanelTest(
+        symbols=found,
+        weights=kept,
+        left_out=left_out,
+        random=random,
+        over_ungated=over_ungated,
+        over_rule=over_rule,
+        alpha=alpha,
+        tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
+    )
+
+
+def _effects(first: PanelRun, second: PanelRun, bootstrap: Bootstrap) -> dict[str, PanelEffect]:
+    return {name: effect_between(first, second, bootstrap, name) for name in ("sharpe", "return")}

@@ -1,0 +1,331 @@
+"""What a walk-forward study of many symbols found, and what is shown of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bt_llm.backtest import (
+    PooledRun,
+    Section,
+    added_sections,
+    aligned_returns,
+    bars_section,
+    count,
+    equity_section,
+    metrics_section,
+    number,
+    percent,
+    refusal,
+    sentences_section,
+    table_section,
+    trades_section,
+)
+from bt_llm.data import save_csv
+from bt_llm.plain_json import plain
+from bt_llm.research._splits import Fold, fold_diagram
+from bt_llm.research.walk_forward._metrics import Metric, Metrics
+from bt_llm.research.walk_forward._results import WalkForwardResult
+
+__all__ = ["PanelFold", "PanelWalkForwardResult"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelFold:
+    """One fold of a panel.
+
+    Attributes
+    ----------
+    fold : Fold
+        Where it lies, by positions in all times of the panel.
+    symbols : tuple of str
+        Those that are in it.
+    settings : dict or None
+        What was chosen for all of them; None where each symbol chose its own.
+    in_sample : dict or None
+        Pooled figures of that over the train stretch.
+    scores : tuple of float
+        What each combination scored, more being better; empty where each symbol chose its own.
+    """
+
+    fold: Fold
+    symbols: tuple[str, ...]
+    settings: dict[str, Any] | None
+    in_sample: Metrics | None
+    scores: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; NaN becomes None."""
+        times = ("train_start", "train_end", "test_start", "test_end")
+        found: dict[str, Any] = plain(
+            {
+                "fold": self.fold.number,
+                **{name: getattr(self.fold, name) for name in times},
+                "symbols": self.symbols,
+                "settings": self.settings,
+                "in_sample": self.in_sample,
+                "scores": self.scores,
+            }
+        )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _TestRecord(PooledRun[WalkForwardResult]):
+    """The out-of-sample records of many symbols as one; a symbol counts in the folds that it is in."""
+
+    @cached_property
+    def by_symbol(self) -> pd.DataFrame:
+        """Returns of the accounts, one column a symbol; NaN outside of its test stretches."""
+        returns = aligned_returns({name: one.equity for name, one in self.symbols.items()})
+        for name, one in self.symbols.items():
+            inside = pd.Series(False, index=returns.index)
+            for fold in one.folds:
+                inside |= (returns.index >= fold.fold.test_start) & (returns.index <= fold.fold.test_end)
+            returns.loc[~inside, name] = math.nan
+        return returns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelWalkForwardResult:
+    """What a walk-forward study of many symbols found.
+
+    Attributes
+    ----------
+    name : str
+        Name of the strategy's class.
+    metric : Metric
+        What the folds chose by.
+    parameters : {'panel', 'symbol'}
+        Whether one set of settings was chosen for all symbols, or one for each.
+    symbols : dict of str to WalkForwardResult
+        Of each symbol, traded with what was chosen.
+    weights : dict of str to float
+        Of its account in the pooled record.
+    left_out : dict of str to str
+        Symbols that are in no fold, and why.
+    folds : tuple of PanelFold
+        In order of time.
+    combinations : tuple of dict
+        All that were tried.
+    trials_run : int
+        Trials that this run added to the ledger.
+    n_trials : int
+        Distinct configurations in the ledger: of the panel as a whole, or with settings for each symbol, of
+        each symbol.
+    probabilistic_sharpe, deflated_sharpe : float
+        As of `WalkForwardResult`, of the pooled record.
+    settings : dict
+        Everything else that was asked for.
+    """
+
+    name: str
+    metric: Metric
+    parameters: str
+    symbols: dict[str, WalkForwardResult]
+    weights: dict[str, float]
+    left_out: dict[str, str]
+    folds: tuple[PanelFold, ...]
+    combinations: tuple[dict[str, Any], ...]
+    trials_run: int
+    n_trials: int = 0
+    probabilistic_sharpe: float = math.nan
+    deflated_sharpe: float = math.nan
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def pooled(self) -> PooledRun[WalkForwardResult]:
+        """The out-of-sample record of all symbols; see `PooledRun`."""
+        return _TestRecord(name="out of sample", symbols=self.symbols, weights=self.weights)
+
+    @property
+    def trials(self) -> int:
+        """Trials of this study: of the panel, or with settings for each symbol, of each."""
+        if self.parameters == "panel":
+            return len(self.folds) * len(self.combinations)
+        return sum(one.trials for one in self.symbols.values())
+
+    @property
+    def runs(self) -> dict[str, PooledRun[WalkForwardResult]]:
+        """The pooled record by name."""
+        return {"out_of_sample": self.pooled}
+
+    @property
+    def returns(self) -> pd.Series[float]:
+        """Pooled out-of-sample return of each bar."""
+        return self.pooled.returns
+
+    @property
+    def equity(self) -> pd.Series[float]:
+        """Growth of the pooled out-of-sample record, 1 at its first bar."""
+        return self.pooled.equity
+
+    @property
+    def trades(self) -> pd.DataFrame:
+        """The closed out-of-sample trades, with a column ``symbol``."""
+        return self.pooled.trades
+
+    @property
+    def metrics(self) -> Metrics:
+        """Figures of the pooled out-of-sample record."""
+        return self.pooled.metrics
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against any conclusion: what is wrong with any account, or with all the gates."""
+        of_accounts = [
+            f"{name}: {problem}"
+            for name, one in self.symbols.items()
+            for problem in one.problems
+            if problem.startswith("fold ")
+        ]
+        more = [f"and {len(of_accounts) - 3} more such"] if of_accounts[3:] else []
+        of_gates = [
+            {problem.partition(":")[0] for problem in one.problems if not problem.startswith("fold ")}
+            for one in self.symbols.values()
+        ]
+        return (*of_accounts[:3], *more, *sorted(set.intersection(*of_gates)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the symbols, one line each."""
+        said: dict[str, list[str]] = {}
+        for name, one in self.symbols.items():
+            for note in one.notes:
+                said.setdefault(note, []).append(name)
+        out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        return (*out, *(f"{_listed(names)}: {note}" for note, names in said.items()))
+
+    @property
+    def sentences(self) -> list[str]:
+        """The findings in plain words."""
+        metrics = self.metrics
+        whose = "for all symbols" if self.parameters == "panel" else "for each symbol"
+        figures = (
+            f"{len(self.symbols)} symbols, {len(self.folds)} folds, settings chosen {whose}: out of sample "
+            f"and pooled, {percent(metrics['return'])} in {count(metrics['trades'])} trades, with a Sharpe "
+            f"ratio of {number(metrics['sharpe'])}."
+        )
+        if refused := refusal(self.problems):
+            return [*refused, figures]
+        return [
+            figures,
+            f"The true Sharpe ratio is above 0 with probability {percent(self.probabilistic_sharpe, 0)}, if "
+            f"this was the only study ever run on these bars; as the best of all {self.n_trials} "
+            f"configurations tried it is {percent(self.deflated_sharpe, 0)} (deflated Sharpe ratio). The "
+            "truth lies between the two; below 95 % it is not distinguishable from luck.",
+        ]
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        yield from bars_section(self.notes)
+        yield metrics_section({"out of sample, pooled": self.metrics})
+        yield self._folds()
+        text = "Growth of the pooled out-of-sample record, from 1."
+        yield equity_section({"out of sample": self.equity}, text)
+        yield self._symbols()
+        yield trades_section(self.trades)
+        yield from added_sections(self)
+
+    def _folds(self) -> Section:
+        searched = [
+            name for name in self.combinations[0] if len({str(c[name]) for c in self.combinations}) > 1
+        ]
+        rows = []
+        for one in self.folds:
+            inside = (self.returns.index >= one.fold.test_start) & (self.returns.index <= one.fold.test_end)
+            part = self.returns[inside]
+            chosen = one.settings
+            rows.append(
+                [
+                    str(one.fold.number),
+                    f"{one.fold.test_start:%Y-%m-%d}",
+                    f"{one.fold.test_end:%Y-%m-%d}",
+                    str(len(one.symbols)),
+                    *("each its own" if chosen is None else str(chosen[name]) for name in searched),
+                    "-" if one.in_sample is None else number(one.in_sample["sharpe"]),
+                    percent(float(np.prod(1.0 + part.to_numpy())) - 1.0),
+                ]
+            )
+        head = ["fold", "test from", "to", "symbols", *searched, "Sharpe in", "return out"]
+        text = "Each fold chose on its in-sample stretch and traded the next. Only the latter counts."
+        return table_section(f"Folds, chosen by {self.metric}", head, rows, text)
+
+    def _symbols(self) -> Section:
+        rows = [
+            [
+                name,
+                str(len(one.folds)),
+                percent(one.metrics["return"]),
+                number(one.metrics["sharpe"]),
+                count(one.metrics["trades"]),
+                "; ".join(f"{s.name} {s.usual} ({percent(s.share, 0)})" for s in one.stability),
+            ]
+            for name, one in self.symbols.items()
+        ]
+        head = ["symbol", "folds", "return out", "Sharpe out", "trades", "usual choice (share of folds)"]
+        return table_section("Symbols", head, rows, "Each symbol's own out-of-sample record.")
+
+    def diagram(self, width: int = 80) -> str:
+        """Draw the folds as text; see `fold_diagram`."""
+        return fold_diagram([one.fold for one in self.folds], width)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write into a folder: ``result.json``, and the pooled equity and trades as CSV.
+
+        Each symbol's own result goes into a folder of its name below ``symbols``.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        (path / "result.json").write_text(text, encoding="utf-8", newline="\n")
+        save_csv(self.equity.rename_axis("time").to_frame(), path / "equity.csv")
+        save_csv(self.trades, path / "trades.csv", index=False)
+        for place, (name, one) in enumerate(self.symbols.items()):
+            plainly = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name)
+            one.save(path / "symbols" / f"{place:03}-{plainly.strip('. ')}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
+        concluded = {
+            "probabilistic_sharpe": self.probabilistic_sharpe,
+            "deflated_sharpe": self.deflated_sharpe,
+        }
+        found: dict[str, Any] = plain(
+            {
+                "strategy": self.name,
+                "metric": str(self.metric),
+                "parameters": self.parameters,
+                "out_of_sample": self.metrics,
+                "folds": [one.to_dict() for one in self.folds],
+                "symbols": {name: one.to_dict() for name, one in self.symbols.items()},
+                "weights": self.weights,
+                "left_out": self.left_out,
+                **(dict.fromkeys(concluded) if self.problems else concluded),
+                "n_trials": self.n_trials,
+                "combinations": len(self.combinations),
+                "settings": _plain(self.settings),
+                "problems": self.problems,
+                "notes": self.notes,
+                "sentences": self.sentences,
+            }
+        )
+        return found
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in settings.items()}
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:3])} and {len(names) - 3} more" if names[3:] else ", ".join(names)

@@ -1,0 +1,158 @@
+"""Panels: a run each, pooled by the bars that there are, judged jointly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bt_llm.backtest import (
+    Bootstrap,
+    Setup,
+    Universe,
+    aligned_returns,
+    gate_study,
+    panel_study,
+    pooled_returns,
+)
+from bt_llm.exceptions import DataError
+from bt_llm.research import NullRuns
+from tests.market_cases import ExitsBySell, Rotates, flat
+from tests.panel_cases import correlated, folder_of, symbols
+from tests.research_cases import gate_of
+
+GATE = gate_of("scripted:trend")
+
+
+def test_returns_are_pooled_by_weight_among_the_accounts_that_there_are() -> None:
+    days = pd.date_range("2024-01-01", periods=5)
+    equities = {
+        "a": pd.Series([100.0, 110.0, 99.0], days[:3]),
+        "b": pd.Series([50.0, 60.0, 60.0, 66.0], days[1:]),
+    }
+    pooled = pooled_returns(aligned_returns(equities), {"a": 1.0, "b": 3.0})
+    expected = [0.1, (1 * -0.1 + 3 * 0.2) / 4, 0.0, 0.1]
+    assert pooled.tolist() == pytest.approx(expected)
+    assert list(pooled.index) == list(days[1:])
+
+
+def test_a_bar_that_one_symbol_lacks_is_no_end_of_it() -> None:
+    days = pd.date_range("2024-01-01", periods=4)
+    equities = {
+        "a": pd.Series([100.0, 100.0, 100.0, 100.0], days),
+        "b": pd.Series([10.0, 11.0], days[[0, 3]]),
+    }
+    assert pooled_returns(aligned_returns(equities), {"a": 1.0, "b": 1.0}).tolist() == pytest.approx(
+        [0.0, 0.0, 0.05]
+    )
+
+
+class TestPanelStudy:
+    def test_each_symbol_is_the_run_that_it_would_be_alone(self) -> None:
+        frames = symbols()
+        panel = panel_study(ExitsBySell, frames, GATE, commission=0.001)
+        assert list(panel.symbols) == list(frames)
+        for name, frame in frames.items():
+            alone = gate_study(ExitsBySell, frame, GATE, commission=0.001, settles=True)
+            for run, expected in alone.runs.items():
+                assert panel.symbols[name].runs[run].equity.equals(expected.equity)
+        mean = np.nanmean(panel.runs["gated"].by_symbol.to_numpy(), axis=1)
+        assert panel.runs["gated"].returns.to_numpy() == pytest.approx(mean)
+        growth = np.prod(1.0 + mean) - 1.0
+        assert panel.runs["gated"].metrics["return"] == pytest.approx(growth)
+        assert panel.runs["gated"].metrics["trades"] == sum(
+            one.gated.metrics["trades"] for one in panel.symbols.values()
+        )
+
+    def test_the_order_gate_a_set_up_and_strategies_on_many_bars_work(self) -> None:
+        panel = panel_study(Rotates, symbols(2), GATE, setup=Setup(cash=5_000, commission=0.001))
+        assert all(one.gated.settings["cash"] == 5_000 for one in panel.symbols.values())
+        assert panel.runs["gated"].metrics["trades"] > 0
+
+    def test_memberships_are_kept_and_what_is_closed_is_said(self, tmp_path: Path) -> None:
+        folder_of(tmp_path)
+        panel = panel_study(ExitsBySell, tmp_path / "members.csv", GATE)
+        held = panel.runs["buy_and_hold"]
+        assert held.symbols["late"].equity.index[0] == pd.Timestamp("2020-04-01")
+        assert held.symbols["back 2020-05-01"].equity.index[0] == pd.Timestamp("2020-05-01")
+        ends = {name: run.settled["time"].tolist() for name, run in held.symbols.items()}
+        assert ends["gone"] == [pd.Timestamp("2020-06-30")]
+        assert sum(len(run.trades) for run in held.symbols.values()) == 4
+        assert any("gone on 2020-06-30" in line for line in held.settled)
+        assert "What the other runs had open was closed likewise: no position is left open." in panel.notes
+
+    def test_a_symbol_that_is_too_short_is_left_out_by_name(self) -> None:
+        panel = panel_study(ExitsBySell, {**symbols(2), "young": flat([10.0] * 6)}, GATE)
+        assert list(panel.symbols) == ["s0", "s1"]
+        assert "6 bars, but QuickAdvice needs 16" in panel.left_out["young"]
+        assert panel.notes[0].startswith("left out: young: ")
+        with pytest.raises(DataError, match="no symbol of 1 can be run; young"):
+            panel_study(ExitsBySell, {"young": flat([10.0] * 6)}, GATE)
+
+    def test_a_gate_that_one_symbol_never_asks_is_no_problem_of_the_panel(self) -> None:
+        quiet = {**symbols(2), "quiet": flat([10.0] * 200)}
+        panel = panel_study(ExitsBySell, quiet, GATE)
+        assert panel.symbols["quiet"].problems
+        assert panel.problems == ()
+        alone = panel_study(ExitsBySell, {"quiet": flat([10.0] * 200), "still": flat([9.0] * 200)}, GATE)
+        assert "the gate was never asked" in alone.problems[0]
+
+    def test_a_broken_account_forbids_the_conclusion(self) -> None:
+        panel = panel_study(ExitsBySell, symbols(2), GATE, percent=100, commission=0.01)
+        assert "s0: the broker refused" in panel.problems[0]
+        assert panel.to_dict()["effects"] is None
+        assert panel.sentences[0].startswith("No conclusion: ")
+
+    def test_the_page_has_a_forest_and_the_same_numbers(self) -> None:
+        panel = panel_study(ExitsBySell, symbols(), GATE)
+        (forest,) = [one for one in panel.sections() if one.kind == "forest"]
+        effect = panel.effects["sharpe"]
+        assert forest.table is not None
+        assert [row[0] for row in forest.table["rows"]] == ["s0", "s1", "s2", "pooled"]
+        assert sum(effect.weights.values()) == pytest.approx(1.0)
+        assert effect.pooled.low < effect.pooled.estimate < effect.pooled.high
+
+    def test_weights_are_the_users(self) -> None:
+        heavy = panel_study(ExitsBySell, symbols(2), GATE, weights={"s0": 1e9})
+        alone = heavy.symbols["s0"].gated.returns
+        pooled = heavy.runs["gated"].returns.loc[alone.index]
+        assert pooled.to_numpy() == pytest.approx(alone.to_numpy(), abs=1e-8)
+
+
+def sharpe_found(seed: int, count: int, better: float, rho: float = 0.0) -> bool:
+    """Return whether a Sharpe difference shows in a simulated year of so many symbols, pooled."""
+    rng = np.random.default_rng(seed)
+    days = pd.bdate_range("2023-01-02", periods=253)
+    base, own = (correlated(rng, 252, count, rho) for _ in range(2))
+    pair = [base, 0.5 * base + math.sqrt(0.75) * own + better / math.sqrt(252.0)]
+    pooled = [
+        pooled_returns(
+            pd.DataFrame(0.01 * moves, index=days[1:], columns=[f"s{n}" for n in range(count)]),
+            {f"s{n}": 1.0 for n in range(count)},
+        )
+        for moves in pair
+    ]
+    found = Bootstrap(resamples=199, block_length=1).difference(pooled[1], pooled[0], "sharpe")
+    return found.low > 0.0 or found.high < 0.0
+
+
+class TestPower:
+    """A year of days; the two strategies' returns have a correlation of 0.5."""
+
+    def test_a_sharpe_difference_of_1_is_found_on_ten_symbols_and_hardly_on_one(self) -> None:
+        ten = np.mean([sharpe_found(seed, 10, 1.0) for seed in range(100)])
+        one = np.mean([sharpe_found(seed, 1, 1.0) for seed in range(60)])
+        assert ten >= 0.8
+        assert one < 0.4
+
+    def test_no_difference_is_found_where_there_is_none_and_symbols_move_together(self) -> None:
+        assert np.mean([sharpe_found(seed, 10, 0.0, rho=0.7) for seed in range(80)]) <= 0.12
+
+
+def test_null_runs_of_a_panel_rank_as_those_of_a_run() -> None:
+    nulls = NullRuns(kind="gates", observed={"sharpe": 1.0}, nulls=pd.DataFrame({"sharpe": [0.0, 2.0]}))
+    assert nulls.p_value("sharpe") == pytest.approx(2 / 3)
+    assert Universe.of(symbols(2)).bars == 260 + 253

@@ -1,0 +1,105 @@
+"""Ctrl-C ends a command, whatever it is busy with: code 130, one line, within two seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+LINE = "error: interrupted; what was stored is kept, run the command again to go on\n"
+
+BUSY = {
+    "python code": "while True: pass",
+    "a wait for a thread": "threading.Event().wait()",
+    "C code that calls back and drops what is raised there": "libc.pause_for()",
+    "code that drops it": "\n".join(
+        ("while True:", "    try: time.sleep(30)", "    except BaseException: time.sleep(30)")
+    ),
+    "a destructor that drops it": "Dropping(); time.sleep(30)",
+    "a thread that the interpreter waits for": "threading.Thread(target=time.sleep, args=(30,)).start()",
+}
+HEAD = """
+import ctypes, os, sys, threading, time
+class libc:
+    @staticmethod
+    def pause_for():
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(
+            lambda a, b: time.sleep(0.05) or 0)
+        numbers = (ctypes.c_int * 2000)()
+        ctypes.CDLL(None).qsort(numbers, 2000, 4, callback)
+class Dropping:
+    def __del__(self):
+        time.sleep(1)
+from bt_llm.cli import main
+import bt_llm.cli._main as module
+def busy(watch):
+    print("ready", flush=True)
+"""
+
+
+def interrupted(code: str, tmp_path: Path, after_s: float = 0.3) -> tuple[int, str, float]:
+    """Run a program, send it Ctrl-C when it says that it is ready; return its code, errors and seconds."""
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "BT_LLM_CACHE_DIR": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    try:
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    return process.returncode, errors, time.monotonic() - started
+
+
+@pytest.mark.parametrize("what", BUSY)
+def test_a_command_ends_whatever_it_is_busy_with(what: str, tmp_path: Path) -> None:
+    lines = "\n".join(f"    {line}" for line in BUSY[what].splitlines())
+    code, errors, seconds = interrupted(f"{HEAD}{lines}\nmodule._run = busy\nmain()\n", tmp_path)
+    assert (code, errors) == (130, LINE)
+    assert seconds < 10
+
+
+def test_a_second_one_ends_it_at_once(tmp_path: Path) -> None:
+    first = "    try: os.kill(os.getpid(), signal.SIGINT)\n    except BaseException: time.sleep(0.01)\n"
+    second = "    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.4)\n    print('not at once')\n"
+    program = f"import signal\n{HEAD}{first}{second}module._run = busy\nmain()\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "ready\n", LINE)
+
+
+def test_processes_that_it_started_end_with_it(tmp_path: Path) -> None:
+    started = (
+        "    import multiprocessing, psutil\n"
+        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        f"    child.start(); open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); child.join()\n"
+    )
+    code, errors, _ = interrupted(f"{HEAD}{started}\nmodule._run = busy\nmain()\n", tmp_path, after_s=1.0)
+    assert (code, errors) == (130, LINE)
+    child = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.2])
+def test_the_load_of_a_model_is_interrupted(after_s: float, tmp_path: Path, smollm2_path: Path) -> None:
+    program = (
+        f"{HEAD}    from bt_llm.models.llama._native import Weights\n"
+        f"    from pathlib import Path\n"
+        f"    while True: Weights(Path({str(smollm2_path)!r}))\n"
+    )
+    code, errors, _ = interrupted(f"{program}\nmodule._run = busy\nmain()\n", tmp_path, after_s=1.0 + after_s)
+    assert (code, errors) == (130, LINE)

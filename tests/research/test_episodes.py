@@ -1,0 +1,260 @@
+"""Null gates that are replayed from episodes: Backtrader's figures, or Backtrader runs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pytest
+
+from bt_llm.backtest import Market, Setup, load_strategy
+from bt_llm.data import load_bars, shipped
+from bt_llm.gates import Answers, EntryGate, NeverOpen, RandomGate, ShiftedGate
+from bt_llm.research._gate_runs import GateRuns
+from bt_llm.research._runs import run_many
+from tests.engines import walk
+from tests.strategies_of_others import CASES, Case, LongOnly
+
+BARS = walk(300, seed=8)
+
+
+def nulls(n: int = 24, warm_up: int = 14, passed: float = 0.5) -> list[EntryGate]:
+    """Return gates that let in a share of the entries, in a random order."""
+    rng = np.random.default_rng(3)
+    long, short = (bytes((rng.random(37) < passed).astype(np.uint8)) for _ in range(2))
+    answers = Answers(long=long, short=short, per="entry", warm_up=warm_up)
+    return [RandomGate(answers=answers, draw=draw) for draw in range(n)]
+
+
+def setup_of(case: Case) -> Any:
+    def setup(cerebro: bt.Cerebro, market: Any) -> None:
+        cerebro.broker.setcommission(commission=0.001)
+        case.setup(cerebro)
+
+    return Setup(function=setup, cerebro=dict(case.cerebro))
+
+
+def apart(mine: list[dict[str, float]], true: list[dict[str, float]]) -> float:
+    """Return the largest difference of metrics; of those above 1, relative to them."""
+    found = 0.0
+    for one, other in zip(mine, true, strict=True):
+        for name, value in other.items():
+            assert np.isnan(one[name]) == np.isnan(value)
+            if one[name] == one[name] and one[name] != value:
+                found = max(found, abs(one[name] - value) / max(1.0, abs(value)))
+    return found
+
+
+QUALIFY = (
+    "long_only",
+    "short_only",
+    "close_then_turn",
+    "turn_in_one_order",
+    "waits_for_its_order",
+    "quick_notify",
+    "target_size",
+    "long_bracket",
+    "short_bracket",
+    "child_stop",
+    "child_trail",
+    "loose_stop",
+    "stop_after_the_fill",
+    "stop_limit",
+    "scales_out",
+    "at_the_close",
+    "signal_strategy",
+    "from_the_first_bar",
+    "own_gate",
+    "no_size_on_mondays",
+    "own_buy",
+)
+"""More than half of the strategies of others."""
+
+UNFIT = {
+    "target_value": "the broker refuses orders",
+    "target_percent": "its sizes are neither shares of the account nor fixed",
+    "forgets_its_stop": "an order asks as it fills",
+    "limits_in_group": "it asks twice about one entry",
+    "pyramid": "it asks about more entries while it holds one",
+    "month_timer": "Backtrader has to run it in its own loop",
+    "at_the_open": "Backtrader has to run it in its own loop",
+}
+
+
+@pytest.mark.parametrize("name", QUALIFY)
+def test_strategies_that_forget_when_they_are_flat_are_replayed_as_backtrader_runs_them(name: str) -> None:
+    case, gates = CASES[name], nulls()
+    settings = {"setup": setup_of(case), "params": case.params}
+    runs = GateRuns(case.strategy, Market.of(BARS), **settings)
+    mine = runs(gates)
+    assert (runs.how.replayed, runs.how.ran, runs.how.reason) == (len(gates), 0, "")
+    some = slice(1, None, 5)
+    true = run_many(case.strategy, BARS, gates[some], engine="plain", **settings)
+    assert apart(mine[some], true) <= 1e-9
+    assert len({metrics["final_value"] for metrics in mine}) > 5
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_other_strategies_are_run_and_the_reason_is_said(name: str) -> None:
+    case, gates = CASES[name], nulls(24)
+    runs = GateRuns(case.strategy, Market.of(BARS), setup=setup_of(case), params=case.params)
+    found = runs(gates)
+    assert (runs.how.replayed, runs.how.ran) == (0, 24)
+    assert runs.how.reason.startswith(UNFIT[name])
+    true = run_many(case.strategy, BARS, gates[:2], setup=setup_of(case), params=case.params)
+    assert repr(found[:2]) == repr(true)
+
+
+class Cooling(LongOnly):
+    """Rests after an exit."""
+
+    left = -99
+
+    def next(self):
+        if self.position and self.cross < 0:
+            self.left = len(self)
+            self.sell()
+        elif not self.position and self.cross > 0 and len(self) > self.left + 12:
+            self.buy()
+
+
+class Martingale(LongOnly):
+    """Doubles its stake after a loss."""
+
+    stake = 1
+
+    def notify_trade(self, trade):
+        if trade.isclosed:
+            self.stake = 1 if trade.pnl > 0 else 2 * self.stake
+
+    def next(self):
+        if self.position and self.cross < 0:
+            self.close()
+        elif not self.position and self.cross > 0:
+            self.buy(size=self.stake)
+
+
+class StopsAtALoss(LongOnly):
+    """Trades no more once it has lost."""
+
+    def next(self):
+        if self.position and self.cross < 0:
+            self.sell()
+        elif not self.position and self.cross > 0 and self.broker.getvalue() > 9_900.0:
+            self.buy(size=20)
+
+
+class CountsItsEntries(LongOnly):
+    """Takes every third entry at another size."""
+
+    entries = 0
+
+    def next(self):
+        if self.position and self.cross < 0:
+            self.close()
+        elif not self.position and self.cross > 0:
+            self.entries += 1
+            self.buy(size=9 if self.entries % 3 else 4)
+
+
+class WholeShares(LongOnly):
+    """A share of the account in whole pieces."""
+
+    def next(self):
+        if self.position and self.cross < 0:
+            self.close()
+        elif not self.position and self.cross > 0:
+            self.buy(size=int(self.broker.getvalue() * 0.2 / self.data.close[0]))
+
+
+class LeavesByItsWorth(LongOnly):
+    """Takes its profit at a sum of money, whatever its size."""
+
+    def next(self):
+        if self.position and (self.cross < 0 or self.broker.getvalue() > self.before + 40.0):
+            self.close()
+        elif not self.position and self.cross > 0:
+            self.before = self.broker.getvalue()
+            self.buy()
+
+
+@pytest.mark.parametrize(
+    "strategy", [Cooling, Martingale, StopsAtALoss, CountsItsEntries, WholeShares, LeavesByItsWorth]
+)
+def test_a_strategy_that_remembers_or_looks_at_what_it_has_is_found_out(strategy: Any) -> None:
+    runs = GateRuns(strategy, Market.of(BARS), commission=0.001)
+    runs(nulls())
+    assert runs.how.replayed == 0
+    assert runs.how.reason
+
+
+@pytest.mark.parametrize("sizer", [None, (bt.sizers.FixedSize, {"stake": 7})])
+def test_the_examples_are_replayed_with_commission_and_slippage(sizer: Any) -> None:
+    bars = load_bars(shipped("eurusd_hourly.csv"))[-900:]
+    for name in ("sma_cross.py:GatedSmaCross", "rsi_reversion.py:GatedRsiReversion"):
+        file, _, kind = name.partition(":")
+        strategy = load_strategy(f"{shipped(file)}:{kind}")
+        settings = {"commission": 0.0002, "slippage": 0.0001, "sizer": sizer}
+        runs = GateRuns(strategy, Market.of(bars), **settings)
+        mine = runs(nulls())
+        assert (runs.how.replayed, runs.how.checked) == (24, 2)
+        assert runs.how.largest_difference is not None
+        assert runs.how.largest_difference <= 1e-9
+        assert apart(mine[4:6], run_many(strategy, bars, nulls()[4:6], engine="plain", **settings)) <= 1e-9
+
+
+def test_answers_per_bar_are_replayed_by_their_bar() -> None:
+    rng = np.random.default_rng(5)
+    long, short = (bytes(rng.integers(0, 2, len(BARS) - 13, dtype=np.uint8)) for _ in range(2))
+    answers = Answers(long=long, short=short, per="bar", warm_up=14)
+    gates = [ShiftedGate(answers=answers, bars=number) for number in range(1, 25)]
+    strategy = CASES["close_then_turn"].strategy
+    runs = GateRuns(strategy, Market.of(BARS))
+    mine = runs(gates)
+    assert runs.how.replayed == 24
+    assert apart(mine[2:5], run_many(strategy, BARS, gates[2:5])) <= 1e-9
+
+
+def test_gates_whose_answers_are_not_known_before_are_run() -> None:
+    class Strange(NeverOpen):
+        def known_answers(self) -> None:
+            return None
+
+    runs = GateRuns(LongOnly, Market.of(BARS[:80]))
+    runs([Strange(warm_up=14)] * 24)
+    assert (runs.how.ran, runs.how.reason) == (24, "their answers are not known before")
+
+
+def test_few_gates_are_run() -> None:
+    runs = GateRuns(LongOnly, Market.of(BARS[:80]))
+    runs(nulls(3))
+    assert (runs.how.ran, runs.how.reason) == (3, "they are fewer than 24")
+
+
+def test_a_gate_that_differs_withdraws_what_was_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = GateRuns(LongOnly, Market.of(BARS))
+    runs(nulls())
+    assert runs.how.replayed == 24
+    monkeypatch.setattr("bt_llm.research._gate_runs._AGREE", -1.0)
+    runs(nulls())
+    assert runs.withdrawn
+    assert (runs.how.replayed, runs.how.ran) == (0, 24)
+    assert runs.how.reason.startswith("a gate that was run differs by")
+
+
+def test_an_account_near_its_last_cash_is_run() -> None:
+    """Fixed stakes that a lost account could not pay any more."""
+
+    class Dear(LongOnly):
+        def next(self):
+            if self.position and self.cross < 0:
+                self.close()
+            elif not self.position and self.cross > 0:
+                self.buy(size=9_500.0 / self.data.close[0])
+
+    gates = nulls()
+    runs = GateRuns(Dear, Market.of(BARS), commission=0.004)
+    mine = runs(gates)
+    assert runs.how.ran > 0
+    assert apart(mine, run_many(Dear, BARS, gates, commission=0.004)) <= 1e-9

@@ -1,0 +1,167 @@
+"""A gate on many symbols: found where it knows something, and not where it knows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bt_llm.backtest import Market
+from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.gates import DatesGate, EntryGate, Gate
+from bt_llm.research import PanelComparison, PanelTest, TrialLedger, compare_on_panel, panel_test
+from tests.market_cases import ByCalendar, flat
+from tests.research_cases import CASH, HOLD, Alternate, AlternateByHand, gate_of, random_walk, regimes
+
+GATE = gate_of("scripted:trend")
+
+
+class ByHand:
+    """Runs null gates of `Alternate` on many symbols without Backtrader; nothing is open in the end."""
+
+    def __init__(self, frames: dict[str, pd.DataFrame], gate: Gate) -> None:
+        self.frames, self.warm_up = frames, gate.warm_up_bars
+        self.known = {name: AlternateByHand(frame, self.warm_up) for name, frame in frames.items()}
+
+    def __call__(self, symbol: str, gates: Sequence[EntryGate]) -> list[np.ndarray]:
+        one, numbers = self.known[symbol], Market.of({symbol: self.frames[symbol]}).numbers
+        asked = [bar for bar in range(self.warm_up, len(numbers) + 1) if bar % HOLD == 0]
+        found = []
+        for gate in gates:
+            assert isinstance(gate, DatesGate)
+            pairs = zip(asked, one.sides.tolist(), strict=True)
+            allowed = [gate.answer(symbol, side, numbers[bar - 1]) for bar, side in pairs]
+            found.append(CASH + np.array(allowed, dtype=float) @ one.gains)
+        return found
+
+
+@lru_cache(maxsize=4)
+def panel_of(*, edge: bool, n: int = 39) -> PanelTest:
+    make = regimes if edge else random_walk
+    frames = {f"s{seed}": make(331, seed=seed) for seed in range(4)}
+    return panel_test(Alternate, frames, GATE, n=n, resamples=199, evaluate=ByHand(frames, GATE))
+
+
+def test_by_hand_is_what_backtrader_says() -> None:
+    frames = {f"s{seed}": regimes(150, seed=seed) for seed in range(2)}
+    quick, slow = (
+        panel_test(Alternate, frames, GATE, n=3, resamples=99, evaluate=how)
+        for how in (ByHand(frames, GATE), None)
+    )
+    expected = slow.random.pooled.values("sharpe")
+    assert quick.random.pooled.values("sharpe") == pytest.approx(expected, rel=1e-6)
+    assert quick.random.symbols["p_value"].tolist() == slow.random.symbols["p_value"].tolist()
+
+
+def test_knowledge_is_found_in_all_symbols_pooled() -> None:
+    found = panel_of(edge=True)
+    assert found.problems == ()
+    assert found.random.pooled.p_value("sharpe") == pytest.approx(1 / 40)
+    assert found.beats_random
+    assert found.sentences[0].startswith(
+        "Does the gate know anything? Its pooled Sharpe ratio is higher than"
+    )
+    assert "more than luck explains" in found.sentences[0]
+    assert found.over_ungated["sharpe"].pooled.low > 0.0
+
+
+def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
+    found = panel_of(edge=False)
+    assert not found.beats_random
+    assert "not distinguishable from luck" in found.sentences[0]
+    assert (found.random.symbols["p_value"] > 0.05).all()
+
+
+def test_with_too_few_null_gates_it_cannot_tell() -> None:
+    few = panel_of(edge=True, n=9)
+    assert not few.can_tell
+    assert not few.beats_random
+    assert few.sentences[0].startswith("Cannot tell: ")
+
+
+def test_what_is_shown_has_every_part_and_json_the_same_numbers() -> None:
+    found = panel_of(edge=True)
+    assert {"sentences", "histograms", "forest", "table", "equity"} <= {one.kind for one in found.sections()}
+    told = found.to_dict()
+    assert told["random"]["p_value"]["sharpe"] == found.random.pooled.p_value("sharpe")
+    assert [row["symbol"] for row in told["symbols_among_random"]] == ["s0", "s1", "s2", "s3"]
+    assert told["beats_random"] is True
+    assert told["symbols"]["s0"]["entries"]["asked"] == found.symbols["s0"].asked
+
+
+def test_the_same_seed_gives_the_same_on_several_processes() -> None:
+    frames = {f"s{seed}": regimes(100, seed=seed) for seed in range(2)}
+    one, two = (panel_test(Alternate, frames, GATE, n=4, resamples=99, n_jobs=jobs) for jobs in (None, 2))
+    assert one.to_dict() == two.to_dict()
+
+
+def test_what_cannot_be_tested_is_refused() -> None:
+    with pytest.raises(DataError, match="asked its gate for no entry on 1 symbols"):
+        panel_test(ByCalendar, {"a": flat([10.0] * 60)}, GATE, n=1, resamples=99, params={"orders": {}})
+    with pytest.raises(ConfigError, match="alpha=1"):
+        panel_test(Alternate, {"a": regimes(100)}, GATE, alpha=1)
+
+
+class TestTrials:
+    def test_a_panel_is_one_trial_and_other_symbols_are_others(self, tmp_path: Path) -> None:
+        frames = {f"s{seed}": regimes(100, seed=seed) for seed in range(2)}
+
+        def count(frames: dict[str, pd.DataFrame], gate: Gate = GATE) -> int:
+            how = ByHand(frames, gate)
+            test = panel_test(Alternate, frames, gate, n=2, resamples=99, evaluate=how, output=tmp_path)
+            assert test.tried is not None
+            return test.tried.n_trials
+
+        assert [count(frames), count(frames)] == [1, 1]
+        assert count({"x": frames["s1"], "y": frames["s0"]}) == 1  # other names for the same bars
+        assert count({"s0": frames["s0"], "s1": regimes(100, seed=5)}) == 2  # other bars of the same names
+        assert count(frames, gate_of("scripted:trend", min_confidence=0.4)) == 3
+
+    def test_each_model_of_a_comparison_is_one(self, tmp_path: Path) -> None:
+        frames = {f"s{seed}": regimes(100, seed=seed) for seed in range(2)}
+        models = {"trend": "scripted:trend", "contrarian": "scripted:contrarian"}
+        found = compare_on_panel(Alternate, frames, models, gate=GATE, resamples=99, output=tmp_path)
+        assert found.tried is not None
+        assert (found.tried.n_trials, found.tried.new) == (2, 2)
+        assert list(found.tried.deflated) == ["trend", "contrarian"]
+        with TrialLedger(tmp_path / "trials.sqlite") as ledger:
+            assert len(ledger.sharpes()) == 2
+
+
+@lru_cache(maxsize=1)
+def compared() -> PanelComparison:
+    frames = {f"s{seed}": regimes(260, seed=seed) for seed in range(3)}
+    models = {"trend": "scripted:trend", "contrarian": "scripted:contrarian", "coin": "scripted:random"}
+    return compare_on_panel(Alternate, frames, models, gate=GATE, resamples=199)
+
+
+class TestComparison:
+    def test_every_pair_is_judged_together_and_the_better_model_is_named(self) -> None:
+        found = compared()
+        assert list(found.pairs) == [
+            *(("trend", "contrarian"), ("trend", "coin"), ("contrarian", "coin")),
+            *(("trend", "ungated"), ("contrarian", "ungated"), ("coin", "ungated")),
+        ]
+        assert (
+            found.sentences[0] == "Which model is better? trend (3 symbols, 6 differences judged together)."
+        )
+
+    def test_pooled_and_by_symbol_are_the_same_differences(self) -> None:
+        found = compared()
+        effect = found.effects["trend", "contrarian"]
+        assert effect.pooled.estimate == pytest.approx(found.pairs["trend", "contrarian"].estimate)
+        for name, one in effect.symbols.items():
+            runs = found.symbols[name].runs
+            metrics = [runs[model].metrics["sharpe"] for model in ("trend", "contrarian")]
+            assert one.estimate == pytest.approx(metrics[0] - metrics[1], rel=1e-6)
+
+    def test_no_model_is_better_than_itself(self) -> None:
+        frames = {f"s{seed}": random_walk(150, seed=seed) for seed in range(2)}
+        models = {"one": "scripted:trend", "two": "scripted:trend"}
+        same = compare_on_panel(Alternate, frames, models, gate=GATE, resamples=99)
+        assert same.pairs["one", "two"].p_value == 1.0
+        assert "None is shown to be" in same.sentences[0]

@@ -1,0 +1,97 @@
+"""A forked process finds no lock held by a thread that it does not have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.cache import VerdictCache
+from bt_llm.indicators._live import LiveAsker
+from bt_llm.locks import ForkableLock
+from bt_llm.models import LLMThrottler, ModelManager
+from tests.cache_cases import record
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
+
+
+def in_a_fork(work: Callable[[], Any]) -> bool:
+    """Return whether a forked child comes to the end of some work within seconds."""
+    if (pid := os.fork()) == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(8)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return not os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def test_a_lock_of_another_thread_is_free_in_a_child_and_stays_held_in_the_parent() -> None:
+    lock, held, over = ForkableLock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    assert in_a_fork(lock.__enter__)
+    assert not lock.acquire(blocking=False)
+    over.set()
+    thread.join()
+
+
+def test_one_s_own_lock_is_still_one_s_own_in_a_child() -> None:
+    lock = ForkableLock()
+    with lock:
+        assert in_a_fork(lambda: lock.__exit__(None, None, None))
+
+
+def busy(what: str, folder: Path) -> Callable[[], Any]:
+    """Return work of a few microseconds that holds a lock most of the time."""
+    if what == "advisor":
+        config = AdvisorConfig(model="scripted:trend", cache_mode="off")
+        advisor = Advisor(config)
+        return lambda: (Advisor(config).advise_cells([3]), advisor.advise_cells([3]))
+    if what == "cache":
+        cache = VerdictCache(folder)
+        return lambda: cache.put_many([record(1)])
+    if what == "manager":
+        manager = ModelManager("scripted:trend")
+        return lambda: manager.usage
+    if what == "throttler":
+        return LLMThrottler(min_interval=0.0).can_call
+    asker = LiveAsker(lambda cell: cell, timeout_s=5.0)
+    return lambda: asker.known(1)
+
+
+@pytest.mark.parametrize("what", ["advisor", "cache", "manager", "throttler", "live"])
+def test_a_child_of_a_busy_process_goes_on(what: str, tmp_path: Path) -> None:
+    work, stop = busy(what, tmp_path), threading.Event()
+
+    def again() -> None:
+        while not stop.is_set():
+            work()
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        for _ in range(15):
+            time.sleep(0.003)
+            assert in_a_fork(work)
+    finally:
+        stop.set()
+        thread.join()
