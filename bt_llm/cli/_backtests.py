@@ -29,6 +29,7 @@ from bt_llm.cli._options import (
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import MissingExtraError, ModelNotFoundError
 from bt_llm.gates import Gate
+from bt_llm.models import slow_quantization
 
 if TYPE_CHECKING:
     from bt_llm.backtest import GateStudy, PanelStudy, Source, Universe
@@ -61,6 +62,7 @@ def demo(
     def judged(advisor: AdvisorConfig) -> None:
         study = _gate_study(strategy, bars, Gate(advisor=advisor), {"commission": 0.00002})
         _written(study, strategy, bars, out, plot, manifest)
+        _say_if_slow(study)
 
     chosen = AdvisorConfig(model=model, cache_dir=cache, cache_mode=cache_mode)
     with hint_at_demo_pack():
@@ -110,6 +112,14 @@ def run(
     say_assumed(account.assumed)
     study = _gate_study(what.strategy, bars, gate, settings)
     _written(study, what.strategy, bars, out, plot, manifest)
+
+
+def _say_if_slow(study: GateStudy) -> None:
+    """Say that a model which was asked just now is in a quantization that takes longer than it had to."""
+    if study.gated.advice and study.gated.advice["model_calls"]:
+        for one in study.gated.asked:
+            if line := slow_quantization(one.identity.details.get("quantization")):
+                say(f"{one.identity.name}: {line}")
 
 
 def _gate_study(strategy: str, data: Source, gate: Gate, settings: dict[str, Any]) -> GateStudy:

