@@ -57,6 +57,7 @@ LARGE = StateSpace(
     )
 )
 SAMPLE = prior_cells(LARGE)
+FOUR = StateSpace(features=(*LARGE.features[2:], LARGE.features[0]))  # 2,401 cells
 
 
 class WideAdvice(QuickAdvice):
@@ -244,8 +245,7 @@ def test_a_small_space_says_nothing_new(tmp_path: Path) -> None:
 
 
 def test_a_whole_policy_of_a_large_space_is_asked_where_it_is_wanted(tmp_path: Path) -> None:
-    space = StateSpace(features=(*LARGE.features[2:], LARGE.features[0]))  # 2,401 cells
-    advisor = Advisor(AdvisorConfig(model="scripted:random", cache_dir=tmp_path, state_space=space))
+    advisor = Advisor(AdvisorConfig(model="scripted:random", cache_dir=tmp_path, state_space=FOUR))
     policy = Policy.of(advisor)
     assert (policy.usage.model_calls, policy.prior_cells) == (2401, 512)
     assert np.isfinite(policy.calibrated).all()
@@ -253,14 +253,14 @@ def test_a_whole_policy_of_a_large_space_is_asked_where_it_is_wanted(tmp_path: P
 
 
 def test_a_plan_counts_the_sample_and_a_state_a_bar(tmp_path: Path) -> None:
-    config = gate_on(tmp_path).advisor
+    config, sample = gate_on(tmp_path, state_space=FOUR).advisor, prior_cells(FOUR)
     [cold] = plan([config], bars=300).models
     assert (cold.prompts, cold.cached, cold.left) == (812, 0, 812)
-    assert plan([config], symbols=50, bars=5_000).total("prompts") == 16_807
-    Advisor(config).advise_cells([SAMPLE[0], *sorted(set(range(600)) - set(SAMPLE))[:88]])
+    assert plan([config], symbols=50, bars=5_000).total("prompts") == 2_401
+    Advisor(config).advise_cells([sample[0], *sorted(set(range(600)) - set(sample))[:88]])
     [warm] = plan([config], bars=300).models
     assert (warm.prompts, warm.left) == (812, 300), "the bars may be in other states than those"
-    assert plan([config], bars=16_807).total("prompts") == 16_807 - 600
+    assert plan([config], bars=2_401).total("prompts") == 2_401 - 600
 
 
 # What goes along
@@ -276,14 +276,14 @@ def test_a_walk_forward_asks_once_and_replays(tmp_path: Path) -> None:
     grid = {"gate.min_confidence": [0.0, 0.4], "gate.advisor.calibration": ["grid", "train", "none"]}
     seen: list[tuple[int, int]] = []
     result = WalkForward(train_size=80, test_size=40).run(
-        STRATEGY, walk(260), gate=gate_on(tmp_path), grid=grid, on_prompts=lambda *told: seen.append(told)
+        STRATEGY, walk(200), gate=gate_on(tmp_path), grid=grid, on_prompts=lambda *told: seen.append(told)
     )
-    assert 512 < seen[-1][1] < 512 + 260
+    assert 512 < seen[-1][1] < 512 + 200
     grids = [model.to_dict() for model in result.models if model.advisor.calibration == "grid"]
     assert all((told["prior_cells"], told["cells"]) == (512, 16_807) for told in grids)
     assert any("a sample of 512 of 16,807" in note for note in result.notes) == bool(grids)
     only = WalkForward(train_size=80, test_size=40).run(
-        STRATEGY, walk(260), gate=gate_on(tmp_path), grid={"gate.min_confidence": [0.0, 0.4]}, n_jobs=2
+        STRATEGY, walk(200), gate=gate_on(tmp_path), grid={"gate.min_confidence": [0.0, 0.4]}, n_jobs=2
     )
     assert "a sample of 512 of 16,807 market states" in only.notes[-1]
     assert only.to_dict()["models"][0]["prior_cells"] == 512
