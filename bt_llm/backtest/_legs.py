@@ -50,7 +50,7 @@ def legs_of(result: BacktestResult, market: Market) -> Legs:
     """
     if result.ruined is not None:
         raise DataError("the account was ruined: what its sides earned has no meaning")
-    equity = result.equity.to_numpy()
+    equity = np.asarray(result.equity, dtype=np.float64)
     index = pd.DatetimeIndex(result.equity.index)
     money = np.zeros((6, len(equity)))
     for name, fills in result.fills.groupby("data", sort=False):
@@ -149,7 +149,8 @@ def earned_by(
     at_market = price - slip * np.sign(size)
     held = np.cumsum(size)
     nothing = 1e-12 * np.abs(size).max(initial=1.0)
-    for side, gain, value in ((1, money[_LONG], money[_LONG_VALUE]), (-1, money[_SHORT], money[_SHORT_VALUE])):
+    for side, gain_row, value_row in ((1, _LONG, _LONG_VALUE), (-1, _SHORT, _SHORT_VALUE)):
+        gain, value = money[gain_row], money[value_row]
         change = side * (np.maximum(side * held, 0.0) - np.maximum(side * (held - size), 0.0))
         if not change.any():
             continue

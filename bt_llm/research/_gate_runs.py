@@ -38,7 +38,8 @@ class HowRun:
     checked : int
         Replayed gates that Backtrader ran too.
     largest_difference : float or None
-        Between the two, over all metrics; of a metric above 1, relative to it. None if none was checked.
+        Between the two, over all metrics and the timing; of one above 1, relative to it. None if none was
+        checked.
     reason : str
         Why gates were not replayed; empty if they were.
     """
@@ -71,9 +72,9 @@ class GateRuns:
     """Gives the metrics of a strategy with each of many gates; see `run_many`.
 
     Gates that know their answers (`EntryGate.known_answers`) are replayed from the strategy's episodes where
-    it has such: metrics are Backtrader's to 1e-9. That is never taken on trust. Runs that the episodes are
-    learnt in must agree with each other, and some gates of each call are run in Backtrader as well; if one
-    differs, all gates are run there.
+    it has such: metrics and the timing are Backtrader's to 1e-9. That is never taken on trust. Runs that the
+    episodes are learnt in must agree with each other, and some gates of each call are run in Backtrader as
+    well; if one differs, all gates are run there.
 
     Parameters
     ----------

@@ -282,8 +282,8 @@ def gate_test(
         each it gives ``timing``, the score of `bt_llm.statistics.timing_of`, and ``trades``.
     episodes : bool
         Whether null gates may be replayed from the strategy's episodes where that gives Backtrader's figures
-        to 1e-9, in a hundredth of the time; ``null_gates`` of the result says what was done. False runs all
-        of them in Backtrader.
+        to 1e-9, in a few hundredths of the time; ``null_gates`` of the result says what was done. False runs
+        all of them in Backtrader.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
     output : path, optional

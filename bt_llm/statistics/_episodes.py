@@ -205,9 +205,7 @@ class EpisodeBook:
         equity = curve.values()
         if not equity.min() > 0.0:
             return None
-        return Replayed(
-            equity=equity, held=held, traded=traded, won=won, taken=[*taken], scales=scales
-        )
+        return Replayed(equity=equity, held=held, traded=traded, won=won, taken=[*taken], scales=scales)
 
 
 class _Curve:
