@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import backtrader as bt
 
-from bt_llm.backtest._findings import Bootstrap, interval, is_shown, problems_in, refusal
+from bt_llm.backtest._effect import DESCRIPTIVE
+from bt_llm.backtest._findings import Bootstrap, Primary, interval, is_shown, problems_in, refusal
 from bt_llm.backtest._panel import PanelEffect, PanelRun, effect_between
 from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._run import GateStudy, gate_study
@@ -34,7 +35,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import DataError, MissingExtraError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
-from bt_llm.statistics import Statistic
+from bt_llm.statistics import Statistic, normal_quantile
 
 __all__ = ["Panel", "PanelStudy", "effect_sentences", "forest_section", "panel_study"]
 
@@ -155,6 +156,21 @@ class PanelStudy(Panel[GateStudy]):
         }
 
     @property
+    def question(self) -> Primary | None:
+        """Whether the gate changes the pooled Sharpe ratio; None where nothing may be concluded."""
+        if self.problems:
+            return None
+        found = self.effects["sharpe"].pooled
+        z = normal_quantile(0.5 + found.confidence / 2.0)
+        return Primary(
+            claim="the gate changes the pooled Sharpe ratio",
+            p_value=found.p_value,
+            smallest=1.0 / (1 + found.n),
+            detectable=(found.high - found.low) / (2.0 * z) * (z + normal_quantile(0.8)),
+            statistic=Statistic.SHARPE,
+        )
+
+    @property
     def sentences(self) -> list[str]:
         """The findings in plain words."""
         gated, ungated, held = (self.runs[name].metrics for name in ("gated", "ungated", "buy_and_hold"))
@@ -166,13 +182,16 @@ class PanelStudy(Panel[GateStudy]):
         if refused := refusal(self.problems):
             return [*refused, figures]
         try:
+            question = self.question
             effects = [sentence for one in self.effects.values() for sentence in effect_sentences(one)]
         except (DataError, MissingExtraError) as error:
-            effects = [f"No interval for the gate's effect: {error}"]
+            return [figures, f"No interval for the gate's effect: {error}"]
         return [
+            *([] if question is None else [question.sentence, DESCRIPTIVE]),
             figures,
             *effects,
-            "Whether gates that know nothing do as well is another question: see bt-llm test.",
+            "What of it is exposure, side or timing is not told apart for panels. Whether gates that know "
+            "nothing do as well is another question: see bt-llm test.",
         ]
 
     def sections(self) -> Iterator[Section]:
@@ -188,16 +207,22 @@ class PanelStudy(Panel[GateStudy]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; what `problems` forbid to conclude is None."""
-        effects = None if self.problems else self.effects
-        found: dict[str, Any] = plain({**self.pooled_dict(), "effects": effects, "sentences": self.sentences})
+        effects, question = (None, None) if self.problems else (self.effects, self.question)
+        found: dict[str, Any] = plain(
+            {
+                **self.pooled_dict(),
+                "question": question and question.to_dict(),
+                "effects": effects,
+                "sentences": self.sentences,
+            }
+        )
         return found
 
 
 def effect_sentences(effect: PanelEffect) -> list[str]:
     """Return what is found of a difference, pooled and in the symbols, in plain words."""
     named = {"sharpe": "Sharpe ratio", "return": "mean return a year"}[str(effect.statistic)]
-    shown = "a difference" if is_shown(effect.pooled) else "not distinguishable from chance"
-    found = [f"{effect.name.capitalize()}, {named}: {interval(effect.pooled, effect.statistic)}: {shown}."]
+    found = [f"{effect.name.capitalize()}, {named}: {interval(effect.pooled, effect.statistic)}."]
     if effect.statistic != Statistic.SHARPE or len(effect.symbols) < 2:
         return found
     for sign, word in ((1.0, "better"), (-1.0, "worse")):

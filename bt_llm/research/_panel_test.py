@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from bt_llm import statistics
 from bt_llm.backtest import (
+    DESCRIPTIVE,
     BacktestResult,
     Bootstrap,
     GateStudy,
@@ -17,6 +20,7 @@ from bt_llm.backtest import (
     Panel,
     PanelEffect,
     PanelRun,
+    Primary,
     Section,
     Universe,
     UniverseSource,
@@ -140,18 +144,33 @@ class PanelTest(Panel[SymbolTest]):
         return sum(one.allowed for one in self.symbols.values())
 
     @property
-    def can_tell(self) -> bool:
-        """Whether a p-value at the level `alpha` could have come out at all."""
-        values = self.random.pooled.values("sharpe")
-        return 0 < self.allowed < self.asked and (1 + len(np.unique(values))) * self.alpha >= 1.0
+    def question(self) -> Primary:
+        """Whether the gate's pooled Sharpe ratio is better than that of random gates: the one question."""
+        nulls = self.random.pooled
+        values = nulls.values("sharpe")
+        least, reason, spread = 1.0 / (1 + nulls.n), "", float(np.std(values))
+        if not 0 < self.allowed < self.asked or (1 + len(np.unique(values))) * self.alpha < 1.0:
+            reason = (
+                f"{self.allowed} of {self.asked} entries were let through, and {len(np.unique(values))} of "
+                f"{nulls.n} null gates differ in what they earn, so that no p-value at or below "
+                f"{self.alpha:g} can come out"
+            )
+        bar = float(np.quantile(values, 1.0 - self.alpha) - np.mean(values)) if len(values) else math.nan
+        detectable = bar + spread * statistics.detectable(1.0, alpha=0.5)
+        return Primary(
+            claim="the gate's pooled Sharpe ratio is better than luck",
+            p_value=nulls.p_value("sharpe"),
+            smallest=least,
+            alpha=self.alpha,
+            detectable=detectable if math.isfinite(detectable) and spread > 0.0 else None,
+            statistic=statistics.Statistic.SHARPE,
+            reason=reason,
+        )
 
     @property
     def beats_random(self) -> bool:
-        """Whether the pooled Sharpe ratio's rank is more than luck, at the level `alpha`.
-
-        Never where there are `problems`.
-        """
-        return not self.problems and self.can_tell and self.random.pooled.p_value("sharpe") <= self.alpha
+        """Whether that is found; never where there are `problems`."""
+        return not self.problems and bool(self.question.found)
 
     @property
     def sentences(self) -> list[str]:
@@ -160,7 +179,7 @@ class PanelTest(Panel[SymbolTest]):
         figures = f"The gate let {share} of {self.asked} entries on {len(self.symbols)} symbols through."
         if refused := refusal(self.problems):
             return [*refused, figures]
-        found = [self._primary(), figures]
+        found = [self.question.sentence, DESCRIPTIVE, figures]
         named = [name for name, row in self.random.symbols.iterrows() if row["p_value"] <= self.alpha]
         if named and len(self.symbols) > 1:
             listed = ", ".join(map(str, named))
@@ -168,22 +187,6 @@ class PanelTest(Panel[SymbolTest]):
         for over in (self.over_ungated, self.over_rule):
             found += effect_sentences(over["sharpe"]) if over else []
         return found + ([self.tried.sentence] if self.tried else [])
-
-    def _primary(self) -> str:
-        nulls = self.random.pooled
-        p, least = nulls.p_value("sharpe"), 1.0 / (1 + nulls.n)
-        if not self.can_tell:
-            return (
-                f"Cannot tell: {self.allowed} of {self.asked} entries were let through, and "
-                f"{len(np.unique(nulls.values('sharpe')))} of {nulls.n} null gates differ in what they "
-                f"earn: no p-value at or below {self.alpha:g} can come out."
-            )
-        luck = "more than luck explains" if p <= self.alpha else "not distinguishable from luck"
-        return (
-            f"Does the gate know anything? Its pooled Sharpe ratio is higher than "
-            f"{100 * nulls.share_below('sharpe'):.0f} % of {nulls.n} {nulls.kind} (p = {p:.3g}; the least "
-            f"possible is {least:.2g}): {luck}."
-        )
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
@@ -228,6 +231,7 @@ class PanelTest(Panel[SymbolTest]):
             "random": self.random.pooled.to_dict(),
             "symbols_among_random": self.random.symbols.reset_index(),
             "block_dates": self.random.block_dates,
+            "question": self.question.to_dict(),
             "over_ungated": self.over_ungated,
             "over_rule": self.over_rule,
             "beats_random": self.beats_random,
@@ -301,7 +305,7 @@ def panel_test(
     >>> files = {name: load_bars(shipped(f"{name}.csv"))[-400:] for name in ("sp500_daily", "wti_daily")}
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"))
     >>> test = panel_test(f"{shipped('rsi_reversion.py')}:GatedRsiReversion", files, gate, n=4, resamples=99)
-    >>> test.random.pooled.n, test.can_tell, list(test.random.symbols.index)
+    >>> test.random.pooled.n, test.question.cannot_tell == "", list(test.random.symbols.index)
     (4, False, ['sp500_daily', 'wti_daily'])
     """
     n, resamples, seed = whole("n", n, 1), whole("resamples", resamples, 1), whole("seed", seed, 0)

@@ -85,7 +85,7 @@ class Standing:
             p_value=family.p_value,
             smallest=family.smallest_p,
             alpha=1.0 - family.confidence,
-            detectable=family.detectable,
+            detectable=family.detectable if family.detectable > 0.0 else None,
             statistic=Statistic.SHARPE,
             reason=few,
         )
@@ -97,15 +97,20 @@ class Standing:
         won = [one for one in family.pairs if self.shown(one)]
         asked = f"p = {family.p_value:.3g}, {family.smallest_p:.2g} at the least"
         pairs = f" over {len(family.pairs)} pairs" if len(family.pairs) > 1 else ""
-        could = f"a true difference of {number(family.detectable)} a year would be found four times in five"
+        could = ""
+        if family.detectable > 0.0:  # else there is nothing that differs
+            could = (
+                f" On these bars a true difference of {number(family.detectable)} a year would be found four "
+                "times in five."
+            )
         if not won:
             why = self.question.cannot_tell or "no difference in Sharpe ratio is more than luck explains"
-            return f"Which is better: cannot tell; {why} ({asked}{pairs}). On these bars {could}."
+            return f"Which is better: cannot tell; {why} ({asked}{pairs}).{could}"
         better = "; ".join(
             f"{_better(one)} better than {_worse(one)} by {interval(_turned(one), 'sharpe')}" for one in won
         )
         rest = "" if len(won) == len(family.pairs) else "; no other two can be told apart"
-        return f"Which is better: {better}{rest} ({asked}{pairs}). On these bars {could}."
+        return f"Which is better: {better}{rest} ({asked}{pairs}).{could}"
 
     @property
     def sentences(self) -> list[str]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from bt_llm.models import Numerics, Prompt
 from bt_llm.models.llama import _device as device
+from bt_llm.models.llama import _session as session
 from bt_llm.models.llama._device import compute_device, gpu_names
+from bt_llm.models.llama._scorer import Scorer
+from bt_llm.models.llama._session import Session
 
 CPU, GPU, INTEGRATED, ACCELERATOR = range(4)
 
@@ -66,3 +73,26 @@ def test_a_build_that_tells_no_names_has_a_gpu_of_unknown_kind(monkeypatch: pyte
 
 def test_the_library_that_is_installed_lists_its_processor() -> None:
     assert CPU in [kind for _, kind in device._devices(device._ggml())]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("numerics", "device_name", "most"), [("canonical", "cuda", 1), ("canonical", "", 5), ("fast", "cuda", 5)]
+)
+def test_a_gpu_decodes_prompts_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, smollm2_path: Path, numerics: Numerics, device_name: str, most: int
+) -> None:
+    """Its sums depend on how many rows there are: on an H100, by up to 7e-4 of a verdict's probability."""
+    monkeypatch.setattr(session, "compute_device", lambda layers: device_name)
+    scorer = Scorer(Session(smollm2_path))
+    together = []
+    decode = session.decode_block
+
+    def counted(context: object, tokens: Sequence[object], *args: Any, **kwargs: Any) -> None:
+        together.append(len(tokens))
+        decode(context, tokens, *args, **kwargs)
+
+    monkeypatch.setattr("bt_llm.models.llama._scorer.decode_block", counted)
+    prompts = [Prompt(("Trend:", f" {word}")) for word in ("up", "down", "flat", "steep", "none")]
+    found = [one for batch in scorer.score(prompts, (" A", " B"), numerics=numerics) for one in batch]
+    assert (len(found), max(together)) == (5, most)

@@ -63,31 +63,32 @@ def test_knowledge_is_found_in_all_symbols_pooled() -> None:
     assert found.random.pooled.p_value("sharpe") == pytest.approx(1 / 40)
     assert found.beats_random
     assert found.sentences[0].startswith(
-        "Does the gate know anything? Its pooled Sharpe ratio is higher than"
+        "Found that the gate's pooled Sharpe ratio is better than luck: p = 0.025"
     )
-    assert "more than luck explains" in found.sentences[0]
+    assert (found.question.smallest, found.question.found) == (1 / 40, True)
     assert found.over_ungated["sharpe"].pooled.low > 0.0
 
 
 def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
     found = panel_of(edge=False)
     assert not found.beats_random
-    assert "not distinguishable from luck" in found.sentences[0]
+    assert found.sentences[0].startswith("It is not shown that the gate's pooled Sharpe ratio is better")
+    assert "in Sharpe ratio would have been found in 4 of 5 such tests" in found.sentences[0]
     assert (found.random.symbols["p_value"] > 0.05).all()
 
 
 def test_with_too_few_null_gates_it_cannot_tell() -> None:
     few = panel_of(edge=True, n=9)
-    assert not few.can_tell
+    assert few.question.found is None
     assert not few.beats_random
-    assert few.sentences[0].startswith("Cannot tell: ")
+    assert few.sentences[0].startswith("Cannot tell whether the gate's pooled")
 
 
 def test_what_is_shown_has_every_part_and_json_the_same_numbers() -> None:
     found = panel_of(edge=True)
     assert {"sentences", "histograms", "forest", "table", "equity"} <= {one.kind for one in found.sections()}
     told = found.to_dict()
-    assert told["random"]["p_value"]["sharpe"] == found.random.pooled.p_value("sharpe")
+    assert told["random"]["p_value"] == found.random.pooled.p_value("sharpe")
     assert [row["symbol"] for row in told["symbols_among_random"]] == ["s0", "s1", "s2", "s3"]
     assert told["beats_random"] is True
     assert told["symbols"]["s0"]["entries"]["asked"] == found.symbols["s0"].asked
@@ -142,13 +143,12 @@ def compared() -> PanelComparison:
 class TestComparison:
     def test_every_pair_is_judged_together_and_the_better_model_is_named(self) -> None:
         found = compared()
-        assert list(found.pairs) == [
-            *(("trend", "contrarian"), ("trend", "coin"), ("contrarian", "coin")),
-            *(("trend", "ungated"), ("contrarian", "ungated"), ("coin", "ungated")),
+        assert [(one.first, one.second) for one in found.standing.between.pairs] == [
+            *(("trend", "contrarian"), ("trend", "coin"), ("contrarian", "coin"))
         ]
-        assert (
-            found.sentences[0] == "Which model is better? trend (3 symbols, 6 differences judged together)."
-        )
+        assert {second for _, second in found.pairs} == {"contrarian", "coin", "ungated", "rule"}
+        assert found.sentences[0].startswith("Which is better: trend better than contrarian by ")
+        assert "over 3 pairs" in found.sentences[0]
 
     def test_pooled_and_by_symbol_are_the_same_differences(self) -> None:
         found = compared()
@@ -164,4 +164,5 @@ class TestComparison:
         models = {"one": "scripted:trend", "two": "scripted:trend"}
         same = compare_on_panel(Alternate, frames, models, gate=GATE, resamples=99)
         assert same.pairs["one", "two"].p_value == 1.0
-        assert "None is shown to be" in same.sentences[0]
+        assert same.sentences[0].startswith("Which is better: cannot tell; ")
+        assert "true difference" not in same.sentences[0]

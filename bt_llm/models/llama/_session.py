@@ -32,6 +32,7 @@ from bt_llm.exceptions import ConfigError, InsufficientMemoryError
 from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics, Prompt
 from bt_llm.models._gguf import ModelFacts
+from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._forest import Node, TokenisedPrompt, TokenPath
 from bt_llm.models.llama._memory import check_fits
 from bt_llm.models.llama._native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
@@ -57,7 +58,7 @@ class Session:
     n_threads : int, optional
         CPU threads; by default one for each physical core this process may use.
     n_gpu_layers : int
-        Layers kept on the GPU; -1 is all. Canonical numerics are tested on the CPU only.
+        Layers kept on the GPU; -1 is all. With canonical numerics prompts are then decoded one by one.
     n_seq : int
         Prompts decoded side by side.
     n_batch : int
@@ -154,6 +155,12 @@ class Session:
         return self._cuts_back and not self._has_experts
 
     @property
+    def _one_by_one(self) -> bool:
+        """Whether each prompt is decoded alone: experts and a GPU round by how many rows there are."""
+        on_gpu = self._numerics == "canonical" and bool(compute_device(self.n_gpu_layers))
+        return self._has_experts or on_gpu
+
+    @property
     def _spare(self) -> int:
         """Sequences that hold no prompt."""
         return 0 if self.rewinds else 1
@@ -217,7 +224,7 @@ class Session:
 
         Sequences are for so many prompts, rounded up: what one prompt does not need is not allocated.
         """
-        count = 1 if self._has_experts else len(prompts)
+        count = 1 if self._one_by_one else len(prompts)
         n_seq = min(MIN_ROWS if count <= MIN_ROWS else _round_up(count, 16), self._most)
         suffix = max(len(prompt.suffix) for prompt in prompts)
         prefix = max(len(prompt.prefix) for prompt in prompts)
@@ -230,7 +237,7 @@ class Session:
 
     def side_by_side(self, shape: ContextShape) -> int:
         """Return how many prompts a context of that shape may hold."""
-        return 1 if self._has_experts else min(self.n_seq, shape.n_seq - self._spare)
+        return 1 if self._one_by_one else min(self.n_seq, shape.n_seq - self._spare)
 
     @contextlib.contextmanager
     def holding(
