@@ -22,6 +22,8 @@ from ._findings import interval as interval
 from ._findings import is_shown as is_shown
 from ._findings import problems_in as problems_in
 from ._findings import refusal as refusal
+from ._legs import earned_by as earned_by
+from ._legs import legs_from as legs_from
 from ._legs import legs_of as legs_of
 from ._market import Market as Market
 from ._market import Source as Source

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -14,19 +11,14 @@ from bt_llm.backtest._result import BacktestResult
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import Legs
 
-__all__ = ["legs_of"]
+__all__ = ["earned_by", "legs_from", "legs_of"]
 
 Floats = NDArray[np.float64]
 
 _EXPLAINED = 1e-6
 """Share of the account that positions and fills may leave unexplained, a bar: rounding."""
 
-
-class _Piece(NamedTuple):
-    """What one data's positions of one side were and did, by bar."""
-
-    gain: Floats
-    value: Floats
+_LONG, _SHORT, _LONG_VALUE, _SHORT_VALUE, _COST, _TRADED = range(6)
 
 
 def legs_of(result: BacktestResult, market: Market) -> Legs:
@@ -58,31 +50,41 @@ def legs_of(result: BacktestResult, market: Market) -> Legs:
     """
     if result.ruined is not None:
         raise DataError("the account was ruined: what its sides earned has no meaning")
-    equity = result.equity.to_numpy()
+    equity = np.asarray(result.equity, dtype=np.float64)
     index = pd.DatetimeIndex(result.equity.index)
-    gains, values = (
-        {1: np.zeros(len(equity)), -1: np.zeros(len(equity))},
-        {
-            1: np.zeros(len(equity)),
-            -1: np.zeros(len(equity)),
-        },
-    )
-    cost, traded = np.zeros(len(equity)), np.zeros(len(equity))
+    money = np.zeros((6, len(equity)))
     for name, fills in result.fills.groupby("data", sort=False):
         if name not in market:
             raise DataError(f"fills of {name!r}, which is no data of the market: its prices are not known")
-        mult = _multiplier(result, str(name), fills)
-        close = market[str(name)]["close"].reindex(index, method="ffill").to_numpy()
-        place = np.minimum(index.searchsorted(pd.DatetimeIndex(fills["time"])), len(index) - 1)
-        size, price = fills["size"].to_numpy(dtype=float), fills["price"].to_numpy(dtype=float)
-        slip = _slippage(result, size, price)
-        for side, piece in _sides(close, place, size, price - slip * np.sign(size), mult):
-            gains[side] += piece.gain
-            values[side] += piece.value
-        np.add.at(cost, place, fills["commission"].to_numpy(dtype=float) + np.abs(size) * slip * mult)
-        np.add.at(traded, place, np.abs(size) * price * mult)
+        money += earned_by(
+            market[str(name)]["close"].reindex(index, method="ffill").to_numpy(),
+            np.minimum(index.searchsorted(pd.DatetimeIndex(fills["time"])), len(index) - 1),
+            *(fills[column].to_numpy(dtype=float) for column in ("size", "price", "commission")),
+            slippage=result.setup.slippage,
+            mult=_multiplier(result, str(name), fills),
+        )
+    return legs_from(money, equity, index)
+
+
+def legs_from(money: Floats, equity: Floats, index: pd.DatetimeIndex) -> Legs:
+    """Return what the two sides earned as shares of the account.
+
+    Parameters
+    ----------
+    money : ndarray of shape (6, n_bars)
+        See `earned_by`; the sum over all datas.
+    equity : ndarray of shape (n_bars,)
+        Value of the account at each close.
+    index : DatetimeIndex
+        Times of the bars.
+
+    Raises
+    ------
+    DataError
+        If they do not explain how the account changed.
+    """
     before = equity[:-1]
-    left = np.diff(equity) - (gains[1] + gains[-1] - cost)[1:]
+    left = np.diff(equity) - (money[_LONG] + money[_SHORT] - money[_COST])[1:]
     if np.any(np.abs(left) > _EXPLAINED * np.abs(before)):
         worst = int(np.argmax(np.abs(left)))
         raise DataError(
@@ -90,12 +92,12 @@ def legs_of(result: BacktestResult, market: Market) -> Legs:
             f"nor of its fills (interest, or cash that was added?): its sides cannot be told apart"
         )
     return Legs(
-        long=gains[1][1:] / before,
-        short=gains[-1][1:] / before,
-        long_exposure=values[1][1:] / equity[1:],
-        short_exposure=values[-1][1:] / equity[1:],
-        cost=cost[1:] / before,
-        traded=traded[1:] / before,
+        long=money[_LONG, 1:] / before,
+        short=money[_SHORT, 1:] / before,
+        long_exposure=money[_LONG_VALUE, 1:] / equity[1:],
+        short_exposure=money[_SHORT_VALUE, 1:] / equity[1:],
+        cost=money[_COST, 1:] / before,
+        traded=money[_TRADED, 1:] / before,
     )
 
 
@@ -108,31 +110,60 @@ def _multiplier(result: BacktestResult, name: str, fills: pd.DataFrame) -> float
     return round(found) if abs(found - round(found)) < 1e-6 and round(found) else found
 
 
-def _slippage(result: BacktestResult, size: Floats, price: Floats) -> Floats:
-    """Return what each fill was worse by, a unit."""
-    rate = 0.0 if result.setup.function is not None else result.setup.slippage
-    at_market = price * rate / (1.0 + np.sign(size) * rate)
-    return np.abs(at_market)
-
-
-def _sides(
-    close: Floats, place: NDArray[np.intp], size: Floats, price: Floats, mult: float
-) -> Iterator[tuple[int, _Piece]]:
-    """Yield what the positions of each side gained by bar, and their value at the bars' closes.
+def earned_by(
+    close: Floats,
+    place: NDArray[np.intp],
+    size: Floats,
+    price: Floats,
+    commission: Floats,
+    *,
+    slippage: float = 0.0,
+    mult: float = 1.0,
+) -> Floats:
+    """Return what one data's positions of each side did by bar, from its fills in their order.
 
     A fill that turns a position over belongs to the one up to flat, and to the other from there on.
+
+    Parameters
+    ----------
+    close : ndarray of shape (n_bars,)
+        Price at each bar's close.
+    place : ndarray of shape (n_fills,)
+        Bar of each fill, from 0.
+    size, price, commission : ndarray of shape (n_fills,)
+        Of each fill; the size is signed.
+    slippage : float
+        Share of the price at market that each fill was worse by.
+    mult : float
+        Size of a contract.
+
+    Returns
+    -------
+    ndarray of shape (6, n_bars)
+        In money: what longs and shorts gained before costs, their values at the close, what trading cost,
+        and the value traded.
     """
+    bars = len(close)
+    money = np.zeros((6, bars))
+    slip = np.abs(price * slippage / (1.0 + np.sign(size) * slippage))
+    at_market = price - slip * np.sign(size)
     held = np.cumsum(size)
-    before = held - size
-    for side in (1, -1):
-        own, own_before = np.maximum(side * held, 0.0), np.maximum(side * before, 0.0)
-        change = side * (own - own_before)
-        at_close = np.zeros(len(close))
-        np.add.at(at_close, place, change)
-        position = np.cumsum(at_close)
-        position[np.abs(position) < 1e-12 * np.abs(size).max(initial=1.0)] = 0.0
-        spent = np.zeros(len(close))
-        np.add.at(spent, place, change * price)
-        value = position * close
-        gain = np.diff(value, prepend=0.0) - spent
-        yield side, _Piece(mult * gain, mult * np.abs(value))
+    nothing = 1e-12 * np.abs(size).max(initial=1.0)
+    for side, gain_row, value_row in ((1, _LONG, _LONG_VALUE), (-1, _SHORT, _SHORT_VALUE)):
+        gain, value = money[gain_row], money[value_row]
+        change = side * (np.maximum(side * held, 0.0) - np.maximum(side * (held - size), 0.0))
+        if not change.any():
+            continue
+        np.cumsum(np.bincount(place, weights=change, minlength=bars), out=value)
+        value[np.abs(value) < nothing] = 0.0
+        value *= close
+        gain[0] = value[0]
+        np.subtract(value[1:], value[:-1], out=gain[1:])
+        gain -= np.bincount(place, weights=change * at_market, minlength=bars)
+        np.abs(value, out=value)
+    sizes = np.abs(size)
+    money[_COST] = np.bincount(place, weights=sizes * slip, minlength=bars)
+    money[_TRADED] = np.bincount(place, weights=sizes * price, minlength=bars)
+    money *= mult
+    money[_COST] += np.bincount(place, weights=commission, minlength=bars)
+    return money

@@ -22,9 +22,17 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
-from bt_llm.backtest import Backtest, account_figures, drive_strategy, periods_per_year
+from bt_llm.backtest import (
+    Backtest,
+    account_figures,
+    drive_strategy,
+    earned_by,
+    legs_from,
+    periods_per_year,
+)
 from bt_llm.research._sightings import Asked, Log, Probe, Sighting, Unfit, is_flat, sightings_in
-from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalk, Question
+from bt_llm.research._timing import TimingOf
+from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalk, Legs, Question, Replayed
 
 __all__ = ["Learner"]
 
@@ -62,6 +70,8 @@ class Learner:
             raise Unfit("it has several datas")
         if backtest.engine != "lean":
             raise Unfit("the engine is not lean")
+        if backtest.start is not None or backtest.settles:
+            raise Unfit("it starts later than it could, or closes what is open in the end")
         self._backtest, self._warm_up = backtest, warm_up
         bars = next(iter(backtest.market.bars.values()))
         self._times = bars.numbers
@@ -101,12 +111,20 @@ class Learner:
         if not begun:
             self._check_all_in()
 
-    def metrics(self, walk: EpisodeWalk) -> dict[str, float] | None:
-        """Return the metrics of a backtest with a walk's answers; None where they cannot be told."""
+    def figures(self, walk: EpisodeWalk, timing: TimingOf | None = None) -> dict[str, float] | None:
+        """Return the figures of a backtest with a walk's answers; None where they cannot be told.
+
+        Parameters
+        ----------
+        walk : EpisodeWalk
+            That reached its end.
+        timing : TimingOf, optional
+            Measures the timing too.
+        """
         found = self.book.replay(walk.taken)
         if found is None:
             return None
-        return account_figures(
+        figures = account_figures(
             found.equity[self._first :],
             yearly=self._yearly,
             cash=self.book.cash,
@@ -114,6 +132,20 @@ class Learner:
             held=found.held,
             traded=found.traded,
         )
+        return figures if timing is None else {**figures, **timing.of_legs(self._legs(found))}
+
+    def _legs(self, found: Replayed) -> Legs:
+        """Return what the sides of a replayed account earned, as `legs_of` does of a backtest."""
+        bars, sizes, prices, costs = found.fills
+        money = earned_by(
+            self._closes[self._first :],
+            np.maximum(bars.astype(np.intp) - 1 - self._first, 0),
+            sizes,
+            prices,
+            costs,
+            slippage=self._backtest.setup.slippage,
+        )
+        return legs_from(money, found.equity[self._first :], self._backtest.market.index[self._first :])
 
     # What is called bar by bar, inside of Backtrader's run
 
@@ -270,6 +302,7 @@ class Learner:
             won=tuple(won),
             least=self._least(one, scheme),
             costs=math.fsum(bit.cost for bit in one.bits),
+            fills=np.array([bit[:4] for bit in one.bits], dtype=np.float64).reshape(-1, 4).T,
         )
 
     def _least(self, one: Sighting, scheme: Any) -> float:

@@ -12,8 +12,9 @@ from bt_llm.exceptions import BtLlmError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._episodes import Learner
-from bt_llm.research._runs import Measure, Source, run_many
+from bt_llm.research._runs import Source, run_many
 from bt_llm.research._sightings import Unfit
+from bt_llm.research._timing import TimingOf
 from bt_llm.statistics import EpisodeWalk
 
 __all__ = ["GateRuns", "HowRun"]
@@ -37,7 +38,8 @@ class HowRun:
     checked : int
         Replayed gates that Backtrader ran too.
     largest_difference : float or None
-        Between the two, over all metrics; of a metric above 1, relative to it. None if none was checked.
+        Between the two, over all metrics and the timing; of one above 1, relative to it. None if none was
+        checked.
     reason : str
         Why gates were not replayed; empty if they were.
     """
@@ -70,9 +72,9 @@ class GateRuns:
     """Gives the metrics of a strategy with each of many gates; see `run_many`.
 
     Gates that know their answers (`EntryGate.known_answers`) are replayed from the strategy's episodes where
-    it has such: metrics are Backtrader's to 1e-9. That is never taken on trust. Runs that the episodes are
-    learnt in must agree with each other, and some gates of each call are run in Backtrader as well; if one
-    differs, all gates are run there.
+    it has such: metrics and the timing are Backtrader's to 1e-9. That is never taken on trust. Runs that the
+    episodes are learnt in must agree with each other, and some gates of each call are run in Backtrader as
+    well; if one differs, all gates are run there.
 
     Parameters
     ----------
@@ -88,8 +90,8 @@ class GateRuns:
         Gates in all calls, for progress.
     on_progress : callable, optional
         Called with (gates done, gates in all).
-    measure : callable, optional
-        Gives further figures of each result.
+    timing : TimingOf, optional
+        Measures the timing of each too.
     **settings
         Other arguments of `run_backtest`.
 
@@ -110,7 +112,7 @@ class GateRuns:
         n_jobs: int | None = None,
         total: int = 0,
         on_progress: Progress | None = None,
-        measure: Measure | None = None,
+        timing: TimingOf | None = None,
         **settings: Any,
     ) -> None:
         self._strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
@@ -119,7 +121,7 @@ class GateRuns:
         self._learners: dict[int, Learner] = {}
         self.how = HowRun()
         self.withdrawn = False
-        self._measure = measure
+        self._timing = timing
         self._reason = "" if episodes else "not asked for"
 
     def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
@@ -142,8 +144,6 @@ class GateRuns:
             return None
 
     def _replay(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
-        if self._measure is not None:
-            raise Unfit("figures beyond an account's are asked for")
         answers = [gate.known_answers() for gate in gates]
         warm_ups = {gate.warm_up_bars for gate in gates}
         if len(gates) < _FEWEST and not self._learners:
@@ -153,7 +153,7 @@ class GateRuns:
         learner = self._learner(warm_ups.pop())
         walks = [EpisodeWalk(answer) for answer in answers if answer is not None]
         learner.learn(walks)
-        found = [learner.metrics(walk) for walk in walks]
+        found = [learner.figures(walk, self._timing) for walk in walks]
         there = [number for number, metrics in enumerate(found) if metrics is not None]
         checked = sorted({there[0], there[-1]}) if there else []
         running = sorted({*range(len(gates))} - {*there} | {*checked})
@@ -183,7 +183,7 @@ class GateRuns:
             gates,
             n_jobs=self._n_jobs,
             on_progress=self._progress,
-            measure=self._measure,
+            measure=self._timing,
             **self._settings,
         )
 

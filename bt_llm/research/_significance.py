@@ -282,8 +282,8 @@ def gate_test(
         each it gives ``timing``, the score of `bt_llm.statistics.timing_of`, and ``trades``.
     episodes : bool
         Whether null gates may be replayed from the strategy's episodes where that gives Backtrader's figures
-        to 1e-9, in a hundredth of the time; ``null_gates`` of the result says what was done. False runs all
-        of them in Backtrader.
+        to 1e-9, in a few hundredths of the time; ``null_gates`` of the result says what was done. False runs
+        all of them in Backtrader.
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
     output : path, optional
@@ -344,8 +344,8 @@ def gate_test(
     asked = len(entries.long) + len(entries.short)
     lines = strata_of(closes_of(market), asked, gate.warm_up_bars) if labelled else ()
     line = bar_answers(market, gate) if shifts or per == "bar" else None
-    measure = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
-    observed = {**study.gated.metrics, **(measure(study.gated) if measure is not None else {})}
+    timing = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
+    observed = {**study.gated.metrics, **(timing(study.gated) if timing is not None else {})}
     runs = GateRuns(
         strategy,
         market,
@@ -353,7 +353,7 @@ def gate_test(
         n_jobs=n_jobs,
         total=n + shifts,
         on_progress=on_progress,
-        measure=measure,
+        timing=timing,
         **settings,
     )
     nulls = evaluate or runs

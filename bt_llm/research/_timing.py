@@ -48,7 +48,11 @@ class TimingOf:
         """Return its score; an account that was ruined has the lowest."""
         if result.ruined is not None:
             return {"timing": -math.inf}
-        return {"timing": statistics.timing_of(legs_of(result, self.market), self.ungated).score}
+        return self.of_legs(legs_of(result, self.market))
+
+    def of_legs(self, gated: statistics.Legs) -> dict[str, float]:
+        """Return the score of an account that was not ruined, by what its sides earned."""
+        return {"timing": statistics.timing_of(gated, self.ungated).score}
 
 
 def strata_of(closes: Mapping[str, NDArray[np.float64]], entries: int, warm_up: int = 0) -> Strata:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,6 +52,8 @@ class Episode:
         The least it takes the account's cash to, from what that was before: negative for what it costs.
     costs : float
         Sum of its commissions.
+    fills : ndarray of shape (4, n_fills)
+        Bar, from 1, signed size, price and commission of each, in their order.
     """
 
     question: Question
@@ -64,6 +66,7 @@ class Episode:
     won: tuple[bool, ...]
     least: float
     costs: float
+    fills: Floats
 
     @property
     def bar(self) -> int:
@@ -90,12 +93,27 @@ class Replayed:
         Sum of the absolute values of all fills.
     won : list of bool
         Of each closed trade, whether it gained after commission.
+    taken : list of Episode
+        The episodes.
+    scales : list of float
+        What the sizes of each are multiplied by.
     """
 
     equity: Floats
     held: int
     traded: float
     won: list[bool]
+    taken: list[Episode]
+    scales: list[float]
+
+    @property
+    def fills(self) -> Floats:
+        """All fills; see `Episode`."""
+        if not self.taken:
+            return np.zeros((4, 0))
+        fills = np.concatenate([episode.fills for episode in self.taken], axis=1)
+        fills[[1, 3]] *= np.repeat(self.scales, [episode.fills.shape[1] for episode in self.taken])
+        return fills
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -120,12 +138,14 @@ class EpisodeBook:
     >>> book = EpisodeBook(bars=4, cash=100.0, questions=[(1, 1)], of_account=True)
     >>> book.known[1, 1] = Episode(
     ...     question=(1, 1), value=200.0, resume=3, path=np.array([10.0, 20.0]), inner=(), held=1,
-    ...     traded=220.0, won=(True,), least=-100.0, costs=0.0)
+    ...     traded=220.0, won=(True,), least=-100.0, costs=0.0,
+    ...     fills=np.array([[2.0, 3.0], [10.0, -10.0], [10.0, 12.0], [0.0, 0.0]]))
     >>> walk = EpisodeWalk(lambda bar, side: True)
     >>> walk.go(book)
     True
-    >>> book.replay(walk.taken).equity.tolist()
-    [100.0, 105.0, 110.0, 110.0]
+    >>> found = book.replay(walk.taken)
+    >>> found.equity.tolist(), found.fills[1].tolist()
+    ([100.0, 105.0, 110.0, 110.0], [5.0, -5.0])
     """
 
     bars: int
@@ -143,12 +163,12 @@ class EpisodeBook:
         """Return the place among `questions` of the first that is asked after an episode."""
         return bisect.bisect_left(self.questions, episode.resume, key=_bar_of)
 
-    def replay(self, taken: Iterable[Episode], cash: float | None = None) -> Replayed | None:
+    def replay(self, taken: Sequence[Episode], cash: float | None = None) -> Replayed | None:
         """Return what episodes, one after the other, do to the account.
 
         Parameters
         ----------
-        taken : iterable of Episode
+        taken : sequence of Episode
             See `EpisodeWalk`.
         cash : float, optional
             What the account begins with instead.
@@ -162,7 +182,7 @@ class EpisodeBook:
         curve, before = _Curve(self._still), None
         cash = self.cash if cash is None else cash
         start = scale = traded = 0.0
-        held, won = 0, list[bool]()
+        held, won, scales = 0, list[bool](), list[float]()
         for episode in taken:
             value = least = cash
             if before is not None:
@@ -178,13 +198,14 @@ class EpisodeBook:
             traded += scale * episode.traded
             held += episode.held
             won += episode.won
+            scales.append(scale)
         if before is not None:
             curve.follow(start, scale, before.path, min(before.resume, self.bars))
         curve.stay(cash, self.bars)
         equity = curve.values()
         if not equity.min() > 0.0:
             return None
-        return Replayed(equity=equity, held=held, traded=traded, won=won)
+        return Replayed(equity=equity, held=held, traded=traded, won=won, taken=[*taken], scales=scales)
 
 
 class _Curve:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -74,10 +75,10 @@ class Legs:
         found: Floats = self.long + self.short - self.cost
         return found
 
-    @property
-    def columns(self) -> Floats:
+    @cached_property
+    def rows(self) -> Floats:
         """The five series that a difference is taken apart by."""
-        return np.column_stack([self.long, self.short, self.cost, self.long_exposure, self.short_exposure])
+        return np.stack([self.long, self.short, self.cost, self.long_exposure, self.short_exposure])
 
 
 class Timing(NamedTuple):
@@ -154,11 +155,13 @@ def timing_of(gated: Legs, ungated: Legs) -> Timing:
     >>> timing_of(knows, legs(held)).score > 10.0 > 3.0 > abs(timing_of(guesses, legs(held)).score)
     True
     """
-    columns = np.column_stack([gated.columns, ungated.columns])
-    values, gradients = _parts(columns.mean(axis=0))
-    influence = (columns - columns.mean(axis=0)) @ gradients[4]
-    error = float(np.sqrt(np.mean(influence**2) / len(columns)))
-    scale = float(np.abs(columns[:, [0, 1, 5, 6]]).max(initial=0.0))
+    sides = (gated.rows, ungated.rows)
+    means = np.concatenate([rows.mean(axis=1) for rows in sides])
+    values, gradients = _parts(means)
+    own, other = np.split(gradients[4], 2)
+    influence = own @ sides[0] + other @ sides[1] - gradients[4] @ means
+    error = float(np.sqrt(influence @ influence)) / len(gated)
+    scale = max(float(np.abs(rows[:2]).max(initial=0.0)) for rows in sides)
     if error <= 1e-12 * scale:
         return Timing(float(values[4]) if abs(values[4]) > 1e-12 * scale else 0.0, 0.0)
     return Timing(float(values[4]), error)
@@ -220,7 +223,7 @@ def take_apart(
         raise DataError(f"{len(gated)} bars gated and {len(ungated)} ungated: expected the same bars")
     rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
-    columns = np.column_stack([gated.columns, ungated.columns])
+    columns = np.column_stack([*gated.rows, *ungated.rows])
     if block_length is None:
         returns = [gated.returns, ungated.returns, gated.returns - ungated.returns]
         length = automatic_block_length(np.column_stack(returns))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bt_llm import Gate, Market, gate_study, run_backtest
-from bt_llm.backtest import Bootstrap, Effect, legs_of
+from bt_llm.backtest import Bootstrap, Effect, earned_by, legs_of
 from bt_llm.exceptions import DataError
 from tests.engines import QuickAdvice
 from tests.research_cases import Alternate, gate_of, random_walk
@@ -51,6 +51,22 @@ def test_the_sides_add_up_to_the_account(strategy: type[Any], data: Any, setting
     legs = legs_of(result, market)
     assert legs.returns == pytest.approx(result.returns.to_numpy(), abs=1e-12)
     assert legs.long_exposure.max() > 0.0 < legs.short_exposure.max()
+
+
+def test_a_fill_that_turns_a_position_over_is_the_longs_up_to_flat_and_the_shorts_from_there_on() -> None:
+    """Two bought at 10 and five sold at 11, a hundredth worse each; closes of 10, 11, 12."""
+    money = earned_by(
+        np.array([10.0, 11.0, 12.0]),
+        np.array([0, 1]),
+        np.array([2.0, -5.0]),
+        np.array([10.1, 10.89]),
+        np.array([1.0, 2.0]),
+        slippage=0.01,
+    )
+    long, short, long_value, short_value, cost, traded = money.round(12).tolist()
+    assert (long, short) == ([0.0, 2.0, 0.0], [0.0, 0.0, -3.0])
+    assert (long_value, short_value) == ([20.0, 0.0, 0.0], [0.0, 33.0, 36.0])
+    assert (cost, traded) == ([1.2, 2.55, 0.0], [20.2, 54.45, 0.0])
 
 
 def test_slippage_and_commission_are_costs_and_not_what_positions_earned() -> None:

@@ -1,11 +1,14 @@
-"""Gates: a run over a bare one, and 200 null gates over 200 runs, in processor time.
+"""Gates: a run over a bare one, and the 200 null gates of a test over 200 runs, in processor time.
 
 The bare run is Backtrader's own ``cerebro.run()`` of the strategy on a `PandasData` feed, without bt_llm.
-The gates are random ones at a pass rate of 0.4, replayed from the strategy's episodes: learning these, and
+The null gates are those that `gate_test` makes of a gate with a pass rate of 0.4, in markets as volatile,
+with the timing that it ranks them by. They are replayed from the strategy's episodes: learning these, and
 running some gates in Backtrader as a check, is counted in. They are timed against single `run_backtest`
-calls of the same gates in the same rounds, of the lean engine and of the plain one. No figure is given
-unless metrics agree: 12 more gates are run in Backtrader's own loop, and have to be those that were
-replayed to 1e-9. Growth is that of the time of all gates, with bars and with gates.
+calls of the same gates in the same rounds, of the lean engine and of the plain one, which measure no timing.
+No figure is given unless metrics agree: 12 more gates are run in Backtrader's own loop, and have to be those
+that were replayed to 1e-9, timing included. A whole `gate_test`, with its other runs, 50 shifted gates and
+its bootstrap, is timed over one that replays none, once. Growth is that of the time of all gates, with bars
+and with gates.
 """
 
 from __future__ import annotations
@@ -51,8 +54,8 @@ def _case(name: str, rounds: int, quick: bool) -> dict[str, Any]:
     path, _, kind = file.partition(":")
     strategy, bars = load_strategy(f"{shipped(path)}:{kind}"), load_bars(shipped(data))
     market = Market.of(bars)
-    gates = _gates(40 if quick else GATES)
-    one = iter(gates * 99)
+    gates = _gates(strategy, market, 40 if quick else GATES)
+    timing, one = _timing(strategy, market), iter(gates * 99)
 
     def bare() -> None:
         cerebro = bt.Cerebro(stdstats=False)
@@ -63,7 +66,7 @@ def _case(name: str, rounds: int, quick: bool) -> dict[str, Any]:
         cerebro.run()
 
     def many() -> GateRuns:
-        runs = GateRuns(strategy, market, commission=COMMISSION)
+        runs = GateRuns(strategy, market, timing=timing, commission=COMMISSION)
         many.found = runs(gates)  # type: ignore[attr-defined]
         many.how = runs.how  # type: ignore[attr-defined]
         return runs
@@ -79,7 +82,7 @@ def _case(name: str, rounds: int, quick: bool) -> dict[str, Any]:
     note(f"gates: {name}, {rounds} rounds")
     interleaved(ways, 1)
     times = interleaved(ways, rounds, clock=time.process_time)
-    off = _difference(strategy, market, gates[5:17], many.found[5:17])  # type: ignore[attr-defined]
+    off = _difference(strategy, market, timing, gates[5:17], many.found[5:17])  # type: ignore[attr-defined]
     how = many.how.to_dict()  # type: ignore[attr-defined]
     agree = off <= 1e-9
     over_bare = median([r / b for r, b in zip(times["run"], times["bare"], strict=True)])
@@ -103,25 +106,69 @@ def _case(name: str, rounds: int, quick: bool) -> dict[str, Any]:
         ),
         Figure(name=f"largest difference of a metric, {name}", value=off, target=("<=", 1e-9)),
     ]
+    if not quick:
+        whole, said = _whole_test(strategy, market)
+        figures.append(
+            Figure(name=f"gate_test over one that replays no gate, {name}", value=whole, unit="x", note=said)
+        )
     return {"name": name, "figures": figures, "how": how, "processor_seconds": times}
 
 
-def _gates(count: int) -> list[Any]:
+def _gate() -> Any:
+    """Return a gate to test, with a pass rate of 0.4."""
     import numpy as np
 
     from bt_llm.gates import Answers, RandomGate
 
     rng = np.random.default_rng(1)
     long, short = (bytes((rng.random(150) < 0.4).astype(np.uint8)) for _ in range(2))
-    answers = Answers(long=long, short=short, per="entry", warm_up=WARM_UP)
-    return [RandomGate(answers=answers, draw=draw) for draw in range(count)]
+    return RandomGate(answers=Answers(long=long, short=short, per="entry", warm_up=WARM_UP))
 
 
-def _difference(strategy: Any, market: Any, gates: Sequence[Any], found: Sequence[dict[str, float]]) -> float:
+def _gates(strategy: Any, market: Any, count: int) -> list[Any]:
+    """Return the null gates of its test."""
+    from bt_llm.gates import RandomGate
+    from bt_llm.research._null_runs import entry_answers
+    from bt_llm.research._timing import closes_of, strata_of
+
+    told = entry_answers(strategy, market, _gate(), strata=True, commission=COMMISSION)
+    strata = strata_of(closes_of(market), len(told.long) + len(told.short), WARM_UP)
+    return [RandomGate(answers=told, draw=draw, strata=strata) for draw in range(count)]
+
+
+def _timing(strategy: Any, market: Any) -> Any:
+    from bt_llm.backtest import legs_of, run_backtest
+    from bt_llm.research._timing import TimingOf
+
+    ungated = run_backtest(strategy, market, gate=_gate().baseline(), commission=COMMISSION)
+    return TimingOf(ungated=legs_of(ungated, market), market=market)
+
+
+def _whole_test(strategy: Any, market: Any) -> tuple[float | None, str]:
+    """Return the time of a whole test over that of one that runs all gates, and what was done."""
+    from bt_llm import AdvisorConfig, Gate
+    from bt_llm.research import gate_test
+
+    gate = Gate(advisor=AdvisorConfig(model="scripted:random:1", cache_mode="off"))
+    taken, tests = [], []
+    for episodes in (True, False):
+        start = time.process_time()
+        tests.append(gate_test(strategy, market, gate, episodes=episodes, commission=COMMISSION))
+        taken.append(time.process_time() - start)
+    mine, true = tests
+    if mine.question.p_value != true.question.p_value:
+        return None, f"p is {mine.question.p_value:.4g} and {true.question.p_value:.4g}"
+    how = mine.null_gates
+    return taken[0] / taken[1], f"{taken[0]:.1f} s; {how.replayed} replayed, {how.ran} run"
+
+
+def _difference(
+    strategy: Any, market: Any, timing: Any, gates: Sequence[Any], found: Sequence[dict[str, float]]
+) -> float:
     """Return the largest difference from Backtrader's own loop; of metrics above 1, relative to them."""
     from bt_llm.research._runs import run_many
 
-    true = run_many(strategy, market, gates, commission=COMMISSION, engine="plain")
+    true = run_many(strategy, market, gates, commission=COMMISSION, engine="plain", measure=timing)
     return max(
         0.0
         if mine[name] == value or (math.isnan(mine[name]) and math.isnan(value))
@@ -140,11 +187,16 @@ def _growth() -> list[tuple[str, float]]:
     strategy = load_strategy(f"{shipped('sma_cross.py')}:GatedSmaCross")
     bars = load_bars(shipped("eurusd_hourly.csv"))
     half, whole = Market.of(bars[: len(bars) // 2]), Market.of(bars)
-    gates = _gates(2 * GATES)
+    gates = {market: _gates(strategy, market, 2 * GATES) for market in (half, whole)}
+    timings = {market: _timing(strategy, market) for market in (half, whole)}
+
+    def replayed(market: Any, count: int) -> None:
+        GateRuns(strategy, market, timing=timings[market], commission=COMMISSION)(gates[market][:count])
+
     ways = {
-        "half bars": lambda: GateRuns(strategy, half, commission=COMMISSION)(gates[:GATES]),
-        "base": lambda: GateRuns(strategy, whole, commission=COMMISSION)(gates[:GATES]),
-        "twice gates": lambda: GateRuns(strategy, whole, commission=COMMISSION)(gates),
+        "half bars": lambda: replayed(half, GATES),
+        "base": lambda: replayed(whole, GATES),
+        "twice gates": lambda: replayed(whole, 2 * GATES),
     }
     interleaved(ways, 1)
     taken = {name: median(times) for name, times in interleaved(ways, 5, clock=time.process_time).items()}

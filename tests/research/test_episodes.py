@@ -8,12 +8,15 @@ import backtrader as bt
 import numpy as np
 import pytest
 
-from bt_llm.backtest import Market, Setup, load_strategy
+from bt_llm.backtest import Market, Setup, legs_of, load_strategy, run_backtest
 from bt_llm.data import load_bars, shipped
-from bt_llm.gates import Answers, EntryGate, NeverOpen, RandomGate, ShiftedGate
+from bt_llm.gates import AlwaysOpen, Answers, EntryGate, NeverOpen, RandomGate, ShiftedGate
+from bt_llm.research import gate_test
 from bt_llm.research._gate_runs import GateRuns
 from bt_llm.research._runs import run_many
+from bt_llm.research._timing import TimingOf
 from tests.engines import walk
+from tests.research_cases import gate_of
 from tests.strategies_of_others import CASES, Case, LongOnly
 
 BARS = walk(300, seed=8)
@@ -25,6 +28,11 @@ def nulls(n: int = 24, warm_up: int = 14, passed: float = 0.5) -> list[EntryGate
     long, short = (bytes((rng.random(37) < passed).astype(np.uint8)) for _ in range(2))
     answers = Answers(long=long, short=short, per="entry", warm_up=warm_up)
     return [RandomGate(answers=answers, draw=draw) for draw in range(n)]
+
+
+def timing_on(strategy: Any, market: Market, warm_up: int = 14, **settings: Any) -> TimingOf:
+    ungated = run_backtest(strategy, market, gate=AlwaysOpen(warm_up=warm_up), **settings)
+    return TimingOf(ungated=legs_of(ungated, market), market=market)
 
 
 def setup_of(case: Case) -> Any:
@@ -84,15 +92,17 @@ UNFIT = {
 
 @pytest.mark.parametrize("name", QUALIFY)
 def test_strategies_that_forget_when_they_are_flat_are_replayed_as_backtrader_runs_them(name: str) -> None:
-    case, gates = CASES[name], nulls()
+    case, gates, market = CASES[name], nulls(), Market.of(BARS)
     settings = {"setup": setup_of(case), "params": case.params}
-    runs = GateRuns(case.strategy, Market.of(BARS), **settings)
+    timing = timing_on(case.strategy, market, **settings)
+    runs = GateRuns(case.strategy, market, timing=timing, **settings)
     mine = runs(gates)
     assert (runs.how.replayed, runs.how.ran, runs.how.reason) == (len(gates), 0, "")
     some = slice(1, None, 5)
-    true = run_many(case.strategy, BARS, gates[some], engine="plain", **settings)
+    true = run_many(case.strategy, BARS, gates[some], engine="plain", measure=timing, **settings)
     assert apart(mine[some], true) <= 1e-9
     assert len({metrics["final_value"] for metrics in mine}) > 5
+    assert len({metrics["timing"] for metrics in mine}) > 5
 
 
 @pytest.mark.parametrize("name", UNFIT)
@@ -190,18 +200,61 @@ def test_a_strategy_that_remembers_or_looks_at_what_it_has_is_found_out(strategy
 
 
 @pytest.mark.parametrize("sizer", [None, (bt.sizers.FixedSize, {"stake": 7})])
-def test_the_examples_are_replayed_with_commission_and_slippage(sizer: Any) -> None:
-    bars = load_bars(shipped("eurusd_hourly.csv"))[-900:]
-    for name in ("sma_cross.py:GatedSmaCross", "rsi_reversion.py:GatedRsiReversion"):
-        file, _, kind = name.partition(":")
-        strategy = load_strategy(f"{shipped(file)}:{kind}")
-        settings = {"commission": 0.0002, "slippage": 0.0001, "sizer": sizer}
-        runs = GateRuns(strategy, Market.of(bars), **settings)
+@pytest.mark.parametrize(
+    "name", ["sma_cross.py:GatedSmaCross", "rsi_reversion.py:GatedRsiReversion", "donchian.py:GatedDonchian"]
+)
+def test_a_test_of_the_examples_has_the_same_nulls_whether_they_are_replayed_or_run(
+    name: str, sizer: Any
+) -> None:
+    file, _, kind = name.partition(":")
+    strategy, bars = load_strategy(f"{shipped(file)}:{kind}"), load_bars(shipped("eurusd_hourly.csv"))[-600:]
+    settings = {"commission": 0.0002, "slippage": 0.0001, "sizer": sizer, "n": 24, "shifts": 4}
+    some = {"resamples": 99, "block_length": 10, **settings}
+    gate = gate_of("scripted:random:1")
+    mine = gate_test(strategy, bars, gate, **some)
+    true = gate_test(strategy, bars, gate, episodes=False, engine="plain", **some)
+    how = mine.null_gates
+    assert (how.replayed, how.ran, how.checked, true.null_gates.replayed) == (28, 0, 4, 0)
+    assert how.largest_difference is not None
+    assert how.largest_difference <= 1e-9
+    for one, other in ((mine.random, true.random), (mine.shifted, true.shifted)):
+        assert one is not None
+        assert other is not None
+        assert "timing" in one.nulls
+        assert list(one.nulls) == list(other.nulls)
+        assert apart(one.nulls.to_dict("records"), other.nulls.to_dict("records")) <= 1e-9
+    assert len(set(mine.random.nulls["timing"])) > 5
+    assert (mine.question.p_value, mine.random.seen("timing")) == (
+        true.question.p_value,
+        true.random.seen("timing"),
+    )
+
+
+def test_a_timing_that_differs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bt_llm.research import _episodes
+
+    def less_exposed(*given: Any, **settings: Any) -> Any:
+        money = earned_by(*given, **settings)
+        money[2] *= 0.99
+        return money
+
+    earned_by = _episodes.earned_by
+    monkeypatch.setattr(_episodes, "earned_by", less_exposed)
+    market = Market.of(BARS)
+    timing = timing_on(LongOnly, market)
+    runs = GateRuns(LongOnly, market, timing=timing)
+    mine = runs(nulls())
+    assert runs.how.replayed == 0
+    assert runs.how.reason.startswith("a gate that was run differs by")
+    assert repr(mine[:2]) == repr(run_many(LongOnly, market, nulls()[:2], measure=timing))
+
+
+def test_an_account_that_is_closed_in_the_end_or_starts_later_is_run() -> None:
+    for settings in ({"settles": True}, {"start": BARS.index[60]}):
+        runs = GateRuns(LongOnly, Market.of(BARS[:90]), **settings)
         mine = runs(nulls())
-        assert (runs.how.replayed, runs.how.checked) == (24, 2)
-        assert runs.how.largest_difference is not None
-        assert runs.how.largest_difference <= 1e-9
-        assert apart(mine[4:6], run_many(strategy, bars, nulls()[4:6], engine="plain", **settings)) <= 1e-9
+        assert (runs.how.ran, runs.how.reason[:23]) == (24, "it starts later than it")
+        assert repr(mine[:1]) == repr(run_many(LongOnly, BARS[:90], nulls()[:1], **settings))
 
 
 def test_answers_per_bar_are_replayed_by_their_bar() -> None:
@@ -253,8 +306,9 @@ def test_an_account_near_its_last_cash_is_run() -> None:
             elif not self.position and self.cross > 0:
                 self.buy(size=9_500.0 / self.data.close[0])
 
-    gates = nulls()
-    runs = GateRuns(Dear, Market.of(BARS), commission=0.004)
+    gates, market = nulls(), Market.of(BARS)
+    timing = timing_on(Dear, market, commission=0.004)
+    runs = GateRuns(Dear, market, commission=0.004, timing=timing)
     mine = runs(gates)
     assert runs.how.ran > 0
-    assert apart(mine, run_many(Dear, BARS, gates, commission=0.004)) <= 1e-9
+    assert apart(mine, run_many(Dear, BARS, gates, commission=0.004, measure=timing)) <= 1e-9
