@@ -72,9 +72,8 @@ def test_the_readmes_say_what_the_test_command_prints(
     [command] = re.findall(r"bt-llm (test -s .*?) bt-llm ", english)
     options = ["--cache", str(tmp_path), "--cache-mode", "replay", "--shifts", "0", "--format", "json"]
     done = CliRunner().invoke(app, [*shlex.split(command), *options], catch_exceptions=False)
-    nulls = json.loads(done.stdout)["random"]
-    share, p = 100 * nulls["share_below"]["sharpe"], nulls["p_value"]["sharpe"]
-    assert nulls["n"] == 99
-    assert f"the gate's Sharpe is above {share:.0f} % of random gates (p = {p:.2f})" in english
-    assert f"门的夏普比率高于 {share:.0f} % 的随机门" in chinese
-    assert f"p = {p:.2f}" in chinese
+    found = json.loads(done.stdout)
+    p, could = found["question"]["p_value"], 100 * found["question"]["detectable"]
+    assert (found["random"]["n"], found["question"]["found"]) == (99, False)
+    assert f"(p = {p:.2f}; timing worth {could:.0f} % a year would have been found)" in english
+    assert f"p = {p:.2f}；每年值 {could:.0f} % 的择时会被发现" in chinese

@@ -159,8 +159,8 @@ def verdict_skill(
         )
     frames = {name: frame.loc[common] for name, frame in known.items()}
     outcome = first.loc[common, "outcome"].to_numpy()
-    levels = list(range(common.nlevels - 1))
-    symbols = list(common.to_frame()[levels].itertuples(index=False)) if levels else None
+    levels = [common.get_level_values(number) for number in range(common.nlevels - 1)]
+    symbols = list(zip(*levels, strict=True)) if levels else None
     options = {"n": resamples, "seed": seed, "block_length": block_length}
     return VerdictSkill(
         bars=len(common),

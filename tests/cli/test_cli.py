@@ -24,7 +24,7 @@ def test_run_prints_one_json_object(cli: Cli) -> None:
     outcome = cli(*run_args(format="json", commission="0.00002", param="fast=8"))
     assert outcome.code == 0
     found: dict[str, Any] = json.loads(outcome.out)
-    assert set(found) == {"runs", "advice", "problems"}
+    assert set(found) == {"runs", "advice", "question", "effect", "problems"}
     assert set(found["runs"]) == {"gated", "ungated", "buy_and_hold"}
     for run in found["runs"].values():
         assert {"final_value", "return", "sharpe", "max_drawdown", "trades"} <= set(run)

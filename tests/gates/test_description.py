@@ -92,6 +92,7 @@ def test_a_gate_by_hand() -> None:
         "calibration": "grid",
         "numerics": "canonical",
         "identify": "",
+        "min_label_mass": 0.05,
         "model": "scripted:trend",
         "model_sha256": sha256,
         "chat_template_sha256": ScriptedBackend.named("scripted:trend").identity.chat_template_sha256,
