@@ -1,7 +1,7 @@
 from ._advice import LLMAdvice as LLMAdvice
-from ._advice import askers_in as askers_in
-from ._advice import find_advice as find_advice
 from ._bar_times import assumptions_of as assumptions_of
+from ._finding import askers_in as askers_in
+from ._finding import find_advice as find_advice
 from ._lines import WarmUp as WarmUp
 from ._lines import closed_bars as closed_bars
 from ._lines import copy_values as copy_values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm import plain_text
-from bt_llm.advice import Advisor, AdvisorConfig, Analyst, Usage
+from bt_llm.advice import Advisor, AdvisorConfig, Usage
 from bt_llm.cache import CacheMode
 from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
 from bt_llm.feeds import data_name, feed_of, is_live
@@ -25,7 +25,7 @@ from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import LabelSet, Verdict, prior_source
 
-__all__ = ["LLMAdvice", "askers_in", "find_advice"]
+__all__ = ["LLMAdvice"]
 
 _log = plain_text.logger("bt_llm.advice")
 
@@ -498,32 +498,3 @@ def _fires(trigger: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _is_constant(data: Any) -> bool:
     """Return whether Backtrader wrapped an argument that is no data into a line of one repeated value."""
     return isinstance(getattr(data.lines[0], "a", None), bt.linebuffer.PseudoArray)
-
-
-def find_advice(strategy: bt.Strategy, data: Any = None) -> list[LLMAdvice]:
-    """Return the advice indicators of a strategy, those inside other indicators too, in order of creation.
-
-    Parameters
-    ----------
-    strategy : bt.Strategy
-        Where to look.
-    data : data feed, optional
-        Only those that judge its bars.
-    """
-    return [advice for advice in _walk(strategy) if data is None or feed_of(advice) is feed_of(data)]
-
-
-def askers_in(strategy: bt.Strategy) -> list[Advisor | Analyst[Any, Any]]:
-    """Return who answered the indicators of a strategy, those inside other indicators too."""
-    found = [getattr(indicator, "asker", None) for indicator in _every(strategy)]
-    return [asker for asker in dict.fromkeys(found) if asker is not None and asker.answered_by]
-
-
-def _walk(strategy: bt.Strategy) -> Iterator[LLMAdvice]:
-    return (indicator for indicator in _every(strategy) if isinstance(indicator, LLMAdvice))
-
-
-def _every(owner: Any) -> Iterator[Any]:
-    for indicator in owner.getindicators():
-        yield indicator
-        yield from _every(indicator)

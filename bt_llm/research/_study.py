@@ -47,11 +47,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import Market, Universe
 from bt_llm.data import BarFormat
-from bt_llm.exceptions import ConfigError, MissingExtraError
+from bt_llm.exceptions import ConfigError
 from bt_llm.files import read_text
 from bt_llm.gates import Gate
 from bt_llm.models import split_name
 from bt_llm.research._cutoff_table import latest_cutoff
+from bt_llm.research._study_sections import (
+    AccountSection,
+    AdvisorSection,
+    BarsSection,
+    BudgetSection,
+    CompareSection,
+    GateSection,
+    PrivateAttr,
+    Section,
+    UniverseSection,
+    ValidationError,
+    WalkForwardSection,
+)
 from bt_llm.research._trust import Trust, addresses_in, check_addresses
 
 if TYPE_CHECKING:
@@ -60,138 +73,12 @@ if TYPE_CHECKING:
     from bt_llm.research.walk_forward._panel_results import PanelWalkForwardResult
     from bt_llm.research.walk_forward._results import WalkForwardResult
 
-try:
-    import pydantic
-except ImportError as error:
-    raise MissingExtraError("study files need pydantic: pip install 'bt-llm[research]'") from error
-
-__all__ = [
-    "AccountSection",
-    "AdvisorSection",
-    "BarsSection",
-    "BudgetSection",
-    "CompareSection",
-    "GateSection",
-    "Study",
-    "UniverseSection",
-    "WalkForwardSection",
-    "load_study",
-]
+__all__ = ["Study", "load_study"]
 
 _NAMES_OF_FILES = {"gate.advisor.model": ".gguf", "gate.advisor.template": ".toml"}
 
 
-class _Section(pydantic.BaseModel):
-    """A table of a study file: nothing is converted, and nothing unknown is let through."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class AdvisorSection(_Section):
-    """``[gate.advisor]``: the arguments of `AdvisorConfig`; those left out keep their defaults.
-
-    The calibration may also be ``"train"``, in a walk-forward; see `WalkForward.run`.
-    """
-
-    model: str | None = None
-    fallbacks: list[str] | None = None
-    template: str | None = None
-    reader: Literal["logprobs", "json"] | None = None
-    calibration: Literal["grid", "none", "train"] | None = None
-    numerics: Literal["canonical", "fast"] | None = None
-    cache_dir: str | None = None
-    cache_mode: Literal["record", "replay", "refresh", "off"] | None = None
-    n_threads: int | None = None
-    n_gpu_layers: int | None = None
-    identify: str | None = None
-    min_label_mass: float | None = None
-
-
-class GateSection(_Section):
-    """``[gate]``: the arguments of `Gate`; those left out keep their defaults."""
-
-    min_confidence: float = 0.0
-    require: Literal["agree", "not_against"] = "agree"
-    on_missing: Literal["block", "pass"] = "block"
-    advisor: AdvisorSection = AdvisorSection()
-
-
-class AccountSection(_Section):
-    """``[account]``: what a backtest starts with and pays; see `run_backtest`."""
-
-    cash: float = 10_000.0
-    commission: float = 0.0
-    slippage: float = 0.0
-    percent: float = 95.0
-    sizer: str | None = None
-    setup: str | None = None
-
-
-class WalkForwardSection(_Section):
-    """``[walk_forward]``: how the bars are cut, and what the folds choose by; see `WalkForward`."""
-
-    train_size: int | str
-    test_size: int | str
-    expand_train: bool = False
-    purged_size: int | str = 0
-    embargo: int | str = 0
-    reduce_test: bool = False
-    warm_up: int | None = None
-    metric: Literal["sharpe", "sortino", "calmar", "return", "max_drawdown"] = "sharpe"
-    min_trades: int = 1
-    constraints: list[str] = []
-
-
-class CompareSection(_Section):
-    """``[compare]``: the models, and how differences are judged; see `compare_models`."""
-
-    models: list[str] | dict[str, str]
-    horizon: int = 5
-    flat: float = 0.25
-    resamples: int = 2000
-    seed: int = 0
-    block_length: int | None = None
-
-
-class BarsSection(_Section):
-    """``[bars]``: what is stated of the bars, where their source does not say it; see `BarFormat`.
-
-    ``after_cutoff = true`` leaves only the bars after the training data of all models of the study ends.
-    """
-
-    time_format: str | None = None
-    day_first: bool | None = None
-    zone: str | None = None
-    columns: dict[str, str] = {}
-    decimal: Literal[".", ","] | None = None
-    adjusted: bool | None = None
-    symbol: str | None = None
-    stamp: Literal["open", "close"] | None = None
-    repair: Literal["drop", "widen", "fill"] | None = None
-    after: str | None = None
-    after_cutoff: bool = False
-    max_megabytes: int = 2048
-
-
-class UniverseSection(_Section):
-    """``[universe]``: the data are the symbols of a panel, a run each; see `Universe`.
-
-    `parameters` says whether a walk-forward chooses one set of settings for the whole ``panel`` or one for
-    each ``symbol``; ``weights``, what symbols weigh in the pooled record, those left out 1.
-    """
-
-    weights: dict[str, float] = {}
-    parameters: Literal["panel", "symbol"] = "panel"
-
-
-class BudgetSection(_Section):
-    """``[budget]``: what the command line may spend on servers without asking, and what they take."""
-
-    money: float = pydantic.Field(ge=0, allow_inf_nan=False)
-    price_per_mtok: float | None = None
-
-
-class Study(_Section):
+class Study(Section):
     """A study file, checked; paths in it are absolute.
 
     Parameters
@@ -215,18 +102,18 @@ class Study(_Section):
     format: Literal[1] = 1
     strategy: str
     data: str | list[str] | dict[str, str]
-    lines: list[str] = []
+    lines: list[str] = []  # noqa: RUF012 - pydantic copies it
     output: str
     bars: BarsSection | None = None
     universe: UniverseSection | None = None
     gate: GateSection | None = None
     account: AccountSection = AccountSection()
-    params: dict[str, Any] = {}
-    grid: dict[str, Any] = {}
+    params: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+    grid: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     walk_forward: WalkForwardSection | None = None
     compare: CompareSection | None = None
     budget: BudgetSection | None = None
-    _trust: Trust = pydantic.PrivateAttr(default=False)
+    _trust: Trust = PrivateAttr(default=False)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -441,7 +328,7 @@ def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
         table.setdefault("output", f"{file.stem}-results")
     try:
         study = Study.model_validate(table)
-    except pydantic.ValidationError as error:
+    except ValidationError as error:
         raise ConfigError(f"study {str(path)!r}: {_first_problem(error)}") from None
     found = _resolved(study, file.parent)
     found._trust = trust
@@ -457,7 +344,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def _first_problem(error: pydantic.ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     # A misspelt key is also a missing one: of the two, the name that is there says more.
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     names, model = [], Study
@@ -478,10 +365,10 @@ def _first_problem(error: pydantic.ValidationError) -> str:
     return f"{where} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _section_of(annotation: Any) -> type[_Section] | None:
+def _section_of(annotation: Any) -> type[Section] | None:
     """Return the section that a field holds."""
     choices = [annotation, *getattr(annotation, "__args__", ())]
-    return next((one for one in choices if isinstance(one, type) and issubclass(one, _Section)), None)
+    return next((one for one in choices if isinstance(one, type) and issubclass(one, Section)), None)
 
 
 def _resolved(study: Study, folder: Path) -> Study:

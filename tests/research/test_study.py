@@ -204,7 +204,7 @@ class TestRefusals:
             load_study(tmp_path / "none.toml")
 
     def test_sections_have_every_argument_of_what_they_stand_for(self) -> None:
-        from bt_llm.research._study import AdvisorSection, GateSection, WalkForwardSection
+        from bt_llm.research._study_sections import AdvisorSection, GateSection, WalkForwardSection
 
         assert set(AdvisorSection.model_fields) | {"state_space", "manager", "supplied"} == {
             field.name for field in dataclasses.fields(AdvisorConfig)
@@ -216,14 +216,15 @@ class TestRefusals:
         assert set(WalkForwardSection.model_fields) == sizes | {"metric", "min_trades", "constraints"}
 
     def test_bars_have_every_field_of_a_format(self) -> None:
-        from bt_llm.research._study import BarsSection
+        from bt_llm.research._study_sections import BarsSection
 
         fields = {field.name for field in dataclasses.fields(BarFormat)}
         assert set(BarsSection.model_fields) == fields | {"after_cutoff"}
 
     def test_pydantic_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pydantic", None)
-        monkeypatch.delitem(sys.modules, "bt_llm.research._study")
+        for name in ("_study", "_study_sections"):
+            monkeypatch.delitem(sys.modules, f"bt_llm.research.{name}")
         with pytest.raises(MissingExtraError, match=r"pip install 'bt-llm\[research\]'"):
             importlib.import_module("bt_llm.research._study")
 
