@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bt_llm.advice import Advisor, AdvisorConfig
@@ -17,6 +18,7 @@ from bt_llm.cache import VerdictCache
 from bt_llm.indicators._live import LiveAsker
 from bt_llm.locks import ForkableLock
 from bt_llm.models import LLMThrottler, ModelManager
+from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord
 from tests.cache_cases import record
 
 pytestmark = [
@@ -60,6 +62,15 @@ def test_one_s_own_lock_is_still_one_s_own_in_a_child() -> None:
         assert in_a_fork(lambda: lock.__exit__(None, None, None))
 
 
+def added(folder: Path) -> int:
+    """Open a ledger, as each thread and process does for itself, and write into it."""
+    outcome = TrialOutcome(equity=np.array([1.0, 2.0]), trades=1, wins=1, held=1, traded=1.0)
+    with TrialLedger(folder / "trials.sqlite") as ledger:
+        names = {"key": "ab" * 32, "configuration": "cd" * 32, "description": ""}
+        ledger.add(TrialRecord(**names, sharpe=1.0, outcome=outcome))
+        return len(ledger)
+
+
 def busy(what: str, folder: Path) -> Callable[[], Any]:
     """Return work of a few microseconds that holds a lock most of the time."""
     if what == "advisor":
@@ -69,6 +80,8 @@ def busy(what: str, folder: Path) -> Callable[[], Any]:
     if what == "cache":
         cache = VerdictCache(folder)
         return lambda: cache.put_many([record(1)])
+    if what == "ledger":
+        return lambda: added(folder)
     if what == "manager":
         manager = ModelManager("scripted:trend")
         return lambda: manager.usage
@@ -78,9 +91,10 @@ def busy(what: str, folder: Path) -> Callable[[], Any]:
     return lambda: asker.known(1)
 
 
-@pytest.mark.parametrize("what", ["advisor", "cache", "manager", "throttler", "live"])
+@pytest.mark.parametrize("what", ["advisor", "cache", "ledger", "manager", "throttler", "live"])
 def test_a_child_of_a_busy_process_goes_on(what: str, tmp_path: Path) -> None:
     work, stop = busy(what, tmp_path), threading.Event()
+    after = busy("cache", tmp_path) if what == "ledger" else work  # SQLite's own locks are all of a process
 
     def again() -> None:
         while not stop.is_set():
@@ -91,7 +105,7 @@ def test_a_child_of_a_busy_process_goes_on(what: str, tmp_path: Path) -> None:
     try:
         for _ in range(15):
             time.sleep(0.003)
-            assert in_a_fork(work)
+            assert in_a_fork(after)
     finally:
         stop.set()
         thread.join()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
-from bt_llm.files import open_regular
+from bt_llm.files import MAX_MB, most_bytes, open_regular
 from bt_llm.models._parts import file_parts
 
 __all__ = ["ModelFacts", "check_vocabulary", "read_facts"]
@@ -65,7 +65,7 @@ class ModelFacts:
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_NESTING = 4
-_MAX_TEXT = 16 * _MB  # a chat template is a few kB
+_MAX_TEXT_MB = 16  # a chat template is a few kB
 _MAX_DIMENSIONS = 8
 _ENCODERS = {
     *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
@@ -124,8 +124,11 @@ class _Header:
 
     def text(self) -> str:
         length = self.unpack("Q")
-        if length > _MAX_TEXT:
-            raise _UnusableError(f"a text of {length:,} bytes in its header")
+        if length > (most := most_bytes(_MAX_TEXT_MB)):
+            raise _UnusableError(
+                f"a text of {length:,} bytes in its header, where {most:,} are read; set {MAX_MB} to read "
+                "more of what you trust"
+            )
         start = self.skip(length)
         return self.data[start : self.at].decode("utf-8", "replace")
 

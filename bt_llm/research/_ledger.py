@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import BtLlmError, CacheCorruptError, CacheError, ConfigError
+from bt_llm.locks import IN_SQLITE
 from bt_llm.plain_text import one_line
 
 __all__ = ["TrialLedger", "TrialOutcome", "TrialRecord"]
@@ -381,7 +382,8 @@ class TrialLedger:
     def _try(self, action: Callable[[], T], verb: str) -> T:
         """Do something with the database; say in one line what went wrong."""
         try:
-            return action()
+            with IN_SQLITE:
+                return action()
         except BtLlmError:
             raise
         except (sqlite3.Error, OSError, UnicodeError) as error:

@@ -258,6 +258,14 @@ def test_what_is_no_gguf_says_so(tmp_path, content, words):
     refused(path, words)
 
 
+def test_a_longer_text_is_read_by_who_trusts_it(tmp_path, monkeypatch):
+    path = tmp_path / "long.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 17 << 20))
+    refused(path, "a text of 17,825,792 bytes in its header, where 16,777,216 are read; set BT_LLM_MAX_MB")
+    monkeypatch.setenv("BT_LLM_MAX_MB", "18")
+    refused(path, "truncated in its header")
+
+
 def test_a_truncated_file_names_both_sizes(tiny, tmp_path):
     path = tmp_path / "cut.gguf"
     whole = tiny.read_bytes()
