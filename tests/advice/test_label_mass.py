@@ -14,7 +14,8 @@ from bt_llm.cache import VerdictCache
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
-from bt_llm.models import LabelScores, ModelKind, ScriptedBackend, register_model_kind
+from bt_llm.models import LabelScores, ModelKind, ScriptedBackend
+from bt_llm.models import _registry as registry
 from bt_llm.verdicts import LabelMasses, Verdict
 
 
@@ -31,7 +32,6 @@ class Murmuring(ScriptedBackend):
             yield [LabelScores(tuple(math.log(share * p) for p in (0.4, 0.24, 0.16)))]
 
 
-@register_model_kind
 class MurmuringModel(ModelKind):
     kind, form = "murmuring", "murmuring:SHARE"
 
@@ -108,7 +108,8 @@ def test_a_policy_shows_the_mass() -> None:
     assert shown["cells"][DOWN]["answer"] == "invalid"
 
 
-def test_a_run_shows_the_mass_and_says_why_every_answer_was_invalid() -> None:
+def test_a_run_shows_the_mass_and_says_why_every_answer_was_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {**registry._registered, "murmuring": MurmuringModel})
     bars = load_bars(shipped("eurusd_hourly.csv"))[:400]
     strategy = f"{shipped('sma_cross.py')}:GatedSmaCross"
 
