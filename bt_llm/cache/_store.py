@@ -70,7 +70,7 @@ class JsonStore:
 
     def close(self) -> None:
         """Forget the opened writer; the next write opens it again."""
-        with self._lock:
+        with self._lock, IN_SQLITE:
             if self._writer is not None:
                 self._writer.close()
             self._writer = None

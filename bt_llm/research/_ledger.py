@@ -271,7 +271,8 @@ class TrialLedger:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        with IN_SQLITE:
+            self._connection.close()
 
     def _check_path(self) -> None:
         """Refuse what is no file: opening a pipe or a device may never end."""
