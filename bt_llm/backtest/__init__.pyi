@@ -4,6 +4,7 @@ from ._account import SentOrder as SentOrder
 from ._account import Trade as Trade
 from ._account import account_figures as account_figures
 from ._account import frame_of as frame_of
+from ._account import is_gain as is_gain
 from ._answers import COLUMNS as COLUMNS
 from ._answers import answer_names as answer_names
 from ._answers import answers_of as answers_of

@@ -27,6 +27,7 @@ __all__ = [
     "Trade",
     "account_figures",
     "frame_of",
+    "is_gain",
     "measure_account",
     "order_counts",
 ]
@@ -312,13 +313,18 @@ def order_counts(account: Account, market: Market) -> dict[str, Any]:
     }
 
 
+def is_gain(money: float, cash: float) -> bool:
+    """Return whether a trade has gained more than the rounding of prices times sizes leaves."""
+    return money > 1e-12 * cash
+
+
 def measure_account(account: Account, equity: pd.Series[float]) -> dict[str, float]:
     """Return the figures of an account; NaN where one has no meaning, as all ratios of a ruined one."""
     return account_figures(
         np.asarray(equity, dtype=np.float64),
         yearly=periods_per_year(pd.DatetimeIndex(equity.index)),
         cash=account.cash,
-        won=[trade.pnlcomm > 0 for trade in account.trades],
+        won=[is_gain(trade.pnlcomm, account.cash) for trade in account.trades],
         held=account.held,
         traded=account.traded,
         ruined=account.ruined is not None,

@@ -39,6 +39,8 @@ from bt_llm.statistics import Statistic, normal_quantile
 
 __all__ = ["Panel", "PanelStudy", "effect_sentences", "forest_section", "panel_study"]
 
+_FEWEST_TRADES = 5
+
 
 class HasRuns(Protocol):
     """A result with runs by name."""
@@ -162,12 +164,15 @@ class PanelStudy(Panel[GateStudy]):
             return None
         found = self.effects["sharpe"].pooled
         z = normal_quantile(0.5 + found.confidence / 2.0)
+        trades = self.runs["gated"].metrics["trades"]
+        few = f"the gate left {trades:.0f} trades, and at least {_FEWEST_TRADES} are needed"
         return Primary(
             claim="the gate changes the pooled Sharpe ratio",
             p_value=found.p_value,
             smallest=1.0 / (1 + found.n),
             detectable=(found.high - found.low) / (2.0 * z) * (z + normal_quantile(0.8)),
             statistic=Statistic.SHARPE,
+            reason=few if trades < _FEWEST_TRADES else "",
         )
 
     @property

@@ -27,6 +27,7 @@ from bt_llm.backtest import (
     account_figures,
     drive_strategy,
     earned_by,
+    is_gain,
     legs_from,
     periods_per_year,
 )
@@ -287,7 +288,7 @@ class Learner:
             held[start:] = bool(size)
             path[start:] = cash + size * closes[start:] if size else cash
             if not size:
-                won.append(since > 0.0)
+                won.append(is_gain(since, one.asked.value))
                 since = 0.0
         if size and resume <= self._bars:
             raise Unfit(f"what it holds is not all that it asked about, at bar {resume}")
