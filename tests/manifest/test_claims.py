@@ -11,31 +11,15 @@ from typing import Any
 import pytest
 
 from bt_llm import AdvisorConfig
-from bt_llm.advice import Advisor, AnalystConfig, forget_answers
+from bt_llm.advice import Advisor, AnalystConfig
 from bt_llm.cache import VerdictCache, import_pack
-from bt_llm.data import load_bars, shipped
+from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import TradeAdviceGate
 from bt_llm.manifest import read_manifest, reproduce
 from bt_llm.prompts import PromptTemplate
 from tests.faulty_server import FaultyServer
-from tests.manifest.test_manifest import STRATEGY, Place
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a strategy, bars, a cache and the manifest of a study."""
-    found = Place(tmp_path_factory.mktemp("recorded"))
-    (found.folder / "mine.py").write_text(STRATEGY)
-    load_bars(shipped("eurusd_hourly.csv")).iloc[:260].to_csv(found.folder / "bars.csv")
-    found.record()
-    return found.folder
-
-
-@pytest.fixture
-def place(tmp_path: Path, recorded: Path) -> Place:
-    forget_answers()
-    return Place(Path(shutil.copytree(recorded, tmp_path / "here")))
+from tests.manifest.test_manifest import Place
 
 
 def differences(place: Place) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bt_llm.advice import Advisor, AdvisorConfig, forget_answers
+from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cache import CacheMode, VerdictCache, import_pack, only_replaying
 from bt_llm.cli import app
-from bt_llm.data import load_bars, shipped
+from bt_llm.data import shipped
 from bt_llm.exceptions import BtLlmError, ConfigError, ReplayMiss
 from bt_llm.manifest import RunManifest, read_manifest, reproduce
 from bt_llm.prompts import PromptTemplate
@@ -33,21 +32,6 @@ class Asks(Crosser):
         config = AdvisorConfig(model="MODEL", cache_dir="FOLDER", cache_mode="record")
         self.own = Gate(advisor=config).attach(self)
 """
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = Place(tmp_path_factory.mktemp("recorded"))
-    (found.folder / "mine.py").write_text(STRATEGY)
-    load_bars(shipped("eurusd_hourly.csv")).iloc[:260].to_csv(found.folder / "bars.csv")
-    found.record()
-    return found.folder
-
-
-@pytest.fixture
-def place(tmp_path: Path, recorded: Path) -> Place:
-    forget_answers()
-    return Place(Path(shutil.copytree(recorded, tmp_path / "here")))
 
 
 @pytest.fixture
