@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Analysis, AnalystConfig, MarketAnalystAgent, NewsAnalyst, TradeAnalyst
 from bt_llm.cli._groups import group, takes_groups
 from bt_llm.cli._options import CacheOption, FormatOption, ModelOption, ModeOption, ThreadsOption
 from bt_llm.cli._output import Format, complain, print_json, show
 from bt_llm.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from bt_llm.advice import Analysis, AnalystConfig
 
 __all__ = ["app"]
 
@@ -20,6 +22,7 @@ app = typer.Typer(
     name="ask",
     help="Ask a model about a headline, the state of several markets, or a trade.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -40,6 +43,8 @@ class Analyst:
 
     def config(self) -> AnalystConfig:
         """Return the configuration that these options give."""
+        from bt_llm.advice import AnalystConfig
+
         return AnalystConfig(
             model=self.model,
             template=self.template,
@@ -61,6 +66,8 @@ def news(
 
     Example: bt-llm ask news "ECB halves its bond purchases"
     """
+    from bt_llm.advice import NewsAnalyst
+
     with NewsAnalyst(asking.config(), market=market) as analyst:
         _print(analyst.analyze(headline), output)
 
@@ -76,6 +83,8 @@ def market(
 
     Example: bt-llm ask market eurusd.trend=up eurusd.rsi=65 gold.state=rising gold.volatility=low vix=14
     """
+    from bt_llm.advice import MarketAnalystAgent
+
     data: dict[str, Any] = {}
     for name, value in _pairs(values).items():
         asset, dot, feature = name.partition(".")
@@ -107,6 +116,8 @@ def trade(
 
     Example: bt-llm ask trade EUR/USD long rsi=61 trend=up --strength 0.8
     """
+    from bt_llm.advice import TradeAnalyst
+
     signal = {
         "symbol": symbol,
         "direction": direction,

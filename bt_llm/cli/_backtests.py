@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig, telling
-from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -28,11 +26,11 @@ from bt_llm.cli._options import (
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import MissingExtraError, ModelNotFoundError
-from bt_llm.gates import Gate
-from bt_llm.models import slow_quantization
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import GateStudy, PanelStudy, Source, Universe
+    from bt_llm.gates import Gate
 
 __all__ = ["demo", "run"]
 
@@ -55,7 +53,10 @@ def demo(
     nothing and gives the same numbers to the last digit. Where the model is not installed, its verdicts come
     from the pack that bt_llm ships.
     """
+    from bt_llm.advice import AdvisorConfig
+    from bt_llm.cache import VerdictCache, import_pack
     from bt_llm.data import shipped
+    from bt_llm.gates import Gate
 
     strategy, bars = f"{shipped('sma_cross.py')}:GatedSmaCross", shipped("eurusd_hourly.csv")
 
@@ -116,6 +117,8 @@ def run(
 
 def _say_if_slow(study: GateStudy) -> None:
     """Say that a model which was asked just now is in a quantization that takes longer than it had to."""
+    from bt_llm.models import slow_quantization
+
     if study.gated.advice and study.gated.advice["model_calls"]:
         for one in study.gated.asked:
             if line := slow_quantization(one.identity.details.get("quantization")):
@@ -123,6 +126,7 @@ def _say_if_slow(study: GateStudy) -> None:
 
 
 def _gate_study(strategy: str, data: Source, gate: Gate, settings: dict[str, Any]) -> GateStudy:
+    from bt_llm.advice import telling
     from bt_llm.backtest import gate_study
 
     with progress_bar(f"asking {gate.advisor.model}") as update, telling(update):
@@ -130,6 +134,7 @@ def _gate_study(strategy: str, data: Source, gate: Gate, settings: dict[str, Any
 
 
 def _panel_study(strategy: str, universe: Universe, gate: Gate, settings: dict[str, Any]) -> PanelStudy:
+    from bt_llm.advice import telling
     from bt_llm.backtest import panel_study
 
     with progress_bar(f"asking {gate.advisor.model}") as update, telling(update):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.cache import Question, Record
-from bt_llm.cli._verifying import Drift
 from bt_llm.plain_json import canonical_json
-from bt_llm.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from bt_llm.cache import Question, Record
+    from bt_llm.cli._verifying import Drift
 
 __all__ = ["SHORT", "drift_table", "joined", "list_table", "record_facts", "record_row"]
 
@@ -19,6 +20,8 @@ SHORT = 12
 
 
 def record_row(record: Record, names: dict[str, list[str]]) -> dict[str, Any]:
+    from bt_llm.verdicts import Verdict
+
     answer, question = record.answer, record.question
     return {
         "key": record.key,
@@ -52,6 +55,8 @@ def _end_of(question: Question) -> str:
 
 def record_facts(record: Record, names: dict[str, list[str]]) -> dict[str, str]:
     """Return everything of a record as text, in the order of reading."""
+    from bt_llm.verdicts import Verdict
+
     question, answer = record.question, record.answer
     shown = {"prompt": question.text}
     if isinstance(answer, Verdict):

@@ -6,19 +6,18 @@ import contextlib
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.advice import Advisor, AdvisorConfig, Checkup, checkup
-from bt_llm.cache import VerdictCache
-from bt_llm.cli._doctor_model import checkup_page
 from bt_llm.cli._options import ThreadsOption
 from bt_llm.cli._output import Format, print_json, show
 from bt_llm.exceptions import BtLlmError, ModelFileError
-from bt_llm.models import available_memory_mb, list_models, read_facts, slow_quantization
+
+if TYPE_CHECKING:
+    from bt_llm.advice import Checkup
 
 __all__ = ["doctor"]
 
@@ -49,12 +48,16 @@ def doctor(
     else:
         show(_table(checks))
         if found:
+            from bt_llm.cli._doctor_model import checkup_page
+
             show(checkup_page(found))
     if not all(check["ok"] for check in checks) or (found and found.problems):
         raise typer.Exit(1)
 
 
 def _checked(model: str, template: str | None, threads: int | None) -> Checkup:
+    from bt_llm.advice import Advisor, AdvisorConfig, checkup
+
     config = AdvisorConfig(
         model=model, template=template, n_threads=threads, calibration="none", cache_mode="off"
     )
@@ -94,11 +97,15 @@ def _llama() -> list[dict[str, Any]]:
 
 
 def _memory() -> list[dict[str, Any]]:
+    from bt_llm.models import available_memory_mb
+
     available = available_memory_mb()
     return [_check("memory", f"{available:,.0f} MB available", ok=available > 512)]
 
 
 def _models() -> list[dict[str, Any]]:
+    from bt_llm.models import list_models
+
     found = list_models()
     if not found:
         return [
@@ -109,6 +116,8 @@ def _models() -> list[dict[str, Any]]:
 
 def _file(path: Path) -> str:
     """Return a model's file in a line, and whether its quantization is slow here."""
+    from bt_llm.models import read_facts, slow_quantization
+
     said = [f"{path.name}, {path.stat().st_size / 1e6:,.0f} MB"]
     with contextlib.suppress(ModelFileError, OSError):  # who asks that model is told what is wrong with it
         said += filter(None, [slow_quantization(read_facts(path).quantization)])
@@ -116,6 +125,8 @@ def _file(path: Path) -> str:
 
 
 def _cache() -> list[dict[str, Any]]:
+    from bt_llm.cache import VerdictCache
+
     cache = VerdictCache()
     try:
         count = len(cache.keys()) if cache.directory.exists() else 0

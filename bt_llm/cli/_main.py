@@ -55,7 +55,7 @@ def _run(watch: InterruptWatch) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        app()
+        app(prog_name="bt-llm")
     except BtLlmError as error:
         if watch.came:
             raise

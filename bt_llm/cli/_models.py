@@ -9,27 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from bt_llm import models as local  # its parts are imported when they are used
 from bt_llm.cli._options import FormatOption
 from bt_llm.cli._output import Format, print_json, say, show
 from bt_llm.exceptions import ModelError, ModelNotFoundError
-from bt_llm.models import (
-    CATALOGUE,
-    DEFAULT_QUANTIZATION,
-    KnownFile,
-    ModelConfig,
-    ModelFacts,
-    available_memory_mb,
-    estimate_memory_mb,
-    file_sha256,
-    find_model,
-    known_file,
-    list_models,
-    model_kinds,
-    models_folders,
-    read_facts,
-    total_memory_mb,
-)
-from bt_llm.models import fetch as fetch_file
 
 __all__ = ["app"]
 
@@ -49,8 +32,8 @@ _GB_MB = 1024.0
 @app.command(name="list")
 def list_(output: FormatOption = Format.TABLE) -> None:
     """List the models that can be asked, and those that can be fetched."""
-    here = [_found(name, path) for name, path in list_models().items()]
-    there = [_offer(known) for known in CATALOGUE]
+    here = [_found(name, path) for name, path in local.list_models().items()]
+    there = [_offer(known) for known in local.CATALOGUE]
     if output is Format.JSON:
         print_json({"models": here, "known": there, "kinds": _kinds()})
         return
@@ -80,26 +63,26 @@ def _kinds() -> list[dict[str, Any]]:
             "capabilities": sorted(kind.capabilities),
             "extra": kind.extra,
         }
-        for name, kind in model_kinds().items()
+        for name, kind in local.model_kinds().items()
     ]
 
 
 def _found(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "file": str(path), "file_bytes": path.stat().st_size}
     try:
-        facts = read_facts(path)
+        facts = local.read_facts(path)
     except ModelError as error:
         return {**row, "problem": str(error)}
     return {**row, "parameters": facts.parameters, "quantization": facts.quantization}
 
 
-def _offer(known: KnownFile) -> dict[str, Any]:
+def _offer(known: local.KnownFile) -> dict[str, Any]:
     names = ("model", "quantization", "repository", "file", "gigabytes", "sha256")
     return {**{name: getattr(known, name) for name in names}, "here": _is_here(known)}
 
 
-def _is_here(known: KnownFile) -> bool:
-    return any((folder / known.saved_as).is_file() for folder in models_folders())
+def _is_here(known: local.KnownFile) -> bool:
+    return any((folder / known.saved_as).is_file() for folder in local.models_folders())
 
 
 @app.command()
@@ -113,13 +96,13 @@ def inspect(
 
     Example: bt-llm models inspect smollm2 --n-ctx 1024
     """
-    path = find_model(file)
-    facts = read_facts(path)
-    needed, free = estimate_memory_mb(facts, n_ctx), available_memory_mb()
+    path = local.find_model(file)
+    facts = local.read_facts(path)
+    needed, free = local.estimate_memory_mb(facts, n_ctx), local.available_memory_mb()
     found = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
     found |= {"file": str(path), "n_ctx": n_ctx, "memory_mb": round(needed), "available_mb": round(free)}
     if sha256:
-        found["sha256"] = file_sha256(path)
+        found["sha256"] = local.file_sha256(path)
     if output is Format.JSON:
         print_json(found)
         return
@@ -133,7 +116,7 @@ def inspect(
     show(table)
 
 
-def _facts(facts: ModelFacts, n_ctx: int, needed: float, free: float) -> dict[str, str]:
+def _facts(facts: local.ModelFacts, n_ctx: int, needed: float, free: float) -> dict[str, str]:
     template = f"{len(facts.chat_template):,} characters" if facts.chat_template else "none: text only"
     trained = f", but it was trained for {facts.n_ctx_train:,}" if n_ctx > facts.n_ctx_train else ""
     fits = "fits" if needed <= free else "does not fit"
@@ -153,7 +136,7 @@ def _facts(facts: ModelFacts, n_ctx: int, needed: float, free: float) -> dict[st
 @app.command()
 def fetch(
     model: Annotated[str, typer.Argument(help="Such as llama-3.2-1b; see bt-llm models list.")],
-    quant: Annotated[str, typer.Option(help="Q4_K_M, Q5_K_M or Q8_0.")] = DEFAULT_QUANTIZATION,
+    quant: Annotated[str, typer.Option(help="Q4_K_M, Q5_K_M or Q8_0.")] = local.DEFAULT_QUANTIZATION,
     folder: Annotated[Path | None, typer.Option(help="Where to; by default the models folder.")] = None,
     revision: Annotated[str | None, typer.Option(help="A commit of the repository.")] = None,
     output: FormatOption = Format.TABLE,
@@ -162,10 +145,10 @@ def fetch(
 
     Example: bt-llm models fetch llama-3.2-1b --quant Q4_K_M
     """
-    known = known_file(model, quant)
-    target = folder if folder is not None else models_folders()[0]
+    known = local.known_file(model, quant)
+    target = folder if folder is not None else local.models_folders()[0]
     say(f"{known.repository}/{known.file}: {known.gigabytes} GB")
-    path, downloaded = fetch_file(known, target, revision=revision)
+    path, downloaded = local.fetch(known, target, revision=revision)
     checked = "SHA-256" if known.sha256 else "header"
     if output is Format.JSON:
         facts = {"file": str(path), "downloaded": downloaded, "checked": checked}
@@ -177,7 +160,7 @@ def fetch(
 @app.command()
 def recommend(output: FormatOption = Format.TABLE) -> None:
     """Show which model and settings suit this machine's memory."""
-    total = total_memory_mb()
+    total = local.total_memory_mb()
     rows = [_advice(gigabytes * _GB_MB) for gigabytes in _RAM_GB]
     mine = _advice(total)
     if output is Format.JSON:
@@ -193,11 +176,11 @@ def recommend(output: FormatOption = Format.TABLE) -> None:
 
 
 def _advice(memory_mb: float) -> dict[str, Any]:
-    config = ModelConfig.recommended(memory_mb)
+    config = local.ModelConfig.recommended(memory_mb)
     model = Path(config.model_path).stem
     settings = {name: getattr(config, name) for name in ("n_ctx", "n_threads", "temperature")}
     try:
-        here = bool(find_model(config.model_path))
+        here = bool(local.find_model(config.model_path))
     except ModelNotFoundError:
         here = False
     written = ", ".join(f"{name}={value:g}" for name, value in settings.items())

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format, say
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
+    from bt_llm.gates import Gate
 
 __all__ = [
     "Account",
@@ -100,6 +100,8 @@ class Asking:
 
     def config(self, **model: Any) -> AdvisorConfig:
         """Return the configuration that these options give; ``model=`` says whose."""
+        from bt_llm.advice import AdvisorConfig
+
         return AdvisorConfig(**self.settings(), **model)
 
     def settings(self) -> dict[str, Any]:
@@ -142,6 +144,8 @@ class GateRule:
 
     def gate(self, advisor: AdvisorConfig) -> Gate:
         """Return the gate on an advisor's verdicts."""
+        from bt_llm.gates import Gate
+
         return Gate(advisor=advisor, min_confidence=self.min_confidence, require=self.require)  # type: ignore[arg-type]
 
 

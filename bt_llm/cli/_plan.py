@@ -12,7 +12,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -28,9 +27,9 @@ from bt_llm.cli._options import (
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
-from bt_llm.verdicts import prior_cells
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market
     from bt_llm.research import ModelPlan, Plan, Study
 
@@ -161,6 +160,8 @@ def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]
     chosen : dict
         Arguments of `AdvisorConfig` that override the study's.
     """
+    from bt_llm.advice import AdvisorConfig
+
     if study is None:
         return [AdvisorConfig(model=name, **chosen) for name in models or ["smollm2"]]
     gate = study.make_gate(**chosen)
@@ -229,6 +230,9 @@ def _tests_of(study: Study) -> int:
 
 
 def _ask(configs: list[AdvisorConfig]) -> None:
+    from bt_llm.advice import Advisor
+    from bt_llm.verdicts import prior_cells
+
     for config in configs:
         cells = prior_cells(config.state_space)
         with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:

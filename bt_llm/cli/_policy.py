@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
-from bt_llm.backtest import number, percent
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Asking, FormatOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
 from bt_llm.exceptions import ConfigError
-from bt_llm.report import shade
+
+if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig, Panel, Policy
 
 __all__ = ["policy"]
 
@@ -66,12 +65,16 @@ def number_or_none(value: float) -> float | None:
 
 
 def _policy(config: AdvisorConfig) -> Policy:
+    from bt_llm.advice import Advisor, Policy, telling
+
     with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update, telling(update):
         return Policy.of(advisor)
 
 
 def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
     """Return the pictures and the sentence below them."""
+    from bt_llm.backtest import number, percent
+
     rows = []
     for one in found:
         rows.append((f"{one.model}, raw", one.panels(calibrated=False)))
@@ -95,6 +98,8 @@ def _masses(found: list[Policy]) -> list[str]:
 
 def _scale(panels: list[Panel]) -> float:
     """Return the value of the strongest colour: the largest there is, so that small leanings show."""
+    import numpy as np
+
     largest = max(
         (float(np.nanmax(np.abs(p.values))) for p in panels if not np.isnan(p.values).all()), default=0.0
     )
@@ -138,6 +143,9 @@ def _grid(panel: Panel, scale: float, *, labelled: bool) -> Table:
 
 
 def _cell(value: float, scale: float) -> Text:
+    from bt_llm.advice import signed
+    from bt_llm.report import shade
+
     red, green, blue = shade(value, scale)
     ink = "white" if red + green + blue < 380 else "black"
     return Text(f"{signed(value):>4}", style=f"{ink} on rgb({red},{green},{blue})")

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig, telling
-from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -31,6 +29,7 @@ from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
     from bt_llm.research import ModelComparison, PanelComparison
 
@@ -176,6 +175,8 @@ def compare(
 
 def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
     """Return where trials are counted; nowhere, which is said, if nothing is to be stored."""
+    from bt_llm.cache import CacheMode, VerdictCache
+
     if given is not None:
         return given
     cache = VerdictCache(config.cache_dir, config.cache_mode)
@@ -211,6 +212,7 @@ def _compare_study(
     path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None, trust: bool
 ) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
@@ -229,6 +231,8 @@ def _compare_study(
 @contextlib.contextmanager
 def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
     """Show how far the models are, as they are asked."""
+    from bt_llm.advice import telling
+
     models = ", ".join(str(config.model) for config in configs)
     with progress_bar(f"asking {models}") as update, telling(update):
         yield

@@ -142,7 +142,7 @@ def test_fetch_of_an_unknown_model_names_the_near_one(cli):
 def test_recommend_gives_the_table_and_this_machines_row(
     cli, monkeypatch, gigabytes, model, n_ctx, n_threads, temperature
 ):
-    monkeypatch.setattr(models, "total_memory_mb", lambda: gigabytes * 1024.0)
+    monkeypatch.setattr("bt_llm.models.total_memory_mb", lambda: gigabytes * 1024.0)
     found = as_json(cli("recommend", "--format", "json"))
     mine = found["recommended"]
     shown = tuple(mine[name] for name in ("model", "n_ctx", "n_threads", "temperature"))
