@@ -12,6 +12,7 @@ from bt_llm.cli._lazy import Verb, lazy_group
 __all__ = ["VERBS", "app"]
 
 VERBS = {
+    "init": Verb("_init:init", "Make a folder to begin with: strategy, bars, study, notebook."),
     "demo": Verb("_backtests:demo", "See a gated strategy on a year of EUR/USD hours."),
     "run": Verb("_backtests:run", "Run a strategy gated, ungated, and buy and hold."),
     "test": Verb("_research:run_test", "Test whether the model's gate adds anything."),

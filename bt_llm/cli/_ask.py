@@ -9,7 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bt_llm.cli._groups import group, takes_groups
-from bt_llm.cli._options import CacheOption, FormatOption, ModelOption, ModeOption, ThreadsOption
+from bt_llm.cli._options import (
+    CacheOption,
+    FormatOption,
+    LayersOption,
+    ModelOption,
+    ModeOption,
+    ThreadsOption,
+)
 from bt_llm.cli._output import Format, complain, print_json, show
 from bt_llm.exceptions import ConfigError
 
@@ -38,6 +45,7 @@ class Analyst:
     model: ModelOption = "smollm2"
     template: Annotated[str | None, typer.Option(help="A template's name or file.")] = None
     threads: ThreadsOption = None
+    gpu_layers: LayersOption = 0
     cache: CacheOption = None
     cache_mode: ModeOption = None
 
@@ -49,6 +57,7 @@ class Analyst:
             model=self.model,
             template=self.template,
             n_threads=self.threads,
+            n_gpu_layers=self.gpu_layers,
             cache_dir=self.cache,
             cache_mode=self.cache_mode,
         )

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from bt_llm import cache as caches  # its parts are imported when they are used
 from bt_llm.cli._cache_tables import SHORT, drift_table, joined, list_table, record_facts, record_row
 from bt_llm.cli._options import CacheOption, FormatOption, ThreadsOption
 from bt_llm.cli._output import Format, confirmed, print_json, progress_bar, say, show
+from bt_llm.cli._places import file_to_write
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PackError, ReplayMiss
 from bt_llm.plain_json import strict_json
@@ -119,13 +119,13 @@ def show_(
     table.add_column("", style="bold")
     table.add_column("", overflow="fold")
     for name, value in record_facts(record, _names(found)).items():
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     show(table)
 
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="The pack to write.")],
+    file: Annotated[Path, typer.Argument(help="The pack to write.", callback=file_to_write)],
     run: Annotated[
         Path | None, typer.Option("--run", help="Exactly the verdicts of this run's manifest.")
     ] = None,
@@ -179,7 +179,7 @@ def import_(
 @app.command()
 def merge(
     files: Annotated[list[Path], typer.Argument(help="Packs to merge; their order does not matter.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The pack to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pack to write.", callback=file_to_write)],
     on_conflict: ConflictOption = Conflict.REFUSE,
     output: FormatOption = Format.TABLE,
 ) -> None:

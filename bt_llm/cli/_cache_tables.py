@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from bt_llm.plain_json import canonical_json
@@ -42,7 +41,7 @@ def list_table(rows: list[dict[str, Any]]) -> Table:
         confidence = "-" if row["confidence"] is None else f"{row['confidence']:.3f}"
         written = (row["written"] or "-")[:10]
         cells = (row["key"][:SHORT], row["model"], row["action"], confidence, written, row["prompt"])
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     return table
 
 
@@ -82,7 +81,7 @@ def drift_table(drifts: list[Drift]) -> Table:
     for drift in drifts:
         flipped = ", ".join(flip.key[:SHORT] for flip in drift.flipped[:3])
         table.add_row(
-            escape(drift.model),
+            drift.model,
             f"{drift.asked:,}",
             f"{drift.same:,}",
             f"{drift.largest:.3g}",

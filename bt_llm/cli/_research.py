@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bt_llm.cli._budget import budget_of, check_budget
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
@@ -25,6 +26,7 @@ from bt_llm.cli._options import (
     StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
+from bt_llm.cli._places import folder_to_write
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
@@ -41,6 +43,7 @@ LedgerOption = Annotated[
     typer.Option(
         "--output",
         "-o",
+        callback=folder_to_write,
         help="Folder of the ledger of trials; by default the study's, or one beside the stored verdicts.",
     ),
 ]
@@ -96,6 +99,7 @@ def run_test(
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
+    say_doubts([gate.advisor], account)
     check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
         for one in Universe.of(market).values():
@@ -126,7 +130,7 @@ def compare(
     study: Annotated[
         Path | None,
         typer.Argument(
-            help="A study file (TOML) with [compare], which says everything but where verdicts are kept."
+            help=r"A study file (TOML) with \[compare], which says everything but where verdicts are kept."
         ),
     ] = None,
     model: ModelsOption = None,
@@ -161,6 +165,7 @@ def compare(
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
+    say_doubts(configs, account)
     check_budget(configs, market, spending)
     folder = _ledger_folder(ledger, gate.advisor)
     told = {"gate": gate, "horizon": horizon, "output": folder, **settings}
@@ -223,6 +228,7 @@ def _compare_study(
     study.check_trust(where.get("cache_mode"))
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
+    say_doubts(configs, study.account)
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
         return study.run_compare(advisor=where, **({"output": ledger} if ledger else {})), market
