@@ -13,7 +13,7 @@ import typer
 
 from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format, say
-from bt_llm.cli._places import file_to_write, folder_to_write, picture_to_write
+from bt_llm.cli._places import file_of_a_study_to_write, file_to_write, folder_to_write, picture_to_write
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 
@@ -36,6 +36,7 @@ __all__ = [
     "ModelsOption",
     "OneModel",
     "Output",
+    "OutputOfStudy",
     "PlotOption",
     "Resampling",
     "Spending",
@@ -422,6 +423,20 @@ class Output:
     def settings(self) -> Mapping[str, Any]:
         """Return the arguments of `deliver` that these options are."""
         return {"report": self.report, "csv": self.csv, "output": self.output}
+
+
+@group("What comes out")
+class OutputOfStudy(Output):
+    """Where a study's result goes, whose own folder is made when it runs."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write a page with charts to this file, such as report.html.",
+            callback=file_of_a_study_to_write,
+        ),
+    ] = None
 
 
 def named_files(texts: list[str]) -> dict[str, Path]:

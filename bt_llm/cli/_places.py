@@ -10,7 +10,13 @@ import typer
 
 from bt_llm.exceptions import ConfigError, MissingExtraError
 
-__all__ = ["file_to_write", "folder_to_write", "picture_or_page_to_write", "picture_to_write"]
+__all__ = [
+    "file_of_a_study_to_write",
+    "file_to_write",
+    "folder_to_write",
+    "picture_or_page_to_write",
+    "picture_to_write",
+]
 
 _PICTURES = (".png", ".svg", ".pdf")
 _PAGES = (".html", ".htm")
@@ -38,6 +44,14 @@ def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None
         if not value.parent.is_dir():
             raise ConfigError(f"{option}: no folder {str(value.parent)!r}; make it first, or name another")
         _check_access(option, value if value.exists() else value.parent)
+    return value
+
+
+def file_of_a_study_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return what an option gives, whose folder a study may make when it runs; see `file_to_write`."""
+    if value is None or value.parent.is_dir():
+        return file_to_write(param, value)
+    folder_to_write(param, value.parent)
     return value
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
+from bt_llm.cli._options import CacheOption, ModeOption, OutputOfStudy, Spending, ThreadsOption
 from bt_llm.cli._output import Console, Format, deliver, say
 from bt_llm.cli._places import folder_to_write
 from bt_llm.cli._plan import study_configs
@@ -30,7 +30,7 @@ __all__ = ["walkforward"]
 @takes_groups
 def walkforward(
     spending: Spending,
-    out: Output,
+    out: OutputOfStudy,
     study: Annotated[Path, typer.Argument(help=r"A study file (TOML) with \[walk_forward] and \[grid].")],
     jobs: Annotated[
         int | None,
@@ -74,6 +74,8 @@ def walkforward(
     described = load_study(study, trust=Trusting(f"study {study}", trust))
     described.check_trust(cache_mode)
     folder = output_folder if output_folder is not None else Path(described.output)
+    if out.report is not None:
+        out.report.parent.mkdir(parents=True, exist_ok=True)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
     asked = described.model_copy(update={"compare": None})
     configs = study_configs(asked, [], {name: value for name, value in advisor.items() if value is not None})
