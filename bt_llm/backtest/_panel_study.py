@@ -37,7 +37,7 @@ from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
 from bt_llm.statistics import Statistic, normal_quantile
 
-__all__ = ["Panel", "PanelStudy", "effect_sentences", "forest_section", "panel_study"]
+__all__ = ["Panel", "PanelStudy", "forest_section", "panel_study", "shown_sentences"]
 
 _FEWEST_TRADES = 5
 
@@ -188,7 +188,7 @@ class PanelStudy(Panel[GateStudy]):
             return [*refused, figures]
         try:
             question = self.question
-            effects = [sentence for one in self.effects.values() for sentence in effect_sentences(one)]
+            effects = [sentence for one in self.effects.values() for sentence in _effect_sentences(one)]
         except (DataError, MissingExtraError) as error:
             return [figures, f"No interval for the gate's effect: {error}"]
         return [
@@ -224,18 +224,23 @@ class PanelStudy(Panel[GateStudy]):
         return found
 
 
-def effect_sentences(effect: PanelEffect) -> list[str]:
+def _effect_sentences(effect: PanelEffect) -> list[str]:
     """Return what is found of a difference, pooled and in the symbols, in plain words."""
     named = {"sharpe": "Sharpe ratio", "return": "mean return a year"}[str(effect.statistic)]
     found = [f"{effect.name.capitalize()}, {named}: {interval(effect.pooled, effect.statistic)}."]
-    if effect.statistic != Statistic.SHARPE or len(effect.symbols) < 2:
-        return found
+    return found + (shown_sentences(effect) if effect.statistic == Statistic.SHARPE else [])
+
+
+def shown_sentences(effect: PanelEffect) -> list[str]:
+    """Return on which symbols a difference is shown, judged together; nothing of a single one."""
+    found = []
     for sign, word in ((1.0, "better"), (-1.0, "worse")):
         names = [name for name, one in effect.symbols.items() if is_shown(one) and one.estimate * sign > 0.0]
-        if names:
+        if names and len(effect.symbols) > 1:
             listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
             found.append(
-                f"Shown {word} on {len(names)} of {len(effect.symbols)} symbols, judged together: {listed}."
+                f"{effect.name.capitalize()}, shown {word} on {len(names)} of {len(effect.symbols)} symbols, "
+                f"judged together: {listed}."
             )
     return found
 

@@ -66,7 +66,13 @@ def test_knowledge_is_found_in_all_symbols_pooled() -> None:
         "Found that the gate's pooled Sharpe ratio is better than luck: p = 0.025"
     )
     assert (found.question.smallest, found.question.found) == (1 / 40, True)
-    assert found.over_ungated["sharpe"].pooled.low > 0.0
+    assert found.over_ungated is not None
+    assert found.over_ungated.pooled.low > 0.0
+    assert found.against is not None
+    over_ungated = found.against.sharpe.pairs[0]
+    assert (over_ungated.second, found.against.shown(over_ungated)) == ("ungated", True)
+    assert found.sentences[1] == found.against.sentence
+    assert "gated, it is better than the ungated strategy, +" in found.sentences[1]
 
 
 def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
@@ -75,6 +81,8 @@ def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
     assert found.sentences[0].startswith("It is not shown that the gate's pooled Sharpe ratio is better")
     assert "in Sharpe ratio would have been found in 4 of 5 such tests" in found.sentences[0]
     assert (found.random.symbols["p_value"] > 0.05).all()
+    assert found.against is not None
+    assert not any(map(found.against.shown, found.against.sharpe.pairs))
 
 
 def test_with_too_few_null_gates_it_cannot_tell() -> None:
