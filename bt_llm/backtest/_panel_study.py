@@ -12,6 +12,7 @@ import backtrader as bt
 from bt_llm.backtest._effect import DESCRIPTIVE
 from bt_llm.backtest._findings import Bootstrap, Primary, interval, is_shown, problems_in, refusal
 from bt_llm.backtest._panel import PanelEffect, PanelRun, effect_between
+from bt_llm.backtest._panel_worth import PanelWorth, panel_worth, sides_in
 from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._run import GateStudy, gate_study
 from bt_llm.backtest._sections import (
@@ -157,6 +158,12 @@ class PanelStudy(Panel[GateStudy]):
             for statistic in Statistic
         }
 
+    @cached_property
+    def worth(self) -> PanelWorth:
+        """What the gate is worth, pooled and symbol by symbol, taken apart."""
+        sides = {name: sides_in(study.effect) for name, study in self.symbols.items()}
+        return panel_worth(self.runs["gated"], self.runs["ungated"], sides, self.bootstrap)
+
     @property
     def question(self) -> Primary | None:
         """Whether the gate changes the pooled Sharpe ratio; None where nothing may be concluded."""
@@ -188,15 +195,15 @@ class PanelStudy(Panel[GateStudy]):
             return [*refused, figures]
         try:
             question = self.question
-            effects = [sentence for one in self.effects.values() for sentence in _effect_sentences(one)]
+            effects = _effect_sentences(self.effects["sharpe"])
         except (DataError, MissingExtraError) as error:
             return [figures, f"No interval for the gate's effect: {error}"]
         return [
             *([] if question is None else [question.sentence, DESCRIPTIVE]),
             figures,
             *effects,
-            "What of it is exposure, side or timing is not told apart for panels. Whether gates that know "
-            "nothing do as well is another question: see bt-llm test.",
+            self.worth.sentence,
+            "Whether gates that know nothing do as well is another question: see bt-llm test.",
         ]
 
     def sections(self) -> Iterator[Section]:
@@ -205,6 +212,7 @@ class PanelStudy(Panel[GateStudy]):
         yield from bars_section(self.notes)
         yield from self.pooled_sections()
         if not self.problems:
+            yield from self.worth.sections()
             yield forest_section(self.effects["sharpe"])
         yield self.symbols_section(("gated", "ungated"))
         yield trades_section(self.runs["gated"].trades)
@@ -212,12 +220,15 @@ class PanelStudy(Panel[GateStudy]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; what `problems` forbid to conclude is None."""
-        effects, question = (None, None) if self.problems else (self.effects, self.question)
+        concluded = None if self.problems else (self.effects, self.worth.to_dict())
+        effects, worth = concluded or (None, None)
+        question = self.question
         found: dict[str, Any] = plain(
             {
                 **self.pooled_dict(),
                 "question": question and question.to_dict(),
                 "effects": effects,
+                "worth": worth,
                 "sentences": self.sentences,
             }
         )
@@ -225,10 +236,9 @@ class PanelStudy(Panel[GateStudy]):
 
 
 def _effect_sentences(effect: PanelEffect) -> list[str]:
-    """Return what is found of a difference, pooled and in the symbols, in plain words."""
-    named = {"sharpe": "Sharpe ratio", "return": "mean return a year"}[str(effect.statistic)]
-    found = [f"{effect.name.capitalize()}, {named}: {interval(effect.pooled, effect.statistic)}."]
-    return found + (shown_sentences(effect) if effect.statistic == Statistic.SHARPE else [])
+    """Return what is found of a difference in Sharpe ratio, pooled and in the symbols."""
+    found = f"{effect.name.capitalize()}, Sharpe ratio: {interval(effect.pooled, effect.statistic)}."
+    return [found, *shown_sentences(effect)]
 
 
 def shown_sentences(effect: PanelEffect) -> list[str]:

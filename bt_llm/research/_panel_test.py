@@ -19,6 +19,7 @@ from bt_llm.backtest import (
     Member,
     Panel,
     PanelEffect,
+    PanelWorth,
     Primary,
     Section,
     Universe,
@@ -31,12 +32,14 @@ from bt_llm.backtest import (
     gate_study,
     load_strategy,
     number,
+    panel_worth,
     percent,
     problems_in,
     refusal,
     run_backtest,
     sentences_section,
     shown_sentences,
+    sides_in,
     table_of,
     table_section,
     trades_section,
@@ -118,6 +121,8 @@ class PanelTest(Panel[SymbolTest]):
         account was ruined.
     over_ungated : PanelEffect or None
         The gated less the ungated Sharpe ratio a year symbol by symbol, and pooled; None likewise.
+    worth : PanelWorth
+        What the gate is worth, pooled and symbol by symbol, taken apart.
     alpha : float
         Level below which a p-value is called more than luck.
     tried : Tried or None
@@ -127,6 +132,7 @@ class PanelTest(Panel[SymbolTest]):
     random: PanelNulls
     against: Against | None
     over_ungated: PanelEffect | None
+    worth: PanelWorth
     alpha: float
     tried: Tried | None = None
 
@@ -189,6 +195,7 @@ class PanelTest(Panel[SymbolTest]):
             found.append(f"Among null gates, all symbols judged together, it stands out on {listed}.")
         if self.over_ungated is not None:
             found += shown_sentences(self.over_ungated)
+        found.append(self.worth.sentence)
         return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
@@ -199,6 +206,7 @@ class PanelTest(Panel[SymbolTest]):
         if not self.problems:
             if self.against is not None:
                 yield from self.against.sections()
+            yield from self.worth.sections()
             yield self._ranks()
             yield self._by_symbol()
             if self.over_ungated is not None:
@@ -240,6 +248,7 @@ class PanelTest(Panel[SymbolTest]):
             "question": self.question.to_dict(),
             "against": self.against and self.against.to_dict(),
             "over_ungated": self.over_ungated,
+            "worth": self.worth.to_dict(),
             "beats_random": self.beats_random,
         }
         found: dict[str, Any] = plain(
@@ -378,6 +387,9 @@ def panel_test(
         if sound
         else None,
         over_ungated=over_ungated,
+        worth=panel_worth(
+            gated, ungated, {name: sides_in(one.study.effect) for name, one in found.items()}, bootstrap
+        ),
         alpha=alpha,
         tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
     )

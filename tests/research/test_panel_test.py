@@ -75,6 +75,21 @@ def test_knowledge_is_found_in_all_symbols_pooled() -> None:
     assert "gated, it is better than the ungated strategy, +" in found.sentences[1]
 
 
+def test_what_knowledge_is_worth_is_timing_and_of_a_gate_that_knows_nothing_it_is_not() -> None:
+    knows, nothing = (panel_of(edge=edge).worth.parts for edge in (True, False))
+    assert knows is not None
+    assert nothing is not None
+    assert knows.pooled["timing"].low > 0.0
+    assert not any(one["timing"].low > 0.0 for one in nothing.symbols.values())
+    assert nothing.pooled["timing"].low <= 0.0
+    found = panel_of(edge=True)
+    assert found.sentences[-1] == found.worth.sentence
+    assert found.to_dict()["worth"]["pooled"]["timing"]["low"] == knows.pooled["timing"].low
+    titles = [one.title for one in found.sections()]
+    assert "What the effect of the gate is made of" in titles
+    assert "What each symbol adds to the effect of the gate" in titles
+
+
 def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
     found = panel_of(edge=False)
     assert not found.beats_random
@@ -166,6 +181,16 @@ class TestComparison:
             runs = found.symbols[name].runs
             metrics = [runs[model].metrics["sharpe"] for model in ("trend", "contrarian")]
             assert one.estimate == pytest.approx(metrics[0] - metrics[1], rel=1e-6)
+
+    def test_what_each_model_is_worth_is_taken_apart(self) -> None:
+        found = compared()
+        timing = {name: worth.parts.pooled["timing"] for name, worth in found.worth.items() if worth.parts}
+        assert list(timing) == ["trend", "contrarian", "coin"]
+        assert timing["trend"].low > 0.0 > timing["contrarian"].high
+        assert timing["coin"].low < 0.0 < timing["coin"].high
+        assert found.to_dict()["worth"]["coin"]["pooled"]["timing"]["low"] == timing["coin"].low
+        titles = [one.title for one in found.sections()]
+        assert "What the effect of trend is made of" in titles
 
     def test_no_model_is_better_than_itself(self) -> None:
         frames = {f"s{seed}": random_walk(150, seed=seed) for seed in range(2)}

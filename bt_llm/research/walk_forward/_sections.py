@@ -115,9 +115,8 @@ def _sentences(result: WalkForwardResult) -> list[str]:
     )
     if refused := refusal(result.problems):
         return [*refused, figures]
-    found = [figures]
-    if (question := result.question) is not None:
-        found += [question.sentence, DESCRIPTIVE]
+    asked = result.question
+    found = [figures] if asked is None else [asked.sentence, DESCRIPTIVE, figures]
     found.append(
         f"Walk-forward efficiency, the share of the in-sample return a year that was left out of sample, is "
         f"{percent(result.efficiency, 0)}; a search that fitted noise has one near 0 or below."
