@@ -68,7 +68,10 @@ ModeOption = Annotated[
 FormatOption = Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")]
 ManifestOption = Annotated[
     Path | None,
-    typer.Option("--manifest", help="Write what the run was made of and its results, for bt-llm reproduce."),
+    typer.Option(
+        "--manifest",
+        help="Write what the run, or every run of --each, was made of and came to, for bt-llm reproduce.",
+    ),
 ]
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", help="Write the equity curves to this file: PNG, SVG or PDF.")
