@@ -210,10 +210,12 @@ class PanelStudy(Panel[GateStudy]):
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
-        yield from self.pooled_sections()
+        metrics, equity = self.pooled_sections()
+        yield metrics
         if not self.problems:
             yield from self.worth.sections()
             yield forest_section(self.effects["sharpe"])
+        yield equity
         yield self.symbols_section(("gated", "ungated"))
         yield trades_section(self.runs["gated"].trades)
         yield from added_sections(self)

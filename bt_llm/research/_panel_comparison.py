@@ -162,13 +162,15 @@ class PanelComparison(Panel[ModelComparison]):
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
-        yield from self.pooled_sections()
+        metrics, equity = self.pooled_sections()
+        yield metrics
         if not self.problems:
             yield from self.standing.sections()
             for name, worth in self.worth.items():
                 yield from worth.sections(name)
             for effect in self.effects.values():
                 yield forest_section(effect)
+        yield equity
         yield self.symbols_section(list(self.runs))
         trades = [run.trades.assign(model=name) for name, run in self.runs.items() if len(run.trades)]
         if trades:

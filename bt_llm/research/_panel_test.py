@@ -202,7 +202,8 @@ class PanelTest(Panel[SymbolTest]):
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
-        yield from self.pooled_sections()
+        metrics, equity = self.pooled_sections()
+        yield metrics
         if not self.problems:
             if self.against is not None:
                 yield from self.against.sections()
@@ -211,6 +212,7 @@ class PanelTest(Panel[SymbolTest]):
             yield self._by_symbol()
             if self.over_ungated is not None:
                 yield forest_section(self.over_ungated)
+        yield equity
         yield self.symbols_section(("gated", "ungated"))
         yield trades_section(self.runs["gated"].trades)
         yield from added_sections(self)
