@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from bt_llm.backtest import Market
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import DatesGate, EntryGate, Gate
-from bt_llm.research import PanelComparison, PanelTest, TrialLedger, compare_on_panel, panel_test
+from bt_llm.research import PanelComparison, PanelTest, TrialLedger, Tried, compare_on_panel, panel_test
 from tests.market_cases import ByCalendar, flat
 from tests.research_cases import CASH, HOLD, Alternate, AlternateByHand, gate_of, random_walk, regimes
 
@@ -131,6 +132,10 @@ def test_what_cannot_be_tested_is_refused() -> None:
 
 
 class TestTrials:
+    def test_a_ratio_that_is_not_known_is_said_to_be_unknown(self) -> None:
+        told = Tried(n_trials=2, new=1, deflated={"gated": math.nan, "other": 0.5}).sentence
+        assert told.endswith("as the best of all (DSR): gated unknown, other 50 %.")
+
     def test_a_panel_is_one_trial_and_other_symbols_are_others(self, tmp_path: Path) -> None:
         frames = {f"s{seed}": regimes(100, seed=seed) for seed in range(2)}
 
