@@ -11,12 +11,17 @@ from ._answers import answers_of as answers_of
 from ._answers import counted as counted
 from ._bars import Bars as Bars
 from ._bars import bars_of as bars_of
+from ._calendar import daily_returns as daily_returns
+from ._calendar import monthly_returns as monthly_returns
 from ._effect import DESCRIPTIVE as DESCRIPTIVE
 from ._effect import Effect as Effect
 from ._engine import Ran as Ran
 from ._engine import drive_strategy as drive_strategy
 from ._engine import run_strategy as run_strategy
 from ._engine import warm_up_of as warm_up_of
+from ._figures import Figures as Figures
+from ._figures import figures_of as figures_of
+from ._figures import figures_table as figures_table
 from ._findings import Bootstrap as Bootstrap
 from ._findings import Primary as Primary
 from ._findings import interval as interval
@@ -54,8 +59,10 @@ from ._sections import added_sections as added_sections
 from ._sections import adds_section as adds_section
 from ._sections import bars_section as bars_section
 from ._sections import count as count
+from ._sections import days as days
 from ._sections import equity_section as equity_section
 from ._sections import metrics_section as metrics_section
+from ._sections import metrics_table as metrics_table
 from ._sections import number as number
 from ._sections import percent as percent
 from ._sections import sentences_section as sentences_section
@@ -71,6 +78,8 @@ from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy
 from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections
+from ._trips import kept_out as kept_out
+from ._trips import trades_told as trades_told
 from ._universe import Member as Member
 from ._universe import Universe as Universe
 from ._universe import UniverseSource as UniverseSource
