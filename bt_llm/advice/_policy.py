@@ -169,6 +169,20 @@ class Policy:
         """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
         return panels(self.space, self.bias(calibrated=calibrated))
 
+    def answer_panels(self, *, calibrated: bool = True) -> list[NDArray[np.str_]]:
+        """Return the names of the labels as `panels` lays them out, which are what trades.
+
+        Empty where those are means over many cells, which have no one label.
+        """
+        names = np.array([*self.labels.names, INVALID])
+        if len(self.space) > PRIOR_CELLS:
+            return []
+        places = {name: float(place) for place, name in enumerate(names.tolist())}
+        numbers = np.array([places[name] for name in self.answers(calibrated=calibrated).tolist()])
+        return [
+            names[panel.values.astype(int)] for panel in panels(self.space, numbers.reshape(self.space.shape))
+        ]
+
     def compare(self, other: Policy) -> PolicyComparison:
         """Return where two models differ over the same space.
 

@@ -59,7 +59,6 @@ from ._sections import added_sections as added_sections
 from ._sections import adds_section as adds_section
 from ._sections import bars_section as bars_section
 from ._sections import count as count
-from ._sections import days as days
 from ._sections import equity_section as equity_section
 from ._sections import metrics_section as metrics_section
 from ._sections import metrics_table as metrics_table

@@ -17,7 +17,6 @@ __all__ = [
     "adds_section",
     "bars_section",
     "count",
-    "days",
     "equity_section",
     "metrics_section",
     "metrics_table",
@@ -172,11 +171,6 @@ def count(value: float | None) -> str:
     return number(value, 0)
 
 
-def days(value: float | None) -> str:
-    """Return a number of days as text."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:,.1f} days"
-
-
 METRICS: dict[str, tuple[str, Callable[[float], str], str]] = {
     "final_value": ("final value", number, "What the account was worth at the last close."),
     "pnl": ("profit and loss", number, "What the account gained or lost, in its currency."),
@@ -188,7 +182,11 @@ METRICS: dict[str, tuple[str, Callable[[float], str], str]] = {
     "sortino": ("Sortino ratio", number, "As the Sharpe ratio, with only the losses counted as swing."),
     "calmar": ("Calmar ratio", number, "Growth a year over the deepest fall."),
     "max_drawdown": ("max drawdown", percent, "The deepest fall from a high, measured on every bar."),
-    "longest_drawdown": ("longest drawdown", days, "From a high until it was reached again, or the end."),
+    "longest_drawdown": (
+        "longest fall, days",
+        lambda v: number(v, 1),
+        "From a high until it was reached again, or the end.",
+    ),
     "trades": ("trades", count, "Closed trades. With few of them, any number here is mostly luck."),
     "win_rate": ("hit rate", lambda v: percent(v, 0), "Share of trades that won after commission."),
     "hit_rate": ("hit rate", lambda v: percent(v, 0), "Share of trades that won after commission."),
