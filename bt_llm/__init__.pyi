@@ -58,6 +58,9 @@ from .models import ModelManager as ModelManager
 from .models import batch_analyze as batch_analyze
 from .observers import LLMMarks as LLMMarks
 from .prompts import PromptTemplate as PromptTemplate
+from .report import plot_result as plot_result
+from .report import result_html as result_html
+from .report import write_report as write_report
 from .research import GateTest as GateTest
 from .research import LeakReport as LeakReport
 from .research import ModelComparison as ModelComparison

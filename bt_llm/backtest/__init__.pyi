@@ -19,6 +19,7 @@ from ._engine import Ran as Ran
 from ._engine import drive_strategy as drive_strategy
 from ._engine import run_strategy as run_strategy
 from ._engine import warm_up_of as warm_up_of
+from ._figures import Accounted as Accounted
 from ._figures import Figures as Figures
 from ._figures import figures_of as figures_of
 from ._figures import figures_table as figures_table
@@ -72,6 +73,9 @@ from ._sections import trades_table as trades_table
 from ._setup import Setup as Setup
 from ._setup import SetupFunction as SetupFunction
 from ._setup import ShareOfAccount as ShareOfAccount
+from ._showing import HELD as HELD
+from ._showing import ManyRuns as ManyRuns
+from ._showing import OneRun as OneRun
 from ._strategy_files import function_in as function_in
 from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy

@@ -14,13 +14,13 @@ from bt_llm import statistics
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import BtLlmError, DataError
 
-__all__ = ["Account", "Figures", "figures_of", "figures_table"]
+__all__ = ["Accounted", "Figures", "figures_of", "figures_table"]
 
 _LEAST_DAYS = 90
 """Of bars from which a growth a year is told."""
 
 
-class Account(Protocol):
+class Accounted(Protocol):
     """What figures are made of; a result of a run, a pooled record, a walk-forward result."""
 
     @property
@@ -52,7 +52,7 @@ class Figures:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def figures_of(account: Account, benchmark: Account | None = None) -> Figures:
+def figures_of(account: Accounted, benchmark: Accounted | None = None) -> Figures:
     """Return the figures of an account: its metrics, and what its values, trades and fills tell.
 
     Parameters
@@ -152,7 +152,7 @@ def _tell_benchmark(tell: Callable[..., None], equity: pd.Series[float], other: 
         tell(name, lambda name=name: float(getattr(model(), name)), "the account never moved")
 
 
-def _why(account: Account, values: Mapping[str, float], known: Mapping[str, str]) -> dict[str, str]:
+def _why(account: Accounted, values: Mapping[str, float], known: Mapping[str, str]) -> dict[str, str]:
     """Return why metrics that were measured are not numbers."""
     ruined = float(account.equity.min()) <= 0.0
     trades = values.get("trades", 0.0)
@@ -171,7 +171,7 @@ def _why(account: Account, values: Mapping[str, float], known: Mapping[str, str]
     return found
 
 
-def figures_table(accounts: Mapping[str, Account], benchmark: str | None = None) -> dict[str, Figures]:
+def figures_table(accounts: Mapping[str, Accounted], benchmark: str | None = None) -> dict[str, Figures]:
     """Return the figures of several accounts by name; the benchmark has no alpha to itself."""
     other = None if benchmark is None else accounts[benchmark]
     return {name: figures_of(one, None if one is other else other) for name, one in accounts.items()}

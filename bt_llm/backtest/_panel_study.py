@@ -29,6 +29,7 @@ from bt_llm.backtest._sections import (
     table_section,
     trades_section,
 )
+from bt_llm.backtest._showing import ManyRuns
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.backtest._universe import Member, Universe, UniverseSource, each_member
 from bt_llm.data import BarFormat
@@ -56,8 +57,8 @@ class HasRuns(Protocol):
 S = TypeVar("S", bound=HasRuns)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Panel(Generic[S]):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Panel(Generic[S], ManyRuns):
     """What came of many symbols, and of all of them pooled.
 
     Attributes
@@ -87,6 +88,9 @@ class Panel(Generic[S]):
             for name in names
             if all(name in result.runs for result in self.symbols.values())
         }
+
+    def _subject(self) -> str:
+        return f"{len(self.symbols)} symbols, pooled: "
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -137,7 +141,7 @@ class Panel(Generic[S]):
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelStudy(Panel[GateStudy]):
     """A strategy on many symbols with its gate, without it, and held."""
 

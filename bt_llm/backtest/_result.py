@@ -16,7 +16,9 @@ from bt_llm.backtest._answers import answers_of
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._problems import problems_of
+from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._showing import OneRun
 from bt_llm.backtest._trips import trades_told
 from bt_llm.backtest._year import year_assumed
 from bt_llm.exceptions import DataError
@@ -28,8 +30,8 @@ __all__ = ["BacktestResult", "result_of"]
 _FILL = [one.name for one in fields(Fill)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BacktestResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BacktestResult(OneRun):
     """What came of one backtest; everything is measured from the first bar after the warm-up.
 
     Of a strategy that trades datas before all have warmed up, that is the first bar at which one has.
@@ -109,6 +111,17 @@ class BacktestResult:
     gate_problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     settled: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_FILL))
+
+    @property
+    def runs(self) -> dict[str, BacktestResult]:
+        """The result itself by its name, as of results with several."""
+        return {self.name: self}
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        from bt_llm.backtest._study_sections import run_sections
+
+        return run_sections(self)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from bt_llm.backtest._market import Market, Moment, Source, Window, moment
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Engine, Setup, SetupFunction
+from bt_llm.backtest._showing import ManyRuns
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
@@ -251,8 +252,8 @@ def _check_params(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> Non
             raise ConfigError(f"{strategy.__name__} has no parameter {name!r}, only {known}{hint}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateStudy:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GateStudy(ManyRuns):
     """One strategy with its gate, without it, and buy and hold, over the same bars and warm-up.
 
     Attributes

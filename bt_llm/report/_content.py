@@ -23,7 +23,7 @@ from bt_llm.research import (
     WalkForwardResult,
 )
 
-__all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "verdicts_of"]
+__all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "policy_section", "verdicts_of"]
 
 
 def runs_asked(result: Any) -> list[BacktestResult]:
@@ -32,7 +32,8 @@ def runs_asked(result: Any) -> list[BacktestResult]:
         return []
     if isinstance(result, Panel | PanelWalkForwardResult):
         return [run for one in result.symbols.values() for run in runs_asked(one)]
-    runs = result.runs.values() if isinstance(result, ModelComparison) else [result.gated]
+    alone = isinstance(result, ModelComparison | BacktestResult)
+    runs = result.runs.values() if alone else [result.gated]
     return [run for run in runs if run.asked]
 
 
@@ -153,7 +154,8 @@ def _prices(result: Any, bars: pd.DataFrame) -> Iterator[Section]:
             "A dashed line begins a stretch; before the first there is nothing out of sample."
         )
     else:
-        drawn = [("Price, verdicts and trades", next(iter(verdicts.values()), None), result.gated.trades)]
+        gated = result if isinstance(result, BacktestResult) else result.gated
+        drawn = [("Price, verdicts and trades", next(iter(verdicts.values()), None), gated.trades)]
     for title, frame, trades in drawn:
         content = price(bars, frame, trades, stretches)
         said = f"{text} Triangles: entries; crosses: exits."
@@ -221,6 +223,11 @@ def _states_drawn(policy: Policy) -> str:
     if count == sum(panel.values.size for panel in policy.panels()):
         return "of every market state"
     return f"mean of those of {count:,} market states that were asked about"
+
+
+def policy_section(policy: Policy) -> Section:
+    """Return the picture of a policy's calibrated verdicts."""
+    return _heat(policy, "calibrated", "", trades=policy.prior_cells > 0)
 
 
 def _heat(policy: Policy, name: str, where: str, *, trades: bool) -> Section:

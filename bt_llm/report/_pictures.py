@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bt_llm.research import FoldResult, NullRuns, ParameterStability
     from bt_llm.statistics import CostPoint
 
-__all__ = ["bars_of", "cost_curve", "fold_strips", "forest", "histogram", "stability"]
+__all__ = ["bars_of", "cost_curve", "fold_strips", "forest", "histogram", "stability", "ticks"]
 
 WIDTH, HEIGHT, FLOOR, BINS = 480, 220, 180, 24
 LABELS, ROW = 130, 20
@@ -57,7 +57,7 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
         "observed": across(observed),
         "anchor": "end" if across(observed) > WIDTH / 2 else "start",
         "label": f"the gate: {shown(observed)}",
-        "ticks": [{"x": across(at), "text": shown(at)} for at in _ticks(low, high, 4)],
+        "ticks": [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 4)],
         "name": {"timing": "Score of the timing", "return": "Return", "sharpe": "Sharpe ratio"}[metric],
         "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}{tested}.",
     }
@@ -82,13 +82,13 @@ def cost_curve(points: Sequence[CostPoint]) -> dict[str, Any] | None:
         "zero": round(FLOOR + low / span * FLOOR, 1),
         "up": [
             {"y": round(FLOOR - (at - low) / span * FLOOR, 1), "text": percent(at, 1)}
-            for at in _ticks(low, high, 4)
+            for at in ticks(low, high, 4)
         ],
-        "across": [{"x": round(at / most * WIDTH, 1), "text": percent(at, 3)} for at in _ticks(0.0, most, 4)],
+        "across": [{"x": round(at / most * WIDTH, 1), "text": percent(at, 3)} for at in ticks(0.0, most, 4)],
     }
 
 
-def _ticks(low: float, high: float, wanted: int) -> list[float]:
+def ticks(low: float, high: float, wanted: int) -> list[float]:
     """Return about so many round values between two."""
     step = _step((high - low) / wanted)
     return [place * step for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

@@ -21,6 +21,7 @@ from bt_llm.plain_json import plain
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
 from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.shown import Shown
 from bt_llm.statistics import BootstrapResult, PairDifference, Statistic, change_of_effect
 
 __all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "models_asked"]
@@ -28,8 +29,8 @@ __all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "models_as
 _FEWEST_BARS = 30
 
 
-@dataclass(frozen=True, kw_only=True)
-class CutoffComparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CutoffComparison(Shown):
     """What a gate adds on bars that its model may have read about, and on bars it cannot have.
 
     Attributes

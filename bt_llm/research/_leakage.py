@@ -25,6 +25,7 @@ from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.settings import whole
+from bt_llm.shown import Shown
 
 __all__ = ["Leak", "LeakReport", "Moment", "perturbation_check"]
 
@@ -58,8 +59,8 @@ class Leak:
     at: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeakReport:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LeakReport(Shown):
     """What `perturbation_check` found.
 
     Attributes

@@ -46,7 +46,7 @@ from bt_llm.statistics import PairDifference
 __all__ = ["PanelComparison", "compare_on_panel"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelComparison(Panel[ModelComparison]):
     """One strategy on many symbols, gated by each of several models.
 

@@ -52,12 +52,13 @@ from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
+from bt_llm.shown import Told
 
 __all__ = ["PanelTest", "SymbolTest", "panel_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SymbolTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SymbolTest(Told):
     """The runs of one symbol in a test of a gate.
 
     Attributes
@@ -105,7 +106,7 @@ class SymbolTest:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelTest(Panel[SymbolTest]):
     """Whether a gate adds anything to a strategy on many symbols.
 

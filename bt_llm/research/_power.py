@@ -18,6 +18,7 @@ from bt_llm.gates import LONG, EntryGate
 from bt_llm.research._null_runs import entry_answers
 from bt_llm.research._runs import Source
 from bt_llm.settings import number, whole
+from bt_llm.shown import Shown
 from bt_llm.statistics import Legs
 
 __all__ = ["PowerPlan", "plan_power"]
@@ -25,8 +26,8 @@ __all__ = ["PowerPlan", "plan_power"]
 _FEWEST = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PowerPlan:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PowerPlan(Shown):
     """What a test of a gate on these bars could find.
 
     Parameters

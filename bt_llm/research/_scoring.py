@@ -34,6 +34,7 @@ from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
 from bt_llm.research._runs import inspect_run
 from bt_llm.settings import number, whole
+from bt_llm.shown import Told
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["FORECAST", "Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
@@ -49,8 +50,8 @@ _Told: TypeAlias = dict[int, tuple[Decision, Decision]]
 """What a gate decided at each bar, for the long and the short side."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Judged(Told):
     """One model's answers bar by bar, beside what the market did next.
 
     Attributes
@@ -216,8 +217,8 @@ def outcomes(
     return outcome
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelScore:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ModelScore(Told):
     """How good a model's verdicts were.
 
     Attributes

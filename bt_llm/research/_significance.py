@@ -12,6 +12,7 @@ from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
     Effect,
+    ManyRuns,
     Market,
     Primary,
     Section,
@@ -54,8 +55,8 @@ from bt_llm.statistics import BootstrapResult
 __all__ = ["GateTest", "gate_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GateTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GateTest(ManyRuns):
     """Whether a gate adds anything to a strategy.
 
     Attributes

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.backtest import (
+    Accounted,
+    OneRun,
     PooledRun,
     Section,
     added_sections,
@@ -79,7 +81,7 @@ class PanelFold:
         return found
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class _TestRecord(PooledRun[WalkForwardResult]):
     """The out-of-sample records of many symbols as one; a symbol counts in the folds that it is in."""
 
@@ -95,8 +97,8 @@ class _TestRecord(PooledRun[WalkForwardResult]):
         return returns
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PanelWalkForwardResult:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PanelWalkForwardResult(OneRun):
     """What a walk-forward study of many symbols found.
 
     Attributes
@@ -141,6 +143,15 @@ class PanelWalkForwardResult:
     probabilistic_sharpe: float = math.nan
     deflated_sharpe: float = math.nan
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def accounts(self) -> dict[str, Accounted]:
+        """The pooled record, as ``out_of_sample``."""
+        return {"out_of_sample": self.pooled}
+
+    def _told(self) -> str:
+        told = super()._told().partition(", ")[2]
+        return f"{self.name}: {len(self.symbols)} symbols, {len(self.folds)} folds, out of sample {told}"
 
     @cached_property
     def pooled(self) -> PooledRun[WalkForwardResult]:
