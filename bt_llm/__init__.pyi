@@ -57,6 +57,7 @@ from .models import ModelConfig as ModelConfig
 from .models import ModelManager as ModelManager
 from .models import batch_analyze as batch_analyze
 from .observers import LLMMarks as LLMMarks
+from .progress import show_progress as show_progress
 from .prompts import PromptTemplate as PromptTemplate
 from .report import plot_result as plot_result
 from .report import result_html as result_html

@@ -15,6 +15,7 @@ from bt_llm import statistics
 from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
+from bt_llm.progress import shows_progress
 from bt_llm.shown import Shown, Told
 from bt_llm.verdicts import (
     INVALID,
@@ -120,6 +121,7 @@ class Policy(Shown):
         return table.rename_axis("cell")
 
     @classmethod
+    @shows_progress("asking")
     def of(cls, advisor: Advisor, cells: Iterable[int] | None = None) -> Policy:
         """Return the policy of an advisor's model; computed once and cached like any verdict.
 

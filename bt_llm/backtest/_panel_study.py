@@ -36,6 +36,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import DataError, MissingExtraError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.statistics import Statistic, normal_quantile
 
 __all__ = ["Panel", "PanelStudy", "effect_sentences", "forest_section", "panel_study"]
@@ -266,6 +267,7 @@ def forest_section(effect: PanelEffect) -> Section:
     )
 
 
+@shows_progress("symbols")
 def panel_study(
     strategy: type[bt.Strategy] | str,
     universe: UniverseSource,

@@ -25,6 +25,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 
 __all__ = ["Backtest", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
@@ -55,6 +56,7 @@ class BuyAndHold(bt.Strategy):
                 self.buy(data=data)
 
 
+@shows_progress("bars")
 def run_backtest(
     strategy: type[bt.Strategy] | str,
     data: Source,
@@ -309,6 +311,7 @@ class GateStudy(ManyRuns):
         }
 
 
+@shows_progress("bars")
 def gate_study(
     strategy: type[bt.Strategy] | str, data: Source, gate: EntryGate, **settings: Any
 ) -> GateStudy:

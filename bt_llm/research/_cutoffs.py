@@ -18,6 +18,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
 from bt_llm.research._standing import FEWEST_TRADES
@@ -101,6 +102,7 @@ class CutoffComparison(Shown):
         return {**found, "primary": plain(self.question.to_dict()), "sentence": self.sentence}
 
 
+@shows_progress("bars")
 def before_after_cutoff(
     strategy: Source,
     data: DataSource,

@@ -47,6 +47,7 @@ from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, count_panel_trials
@@ -250,6 +251,7 @@ class PanelTest(Panel[SymbolTest]):
         return found
 
 
+@shows_progress("gates that know nothing")
 def panel_test(
     strategy: Source,
     universe: UniverseSource,

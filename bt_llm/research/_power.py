@@ -15,6 +15,7 @@ from bt_llm.backtest import Market, legs_of, periods_per_year, problems_in, run_
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, EntryGate
+from bt_llm.progress import shows_progress
 from bt_llm.research._null_runs import entry_answers
 from bt_llm.research._runs import Source
 from bt_llm.settings import number, whole
@@ -101,6 +102,7 @@ class PowerPlan(Shown):
         }
 
 
+@shows_progress("bars")
 def plan_power(
     strategy: Source,
     data: DataSource,

@@ -32,6 +32,7 @@ from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGa
 from bt_llm.indicators import copy_values
 from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._runs import inspect_run
 from bt_llm.settings import number, whole
 from bt_llm.shown import Told
@@ -128,6 +129,7 @@ def _usage(gate: AttachedGate) -> Usage:
     )
 
 
+@shows_progress("bars")
 def judge(data: DataSource, gate: AskingGate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
 

@@ -37,6 +37,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._null_runs import (
     Evaluate,
@@ -219,6 +220,7 @@ def _described(runs: NullRuns) -> str:
     return f"Among {runs.n} {runs.kind}: {shares}."
 
 
+@shows_progress("gates that know nothing")
 def gate_test(
     strategy: Source,
     data: DataSource,
