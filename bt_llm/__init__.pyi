@@ -59,6 +59,7 @@ from .models import batch_analyze as batch_analyze
 from .observers import LLMMarks as LLMMarks
 from .progress import show_progress as show_progress
 from .prompts import PromptTemplate as PromptTemplate
+from .report import plot_cerebro as plot_cerebro
 from .report import plot_result as plot_result
 from .report import result_html as result_html
 from .report import write_report as write_report
