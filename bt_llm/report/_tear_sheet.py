@@ -256,7 +256,7 @@ def kept_out_sections(result: Any) -> Iterator[Section]:
         for name in result.judged:
             pair = (result.runs[name], result.runs["ungated"])
             yield from _kept_out([("", *pair)], _of(name, result.judged))
-    elif "gated" in getattr(result, "runs", {}):
+    elif {"gated", "ungated"} <= set(getattr(result, "runs", {})):
         symbols = result.symbols if isinstance(result, Panel) else {"": result}
         pairs = [(name, one.runs["gated"], one.runs["ungated"]) for name, one in symbols.items()]
         yield from _kept_out(pairs, "")
