@@ -12,6 +12,7 @@ from bt_llm.advice._readers import LEAST_LABEL_MASS, Reader, json_sampling, read
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt
+from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import is_number
 from bt_llm.verdicts import (
@@ -233,6 +234,7 @@ class Advisor(Asker[Verdict]):
         unasked = Verdict.invalid("state is not finite", labels=self.labels)
         return [verdicts[c] if c >= 0 else unasked for c in cells]
 
+    @shows_progress("asking")
     def advise_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:
@@ -280,6 +282,7 @@ class Advisor(Asker[Verdict]):
         for cell in cells:
             self._verdicts[cell] = calibrated(raw[cell], prior)
 
+    @shows_progress("asking")
     def raw_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:

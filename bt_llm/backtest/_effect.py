@@ -18,6 +18,7 @@ from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._sections import Section, percent, table_of, table_section
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import BtLlmError
+from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, CostPoint, Legs
 
 __all__ = ["DESCRIPTIVE", "PART_NAMES", "Effect", "parts_section", "told_apart"]
@@ -39,8 +40,8 @@ _LEAST_RANGE = 0.002
 _FEWEST = 5
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Effect:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Effect(Told):
     """What a gate changed, as its parts.
 
     Parameters

@@ -15,8 +15,10 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest._findings import Bootstrap
 from bt_llm.backtest._result import BacktestResult
+from bt_llm.backtest._showing import OneRun
 from bt_llm.backtest._year import periods_per_year, year_assumed
 from bt_llm.exceptions import DataError
+from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, Statistic
 
 __all__ = [
@@ -120,8 +122,8 @@ class Account(Protocol):
 A = TypeVar("A", bound=Account, covariant=True)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PooledRun(Generic[A]):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PooledRun(Generic[A], OneRun):
     """Accounts of many symbols as one record.
 
     Each symbol trades an account of its own, from the first bar after its own warm-up to its last. The pooled
@@ -206,7 +208,7 @@ class PooledRun(Generic[A]):
         return {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelRun(PooledRun[BacktestResult]):
     """The runs of many symbols as one record."""
 
@@ -265,8 +267,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _NAMED} more" if names[_NAMED:] else shown
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PanelEffect:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PanelEffect(Told):
     """How two runs of a panel differ: pooled, and symbol by symbol.
 
     Attributes

@@ -30,12 +30,14 @@ from bt_llm.backtest._sections import (
     table_section,
     trades_section,
 )
+from bt_llm.backtest._showing import ManyRuns
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.backtest._universe import Member, Universe, UniverseSource, each_member
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import DataError, MissingExtraError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.statistics import Statistic, normal_quantile
 
 __all__ = ["Panel", "PanelStudy", "forest_section", "panel_study", "shown_sentences"]
@@ -57,8 +59,8 @@ class HasRuns(Protocol):
 S = TypeVar("S", bound=HasRuns)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Panel(Generic[S]):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Panel(Generic[S], ManyRuns):
     """What came of many symbols, and of all of them pooled.
 
     Attributes
@@ -88,6 +90,9 @@ class Panel(Generic[S]):
             for name in names
             if all(name in result.runs for result in self.symbols.values())
         }
+
+    def _subject(self) -> str:
+        return f"{len(self.symbols)} symbols, pooled: "
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -138,7 +143,7 @@ class Panel(Generic[S]):
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelStudy(Panel[GateStudy]):
     """A strategy on many symbols with its gate, without it, and held."""
 
@@ -279,6 +284,7 @@ def forest_section(effect: PanelEffect) -> Section:
     )
 
 
+@shows_progress("symbols")
 def panel_study(
     strategy: type[bt.Strategy] | str,
     universe: UniverseSource,

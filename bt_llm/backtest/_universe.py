@@ -16,6 +16,7 @@ import pandas as pd
 from bt_llm.backtest._market import Market, Source, moment
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
+from bt_llm.progress import current
 from bt_llm.settings import number
 
 __all__ = ["Member", "Universe", "UniverseSource", "each_member"]
@@ -182,13 +183,18 @@ def each_member(universe: Universe, run: Callable[[str, Member], R]) -> tuple[di
     """
     found: dict[str, R] = {}
     left_out: dict[str, str] = {}
-    for name, member in universe.members.items():
+    told = current("symbols")
+    for place, (name, member) in enumerate(universe.members.items()):
+        if told is not None:
+            told(place, len(universe))
         try:
             found[name] = run(name, member)
         except DataError as error:
             left_out[name] = str(error)
         except StrategyError as error:
             raise type(error)(f"{name}: {error}") from error
+    if told is not None:
+        told(len(universe), len(universe))
     if not found:
         name, why = next(iter(left_out.items()))
         raise DataError(f"no symbol of {len(universe)} can be run; {name}: {why}")

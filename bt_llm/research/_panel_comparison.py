@@ -37,6 +37,7 @@ from bt_llm.backtest import (
 from bt_llm.data import BarFormat
 from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._comparison import Models, compare_models, gates_by_name
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
@@ -49,7 +50,7 @@ from bt_llm.statistics import Legs, PairDifference
 __all__ = ["PanelComparison", "compare_on_panel"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelComparison(Panel[ModelComparison]):
     """One strategy on many symbols, gated by each of several models.
 
@@ -198,6 +199,7 @@ class PanelComparison(Panel[ModelComparison]):
         return found
 
 
+@shows_progress("symbols")
 def compare_on_panel(
     strategy: Source,
     universe: UniverseSource,

@@ -49,18 +49,20 @@ from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
+from bt_llm.shown import Told
 
 __all__ = ["PanelTest", "SymbolTest", "panel_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SymbolTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SymbolTest(Told):
     """The runs of one symbol in a test of a gate.
 
     Attributes
@@ -108,7 +110,7 @@ class SymbolTest:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelTest(Panel[SymbolTest]):
     """Whether a gate adds anything to a strategy on many symbols.
 
@@ -266,6 +268,7 @@ class PanelTest(Panel[SymbolTest]):
         return found
 
 
+@shows_progress("gates that know nothing")
 def panel_test(
     strategy: Source,
     universe: UniverseSource,

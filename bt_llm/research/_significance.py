@@ -12,6 +12,7 @@ from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
     Effect,
+    ManyRuns,
     Market,
     Primary,
     Section,
@@ -35,6 +36,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._null_runs import (
@@ -53,8 +55,8 @@ from bt_llm.settings import number, whole
 __all__ = ["GateTest", "gate_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GateTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GateTest(ManyRuns):
     """Whether a gate adds anything to a strategy.
 
     Attributes
@@ -214,6 +216,7 @@ def _described(runs: NullRuns) -> str:
     return f"Among {runs.n} {runs.kind}: {shares}."
 
 
+@shows_progress("gates that know nothing")
 def gate_test(
     strategy: Source,
     data: DataSource,

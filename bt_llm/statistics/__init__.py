@@ -1,6 +1,8 @@
 """Statistics that tell an edge from luck, each with the source of its formula.
 
-- Figures of one account: `sharpe_ratio`, `sortino_ratio`, `max_drawdown`, `calmar_ratio`.
+- Figures of one account: `sharpe_ratio`, `sortino_ratio`, `max_drawdown`, `calmar_ratio`, `annual_growth`,
+  `volatility`, `drawdowns`, `market_model`; of its trades: `profit_factor`, `expectancy`,
+  `system_quality_number`.
 - A Sharpe ratio against its own sampling error and the number of trials:
   `probabilistic_sharpe_ratio`, `expected_max_sharpe`, `deflated_sharpe_ratio`,
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.

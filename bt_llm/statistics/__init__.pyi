@@ -11,6 +11,15 @@ from ._episodes import EpisodeBook as EpisodeBook
 from ._episodes import EpisodeWalk as EpisodeWalk
 from ._episodes import Question as Question
 from ._episodes import Replayed as Replayed
+from ._figures import Drawdown as Drawdown
+from ._figures import MarketModel as MarketModel
+from ._figures import annual_growth as annual_growth
+from ._figures import drawdowns as drawdowns
+from ._figures import expectancy as expectancy
+from ._figures import market_model as market_model
+from ._figures import profit_factor as profit_factor
+from ._figures import system_quality_number as system_quality_number
+from ._figures import volatility as volatility
 from ._inputs import choose as choose
 from ._inputs import normal_quantile as normal_quantile
 from ._joint import joint_differences as joint_differences

@@ -17,6 +17,7 @@ from bt_llm.research._ledger import TrialOutcome
 from bt_llm.research._standing import Standing, standing
 from bt_llm.research.walk_forward._metrics import best_of, measure, returns_of
 from bt_llm.research.walk_forward._trials import Stretches, Trial
+from bt_llm.shown import Told
 
 if TYPE_CHECKING:
     from bt_llm.research.walk_forward._results import FoldResult
@@ -43,8 +44,8 @@ _ASKED = ("gate.advisor.model", "gate.advisor.template")
 _RESAMPLES = 999
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Contenders:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Contenders(Told):
     """What each contender of a study came to out of sample, on the same bars.
 
     Attributes

@@ -16,6 +16,8 @@ import pandas as pd
 
 from bt_llm.backtest import (
     DESCRIPTIVE,
+    Accounted,
+    OneRun,
     PooledRun,
     Primary,
     Section,
@@ -87,7 +89,7 @@ class PanelFold:
         return found
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class _TestRecord(PooledRun[WalkForwardResult]):
     """The out-of-sample records of many symbols as one; a symbol counts in the folds that it is in."""
 
@@ -100,8 +102,8 @@ class _TestRecord(PooledRun[WalkForwardResult]):
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PanelWalkForwardResult:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PanelWalkForwardResult(OneRun):
     """What a walk-forward study of many symbols found.
 
     Attributes
@@ -178,6 +180,15 @@ class PanelWalkForwardResult:
             trades=self.metrics["trades"],
             periods_per_year=periods_per_year(pd.DatetimeIndex(self.returns.index)),
         )
+
+    @property
+    def accounts(self) -> dict[str, Accounted]:
+        """The pooled record, as ``out_of_sample``."""
+        return {"out_of_sample": self.pooled}
+
+    def _told(self) -> str:
+        told = super()._told().partition(", ")[2]
+        return f"{self.name}: {len(self.symbols)} symbols, {len(self.folds)} folds, out of sample {told}"
 
     @cached_property
     def pooled(self) -> PooledRun[WalkForwardResult]:
