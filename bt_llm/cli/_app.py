@@ -9,6 +9,7 @@ from bt_llm.cli import _backtests as backtests
 from bt_llm.cli import _cache as cache
 from bt_llm.cli import _data as data
 from bt_llm.cli import _doctor as doctor
+from bt_llm.cli import _leakage as leakage
 from bt_llm.cli import _models as models
 from bt_llm.cli import _plan as plan
 from bt_llm.cli import _policy as policy
@@ -31,6 +32,7 @@ app.command()(backtests.demo)
 app.command()(backtests.run)
 app.command("test")(research.run_test)
 app.command()(research.compare)
+app.command()(leakage.leakage)
 app.command()(walkforward.walkforward)
 app.command()(plan.plan)
 app.command()(data.data)

@@ -17,9 +17,11 @@ from bt_llm.report._pictures import cost_curve, fold_strips, forest, histogram, 
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.research import (
     AskedModel,
+    LeakageResult,
     ModelComparison,
     PanelWalkForwardResult,
     WalkForwardResult,
+    checklist_sections,
 )
 
 __all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "verdicts_of"]
@@ -27,7 +29,7 @@ __all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "verdic
 
 def runs_asked(result: Any) -> list[BacktestResult]:
     """Return the runs of a result in which a model was asked, the one that matters first."""
-    if isinstance(result, WalkForwardResult):
+    if isinstance(result, WalkForwardResult | LeakageResult):
         return []
     if isinstance(result, Panel | PanelWalkForwardResult):
         return [run for one in result.symbols.values() for run in runs_asked(one)]
@@ -89,6 +91,7 @@ def parts(result: Any, bars: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
             policies = _fold_policies(result) if is_study else _policies(asked_in(result))
             prices = [] if bars is None else _prices(result, bars)
             yield from map(drawn, [*prices, *policies])
+    yield from map(drawn, checklist_sections(result))
 
 
 def drawn(section: Section) -> dict[str, Any]:
