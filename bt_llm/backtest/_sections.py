@@ -45,7 +45,7 @@ class Section:
     ----------
     kind : str
         ``sentences``, ``table``, ``image``, or a picture that a page draws from what the section holds:
-        ``equity``, ``histograms``, ``forest``, ``folds``, ``stability``, ``policy``.
+        ``equity``, ``histograms``, ``forest``, ``folds``, ``stability``, ``policy``, ``checklist``.
     title : str
         Its heading.
     text : str

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, AnalystConfig
-from bt_llm.backtest import BacktestResult, Panel, Section, sentences_section, table_section
+from bt_llm.backtest import BacktestResult, Panel, Section, sentences_section
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate
 from bt_llm.models import split_name
@@ -251,8 +251,8 @@ def _filled_later(facts: _Facts) -> _Said:
     accounts = [run for run in facts.runs if run.asked]
     if not accounts:
         return "not examined", "no single run is in this result"
-    if any(run.setup.function is not None for run in accounts):
-        return "not examined", "the broker is set up by a function of the user's"
+    if any(run.setup.function is not None or run.setup.cerebro for run in accounts):
+        return "not examined", "broker or Cerebro are set up by the user"
     if refused := [run for run in accounts if run.orders.get("refused")]:
         return "failed", f"the broker refused {refused[0].orders['refused']} orders"
     return "passed", "decided at a close, filled at the next bar's open or later; no order was refused"
@@ -282,7 +282,12 @@ def _universe(facts: _Facts) -> _Said:
         hashes.append(str(facts.leakage.settings["SHA-256 of the bars"]))
     if not hashes:
         return "not examined", "no hash of the bars is in this result"
-    return "passed", f"{len(set(hashes))} set{'s' if len(set(hashes)) > 1 else ''} of bars, known by SHA-256"
+    return "passed", f"bars of {_counting(hashes, 'data set')}, known by SHA-256"
+
+
+def _counting(hashes: list[str], what: str) -> str:
+    distinct = len(set(hashes))
+    return f"one {what}" if distinct == 1 else f"{distinct} {what}s"
 
 
 def _recomputable(facts: _Facts) -> _Said:
@@ -291,10 +296,7 @@ def _recomputable(facts: _Facts) -> _Said:
     hashes += [model.sha256 for study in facts.folds for model in study.models]
     if not hashes:
         return "not examined", "no model and template are known by their hash here"
-    return (
-        "passed",
-        f"{len(set(hashes))} model{'s' if len(set(hashes)) > 1 else ''} and templates, known by SHA-256",
-    )
+    return "passed", f"{_counting(hashes, 'model')} with the prompts, known by SHA-256"
 
 
 def _released(facts: _Facts) -> _Said:
@@ -436,6 +438,7 @@ def checklist(result: Any) -> tuple[CheckLine, ...]:
     found = []
     for source, topic, asked, answer, command in _LINES:
         outcome, because = answer(facts)
+        because = because.removesuffix(".")
         found.append(
             CheckLine(
                 source=source, topic=topic, asked=asked, outcome=outcome, because=because, command=command
@@ -461,11 +464,5 @@ def checklist_sections(result: Any) -> Iterator[Section]:
         "What a reviewer asks",
     )
     for source in (KONG, YAO):
-        rows = [
-            [line.asked, line.outcome, line.because, line.command, line.topic]
-            for line in lines
-            if line.source == source
-        ]
-        yield table_section(
-            f"Checklist: {source}", ["line", "outcome", "because", "proved by", "topic"], rows
-        )
+        chosen = [line.to_dict() for line in lines if line.source == source]
+        yield Section(kind="checklist", title=f"Checklist: {source}", content=chosen)

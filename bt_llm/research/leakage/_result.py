@@ -150,16 +150,16 @@ class LeakageResult:
                 ]
                 for one in self.probes
             ],
-            f"{self.bars:,} bars of {self.market}, each judged by its next {self.horizon} bars; futures are "
-            "exchanged among bars that the model was told the same of. What would have been found is "
-            "a correlation "
-            "that four of five such probes find.",
+            f"{self.bars:,} bars of {self.market}, each judged by its next {self.horizon} bars, by "
+            f"{self.usage.distinct:,} prompts; futures are exchanged among bars that the model was "
+            "told the same of. "
+            "Detectable is a correlation that four of five such probes find.",
         )
         if self.controls:
             yield self._controls_section()
         if self.synthetic is not None:
             yield from self.synthetic.sections()
-        yield table_section("What was asked", ["", ""], self._facts())
+        yield table_section("What was asked", ["", ""], self._facts(), folded=True)
         yield from added_sections(self)
 
     def _controls_section(self) -> Section:

@@ -170,7 +170,7 @@ class SyntheticHistories:
         )
         for one in self.runs.values():
             if one.n:
-                yield Section(kind="histograms", title=one.kind, content=one)
+                yield Section(kind="histograms", title=f"The gate among {one.n} {one.kind}", content=one)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -270,7 +270,7 @@ def synthetic_histories(
             if on_progress is not None:
                 on_progress(done, n * len(HISTORIES))
         drawn[kind] = NullRuns(
-            kind=f"{kind}: histories", observed=observed, nulls=pd.DataFrame(found), tested="sharpe"
+            kind=f"histories by the {kind}", observed=observed, nulls=pd.DataFrame(found), tested="sharpe"
         )
     return SyntheticHistories(
         runs=drawn,
