@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
 from bt_llm.settings import whole
 from bt_llm.statistics._inputs import Floats, between, finite, normal_quantile
@@ -16,6 +17,7 @@ from bt_llm.statistics._inputs import Floats, between, finite, normal_quantile
 __all__ = ["Exchange", "exchange_test", "holm"]
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """Whether weights follow outcomes among bars that looked alike.

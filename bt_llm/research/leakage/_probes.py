@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bt_llm.equality import nan_equal
 from bt_llm.plain_json import plain
 from bt_llm.research.leakage._asking import Said
 from bt_llm.research.leakage._points import FEWEST, LookAhead, Points
@@ -49,6 +50,7 @@ _CLEARED = {
 """What follows what a probe has noted: where nothing varies, and where something is found or not."""
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """What one probe found.
