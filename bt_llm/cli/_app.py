@@ -17,6 +17,7 @@ VERBS = {
     "run": Verb("_backtests:run", "Run a strategy gated, ungated, and buy and hold."),
     "test": Verb("_research:run_test", "Test whether the model's gate adds anything."),
     "compare": Verb("_research:compare", "Compare models on the same bars."),
+    "leakage": Verb("_leakage:leakage", "Ask whether a model remembers a market, in five ways."),
     "walkforward": Verb("_walkforward:walkforward", "Choose on the past, trade what follows it."),
     "plan": Verb("_plan:plan", "Count what a study will ask, take and cost."),
     "data": Verb("_data:data", "Say what files of bars are, or what is wrong in them."),

@@ -18,9 +18,11 @@ from bt_llm.report._series import Stretch, curves, price
 from bt_llm.report._tear_sheet import kept_out_sections, tear_sheet, trades_listed, with_figures
 from bt_llm.research import (
     AskedModel,
+    LeakageResult,
     ModelComparison,
     PanelWalkForwardResult,
     WalkForwardResult,
+    checklist_sections,
 )
 
 __all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "policy_section", "verdicts_of"]
@@ -28,7 +30,7 @@ __all__ = ["asked_alike", "asked_in", "folds_text", "gates_in", "parts", "policy
 
 def runs_asked(result: Any) -> list[BacktestResult]:
     """Return the runs of a result in which a model was asked, the one that matters first."""
-    if isinstance(result, WalkForwardResult):
+    if isinstance(result, WalkForwardResult | LeakageResult):
         return []
     if isinstance(result, Panel | PanelWalkForwardResult):
         return [run for one in result.symbols.values() for run in runs_asked(one)]
@@ -98,6 +100,7 @@ def parts(result: Any, bars: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
         elif section.kind == "trades" and section.title.startswith("Trades (") and not has_trades:
             has_trades = True
             yield from map(drawn, kept_out_sections(result))
+    yield from map(drawn, checklist_sections(result))
 
 
 def drawn(section: Section) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from bt_llm.report._policy_page import environment, write_page, write_policy_htm
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
     GateTest,
+    LeakageResult,
     ModelComparison,
     PanelComparison,
     PanelTest,
@@ -50,6 +51,7 @@ Reportable: TypeAlias = (
     | PanelTest
     | PanelComparison
     | PanelWalkForwardResult
+    | LeakageResult
 )
 """What there is a report for."""
 
@@ -73,6 +75,7 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
         "One strategy on many symbols, gated by several models.",
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
+    (LeakageResult, "leakage", "Could the model have known? Five probes for what it remembers of a market."),
 )
 
 
@@ -89,9 +92,9 @@ def write_report(
     ----------
     path : path
         The file; replaced if it is there.
-    result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a
-        panel; or a Policy
-        What to report.
+        result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a
+        panel; or a Policy or LeakageResult
+        What to report. The page ends with the checklists of `bt_llm.research.checklist`.
     data : path, DataFrame, feed, mapping, sequence or Market, optional
         The bars it was found on, for their hash, and of one data for the price chart. A panel says itself
         what its symbols' bars are.
@@ -195,6 +198,8 @@ def write_csv(
         If `result` is something else, or a file cannot be written.
     """
     _kind(result)
+    if isinstance(result, LeakageResult):
+        return write_tables(folder, {}, {result.model: result.answers.copy()})
     verdicts, _ = verdicts_of(result)
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
@@ -236,6 +241,8 @@ def _strategy(result: Reportable) -> str:
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
+    if isinstance(one, LeakageResult):
+        return f"{one.model} on {one.market}"
     run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
     return run.strategy
 
@@ -258,7 +265,7 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
-    found = [("strategy", _strategy(result))]
+    found = [] if isinstance(result, LeakageResult) else [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
     found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
@@ -358,7 +365,7 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 
 
 def _settings(result: Reportable) -> dict[str, Any]:
-    if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
+    if isinstance(result, WalkForwardResult | PanelWalkForwardResult | LeakageResult):
         return result.settings
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)

@@ -11,6 +11,9 @@ from ._episodes import EpisodeBook as EpisodeBook
 from ._episodes import EpisodeWalk as EpisodeWalk
 from ._episodes import Question as Question
 from ._episodes import Replayed as Replayed
+from ._exchange import Exchange as Exchange
+from ._exchange import exchange_test as exchange_test
+from ._exchange import holm as holm
 from ._figures import Drawdown as Drawdown
 from ._figures import MarketModel as MarketModel
 from ._figures import annual_growth as annual_growth
@@ -56,6 +59,8 @@ from ._stepwise import StepwiseDifferences as StepwiseDifferences
 from ._stepwise import pooled as pooled
 from ._stepwise import stepwise_differences as stepwise_differences
 from ._stretches import change_of_effect as change_of_effect
+from ._surrogates import phase_order as phase_order
+from ._surrogates import stationary_order as stationary_order
 from ._timing import PARTS as PARTS
 from ._timing import CostPoint as CostPoint
 from ._timing import Legs as Legs
