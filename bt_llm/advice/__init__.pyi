@@ -9,8 +9,12 @@ from ._asker import forget_answers as forget_answers
 from ._asker import telling as telling
 from ._checkup import Checkup as Checkup
 from ._checkup import checkup as checkup
+from ._dated import DatedAdvisor as DatedAdvisor
+from ._dated import member_configs as member_configs
 from ._policy import Panel as Panel
 from ._policy import Policy as Policy
+from ._policy import PolicyComparison as PolicyComparison
+from ._policy import drift_of as drift_of
 from ._policy import signed as signed
 from ._readers import json_sampling as json_sampling
 from ._readers import read_json as read_json

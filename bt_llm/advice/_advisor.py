@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
 from bt_llm.advice._readers import LEAST_LABEL_MASS, Reader, json_sampling, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt
+from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt, kind_of
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import is_number
 from bt_llm.verdicts import (
@@ -120,6 +124,13 @@ class AdvisorConfig(AskerConfig):
         return str(self.template) if self.template is not None else default
 
     @property
+    def by_bar(self) -> bool:
+        """Whether the answers depend on the bar, and not on the state of the market alone."""
+        if self.supplied is not None:  # nothing of the model need be here
+            return self.supplied.carried is not None
+        return kind_of(str(self.model)).by_bar
+
+    @property
     def prior_cells(self) -> Sequence[int]:
         """Cells that each verdict depends on beside its own; none without calibration by the grid."""
         return prior_cells(self.state_space) if self.calibration == "grid" else ()
@@ -166,6 +177,8 @@ class Advisor(Asker[Verdict]):
     """
 
     config: AdvisorConfig
+    by_bar: ClassVar[bool] = False
+    """Whether it answers on bars (`places`), and not on cells of the state space alone."""
 
     def __init__(
         self,
@@ -175,6 +188,11 @@ class Advisor(Asker[Verdict]):
         cache: VerdictCache | None = None,
         template: PromptTemplate | None = None,
     ) -> None:
+        if backend is None and config.by_bar and not self.by_bar:
+            raise ConfigError(
+                f"model {str(config.model)!r:.80} answers by the bar, and is asked here about states alone: "
+                "expected one model, such as a member"
+            )
         super().__init__(config, backend=backend, cache=cache)
         self.space = config.state_space
         if template is None:
@@ -188,10 +206,54 @@ class Advisor(Asker[Verdict]):
         self._fresh: set[int] = set()  # cells that this advisor has asked the model about
         self._prior: tuple[object, Prior | None] = (None, None)  # and the raw verdicts that it was found in
 
+    @classmethod
+    def of(cls, config: AdvisorConfig) -> Advisor:
+        """Return who answers as a configuration says: an advisor, or one that answers by the bar."""
+        if not config.by_bar:
+            return cls(config)
+        from bt_llm.advice._dated import DatedAdvisor
+
+        return DatedAdvisor(config)
+
     @property
     def template_source(self) -> str | PromptTemplate:
         """Name or path of the template that the configuration names, or the template."""
         return self.config.template_source
+
+    # By the bar
+
+    @property
+    def carried(self) -> Any:
+        """What else than answers a worker needs; see `Supplied`."""
+        return None
+
+    def places(
+        self, cells: NDArray[np.int64], opened: Sequence[datetime.datetime], symbol: str
+    ) -> NDArray[np.int64]:
+        """Return what is asked about at each bar, as `advise_cells` takes it; -1 where nobody answers.
+
+        Parameters
+        ----------
+        cells : ndarray of int64, shape (n_bars,)
+            Of the state space; -1 where the state is not finite.
+        opened : sequence of datetime
+            When each bar opened, with its zone; only used where `by_bar` says so.
+        symbol : str
+            Name of the data.
+        """
+        return cells
+
+    def with_prior(self, places: Iterable[int]) -> list[int]:
+        """Return places with all those that a prior of the grid is the mean over, ascending."""
+        return sorted({*prior_cells(self.space), *places})
+
+    def split(self, places: Sequence[int]) -> list[tuple[Advisor, list[int]]]:
+        """Return who answers places, and the cells that each is asked about, in the places' order."""
+        return [(self, list(places))]
+
+    def silence(self, bars: int) -> tuple[str, str]:
+        """Return a problem and a note on bars on which nobody answered; empty if there is nothing to say."""
+        return "", ""
 
     @property
     def _needs(self) -> Capability:

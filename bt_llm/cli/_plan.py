@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.advice import Advisor, AdvisorConfig, member_configs
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
@@ -229,7 +229,7 @@ def _tests_of(study: Study) -> int:
 
 
 def _ask(configs: list[AdvisorConfig]) -> None:
-    for config in configs:
+    for config in (member for one in configs for member in member_configs(one)):
         cells = prior_cells(config.state_space)
         with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
             advisor.raw_cells(cells, on_progress=update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
+from bt_llm.advice import (
+    Advisor,
+    AdvisorConfig,
+    Panel,
+    Policy,
+    PolicyComparison,
+    drift_of,
+    member_configs,
+    signed,
+    telling,
+)
 from bt_llm.backtest import number, percent
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Asking, FormatOption
@@ -36,17 +47,29 @@ def policy(
 ) -> None:
     """Draw the verdicts on every state: bullish minus bearish probability, or expected worth, in hundredths.
 
+    Of a dated family there is a policy for each member, and how it drifts from one to the next.
+
     Example: bt-llm policy --model smollm2 --plot policy.png
+
+    Example: bt-llm policy --model "dated:2019-12-31=scripted:trend,2020-12-31=scripted:random:7"
     """
     models = model or ["smollm2"]
     if len(models) > 2:
         raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
-    found = [_policy(asking.config(model=name)) for name in models]
-    rows, summary = _rows(found)
+    configs = [asking.config(model=name) for name in models]
+    dated = any(config.by_bar for config in configs)
+    if dated and len(models) > 1:
+        raise ConfigError("--model names a dated family beside another model: expected the family alone")
+    found = [_policy(one) for config in configs for one in member_configs(config)]
+    drift = drift_of(found) if dated else []
+    rows, summary = _dated_rows(found, drift) if dated else _rows(found)
     if plot is not None:
         _write(plot, rows, summary, found[0].measure)
         say(f"heat maps: {plot}")
     if output is Format.JSON:
+        if dated:
+            print_json({"policies": [p.to_dict() for p in found], "drift": [one.to_dict() for one in drift]})
+            return
         comparison = found[0].compare(found[1]) if len(found) == 2 else None
         compared = (
             {"agreement": comparison.agreement, "kappa": number_or_none(comparison.kappa)}
@@ -86,6 +109,20 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
         f"The two models give the same verdict on {percent(comparison.agreement, 0)} of the states "
         f"(Cohen's kappa {number(comparison.kappa)}). {' '.join(_masses(found))}"
     ).rstrip()
+
+
+def _dated_rows(
+    found: list[Policy], drift: Sequence[PolicyComparison]
+) -> tuple[list[tuple[str, list[Panel]]], str]:
+    """Return a picture of each member, one of what changed to the next, and the sentences below them."""
+    rows = [(f"{one.model}, calibrated", one.panels()) for one in found]
+    rows += [(f"{one.models[0]} minus {one.models[1]}, calibrated", one.panels()) for one in drift]
+    said = [
+        f"From {one.models[1]} to {one.models[0]} {percent(1.0 - one.agreement, 0)} of the states change "
+        f"their verdict (Cohen's kappa {number(one.kappa)})."
+        for one in drift
+    ]
+    return rows, " ".join([*said, *_masses(found)])
 
 
 def _masses(found: list[Policy]) -> list[str]:
