@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,11 @@ from bt_llm.verdicts import (
     prior_source,
 )
 
-__all__ = ["Advisor", "AdvisorConfig"]
+__all__ = ["Advisor", "AdvisorConfig", "Spans"]
 
 Calibration = Literal["grid", "none"] | Prior
 
+_DECISIONS = "decisions:"
 _LONGEST = 200  # characters of `identify`: it is paid for in every prompt's context
 
 
@@ -107,6 +108,8 @@ class AdvisorConfig(AskerConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
         if self.calibration is None:
             object.__setattr__(self, "calibration", "grid" if self.reader == "logprobs" else "none")
+        if self.calibration == "grid" and str(self.model).startswith(_DECISIONS):
+            object.__setattr__(self, "calibration", "none")  # they are no function of the grid's states
         if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
             raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
         _check_identify(self.identify)
@@ -149,6 +152,25 @@ def _check_identify(line: object) -> None:
             f"identify={line!r:.60}: expected one printable line of at most {_LONGEST} characters without "
             "blanks around it, such as 'EUR/USD, hourly, 2017'"
         )
+
+
+class Spans(Protocol):
+    """When bars opened and closed, in their order."""
+
+    @property
+    def opened(self) -> Sequence[datetime.datetime]:
+        """With their zones."""
+        ...
+
+    @property
+    def closed(self) -> Sequence[datetime.datetime]:
+        """With their zones; a bar's verdict is known then."""
+        ...
+
+    @property
+    def zone(self) -> datetime.tzinfo:
+        """Of the times of the bars."""
+        ...
 
 
 class Advisor(Asker[Verdict]):
@@ -212,8 +234,10 @@ class Advisor(Asker[Verdict]):
         if not config.by_bar:
             return cls(config)
         from bt_llm.advice._dated import DatedAdvisor
+        from bt_llm.advice._decisions import DecisionsAdvisor
 
-        return DatedAdvisor(config)
+        is_file = str(config.model).startswith(_DECISIONS)
+        return DecisionsAdvisor(config) if is_file else DatedAdvisor(config)
 
     @property
     def template_source(self) -> str | PromptTemplate:
@@ -227,17 +251,15 @@ class Advisor(Asker[Verdict]):
         """What else than answers a worker needs; see `Supplied`."""
         return None
 
-    def places(
-        self, cells: NDArray[np.int64], opened: Sequence[datetime.datetime], symbol: str
-    ) -> NDArray[np.int64]:
+    def places(self, cells: NDArray[np.int64], spans: Spans, symbol: str) -> NDArray[np.int64]:
         """Return what is asked about at each bar, as `advise_cells` takes it; -1 where nobody answers.
 
         Parameters
         ----------
         cells : ndarray of int64, shape (n_bars,)
             Of the state space; -1 where the state is not finite.
-        opened : sequence of datetime
-            When each bar opened, with its zone; only used where `by_bar` says so.
+        spans : Spans
+            When the bars opened and closed; only used where `by_bar` says so.
         symbol : str
             Name of the data.
         """
@@ -375,7 +397,7 @@ class Advisor(Asker[Verdict]):
             }
 
             def where(question: Question) -> str:
-                return f"state {self.space.describe(cell_of[question.key])}"
+                return self._described(cell_of[question.key])
 
             verdicts = self._fetch(prompts, usage, on_progress, where)
             for cell, verdict in zip(missing, verdicts, strict=True):
@@ -385,6 +407,10 @@ class Advisor(Asker[Verdict]):
                     self._fresh.add(cell)
         least = self.config.min_label_mass or 0.0
         return {cell: found[cell].held_to(least) for cell in cells}
+
+    def _described(self, cell: int) -> str:
+        """Return what a cell is, for messages."""
+        return f"state {self.space.describe(cell)}"
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""

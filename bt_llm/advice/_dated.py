@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice._advisor import Advisor, AdvisorConfig
+from bt_llm.advice._advisor import Advisor, AdvisorConfig, Spans
 from bt_llm.advice._asker import Usage
 from bt_llm.cache import CacheMode, Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelError, ModelNotFoundError
@@ -70,10 +69,8 @@ class DatedAdvisor(Advisor):
     --------
     >>> family = "dated:2020-12-31=scripted:trend,2021-12-31=scripted:contrarian"
     >>> advisor = DatedAdvisor(AdvisorConfig(model=family, cache_mode="off"))
-    >>> opened = [datetime.datetime(year, 6, 1, tzinfo=datetime.UTC) for year in (2020, 2021, 2022)]
-    >>> places = advisor.places(np.array([0, 0, 0]), opened, "eurusd")
-    >>> places.tolist(), [v.action.name for v in advisor.advise_cells(places[1:].tolist())]
-    ([-1, 0, 105], ['BEARISH', 'BULLISH'])
+    >>> [v.action.name for v in advisor.advise_cells([0, 105])]
+    ['BEARISH', 'BULLISH']
     """
 
     by_bar: ClassVar[bool] = True
@@ -170,11 +167,9 @@ class DatedAdvisor(Advisor):
 
     # By the bar
 
-    def places(
-        self, cells: NDArray[np.int64], opened: Sequence[datetime.datetime], symbol: str
-    ) -> NDArray[np.int64]:
+    def places(self, cells: NDArray[np.int64], spans: Spans, symbol: str) -> NDArray[np.int64]:
         """Return the member and the cell of each bar as one number; -1 before the first member's time."""
-        members = np.array([self.family.member_at(moment) for moment in opened], dtype=np.int64)
+        members = np.array([self.family.member_at(moment) for moment in spans.opened], dtype=np.int64)
         return np.where((cells >= 0) & (members >= 0), members * len(self.space) + cells, -1)
 
     def with_prior(self, places: Iterable[int]) -> list[int]:

@@ -17,7 +17,8 @@ a dataclass, a gate, a     ``{"type": "module:Name", field: value, ...}``, and `
 named tuple
 an advisor's or analyst's  its fields but those that no answer depends on; ``model`` with
 configuration              ``model_sha256`` and ``chat_template_sha256`` where they are known, of a
-                           dated family ``members`` with these of each and ``knowledge_ends``;
+                           dated family ``members`` with these of each and ``knowledge_ends``, of
+                           decisions their file and ``options``;
                            ``template`` as ``{"file", "name", "version", "sha256"}``
 =========================  ====================================================================
 
@@ -39,10 +40,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig, Asked, DatedAdvisor
+from bt_llm.advice import (
+    Advisor,
+    AdvisorConfig,
+    Analyst,
+    AnalystConfig,
+    Asked,
+    DatedAdvisor,
+    DecisionsAdvisor,
+)
 from bt_llm.exceptions import ConfigError, ModelError, StrategyError
 from bt_llm.files import open_regular
-from bt_llm.models import Member
+from bt_llm.models import DecisionsModel, Member, kind_of
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import python_scalar
@@ -192,6 +201,9 @@ class Describer:
         self.askers.append(asker)
         if isinstance(asker, DatedAdvisor):
             found |= {"model": "dated", "members": [_described(*one) for one in asker.dated]}
+        model = kind_of(str(config.model)) if isinstance(asker, Asked | DecisionsAdvisor) else None
+        if isinstance(model, DecisionsModel):
+            found |= {"decisions": self.file(f"{where}.model", model.path), "options": model.options}
         return {**found, **_identity(asker), "template": self.template(asker)}
 
     def template(self, asker: Asker | Asked) -> dict[str, Any]:

@@ -306,8 +306,7 @@ class LLMAdvice(bt.Indicator):
         clock = self._clock_utc
         if clock is None:
             return cells
-        opened = [clock.open(time) for time in times.tolist()]
-        return self.advisor.places(cells, opened, data_name(feed_of(self.data)))
+        return self.advisor.places(cells, clock.spans(times.tolist()), data_name(feed_of(self.data)))
 
     def _check_frequency(self) -> Frequency:
         seconds = {"timeout_s": "above 0", "min_seconds": "of at least 0", "deadline_s": "above 0"}

@@ -258,7 +258,9 @@ class RunManifest:
                 if not facts[name]:
                     del facts[name]
         named = [{"name": name, **facts} for name, facts in document["data"].items()]
-        document["data"] = named if len(named) > 1 else next(iter(document["data"].values()))
+        (name, first), *_ = self.data.items()
+        usual = len(named) == 1 and name == _usual_name(first)
+        document["data"] = next(iter(document["data"].values())) if usual else named
         document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
         return _laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
 
@@ -320,11 +322,16 @@ def _manifest(document: Any, folder: Path) -> RunManifest:
     return dataclasses.replace(_made(RunManifest, "manifest", fields, {"folder"}), folder=folder)
 
 
+def _usual_name(facts: DataFacts) -> str:
+    """Return what a single data is called whose name nobody has stated."""
+    return "data" if facts.file is None else Path(facts.file).stem
+
+
 def _datas(stored: Any) -> dict[str, DataFacts]:
-    """Return the facts of each data by name; a single one has that of its file."""
+    """Return the facts of each data by name; a single one may have that of its file."""
     if not isinstance(stored, list):
         facts = _made(DataFacts, "data", stored)
-        return {"data" if facts.file is None else Path(facts.file).stem: facts}
+        return {_usual_name(facts): facts}
     found: dict[str, DataFacts] = {}
     for at, one in enumerate(stored, 1):
         name = one.pop("name", None) if isinstance(one, dict) else None

@@ -24,7 +24,7 @@ from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, Asker, Describer, NewsGate, file_sha256_of
 from bt_llm.manifest._files import find_file, stored_path
-from bt_llm.models import DatedFamily, DatedModel, Member, kind_of
+from bt_llm.models import DatedFamily, DatedModel, DecisionsModel, Member, kind_of
 from bt_llm.prompts import PromptTemplate
 from bt_llm.sources import code_name, is_ours
 
@@ -41,6 +41,7 @@ C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 _OURS = re.compile(r"bt_llm\.[a-z]+")
 _STRATEGY = "strategy"
 _MAX_LITERAL = 2**20
+_BY_BAR = ("members", "decisions", "options")
 _KNOWN_BY_HASH = ("model_sha256", "chat_template_sha256", "fallbacks")
 
 
@@ -265,12 +266,15 @@ class Decoder:
             raise ConfigError(f"{where}.model: expected a text")
         if "members" in given:
             digest = _family(f"{where}.members", given["members"])
-        left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, "model", "members", "template"}
+        if "decisions" in given:
+            path = self._file(f"{where}.decisions", given["decisions"])
+            digest = f"{DecisionsModel.kind}:{path}?{given.get('options', '')}".rstrip("?")
+        left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, *_BY_BAR, "model", "template"}
         others = {name: item for name, item in given.items() if name not in left_out}
         absent = _check_fields(where, cls, others)
         self.defaults += [name for name in absent if name.rpartition(".")[2] not in left_out]
         return cls(
-            model=digest if "members" in given else _by_hash(model, digest),
+            model=digest if {*_BY_BAR} & set(given) else _by_hash(model, digest),
             template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",

@@ -160,7 +160,9 @@ class DatedFamily:
         try:
             text = read_text(path, _USUAL_MB)
             if len(max(text.splitlines(), key=len, default="")) > _LONGEST_LINE:  # keys in keys take hours
-                raise ConfigError(f"{where}: a line of over {_LONGEST_LINE:,} characters; expected [[member]]")
+                raise ConfigError(
+                    f"{where}: a line of over {_LONGEST_LINE:,} characters; expected [[member]]"
+                )
             table = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, UnicodeError, RecursionError) as error:
             raise ConfigError(f"{where}: not TOML ({error!s:.120})") from None

@@ -10,6 +10,7 @@ name                      model
 ``ollama:NAME:TAG``       a model of an Ollama server
 ``systemone:URL``         a model of a decision server
 ``dated:FAMILY.toml``     a family of models: at each bar the newest whose knowledge ended before it
+``decisions:FILE.csv``    what another tool decided, at the bars in which it did
 ========================  ============================================================================
 
 A package adds a kind of its own by a class and an entry point of the group ``bt_llm.models``::
@@ -105,7 +106,7 @@ class ModelKind(abc.ABC):
     ...         return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
     >>> kind_of("coin:heads")
     Traceback (most recent call last):
-    bt_llm.exceptions.ConfigError: no kind of models 'coin', only dated, file, ollama, openai...
+    bt_llm.exceptions.ConfigError: no kind of models 'coin', only dated, decisions, file...
     >>> _ = register_model_kind(Coin)
     >>> kind_of("coin:heads").identify(None).name
     'coin:heads'
@@ -213,6 +214,7 @@ K = TypeVar("K", bound=type[ModelKind])
 
 _BUILT_IN = (
     EntryPoint("dated", "bt_llm.models._dated:DatedModel", GROUP),
+    EntryPoint("decisions", "bt_llm.models._decisions:DecisionsModel", GROUP),
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
     EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),

@@ -199,7 +199,7 @@ def asked_alike(result: WalkForwardResult) -> list[list[AskedModel]]:
 
 def _policies(asked: Sequence[Asked]) -> Iterator[Section]:
     for one in asked:
-        if isinstance(one.config, AdvisorConfig):
+        if isinstance(one.config, AdvisorConfig) and not one.config.by_bar:
             policy = one.policy()
             yield _heat(policy, "raw", "", calibrated=False)
             yield _heat(policy, "calibrated", "", calibrated=True)

@@ -208,6 +208,16 @@ def plan(
 
 
 def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
+    if config.by_bar:
+        return ModelPlan(
+            model=str(config.model),
+            prompts=0,
+            cached=0,
+            tokens_per_prompt=0.0,
+            ms_per_prompt=0.0,
+            money_per_prompt=0.0,
+            source="a file: nobody is asked",
+        )
     cache = VerdictCache(config.cache_dir, config.cache_mode)
     model = kind_of(str(config.model))
     identity = model.recall(cache)
