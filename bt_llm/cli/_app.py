@@ -6,6 +6,7 @@ import typer
 
 from bt_llm.cli import _ask as ask
 from bt_llm.cli import _backtests as backtests
+from bt_llm.cli import _board as board
 from bt_llm.cli import _cache as cache
 from bt_llm.cli import _data as data
 from bt_llm.cli import _doctor as doctor
@@ -36,6 +37,7 @@ app.command()(plan.plan)
 app.command()(data.data)
 app.command()(policy.policy)
 app.command()(reproduce.reproduce)
+app.command()(board.board)
 app.add_typer(ask.app, name="ask")
 app.add_typer(cache.app)
 app.add_typer(models.app)

@@ -29,6 +29,7 @@ from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, 
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
+    Board,
     GateTest,
     ModelComparison,
     PanelComparison,
@@ -49,6 +50,7 @@ Reportable: TypeAlias = (
     | PanelTest
     | PanelComparison
     | PanelWalkForwardResult
+    | Board
 )
 """What there is a report for."""
 
@@ -71,6 +73,7 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
         "One strategy on many symbols, gated by several models.",
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
+    (Board, "board", "Many models under one set of tasks, recomputed from their packs."),
 )
 
 
@@ -174,6 +177,8 @@ def write_csv(
         If `result` is something else, or a file cannot be written.
     """
     _kind(result)
+    if isinstance(result, Board):
+        raise ConfigError("tables of a Board: there are none; its JSON has every figure")
     verdicts, _ = verdicts_of(result)
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
@@ -212,10 +217,12 @@ def _first_of(result: Reportable) -> Reportable:
 
 
 def _strategy(result: Reportable) -> str:
+    if isinstance(result, Board):
+        return ", ".join(result.tasks)
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
-    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
+    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment, union-attr]
     return run.strategy
 
 
@@ -237,6 +244,8 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
+    if isinstance(result, Board):
+        return [("bt_llm", bt_llm.__version__), *(("task", name) for name in result.tasks)]
     found = [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
@@ -337,6 +346,8 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 
 
 def _settings(result: Reportable) -> dict[str, Any]:
+    if isinstance(result, Board):
+        return {}
     if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
         return result.settings
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]

@@ -1,3 +1,9 @@
+from ._board import BoardTasks as BoardTasks
+from ._board import Task as Task
+from ._board import board as board
+from ._board_result import Board as Board
+from ._board_result import BoardEntry as BoardEntry
+from ._board_result import TaskScore as TaskScore
 from ._cluster import dask_cluster as dask_cluster
 from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
