@@ -1,7 +1,7 @@
 """A board: many models' verdicts under one fixed set of tasks, recomputed from their packs, and ranked.
 
-A folder has ``tasks.toml`` and a pack a model, ``NAME.jsonl``. A task is a strategy on a market with costs; an
-entry is what the verdicts in a pack make of all tasks. No model is loaded or asked.
+A folder has ``tasks.toml`` and a pack a model, ``NAME.jsonl``. A task is a strategy on a market with its costs,
+and an entry what the verdicts in a pack make of all tasks. No model is loaded or asked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
 from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.data import shipped
-from bt_llm.exceptions import BtLlmError, ConfigError, DataError
+from bt_llm.exceptions import BtLlmError, ConfigError, DataError, ReplayMiss
 from bt_llm.files import read_text
 from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
@@ -259,6 +259,8 @@ def _run(
     try:
         costs = {name: getattr(task, name) for name in ("commission", "slippage", "percent")}
         return run_backtest(strategy, market, gate=gate, name=entry, **costs)
+    except ReplayMiss:  # whose message names a folder that is gone by now
+        return f"the pack of {entry} lacks verdicts that the task needs"
     except BtLlmError as error:
         return str(error).partition("\n")[0]
 

@@ -49,7 +49,7 @@ def test_a_run_says_how_many_bars_were_too_early_and_after_them_nothing(bars: Pa
     ]
     early = json.loads(CliRunner().invoke(app, told).stdout)
     assert "bars have no verdict" in early["problems"][0]
-    late = json.loads(CliRunner().invoke(app, [*told, "--after", "cutoff"]).stdout)
+    late = json.loads(CliRunner().invoke(app, [*told, "--after-cutoff"]).stdout)
     assert late["problems"] == []
     assert late["advice"]["answered_by"] == ["scripted:contrarian", "scripted:trend"]
 
@@ -60,7 +60,8 @@ def test_paths_in_a_study_start_beside_it(tmp_path: Path, bars: Path) -> None:
     )
     (tmp_path / "study.toml").write_text(
         f'strategy = "{shipped("sma_cross.py")}:GatedSmaCross"\ndata = "bars.csv"\n'
-        '[gate.advisor]\nmodel = "dated:family.toml"\n[compare]\nmodels = ["dated:family.toml", "decisions:d.csv?valid=3d"]\n'
+        '[gate.advisor]\nmodel = "dated:family.toml"\n'
+        '[compare]\nmodels = ["dated:family.toml", "decisions:d.csv?valid=3d"]\n'
     )
     study = load_study(tmp_path / "study.toml")
     gate = study.make_gate()
