@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from bt_llm.backtest._year import periods_per_year
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import (
     BootstrapResult,
@@ -26,6 +27,7 @@ from bt_llm.statistics import (
 __all__ = ["Bootstrap", "Primary", "interval", "is_shown", "problems_in", "refusal"]
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class Primary:
     """The one question that a command answers, by one p-value; whatever else it says is descriptive.

@@ -186,7 +186,7 @@ def each_member(universe: Universe, run: Callable[[str, Member], R]) -> tuple[di
         except DataError as error:
             left_out[name] = str(error)
         except StrategyError as error:
-            raise StrategyError(f"{name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
     if not found:
         name, why = next(iter(left_out.items()))
         raise DataError(f"no symbol of {len(universe)} can be run; {name}: {why}")

@@ -9,6 +9,7 @@ import typer
 
 from bt_llm.cli._options import FormatOption
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show_sections
+from bt_llm.cli._places import file_to_write
 
 __all__ = ["board"]
 
@@ -23,7 +24,9 @@ def board(
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Write the board as a page to this file, such as board.html."),
+        typer.Option(
+            "--report", help="Write the board as a page to this file: board.html.", callback=file_to_write
+        ),
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._options import CacheOption, FormatOption, named_files
 from bt_llm.cli._output import Format, print_json, say
 from bt_llm.plain_text import printable
@@ -54,6 +53,7 @@ def reproduce(
     Example: bt-llm reproduce run.json --pack verdicts.jsonl
     """
     from bt_llm import manifest as manifests
+    from bt_llm.cache import VerdictCache, import_pack
 
     manifest = manifests.read_manifest(run)
     with contextlib.ExitStack() as stack:

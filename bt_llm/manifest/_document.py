@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from bt_llm.cache import GeneratedText, StoredAnswer
 from bt_llm.data import BarFormat
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import CacheCorruptError, ConfigError, DataError
 from bt_llm.files import read_bytes
 from bt_llm.plain_json import canonical_json, strict_json
@@ -140,6 +141,7 @@ class ModelFacts:
         object.__setattr__(self, "answered_by", tuple(self.answered_by))
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What came of one run, to the last digit.

@@ -1,7 +1,7 @@
 """A board: many models' verdicts under one fixed set of tasks, recomputed from their packs, and ranked.
 
-A folder has ``tasks.toml`` and a pack a model, ``NAME.jsonl``. A task is a strategy on a market with its costs,
-and an entry what the verdicts in a pack make of all tasks. No model is loaded or asked.
+A folder has ``tasks.toml`` and a pack a model, ``NAME.jsonl``. A task is a strategy on bars with its costs;
+an entry is what the verdicts in a pack make of all tasks. No model is loaded or asked.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, (kind, low, high) in _NUMBERS.items():
         if name in table:
-            value = table[name]
+            value: Any = table[name]
             if type(value) is not kind or not is_number(value) or not low <= value <= high:
                 raise ConfigError(
                     f"{where}: {name} = {value!r:.40}: expected a number from {low:g} to {high:g}"

@@ -12,6 +12,7 @@ import numpy as np
 
 import bt_llm
 from bt_llm.backtest import BacktestResult, Market, PanelRun, Universe, load_strategy
+from bt_llm.equality import nan_equal
 from bt_llm.gates import EntryGate, content_sha256
 from bt_llm.plain_json import canonical_json, plain
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
@@ -25,6 +26,7 @@ from bt_llm.research.walk_forward._walk_forward import LEDGER
 __all__ = ["Tried", "count_panel_trials", "count_trials"]
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class Tried:
     """How many configurations have been tried, and what is left of the results of a command then.

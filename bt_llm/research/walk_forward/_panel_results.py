@@ -31,6 +31,7 @@ from bt_llm.backtest import (
     trades_section,
 )
 from bt_llm.data import save_csv
+from bt_llm.equality import nan_equal
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
@@ -39,6 +40,7 @@ from bt_llm.research.walk_forward._results import WalkForwardResult
 __all__ = ["PanelFold", "PanelWalkForwardResult"]
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class PanelFold:
     """One fold of a panel.
