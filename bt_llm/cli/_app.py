@@ -23,6 +23,7 @@ VERBS = {
     "data": Verb("_data:data", "Say what files of bars are, or what is wrong in them."),
     "policy": Verb("_policy:policy", "Draw what a model says of every market state."),
     "reproduce": Verb("_reproduce:reproduce", "Run a manifest again: identical, or the difference."),
+    "board": Verb("_board:board", "Rank models under fixed tasks, from their packs."),
     "ask": Verb("_ask:app", "Ask about a headline, several markets, or a trade."),
     "cache": Verb("_cache:app", "Look at, share, verify and repair stored verdicts."),
     "models": Verb("_models:app", "List, inspect, fetch and recommend local models."),

@@ -29,6 +29,7 @@ from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, 
 from bt_llm.report._policy_page import environment, write_page, write_policy_html
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
+    Board,
     GateTest,
     LeakageResult,
     ModelComparison,
@@ -52,6 +53,7 @@ Reportable: TypeAlias = (
     | PanelComparison
     | PanelWalkForwardResult
     | LeakageResult
+    | Board
 )
 """What there is a report for."""
 
@@ -76,6 +78,7 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
     (LeakageResult, "leakage", "Could the model have known? Five probes for what it remembers of a market."),
+    (Board, "board", "Many models under one set of tasks, recomputed from their packs."),
 )
 
 
@@ -198,6 +201,8 @@ def write_csv(
         If `result` is something else, or a file cannot be written.
     """
     _kind(result)
+    if isinstance(result, Board):
+        raise ConfigError("tables of a Board: there are none; its JSON has every figure")
     if isinstance(result, LeakageResult):
         return write_tables(folder, {}, {result.model: result.answers.copy()})
     verdicts, _ = verdicts_of(result)
@@ -238,12 +243,14 @@ def _first_of(result: Reportable) -> Reportable:
 
 
 def _strategy(result: Reportable) -> str:
+    if isinstance(result, Board):
+        return ", ".join(result.tasks)
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
     if isinstance(one, LeakageResult):
         return f"{one.model} on {one.market}"
-    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
+    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment, union-attr]
     return run.strategy
 
 
@@ -265,6 +272,8 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
+    if isinstance(result, Board):
+        return [("bt_llm", bt_llm.__version__), *(("task", name) for name in result.tasks)]
     found = [] if isinstance(result, LeakageResult) else [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
@@ -365,6 +374,8 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 
 
 def _settings(result: Reportable) -> dict[str, Any]:
+    if isinstance(result, Board):
+        return {}
     if isinstance(result, WalkForwardResult | PanelWalkForwardResult | LeakageResult):
         return result.settings
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]

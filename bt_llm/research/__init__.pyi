@@ -1,5 +1,11 @@
 from ._against import Against as Against
 from ._against import against as against
+from ._board import BoardTasks as BoardTasks
+from ._board import Task as Task
+from ._board import board as board
+from ._board_result import Board as Board
+from ._board_result import BoardEntry as BoardEntry
+from ._board_result import TaskScore as TaskScore
 from ._checklist import CheckLine as CheckLine
 from ._checklist import checklist as checklist
 from ._checklist import checklist_sections as checklist_sections
