@@ -11,6 +11,9 @@ from ._episodes import EpisodeBook as EpisodeBook
 from ._episodes import EpisodeWalk as EpisodeWalk
 from ._episodes import Question as Question
 from ._episodes import Replayed as Replayed
+from ._factorial import FactorShare as FactorShare
+from ._factorial import changed_share as changed_share
+from ._factorial import factor_shares as factor_shares
 from ._inputs import choose as choose
 from ._inputs import normal_quantile as normal_quantile
 from ._joint import joint_differences as joint_differences
