@@ -11,6 +11,7 @@ from ._checkup import Checkup as Checkup
 from ._checkup import checkup as checkup
 from ._policy import Panel as Panel
 from ._policy import Policy as Policy
+from ._policy import panels as panels
 from ._policy import signed as signed
 from ._readers import json_sampling as json_sampling
 from ._readers import read_json as read_json

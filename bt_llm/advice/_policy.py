@@ -26,7 +26,7 @@ from bt_llm.verdicts import (
     prior_source,
 )
 
-__all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
+__all__ = ["Panel", "Policy", "PolicyComparison", "panels", "signed"]
 
 
 @dataclass(frozen=True, kw_only=True)

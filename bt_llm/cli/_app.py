@@ -10,6 +10,7 @@ from bt_llm.cli import _cache as cache
 from bt_llm.cli import _data as data
 from bt_llm.cli import _doctor as doctor
 from bt_llm.cli import _models as models
+from bt_llm.cli import _multiverse as multiverse
 from bt_llm.cli import _plan as plan
 from bt_llm.cli import _policy as policy
 from bt_llm.cli import _reproduce as reproduce
@@ -35,6 +36,7 @@ app.command()(walkforward.walkforward)
 app.command()(plan.plan)
 app.command()(data.data)
 app.command()(policy.policy)
+app.command()(multiverse.multiverse)
 app.command()(reproduce.reproduce)
 app.add_typer(ask.app, name="ask")
 app.add_typer(cache.app)

@@ -31,6 +31,7 @@ from bt_llm.report._tables import write_tables
 from bt_llm.research import (
     GateTest,
     ModelComparison,
+    Multiverse,
     PanelComparison,
     PanelTest,
     PanelWalkForwardResult,
@@ -49,6 +50,7 @@ Reportable: TypeAlias = (
     | PanelTest
     | PanelComparison
     | PanelWalkForwardResult
+    | Multiverse
 )
 """What there is a report for."""
 
@@ -71,6 +73,7 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
         "One strategy on many symbols, gated by several models.",
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
+    (Multiverse, "multiverse", "One verdict asked for in every way that would have been as good."),
 )
 
 
@@ -157,7 +160,8 @@ def write_csv(
     ----------
     folder : path
         Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
-        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``,
+        ``model``. Of a multiverse also ``specifications.csv``, its table. Of a panel also ``symbols.csv``,
+        the figures of each symbol's runs, and ``returns.csv``,
         the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
         apostrophe before it.
     result, data
@@ -178,6 +182,8 @@ def write_csv(
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
     trades = {name: run.trades for name, run in result.runs.items()}
+    if isinstance(result, Multiverse):
+        return write_tables(folder, trades, verdicts, {"specifications": {"multiverse": result.table}})
     if not isinstance(result, Panel | PanelWalkForwardResult):
         return write_tables(folder, trades, verdicts)
     symbols = {name: _symbols_table(run) for name, run in result.runs.items()}
@@ -215,6 +221,8 @@ def _strategy(result: Reportable) -> str:
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
+    if isinstance(one, Multiverse) and not one.runs:
+        return one.policies.space.dimensions[0].levels[0]
     run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
     return run.strategy
 
@@ -237,7 +245,8 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
-    found = [("strategy", _strategy(result))]
+    policies_alone = isinstance(result, Multiverse) and not result.runs
+    found = [] if policies_alone else [("strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
     found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
@@ -339,6 +348,8 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 def _settings(result: Reportable) -> dict[str, Any]:
     if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
         return result.settings
+    if isinstance(result, Multiverse) and not result.runs:
+        return {}
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)
     params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}

@@ -45,6 +45,11 @@ from ._verdict_skill import verdict_skill as verdict_skill
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
 from ._workers import run_each as run_each
+from .multiverses._multiverse import multiverse as multiverse
+from .multiverses._policies import Policies as Policies
+from .multiverses._results import Multiverse as Multiverse
+from .multiverses._specifications import Specification as Specification
+from .multiverses._specifications import specifications_of as specifications_of
 from .walk_forward._metrics import Metric as Metric
 from .walk_forward._models import AskedModel as AskedModel
 from .walk_forward._panel_results import PanelFold as PanelFold

@@ -104,7 +104,7 @@ def changed_share(answers: ArrayLike, axes: Sequence[int] | None = None) -> list
     table = codes.reshape(np.shape(answers))
     found = []
     for axis in range(table.ndim) if axes is None else axes:
-        levels = table.shape[axis]
+        levels: int = table.shape[axis]
         lines = np.moveaxis(table, axis, -1).reshape(-1, levels)
         same = sum(
             (count * (count - 1)).sum() for count in ((lines == one).sum(axis=1) for one in np.unique(table))
