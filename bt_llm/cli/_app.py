@@ -9,6 +9,7 @@ from bt_llm.cli import _backtests as backtests
 from bt_llm.cli import _cache as cache
 from bt_llm.cli import _data as data
 from bt_llm.cli import _doctor as doctor
+from bt_llm.cli import _explain as explain
 from bt_llm.cli import _models as models
 from bt_llm.cli import _multiverse as multiverse
 from bt_llm.cli import _plan as plan
@@ -36,6 +37,7 @@ app.command()(walkforward.walkforward)
 app.command()(plan.plan)
 app.command()(data.data)
 app.command()(policy.policy)
+app.command()(explain.explain)
 app.command()(multiverse.multiverse)
 app.command()(reproduce.reproduce)
 app.add_typer(ask.app, name="ask")

@@ -29,6 +29,7 @@ from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, 
 from bt_llm.report._policy_page import environment, write_page
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
+    Explanation,
     GateTest,
     ModelComparison,
     Multiverse,
@@ -51,6 +52,7 @@ Reportable: TypeAlias = (
     | PanelComparison
     | PanelWalkForwardResult
     | Multiverse
+    | Explanation
 )
 """What there is a report for."""
 
@@ -74,6 +76,7 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
     (Multiverse, "multiverse", "One verdict asked for in every way that would have been as good."),
+    (Explanation, "explanation", "What a model says of market states, as a rule."),
 )
 
 
@@ -182,6 +185,10 @@ def write_csv(
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
     trades = {name: run.trades for name, run in result.runs.items()}
+    if isinstance(result, Explanation):
+        raise ConfigError(
+            "tables of an explanation: write its cells with export, to a file that ends in .csv"
+        )
     if isinstance(result, Multiverse):
         return write_tables(folder, trades, verdicts, {"specifications": {"multiverse": result.table}})
     if not isinstance(result, Panel | PanelWalkForwardResult):
@@ -221,8 +228,8 @@ def _strategy(result: Reportable) -> str:
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
-    if isinstance(one, Multiverse) and not one.runs:
-        return one.policies.space.dimensions[0].levels[0]
+    if isinstance(one, Multiverse | Explanation) and not one.runs:
+        return one.model
     run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
     return run.strategy
 
@@ -245,8 +252,8 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
-    policies_alone = isinstance(result, Multiverse) and not result.runs
-    found = [] if policies_alone else [("strategy", _strategy(result))]
+    is_policy = isinstance(result, Multiverse | Explanation) and not result.runs
+    found = [("model" if is_policy else "strategy", _strategy(result))]
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
     found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
@@ -348,7 +355,7 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 def _settings(result: Reportable) -> dict[str, Any]:
     if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
         return result.settings
-    if isinstance(result, Multiverse) and not result.runs:
+    if isinstance(result, Multiverse | Explanation) and not result.runs:
         return {}
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)

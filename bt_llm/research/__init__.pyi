@@ -45,6 +45,9 @@ from ._verdict_skill import verdict_skill as verdict_skill
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
 from ._workers import run_each as run_each
+from .explained._explanation import Explanation as Explanation
+from .explained._explanation import cell_visits as cell_visits
+from .explained._explanation import explain as explain
 from .multiverses._multiverse import multiverse as multiverse
 from .multiverses._policies import Policies as Policies
 from .multiverses._results import Multiverse as Multiverse

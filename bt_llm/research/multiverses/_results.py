@@ -120,6 +120,11 @@ class Multiverse:
     traded: Traded | None = None
 
     @property
+    def model(self) -> str:
+        """Name of the headline's model."""
+        return self.policies.space.dimensions[0].levels[0]
+
+    @property
     def gated(self) -> BacktestResult | None:
         """The headline's run."""
         return None if self.traded is None else self.traded.gated
