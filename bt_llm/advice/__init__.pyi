@@ -17,6 +17,7 @@ from ._policy import Panel as Panel
 from ._policy import Policy as Policy
 from ._policy import PolicyComparison as PolicyComparison
 from ._policy import drift_of as drift_of
+from ._policy import panels as panels
 from ._policy import signed as signed
 from ._readers import contrast_sampling as contrast_sampling
 from ._readers import json_sampling as json_sampling

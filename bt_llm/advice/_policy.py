@@ -31,7 +31,7 @@ from bt_llm.verdicts import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Panel", "Policy", "PolicyComparison", "drift_of", "signed"]
+__all__ = ["Panel", "Policy", "PolicyComparison", "drift_of", "panels", "signed"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ VERBS = {
     "plan": Verb("_plan:plan", "Count what a study will ask, take and cost."),
     "data": Verb("_data:data", "Say what files of bars are, or what is wrong in them."),
     "policy": Verb("_policy:policy", "Draw what a model says of every market state."),
+    "explain": Verb("_explain:explain", "Put what a model says into the smallest rule."),
+    "multiverse": Verb("_multiverse:multiverse", "Ask in every way that is as good, and compare."),
     "reproduce": Verb("_reproduce:reproduce", "Run a manifest again: identical, or the difference."),
     "board": Verb("_board:board", "Rank models under fixed tasks, from their packs."),
     "ask": Verb("_ask:app", "Ask about a headline, several markets, or a trade."),

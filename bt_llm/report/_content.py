@@ -14,6 +14,7 @@ import pandas as pd
 from bt_llm.advice import AdvisorConfig, Asked, Policy
 from bt_llm.backtest import BacktestResult, Panel, Section
 from bt_llm.gates import AskingGate, Gate
+from bt_llm.report._curve import specification_curve
 from bt_llm.report._pictures import cost_curve, fold_strips, forest, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.report._tear_sheet import kept_out_sections, tear_sheet, trades_listed, with_figures
@@ -37,7 +38,7 @@ def runs_asked(result: Any) -> list[BacktestResult]:
         return [run for one in result.symbols.values() for run in runs_asked(one)]
     alone = isinstance(result, ModelComparison | BacktestResult)
     runs = result.runs.values() if alone else [result.gated]
-    return [run for run in runs if run.asked]
+    return [run for run in runs if run is not None and run.asked]
 
 
 def asked_in(result: Any) -> list[Asked]:
@@ -132,6 +133,8 @@ def drawn(section: Section) -> dict[str, Any]:
         part["content"] = forest(section.content)
     elif section.kind == "folds":
         part["content"] = fold_strips(section.content)
+    elif section.kind == "curve":
+        part["content"] = specification_curve(section.content)
     elif section.kind == "stability":
         part["content"] = {**section.content, "rows": stability(section.content["parameters"])}
     elif section.kind == "image":

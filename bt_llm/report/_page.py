@@ -30,9 +30,11 @@ from bt_llm.report._policy_page import environment, write_page, write_policy_htm
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
     Board,
+    Explanation,
     GateTest,
     LeakageResult,
     ModelComparison,
+    Multiverse,
     PanelComparison,
     PanelTest,
     PanelWalkForwardResult,
@@ -54,6 +56,8 @@ Reportable: TypeAlias = (
     | PanelWalkForwardResult
     | LeakageResult
     | Board
+    | Multiverse
+    | Explanation
 )
 """What there is a report for."""
 
@@ -79,6 +83,8 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
     (LeakageResult, "leakage", "Could the model have known? Five probes for what it remembers of a market."),
     (Board, "board", "Many models under one set of tasks, recomputed from their packs."),
+    (Multiverse, "multiverse", "One verdict asked for in every way that would have been as good."),
+    (Explanation, "explanation", "What a model says of market states, as a rule."),
 )
 
 
@@ -184,7 +190,8 @@ def write_csv(
     ----------
     folder : path
         Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
-        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``,
+        ``model``. Of a multiverse also ``specifications.csv``, its table. Of a panel also ``symbols.csv``,
+        the figures of each symbol's runs, and ``returns.csv``,
         the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
         apostrophe before it.
     result, data
@@ -209,6 +216,12 @@ def write_csv(
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
     trades = {name: run.trades for name, run in result.runs.items()}
+    if isinstance(result, Explanation):
+        raise ConfigError(
+            "tables of an explanation: write its cells with export, to a file that ends in .csv"
+        )
+    if isinstance(result, Multiverse):
+        return write_tables(folder, trades, verdicts, {"specifications": {"multiverse": result.table}})
     if not isinstance(result, Panel | PanelWalkForwardResult):
         return write_tables(folder, trades, verdicts)
     symbols = {name: _symbols_table(run) for name, run in result.runs.items()}
@@ -250,6 +263,8 @@ def _strategy(result: Reportable) -> str:
         return one.name
     if isinstance(one, LeakageResult):
         return f"{one.model} on {one.market}"
+    if isinstance(one, Multiverse | Explanation) and not one.runs:
+        return one.model
     run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment, union-attr]
     return run.strategy
 
@@ -274,7 +289,10 @@ def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
     if isinstance(result, Board):
         return [("bt_llm", bt_llm.__version__), *(("task", name) for name in result.tasks)]
-    found = [] if isinstance(result, LeakageResult) else [("strategy", _strategy(result))]
+    is_policy = isinstance(result, Multiverse | Explanation) and not result.runs
+    found = [("model" if is_policy else "strategy", _strategy(result))]
+    if isinstance(result, LeakageResult):
+        found = []
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
     found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
@@ -378,6 +396,8 @@ def _settings(result: Reportable) -> dict[str, Any]:
         return {}
     if isinstance(result, WalkForwardResult | PanelWalkForwardResult | LeakageResult):
         return result.settings
+    if isinstance(result, Multiverse | Explanation) and not result.runs:
+        return {}
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)
     params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}
