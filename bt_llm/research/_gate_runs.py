@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bt_llm.backtest import Backtest, Market, load_strategy
-from bt_llm.exceptions import BtLlmError
+from bt_llm.exceptions import StrategyError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._episodes import Learner
+from bt_llm.research._replayed import Figures
 from bt_llm.research._runs import Source, run_many
 from bt_llm.research._sightings import Unfit
 from bt_llm.research._timing import TimingOf
-from bt_llm.statistics import EpisodeWalk
 
 __all__ = ["GateRuns", "HowRun"]
 
@@ -117,6 +117,7 @@ class GateRuns:
     ) -> None:
         self._strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         self._market, self._n_jobs, self._settings = market, n_jobs, settings
+        self._backtest = Backtest.of(self._strategy, market, **settings)
         self._on_progress, self._done, self._total = on_progress, 0, total
         self._learners: dict[int, Learner] = {}
         self.how = HowRun()
@@ -134,9 +135,14 @@ class GateRuns:
         return found
 
     def _replayed(self, gates: Sequence[EntryGate]) -> list[dict[str, float]] | None:
+        """Return the metrics of gates that are replayed; None where a reason speaks against it.
+
+        That is one of ours, or an error of the strategy in runs that are not as it expects. Other errors are
+        nobody's reason.
+        """
         try:
             return self._replay(gates)
-        except BtLlmError as error:
+        except (Unfit, StrategyError) as error:
             self._reason = str(error)
             if self.how.replayed:
                 self.withdrawn = True
@@ -144,16 +150,14 @@ class GateRuns:
             return None
 
     def _replay(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
-        answers = [gate.known_answers() for gate in gates]
         warm_ups = {gate.warm_up_bars for gate in gates}
         if len(gates) < _FEWEST and not self._learners:
             raise Unfit(f"they are fewer than {_FEWEST}")
-        if len(warm_ups) != 1 or any(answer is None for answer in answers):
-            raise Unfit("their answers are not known before")
+        if len(warm_ups) != 1:
+            raise Unfit("they warm up in different times")
         learner = self._learner(warm_ups.pop())
-        walks = [EpisodeWalk(answer) for answer in answers if answer is not None]
-        learner.learn(walks)
-        found = [learner.figures(walk, self._timing) for walk in walks]
+        replayed = learner.replay(gates)
+        found = self._figures(learner).of(replayed)
         there = [number for number, metrics in enumerate(found) if metrics is not None]
         checked = sorted({there[0], there[-1]}) if there else []
         running = sorted({*range(len(gates))} - {*there} | {*checked})
@@ -172,9 +176,16 @@ class GateRuns:
 
     def _learner(self, warm_up: int) -> Learner:
         if warm_up not in self._learners:
-            backtest = Backtest.of(self._strategy, self._market, **self._settings)
-            self._learners[warm_up] = Learner(backtest, warm_up)
+            self._learners[warm_up] = Learner(self._backtest, warm_up)
         return self._learners[warm_up]
+
+    def _figures(self, learner: Learner) -> Figures:
+        return Figures(
+            self._market,
+            learner.first,
+            slippage=self._backtest.setup.slippage,
+            ungated=None if self._timing is None else self._timing.ungated,
+        )
 
     def _run(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
         return run_many(
