@@ -69,7 +69,7 @@ class RestingBroker(PlainBroker):
             self._stale = True
 
     def notify(self, order: Any) -> None:
-        """Keep what an order is now, for its owner to hear: what ``Order.clone`` makes, without its detours."""
+        """Keep what an order is now, for its owner to hear: as ``Order.clone`` does, without detours."""
         if type(order) not in _PLAIN_ORDERS or type(order.executed) is not bt.order.OrderData:
             super().notify(order)
             return

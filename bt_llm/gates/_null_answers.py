@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
@@ -16,7 +16,7 @@ from bt_llm.gates._base import LONG, SHORT, Decision
 from bt_llm.settings import whole
 from bt_llm.statistics import log_arrangements, permute_runs
 
-__all__ = ["Answers", "Dealer", "Per", "Run", "nearest_label"]
+__all__ = ["Answers", "Dealer", "Per", "Run"]
 
 Per = Literal["entry", "bar"]
 
@@ -203,7 +203,8 @@ class Dealer:
         queues = self._queues[side]
         if not queues:
             return False
-        queue = queues[nearest_label(queues, stratum)]
+        label = stratum if stratum in queues else min(queues, key=lambda known: (abs(known - stratum), known))
+        queue = queues[label]
         return bool(queue[self._given[side][stratum] % len(queue)])
 
     def take(self, side: int, stratum: int) -> bool:
@@ -211,11 +212,6 @@ class Dealer:
         answer = self.next(side, stratum)
         self._given[side][stratum] += 1
         return answer
-
-
-def nearest_label(labels: Collection[int], stratum: int) -> int:
-    """Return the label of a stratum's answers: its own, or that of the nearest that has some."""
-    return stratum if stratum in labels else min(labels, key=lambda known: (abs(known - stratum), known))
 
 
 def _runs(answers: bytes) -> list[Run]:

@@ -53,9 +53,12 @@ class Learner:
     ----------
     book : EpisodeBook
         What is known.
+    first : int
+        The bar, from 0, whose close is the first that counts.
     """
 
     book: EpisodeBook
+    first: int
 
     def __init__(self, backtest: Backtest, warm_up: int) -> None:
         if len(backtest.market) != 1:
@@ -80,11 +83,6 @@ class Learner:
         self._seen: dict[Question, Sighting] = {}
         self._sized = {True: True, False: True}  # by what sizes may follow: the account, or nothing
         self._lost = ""  # what was not asked again, in a run that had left a position behind
-
-    @property
-    def first(self) -> int:
-        """The bar, from 0, whose close is the first that counts."""
-        return self._first
 
     def replay(self, gates: Sequence[EntryGate]) -> Replay:
         """Return what gates that know their answers do to the account.
@@ -149,7 +147,7 @@ class Learner:
         if not self._all_in:
             yield from self._first_passes(strategy)
         else:
-            yield from range(min(self._bars, max(self._first + 1, _SETTLED)))
+            yield from range(min(self._bars, max(self.first + 1, _SETTLED)))
         self._dirty, self._lost = False, ""
         while self._wanted is not None:
             yield from self._episode_at(strategy, self._wanted)
@@ -169,8 +167,8 @@ class Learner:
             raise Unfit("its positions are on margin")
         if broker.p.coc:
             raise Unfit("orders fill at the close they are sent at")
-        self._first = strategy._minperiods[0] - 1
-        if self._bars - self._first < 3:
+        self.first = strategy._minperiods[0] - 1
+        if self._bars - self.first < 3:
             raise Unfit("it has too few bars")
         cash = float(broker.startingcash)
         yield from range(self._bars)
@@ -179,7 +177,7 @@ class Learner:
         self.book = EpisodeBook(bars=self._bars, cash=cash, questions=[asked.question for asked in log.asked])
         if len(set(self.book.questions)) < len(self.book.questions):
             raise Unfit("it asks twice about one entry")
-        if any(bar <= self._first for bar, _ in self.book.questions):
+        if any(bar <= self.first for bar, _ in self.book.questions):
             raise Unfit("it asks before its first bar")
         log.asked, log.all_in = [], True
         self._empty(strategy, _OTHER_CASH * cash)
@@ -293,7 +291,7 @@ class Learner:
             resume=resume,
             path=path,
             inner=tuple(asked.question for asked in one.inner),
-            held=int(np.count_nonzero(held[max(0, self._first - bar) :])),
+            held=int(np.count_nonzero(held[max(0, self.first - bar) :])),
             traded=math.fsum(abs(bit.size * bit.price) for bit in one.bits),
             won=tuple(won),
             least=self._least(one, scheme),

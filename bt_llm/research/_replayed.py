@@ -144,7 +144,8 @@ class Figures:
     def _earned(self, book: EpisodeBook) -> Floats:
         """Return what the positions of each episode earn by bar, and the values of long and of short ones.
 
-        In the money of the account that it was seen in. They are worked out on one line of bars: those of all episodes, a bar after each on which all is flat.
+        In the money of the account that it was seen in. They are worked out on one line of bars: those of
+        all episodes, a bar after each on which all is flat.
         """
         episodes = book.episodes
         lengths = np.array([len(one.path) for one in episodes], dtype=np.intp)

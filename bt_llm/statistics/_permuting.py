@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
@@ -14,7 +13,6 @@ from bt_llm.statistics._inputs import Floats, finite
 __all__ = ["log_arrangements", "permute_blocks", "permute_runs", "volatility_strata"]
 
 Labels = NDArray[np.uint8]
-Places = NDArray[np.intp]
 
 _TRAILING = 20
 
@@ -45,50 +43,37 @@ def permute_runs(
     [1, 1, 0, 0]
     """
     values = np.asarray(answers, dtype=np.uint8)
-    labels = None if strata is None else np.asarray(strata)
-    if labels is not None and labels.shape != values.shape:
-        raise DataError(
-            f"strata of shape {labels.shape}: expected one label for each of {len(values)} answers"
-        )
     found = values.copy()
-    told = None if labels is None else (labels.dtype.str, labels.tobytes())
-    for group, ones, zeros in _runs_of(values.tobytes(), told):
-        found[group] = _permuted(ones, zeros, rng)
+    for group in _groups(values, strata):
+        found[group] = _permuted(values[group], rng)
     return found
 
 
-@functools.lru_cache(maxsize=8)
-def _runs_of(answers: bytes, strata: tuple[str, bytes] | None) -> list[tuple[Places, Places, Places]]:
-    """Return of each group its places, and the lengths of its runs of 1 and of 0."""
-    values = np.frombuffer(answers, dtype=np.uint8)
-    labels = None if strata is None else np.frombuffer(strata[1], dtype=np.dtype(strata[0]))
-    found = []
-    for group in _groups(values, labels):
-        own = values[group]
-        if len(own):
-            starts = np.concatenate([[0], np.flatnonzero(own[1:] != own[:-1]) + 1])
-            lengths = np.diff(np.concatenate([starts, [len(own)]]))
-            kinds = lengths[::2], lengths[1::2]
-            found.append((group, kinds[1 - int(own[0])], kinds[int(own[0])]))
-    return found
-
-
-def _groups(values: Labels, strata: ArrayLike | None) -> list[Places]:
+def _groups(values: Labels, strata: ArrayLike | None) -> list[NDArray[np.intp]]:
     if strata is None:
         return [np.arange(len(values))]
     labels = np.asarray(strata)
+    if labels.shape != values.shape:
+        raise DataError(
+            f"strata of shape {labels.shape}: expected one label for each of {len(values)} answers"
+        )
     return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 
-def _permuted(ones: Places, zeros: Places, rng: np.random.Generator) -> Labels:
-    kinds = {1: rng.permutation(ones)[::-1], 0: rng.permutation(zeros)[::-1]}
-    more = len(ones) - len(zeros)
+def _permuted(values: Labels, rng: np.random.Generator) -> Labels:
+    if not len(values):
+        return values
+    edges = np.flatnonzero(values[1:] != values[:-1]) + 1
+    starts = np.concatenate([[0], edges])
+    lengths = np.diff(np.concatenate([starts, [len(values)]]))
+    first = int(values[0])
+    kinds = {kind: rng.permutation(lengths[kind != first :: 2])[::-1] for kind in (1, 0)}
+    more = len(kinds[1]) - len(kinds[0])
     begins = int(more > 0) if more else int(rng.integers(2))
-    lengths = np.empty(len(ones) + len(zeros), dtype=np.int64)
-    lengths[::2], lengths[1::2] = kinds[begins], kinds[1 - begins]
-    turns = np.zeros(len(lengths), dtype=np.uint8)
-    turns[1 - begins :: 2] = 1
-    return np.repeat(turns, lengths)
+    order = np.empty(len(lengths), dtype=np.int64)
+    order[::2], order[1::2] = kinds[begins], kinds[1 - begins]
+    turns = (begins + np.arange(len(lengths))) % 2
+    return np.repeat(turns, order).astype(np.uint8)
 
 
 def log_arrangements(answers: ArrayLike, strata: ArrayLike | None = None) -> float:

@@ -204,16 +204,15 @@ class Replay:
         ndarray of shape (stop - first, n_bars)
         """
         stretch = self.stretch(first, stop)
-        low, high = stretch.taken.start, stretch.taken.stop
+        low, high, rows = stretch.taken.start, stretch.taken.stop, np.arange(stop - first) * self.book.bars
         bar = self.columns.bar[self.number[low:high]]
-        stay = np.repeat(np.arange(stop - first) * self.book.bars, np.diff(self.edges[first : stop + 1]))
-        begins = stay + bar  # in the rows below, one after the other
-        levels = np.insert(self.start[low:high], self.edges[first + 1 : stop + 1] - low, self.left[first:stop])
+        begins = bar + np.repeat(rows, np.diff(self.edges[first : stop + 1]))  # all rows in one
+        last = self.edges[first + 1 : stop + 1] - low
         # Each level lasts from the end of the episode before it, as if no bar of that were its own.
-        ends = np.insert(begins, self.edges[first + 1 : stop + 1] - low, self.book.bars * np.arange(1, stop - first + 1))
+        levels = np.insert(self.start[low:high], last, self.left[first:stop])
+        ends = np.insert(begins, last, rows + self.book.bars)
         values: Floats = np.repeat(levels, np.diff(np.concatenate([[0], ends])))
-        rows = np.repeat(np.arange(stop - first) * self.book.bars, np.diff(stretch.edges))
-        values[rows + stretch.place] = stretch.value
+        values[stretch.place + stretch.of_each(rows)] = stretch.value
         return values.reshape(stop - first, self.book.bars)
 
     def per_account(self, of_episode: Floats) -> Floats:

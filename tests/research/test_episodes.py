@@ -271,7 +271,7 @@ def test_answers_per_bar_are_replayed_by_their_bar() -> None:
 
 def test_gates_whose_answers_are_not_known_before_are_run() -> None:
     class Strange(NeverOpen):
-        def known_answers(self) -> None:
+        def known_answers(self, *_: Any) -> None:
             return None
 
     runs = GateRuns(LongOnly, Market.of(BARS[:80]))
@@ -312,3 +312,26 @@ def test_an_account_near_its_last_cash_is_run() -> None:
     mine = runs(gates)
     assert runs.how.ran > 0
     assert apart(mine, run_many(Dear, BARS, gates, commission=0.004, measure=timing)) <= 1e-9
+
+
+@pytest.mark.parametrize("place", ["_episodes.sightings_in", "_episodes.is_flat", "_sightings.is_flat"])
+def test_a_bug_of_ours_is_no_reason_to_run_gates(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"bt_llm.research.{place}", None)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        GateRuns(LongOnly, Market.of(BARS))(nulls())
+
+
+def test_a_strategy_that_fails_where_it_is_put_elsewhere_is_run() -> None:
+    class GoesForward(LongOnly):
+        latest = 0
+
+        def next(self):
+            if len(self) <= self.latest:
+                raise RuntimeError("time went back")
+            self.latest = len(self)
+            super().next()
+
+    runs = GateRuns(GoesForward, Market.of(BARS))
+    runs(nulls())
+    assert (runs.how.replayed, runs.how.ran) == (0, 24)
+    assert "time went back (test_episodes.py" in runs.how.reason
