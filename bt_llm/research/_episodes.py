@@ -23,7 +23,7 @@ import numpy as np
 
 from bt_llm.backtest import Backtest, drive_strategy, is_gain
 from bt_llm.gates import EntryGate, known_answers
-from bt_llm.research._sightings import Asked, Log, Probe, Sighting, Unfit, is_flat, sightings_in
+from bt_llm.research._sightings import Asked, Bit, Log, Probe, Sighting, Unfit, is_flat, sightings_in
 from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalks, Question, Replay, replay
 
 __all__ = ["Learner"]
@@ -65,8 +65,8 @@ class Learner:
             raise Unfit("it has several datas")
         if backtest.engine != "lean":
             raise Unfit("the engine is not lean")
-        if backtest.start is not None or backtest.settles:
-            raise Unfit("it starts later than it could, or closes what is open in the end")
+        if backtest.start is not None:
+            raise Unfit("it starts later than it could")
         self._backtest, self._warm_up = backtest, warm_up
         bars = next(iter(backtest.market.bars.values()))
         self._times = bars.numbers
@@ -214,6 +214,8 @@ class Learner:
         (sighting,) = sightings_in([asked[0], *inner], broker, self._bar_of)
         self._compare(sighting)
         scheme = broker.getcommissioninfo(strategy.data)
+        if self._backtest.settles and resume > self._bars:
+            sighting.bits += self._settling(broker.getposition(strategy.data).size, broker.p, scheme)
         self.book.add(self._episode(sighting, resume, scheme))
 
     def _empty(self, strategy: bt.Strategy, cash: float) -> None:
@@ -259,10 +261,21 @@ class Learner:
             raise Unfit("what it asks when it is flat depends on what it did")
         found = replay(self.book, self._walked, _OTHER_CASH * self.book.cash)
         equity = found.equities(0, 1)[0]
+        last = self._bars if self._backtest.settles else self._bars + 1  # its value is that after settling
         if not found.told[0] or not all(
-            _close(float(equity[asked.question[0] - 1]), asked.value) for asked in self._all_in
+            _close(float(equity[asked.question[0] - 1]), asked.value)
+            for asked in self._all_in
+            if asked.question[0] < last
         ):
             raise Unfit("an account in which all is let in is not made of its episodes")
+
+    def _settling(self, size: float, costs: Any, scheme: Any) -> Iterator[Bit]:
+        """Yield what closes a position at the last close, as `AccountAnalyzer` does."""
+        close = float(self._closes[-1])
+        slip = close * (costs.slip_perc or 0.0) or (costs.slip_fixed or 0.0)
+        price = close - math.copysign(slip, size)
+        if size:
+            yield Bit(self._bars, -size, price, float(scheme.getcommission(size, price)), False)
 
     def _episode(self, one: Sighting, resume: int, scheme: Any) -> Episode:
         """Return an episode, in the money of the account that it was seen in."""
