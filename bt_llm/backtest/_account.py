@@ -177,7 +177,8 @@ class AccountAnalyzer(bt.Analyzer):
         )
 
     def _note(self, counts: bool) -> None:
-        account, now, value = self.account, self._clock[0], self._broker.getvalue()
+        account, clock = self.account, self._clock
+        now, value = clock.array[clock._idx], self._broker.getvalue()
         self._begun = counts if self._first is None else now >= self._first
         if self._begun:
             account.numbers.append(now)
