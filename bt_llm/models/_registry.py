@@ -6,6 +6,7 @@ name                      model
 ``models/my.gguf``        a GGUF file: a path, a name in the models folder, or ``smollm2``; also written
                           ``file:models/my.gguf``
 ``scripted:NAME``         a script that stands in for a model
+``memory:FILE``           a script that has read a file of bars, and remembers it
 ``openai:URL``            a model behind an OpenAI-compatible server
 ``ollama:NAME:TAG``       a model of an Ollama server
 ``systemone:URL``         a model of a decision server
@@ -104,7 +105,7 @@ class ModelKind(abc.ABC):
     ...         return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
     >>> kind_of("coin:heads")
     Traceback (most recent call last):
-    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, ollama, openai, scripted...
+    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, memory, ollama, openai, scripted...
     >>> _ = register_model_kind(Coin)
     >>> kind_of("coin:heads").identify(None).name
     'coin:heads'
@@ -206,6 +207,7 @@ K = TypeVar("K", bound=type[ModelKind])
 
 _BUILT_IN = (
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
+    EntryPoint("memory", "bt_llm.models._memory:MemoryModel", GROUP),
     EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),

@@ -1,3 +1,8 @@
+from ._against import Against as Against
+from ._against import against as against
+from ._checklist import CheckLine as CheckLine
+from ._checklist import checklist as checklist
+from ._checklist import checklist_sections as checklist_sections
 from ._cluster import dask_cluster as dask_cluster
 from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name
@@ -45,6 +50,15 @@ from ._verdict_skill import verdict_skill as verdict_skill
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
 from ._workers import run_each as run_each
+from .leakage._controls import CONTROLS as CONTROLS
+from .leakage._controls import Control as Control
+from .leakage._leakage import leakage_probes as leakage_probes
+from .leakage._probes import PROBES as PROBES
+from .leakage._probes import Probe as Probe
+from .leakage._result import LeakageResult as LeakageResult
+from .leakage._synthetic import SyntheticHistories as SyntheticHistories
+from .leakage._synthetic import synthetic_histories as synthetic_histories
+from .leakage._synthetic import synthetic_market as synthetic_market
 from .walk_forward._metrics import Metric as Metric
 from .walk_forward._models import AskedModel as AskedModel
 from .walk_forward._panel_results import PanelFold as PanelFold

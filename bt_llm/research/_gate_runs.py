@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.backtest import Backtest, Market, load_strategy
-from bt_llm.exceptions import StrategyError
+from bt_llm.exceptions import StrategyFailed
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._episodes import Learner
@@ -168,7 +168,7 @@ class GateRuns:
         if not self._reason:
             try:
                 found = self._replay(gates, replayed, run, apart)
-            except (Unfit, StrategyError) as error:
+            except (Unfit, StrategyFailed) as error:
                 self._reason = str(error)
                 if self.how.replayed:
                     self.withdrawn = True

@@ -10,6 +10,18 @@ from ._episodes import Episode as Episode
 from ._episodes import EpisodeBook as EpisodeBook
 from ._episodes import EpisodeWalks as EpisodeWalks
 from ._episodes import Question as Question
+from ._exchange import Exchange as Exchange
+from ._exchange import exchange_test as exchange_test
+from ._exchange import holm as holm
+from ._figures import Drawdown as Drawdown
+from ._figures import MarketModel as MarketModel
+from ._figures import annual_growth as annual_growth
+from ._figures import drawdowns as drawdowns
+from ._figures import expectancy as expectancy
+from ._figures import market_model as market_model
+from ._figures import profit_factor as profit_factor
+from ._figures import system_quality_number as system_quality_number
+from ._figures import volatility as volatility
 from ._inputs import choose as choose
 from ._inputs import normal_quantile as normal_quantile
 from ._joint import joint_differences as joint_differences
@@ -17,6 +29,8 @@ from ._joint import stationary_counts as stationary_counts
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting
+from ._panel_timing import PanelParts as PanelParts
+from ._panel_timing import take_apart_jointly as take_apart_jointly
 from ._performance import calmar_ratio as calmar_ratio
 from ._performance import max_drawdown as max_drawdown
 from ._performance import sharpe_ratio as sharpe_ratio
@@ -48,6 +62,8 @@ from ._stepwise import StepwiseDifferences as StepwiseDifferences
 from ._stepwise import pooled as pooled
 from ._stepwise import stepwise_differences as stepwise_differences
 from ._stretches import change_of_effect as change_of_effect
+from ._surrogates import phase_order as phase_order
+from ._surrogates import stationary_order as stationary_order
 from ._timing import PARTS as PARTS
 from ._timing import CostPoint as CostPoint
 from ._timing import Legs as Legs
