@@ -144,7 +144,8 @@ class GateRuns:
             return None
 
     def _replay(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
-        answers = [gate.known_answers() for gate in gates]
+        name, times = next((name, bars.numbers) for name, bars in self._market.bars.items())
+        answers = [gate.known_answers(name, times) for gate in gates]
         warm_ups = {gate.warm_up_bars for gate in gates}
         if len(gates) < _FEWEST and not self._learners:
             raise Unfit(f"they are fewer than {_FEWEST}")
