@@ -127,13 +127,21 @@ def _gate() -> Any:
 
 def _gates(strategy: Any, market: Any, count: int) -> list[Any]:
     """Return the null gates of its test."""
-    from bt_llm.gates import RandomGate
-    from bt_llm.research._null_runs import entry_answers
-    from bt_llm.research._timing import closes_of, strata_of
+    import numpy as np
 
-    told = entry_answers(strategy, market, _gate(), strata=True, commission=COMMISSION)
-    strata = strata_of(closes_of(market), len(told.long) + len(told.short), WARM_UP)
-    return [RandomGate(answers=told, draw=draw, strata=strata) for draw in range(count)]
+    from bt_llm.gates import DatesGate, permute_dates
+    from bt_llm.research._null_runs import Moments, dated_entries, entry_log
+
+    told = dated_entries(entry_log(strategy, market, _gate(), commission=COMMISSION))
+    moments = Moments.of(market, WARM_UP)
+    times, count_of = moments.times, len(moments.times)
+    orders = [
+        permute_dates(count_of, 60, np.random.default_rng([0, k]), moments.levels) for k in range(count)
+    ]
+    return [
+        DatesGate(answers=told, dates=times.tobytes(), others=times[order].tobytes(), warm_up=WARM_UP)
+        for order in orders
+    ]
 
 
 def _timing(strategy: Any, market: Any) -> Any:
