@@ -61,7 +61,9 @@ Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, floa
 _FEWEST_SHIFTS = 19
 """Shifted gates that have to be comparable for a rank among them."""
 _ROUNDING = 1e-9
-_SHORTEST, _LEAST_BLOCKS = 5, 10
+_SHORTEST = 5
+_LEAST_BLOCKS = 24
+"""So many make three parts by volatility; see `permute_dates`."""
 _MOST_MOMENTS = 20_000
 _ALIKE = 0.1
 """By how much the trades of a comparable gate may differ, as a share."""
@@ -290,14 +292,20 @@ class Moments:
 
 
 def block_length(
-    count: int, days: float, answers: Sequence[DatedAnswers], trades: pd.DataFrame, least: float = _SHORTEST
+    count: int,
+    days: float,
+    answers: Sequence[DatedAnswers],
+    trades: pd.DataFrame,
+    *,
+    least: float = _SHORTEST,
+    blocks: int = _LEAST_BLOCKS,
 ) -> int:
     """Return how many of some times stay together: twice as long as an answer or a trade lasts, on average.
 
     Parameters
     ----------
     count : int
-        Number of times; there are ten blocks at least.
+        Number of times.
     days : float
         From the first to the last of them.
     answers : sequence of DatedAnswers
@@ -305,7 +313,9 @@ def block_length(
     trades : DataFrame
         Of its run, with ``opened`` and ``closed``.
     least : float
-        A block is no shorter.
+        A block is no shorter, but for `blocks`.
+    blocks : int
+        How many there are at least, of as many times.
     """
     a_day = count / days if days > 0.0 else 1.0
     lasting = [one.run_days for one in answers if math.isfinite(one.run_days)]
@@ -313,7 +323,7 @@ def block_length(
     holding = float(np.mean([one / pd.Timedelta(days=1) for one in held])) if held else 0.0
     longest = max(float(np.mean(lasting)) if lasting else 0.0, holding) * a_day
     wanted = math.ceil(max(_SHORTEST, least, 2.0 * longest))
-    return max(1, min(count // _LEAST_BLOCKS, wanted))
+    return max(1, min(count // blocks, wanted))
 
 
 def random_runs(
