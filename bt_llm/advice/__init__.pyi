@@ -17,8 +17,11 @@ from ._policy import Panel as Panel
 from ._policy import Policy as Policy
 from ._policy import PolicyComparison as PolicyComparison
 from ._policy import drift_of as drift_of
+from ._policy import panels as panels
 from ._policy import signed as signed
+from ._readers import contrast_sampling as contrast_sampling
 from ._readers import json_sampling as json_sampling
+from ._readers import read_contrast as read_contrast
 from ._readers import read_json as read_json
 from ._readers import read_logprobs as read_logprobs
 from .analysts._base import Analysis as Analysis

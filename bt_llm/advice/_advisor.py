@@ -12,10 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
-from bt_llm.advice._readers import LEAST_LABEL_MASS, Reader, json_sampling, read_json, read_logprobs
+from bt_llm.advice._readers import (
+    LEAST_LABEL_MASS,
+    Reader,
+    contrast_sampling,
+    json_sampling,
+    read_contrast,
+    read_json,
+    read_logprobs,
+)
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt, kind_of
+from bt_llm.models import (
+    Backend,
+    Capability,
+    ModelIdentity,
+    ModelManager,
+    Numerics,
+    Progress,
+    Prompt,
+    kind_of,
+)
+from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import is_number
 from bt_llm.verdicts import (
@@ -57,17 +75,20 @@ class AdvisorConfig(AskerConfig):
         A prompt template, or its name or file; by default the one of the reader.
     state_space : StateSpace
         The features, their buckets and labels.
-    reader : {'logprobs', 'json'}
-        Read the labels' probabilities, or generate JSON with a reason.
+    reader : {'logprobs', 'json', 'contrast'}
+        Read the labels' probabilities; generate JSON with a reason; or read the probabilities and take out
+        what `identify` alone, a prompt that only names market and time, gets: see
+        `bt_llm.verdicts.contrasted`.
     calibration : {'grid', 'none'} or Prior, optional
-        See `bt_llm.verdicts`. By default 'grid' for log-probabilities and 'none' for JSON, whose
-        reason would otherwise contradict the action. The prior of a space of more than 512 cells comes from
-        a fixed sample of 512 of them; the model is asked about these, and where bars go.
+        See `bt_llm.verdicts`. By default 'grid' for log-probabilities, and 'none' for JSON, whose
+        reason would otherwise contradict the action, and for the contrast, which is a calibration itself. The
+        prior of a space of more than 512 cells comes from a fixed sample of 512 of them; the model is asked
+        about these, and where bars go.
     numerics : {'canonical', 'fast'}
         Bitwise the same in any batch, or llama.cpp's defaults.
     min_label_mass : float, optional
         Share of the probability that the labels must hold together, 0 to 1, or the verdict is INVALID; by
-        default 0.05 for log-probabilities and 0 for JSON, which has no such share. Applied to what is stored,
+        default 0.05, and 0 for JSON, which has no such share. Applied to what is stored,
         like calibration: changing it asks the model nothing.
     cache_dir : str or path, optional
         By default ``BT_LLM_CACHE_DIR``, or the user's cache folder.
@@ -84,8 +105,8 @@ class AdvisorConfig(AskerConfig):
     identify : str
         One line that tells the model which market it looks at and when, such as ``"EUR/USD, hourly,
         2017"``, before the state in every question. By default prompts are masked: they name nothing that
-        could be remembered. Only for finding out what remembering does; see `identified_probe` in
-        `bt_llm.research`.
+        could be remembered. For finding out what remembering does, see `identified_probe` and
+        `leakage_probes` in `bt_llm.research`; and for the contrast reader, which takes that out.
 
     Examples
     --------
@@ -113,6 +134,11 @@ class AdvisorConfig(AskerConfig):
         if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
             raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
         _check_identify(self.identify)
+        if self.reader == "contrast" and not self.identify:
+            raise ConfigError(
+                "reader='contrast' without identify: expected the line that names market and time, such as "
+                "identify='EUR/USD, hourly, 2017', whose own verdict is taken out"
+            )
         least = LEAST_LABEL_MASS[self.reader] if self.min_label_mass is None else self.min_label_mass
         if not is_number(least) or not 0 <= least <= 1:
             raise ConfigError(f"min_label_mass={least!r}: expected a number from 0 to 1")
@@ -121,7 +147,7 @@ class AdvisorConfig(AskerConfig):
     @property
     def template_source(self) -> str | PromptTemplate:
         """The template, or its name or path; the reader's own one if none was given."""
-        default = "market" if self.reader == "logprobs" else "market_json"
+        default = "market_json" if self.reader == "json" else "market"
         if isinstance(self.template, PromptTemplate):
             return self.template
         return str(self.template) if self.template is not None else default
@@ -226,6 +252,7 @@ class Advisor(Asker[Verdict]):
         self._own: dict[int, Verdict] = {}  # raw, of a backend that nobody else has
         self._verdicts: dict[int, Verdict] = {}
         self._fresh: set[int] = set()  # cells that this advisor has asked the model about
+        self._contrast: tuple[ModelIdentity, Prompt] | None = None  # what its verdicts are contrasted with
         self._prior: tuple[object, Prior | None] = (None, None)  # and the raw verdicts that it was found in
 
     @classmethod
@@ -317,6 +344,7 @@ class Advisor(Asker[Verdict]):
         unasked = Verdict.invalid("state is not finite", labels=self.labels)
         return [verdicts[c] if c >= 0 else unasked for c in cells]
 
+    @shows_progress("asking")
     def advise_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:
@@ -364,6 +392,7 @@ class Advisor(Asker[Verdict]):
         for cell in cells:
             self._verdicts[cell] = calibrated(raw[cell], prior)
 
+    @shows_progress("asking")
     def raw_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:
@@ -414,9 +443,34 @@ class Advisor(Asker[Verdict]):
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""
-        if self.config.reader == "logprobs":
+        if self.config.reader != "json":
             self.template.check_answer(self.identity)
         return self.template.prompts(self.space, cells, self.identity, identify=self.config.identify)
+
+    def verdicts_on(
+        self, prompts: Sequence[Prompt], usage: Usage | None = None, *, on_progress: Progress | None = None
+    ) -> list[Verdict]:
+        """Return the verdicts on prompts of the template, before calibration, in their order.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompt
+            Such as `PromptTemplate.named_prompts` gives. Each distinct one is asked at most once.
+        usage, on_progress
+            As in `advise_cells`.
+        """
+        counted, least = usage if usage is not None else Usage(), self.config.min_label_mass or 0.0
+        if self.config.reader != "json":
+            self.template.check_answer(self.identity)
+
+        def fetched() -> list[Verdict]:
+            found = self._fetch(list(dict.fromkeys(prompts)), counted, on_progress)
+            counted.distinct += len(found)
+            counted.cache_hits += sum(verdict.cached for verdict in found)
+            by_prompt = dict(zip(dict.fromkeys(prompts), found, strict=True))
+            return [by_prompt[prompt].over(self.labels).held_to(least) for prompt in prompts]
+
+        return self._answering(fetched)
 
     def questions(self, cells: Sequence[int]) -> list[Question]:
         """Return all that the verdicts on cells are functions of, in their order."""
@@ -450,15 +504,26 @@ class Advisor(Asker[Verdict]):
     def _question(self, prompt: Prompt) -> Question:
         identity, template = self.identity, self.template
         json_reader = self.config.reader == "json"
+        sampling: dict[str, Any] = json_sampling(self.labels.words) if json_reader else {}
+        if self.config.reader == "contrast":
+            sampling = contrast_sampling(self._named())
         return Question(
             model_sha256=identity.sha256,
             chat_template_sha256=identity.chat_template_sha256,
             prompt=prompt.chunks,
             labels=self.labels.words if json_reader else template.continuations,
             reader=self.config.reader,
-            sampling=json_sampling(self.labels.words) if json_reader else {},
+            sampling=sampling,
             numerics=self.numerics,
         )
+
+    def _named(self) -> Prompt:
+        """Return the prompt that names market and time, and no state."""
+        if self._contrast is None or self._contrast[0] != self.identity:
+            line = [self.config.identify]
+            (prompt,) = self.template.named_prompts(self.space, [None], self.identity, line)
+            self._contrast = self.identity, prompt
+        return self._contrast[1]
 
     def _readings(
         self, backend: Backend, prompts: Sequence[Prompt]
@@ -466,4 +531,6 @@ class Advisor(Asker[Verdict]):
         if self.config.reader == "json":
             return read_json(backend, prompts, self.labels)
         words, numerics = self.template.continuations, self.config.numerics
+        if self.config.reader == "contrast":
+            return read_contrast(backend, prompts, self._named(), words, self.labels, numerics)
         return read_logprobs(backend, prompts, words, self.labels, numerics)

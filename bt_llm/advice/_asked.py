@@ -15,13 +15,14 @@ from bt_llm.cache import MemoryCache, Record, StoredAnswer
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
+from bt_llm.shown import Told
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Asked", "asked_of"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Asked(Told):
     """Who answered a run, in which words, and what; picklable.
 
     Parameters

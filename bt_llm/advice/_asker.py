@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import contextvars
 import dataclasses
 import functools
 import os
@@ -33,6 +32,7 @@ from bt_llm.models import (
     Prompt,
     model_kinds,
 )
+from bt_llm.progress import telling, told
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import make_plain
 from bt_llm.verdicts import Verdict
@@ -50,26 +50,6 @@ __all__ = [
 
 _KEEP_FREE_MB = 256.0
 """Threshold of a manager that only a configuration describes: its contexts adapt to the memory."""
-
-_telling: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("bt_llm_telling", default=None)
-
-
-@contextlib.contextmanager
-def telling(on_progress: Progress) -> Iterator[None]:
-    """Have everything that is asked in here, however deep, tell how far it is.
-
-    A backtest asks from inside Backtrader, where no argument reaches. Threads begun in here are not told of.
-
-    Parameters
-    ----------
-    on_progress : callable
-        Called with (answered, to ask), as an argument of that name is.
-    """
-    token = _telling.set(on_progress)
-    try:
-        yield
-    finally:
-        _telling.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -466,7 +446,7 @@ class Asker(abc.ABC, Generic[A]):
             yield from self._ask(wanted, usage)
 
         questions = [self._question(prompt) for prompt in prompts]
-        return self.cache.fetch(questions, ask, on_progress=on_progress or _telling.get(), where=where)
+        return self.cache.fetch(questions, ask, on_progress=on_progress or told(), where=where)
 
     def _ask(
         self, questions: Sequence[Question], usage: Usage

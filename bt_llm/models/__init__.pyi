@@ -36,6 +36,8 @@ from ._keeping import ManagerUsage as ManagerUsage
 from ._manager import Answerer as Answerer
 from ._manager import ModelManager as ModelManager
 from ._manager import forget_managers as forget_managers
+from ._memory import RememberingScript as RememberingScript
+from ._memory import what_followed as what_followed
 from ._registry import Capability as Capability
 from ._registry import KnownModels as KnownModels
 from ._registry import ModelKind as ModelKind

@@ -6,6 +6,7 @@ name                      model
 ``models/my.gguf``        a GGUF file: a path, a name in the models folder, or ``smollm2``; also written
                           ``file:models/my.gguf``
 ``scripted:NAME``         a script that stands in for a model
+``memory:FILE``           a script that has read a file of bars, and remembers it
 ``openai:URL``            a model behind an OpenAI-compatible server
 ``ollama:NAME:TAG``       a model of an Ollama server
 ``systemone:URL``         a model of a decision server
@@ -216,6 +217,7 @@ _BUILT_IN = (
     EntryPoint("dated", "bt_llm.models._dated:DatedModel", GROUP),
     EntryPoint("decisions", "bt_llm.models._decisions:DecisionsModel", GROUP),
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
+    EntryPoint("memory", "bt_llm.models._memory:MemoryModel", GROUP),
     EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),

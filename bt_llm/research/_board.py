@@ -136,8 +136,8 @@ def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, (kind, low, high) in _NUMBERS.items():
         if name in table:
-            value = table[name]
-            if not _fits(value, kind, low, high):
+            value: Any = table[name]
+            if type(value) not in (kind,) or not is_number(value) or not low <= value <= high:
                 raise ConfigError(
                     f"{where}: {name} = {value!r:.40}: expected a number from {low:g} to {high:g}"
                 )
@@ -149,11 +149,6 @@ def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     if len({task.name for task in tasks}) < len(tasks):
         raise ConfigError(f"{where}: two tasks have one name; expected a name of its own for each")
     return {**found, "tasks": tasks}
-
-
-def _fits(value: Any, kind: type, low: float, high: float) -> bool:
-    number: Any = value
-    return type(value) is kind and bool(low <= number <= high)
 
 
 def _task(entry: Any, where: str) -> Task:

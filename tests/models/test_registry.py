@@ -249,6 +249,7 @@ def test_a_package_adds_a_kind_by_an_entry_point(monkeypatch: pytest.MonkeyPatch
         "dated",
         "decisions",
         "file",
+        "memory",
         "ollama",
         "openai",
         "scripted",

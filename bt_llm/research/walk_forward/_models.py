@@ -14,13 +14,14 @@ from bt_llm.backtest import answers_of
 from bt_llm.gates import AttachedAdviceGate, EntryGate, Gate, attached_gates
 from bt_llm.indicators import LLMAdvice
 from bt_llm.research.walk_forward._advice import Desk
+from bt_llm.shown import Told
 from bt_llm.verdicts import Prior
 
 __all__ = ["AskedModel", "asked_models", "gate_answers", "how_calibrated"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AskedModel:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class AskedModel(Told):
     """A model, one way to ask it, and the folds that chose both and traded with them.
 
     Attributes
