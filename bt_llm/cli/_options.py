@@ -73,7 +73,7 @@ ManifestOption = Annotated[
     Path | None,
     typer.Option(
         "--manifest",
-        help="Write what the run was made of and its results, for bt-llm reproduce.",
+        help="Write what the run, or every run of --each, was made of and came to, for bt-llm reproduce.",
         callback=file_to_write,
     ),
 ]

@@ -18,9 +18,11 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
 from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.shown import Shown
 from bt_llm.statistics import BootstrapResult, PairDifference, Statistic, change_of_effect
 
 __all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "day_of", "models_asked"]
@@ -28,8 +30,8 @@ __all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "day_of", 
 _FEWEST_BARS = 30
 
 
-@dataclass(frozen=True, kw_only=True)
-class CutoffComparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CutoffComparison(Shown):
     """What a gate adds on bars that its model may have read about, and on bars it cannot have.
 
     Attributes
@@ -100,6 +102,7 @@ class CutoffComparison:
         return {**found, "primary": plain(self.question.to_dict()), "sentence": self.sentence}
 
 
+@shows_progress("bars")
 def before_after_cutoff(
     strategy: Source,
     data: DataSource,

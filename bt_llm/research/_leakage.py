@@ -23,8 +23,10 @@ from bt_llm.gates import EntryGate
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.settings import whole
+from bt_llm.shown import Shown
 
 __all__ = ["Leak", "LeakReport", "Moment", "other_futures", "perturbation_check"]
 
@@ -58,8 +60,8 @@ class Leak:
     at: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeakReport:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LeakReport(Shown):
     """What `perturbation_check` found.
 
     Attributes
@@ -105,6 +107,7 @@ class LeakReport:
         return {**found, "clean": self.clean, "sentence": self.sentence}
 
 
+@shows_progress("other futures")
 def perturbation_check(
     strategy: Source,
     data: DataSource,
