@@ -88,7 +88,7 @@ _LINES: tuple[tuple[str, str, str, Callable[[answers.Facts], answers.Said], str]
         "narrative bias, rationale robustness",
         "Verdicts do not hang on one wording of the question.",
         answers.wording,
-        "bt-llm policy --template OTHER.toml",
+        "bt-llm multiverse -m MODEL",
     ),
     (
         KONG,
@@ -210,7 +210,9 @@ def checklist(result: Any) -> tuple[CheckLine, ...]:
 
 
 def checklist_sections(result: Any) -> Iterator[Section]:
-    """Yield what a page shows of the checklists of a result, at its end."""
+    """Yield what a page shows of the checklists of a result, at its end; nothing of what nobody traded."""
+    if not answers.Facts.of(result).known:
+        return
     lines = checklist(result)
     counts = {
         name: sum(line.outcome == name for line in lines) for name in ("passed", "failed", "not examined")

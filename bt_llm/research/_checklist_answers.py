@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -38,7 +38,7 @@ class Facts:
         parts = list(_parts(result))
         return cls(
             result=result,
-            runs=tuple(run for part in parts for run in getattr(part, "runs", {}).values()),
+            runs=tuple(run for part in parts for run in _runs(part)),
             folds=tuple(part for part in parts if isinstance(part, WalkForwardResult)),
             leakage=result if isinstance(result, LeakageResult) else None,
         )
@@ -52,9 +52,19 @@ class Facts:
         return list(dict.fromkeys(found))
 
     @property
+    def known(self) -> bool:
+        """Whether there is anything that a line could be answered from."""
+        return bool(self.runs or self.folds or self.leakage is not None)
+
+    @property
+    def traded(self) -> list[BacktestResult]:
+        """The runs that asked a model; all of them where none did."""
+        return [run for run in self.runs if run.asked] or list(self.runs)
+
+    @property
     def settings(self) -> list[dict[str, Any]]:
         """The accounts'."""
-        return [run.settings for run in self.runs if run.asked] + [study.settings for study in self.folds]
+        return [run.settings for run in self.traded] + [study.settings for study in self.folds]
 
     @property
     def first(self) -> pd.Timestamp | None:
@@ -68,6 +78,17 @@ class Facts:
         """What speaks against any conclusion."""
         found: tuple[str, ...] = tuple(getattr(self.result, "problems", ()) or ())
         return found
+
+
+def _runs(part: Any) -> Iterator[BacktestResult]:
+    """Yield the single runs of a result, itself if it is one."""
+    if isinstance(part, BacktestResult):
+        yield part
+        return
+    runs = getattr(part, "runs", None)
+    for run in runs.values() if isinstance(runs, Mapping) else ():
+        if isinstance(run, BacktestResult):
+            yield run
 
 
 def _parts(result: Any) -> Iterator[Any]:
@@ -195,9 +216,7 @@ def charged(facts: Facts) -> Said:
 
 def turnover(facts: Facts) -> Said:
     """Whether turnover is told."""
-    metrics = [run.metrics for run in facts.runs if run.asked] + [
-        dict(study.metrics) for study in facts.folds
-    ]
+    metrics = [run.metrics for run in facts.traded] + [dict(study.metrics) for study in facts.folds]
     found = [float(one["turnover"]) for one in metrics if one.get("turnover") is not None]
     found = [value for value in found if value == value]
     if not found:
@@ -207,7 +226,7 @@ def turnover(facts: Facts) -> Said:
 
 def filled_later(facts: Facts) -> Said:
     """Whether orders are decided at a close and filled after it, and none was refused."""
-    accounts = [run for run in facts.runs if run.asked]
+    accounts = facts.traded
     if not accounts:
         return "not examined", "no single run is in this result"
     if any(run.setup.function is not None or run.setup.cerebro for run in accounts):
