@@ -1,6 +1,6 @@
 """Could the model have known? Five probes on a scripted model that remembers, and on one that does not.
 
-Run from the root of the project: python examples/leakage.py
+Run: python examples/leakage.py
 """
 
 from bt_llm import AdvisorConfig
