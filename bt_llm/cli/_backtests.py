@@ -7,8 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from bt_llm.cli._budget import check_budget
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._doubts import say_doubts
@@ -92,6 +90,9 @@ def run(
 ) -> None:
     """Run a strategy with its gate, without it, and buy and hold, on the same bars.
 
+    With --each, --manifest writes the runs of all symbols into one file, with the pooled figures, and bt-llm
+    reproduce runs them all again.
+
     Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv -p fast=10
 
     Example: bt-llm run -s strategies/sma_cross.py:GatedSmaCross -d "data/*_daily.csv" --each
@@ -101,13 +102,16 @@ def run(
     read = read.unseen_by(gate.advisor)
     say_doubts([gate.advisor], account)
     if what.each:
-        if manifest is not None:
-            raise typer.BadParameter("--manifest beside --each: it is of one run; leave one of them out")
         universe = what.universe(read.format())
         say_assumed(account.assumed)
         check_budget([gate.advisor], universe, spending)
         panel = _panel_study(what.strategy, universe, gate, settings)
         deliver(panel, universe, **out.settings())
+        if manifest is not None:
+            from bt_llm.manifest import write_panel_manifest
+
+            write_panel_manifest(manifest, panel, strategy=what.strategy, universe=universe)
+            say(f"manifest: {manifest}")
         _plotted(panel, plot)
         return
     bars = what.market(read.format())

@@ -12,6 +12,7 @@ from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
     Effect,
+    ManyRuns,
     Market,
     Primary,
     Section,
@@ -20,7 +21,6 @@ from bt_llm.backtest import (
     bars_section,
     equity_section,
     gate_study,
-    interval,
     metrics_section,
     percent,
     problems_in,
@@ -36,26 +36,30 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
+from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._null_runs import (
     Evaluate,
+    Moments,
     NullRuns,
     bar_answers,
-    entry_answers,
+    dated_bars,
+    dated_entries,
+    entry_log,
     random_runs,
     shifted_runs,
 )
 from bt_llm.research._runs import Source
-from bt_llm.research._timing import TimingOf, closes_of, strata_of, timing_question
+from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, count_trials
 from bt_llm.settings import number, whole
-from bt_llm.statistics import BootstrapResult
 
 __all__ = ["GateTest", "gate_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GateTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GateTest(ManyRuns):
     """Whether a gate adds anything to a strategy.
 
     Attributes
@@ -73,8 +77,8 @@ class GateTest:
         Whether the gate's timing is better than that of random gates: the one question, with its p-value.
     effect : Effect
         What the gate is worth, taken apart.
-    over_rule, over_ungated : dict of str to BootstrapResult
-        The gated less the other's Sharpe ratio and return, both a year; `over_rule` is empty without a rule.
+    against : Against
+        How the gated run stands to the ungated one and to the rule's, judged together.
     null_gates : HowRun
         How many null gates were replayed and how many were run, and how far the two are apart.
     tried : Tried or None
@@ -82,9 +86,10 @@ class GateTest:
 
     Notes
     -----
-    Only `question` is a test. All else describes: of several intervals one leaves out zero by luck more often
-    than each says, and a gate may be worth much for a reason that is no skill, such as that it blocks entries
-    of a strategy that loses.
+    `question` is the one test of the gate. `against` is adjusted for its own comparisons, and says better for
+    whatever reason: a gate may be worth much for one that is no skill, such as that it blocks entries of a
+    strategy that loses. All else describes: of several intervals one leaves out zero by luck more often than
+    each says.
     """
 
     gated: BacktestResult
@@ -97,8 +102,7 @@ class GateTest:
     entries: Answers
     question: Primary
     effect: Effect
-    over_rule: dict[str, BootstrapResult]
-    over_ungated: dict[str, BootstrapResult]
+    against: Against
     null_gates: HowRun
     tried: Tried | None = None
 
@@ -123,20 +127,17 @@ class GateTest:
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in plain words."""
+        """The findings in plain words, that of the one question first."""
         answers = self.entries.long + self.entries.short
         allowed = sum(answers)
         share = f"{100 * allowed / len(answers):.0f} %"
         if allowed in (0, len(answers)):
             share = "every one" if allowed else "none"
-        found = [f"The gate let {share} of {len(answers)} entries through."]
+        figures = f"The gate let {share} of {len(answers)} entries through."
         if refused := refusal(self.problems):
-            return [*refused, *found]
-        found += [self.question.sentence, DESCRIPTIVE, *self.effect.sentences]
+            return [*refused, figures]
+        found = [self.question.sentence, self.against.sentence, DESCRIPTIVE, figures, *self.effect.sentences]
         found += [_described(runs) for runs in (self.random, self.shifted) if runs is not None]
-        for name, over in (("the plain rule", self.over_rule), ("the ungated strategy", self.over_ungated)):
-            if over:
-                found.append(f"Its Sharpe ratio less that of {name} is {interval(over['sharpe'], 'sharpe')}.")
         return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
@@ -145,6 +146,7 @@ class GateTest:
         yield from bars_section(self.gated.notes)
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
         if not self.problems:
+            yield from self.against.sections()
             yield from self.effect.sections()
             for nulls in (self.random, self.shifted):
                 if nulls is not None and nulls.n and not nulls.refused:
@@ -162,8 +164,7 @@ class GateTest:
             "effect": self.effect.to_dict(),
             "random": self.random.to_dict(),
             "shifted": self.shifted.to_dict() if self.shifted is not None else None,
-            "over_rule": self.over_rule,
-            "over_ungated": self.over_ungated,
+            "against": self.against.to_dict(),
             "beats_random": self.beats_random,
         }
         found: dict[str, Any] = plain(
@@ -218,6 +219,7 @@ def _described(runs: NullRuns) -> str:
     return f"Among {runs.n} {runs.kind}: {shares}."
 
 
+@shows_progress("gates that know nothing")
 def gate_test(
     strategy: Source,
     data: DataSource,
@@ -260,13 +262,13 @@ def gate_test(
         Shifted gates, spaced evenly over the bars; 0 for none. By default 50 on one data, and none on
         several, which have no bars in common to shift by.
     per : {'entry', 'bar'}
-        Whether random gates keep the share of *entries* that the gate passed, or that of *bars*; see
-        `RandomGate`. Entries by default: a gate that follows the trend passes most entries of a strategy
-        that follows it too, and a random gate at the share of its bars passes fewer, so that what would be
-        compared is mostly how much was traded.
+        Whether random gates have what the gate answered to the strategy's *entries*, or what it would at
+        all *bars*. Entries by default: a gate that follows the trend passes most entries of a strategy that
+        follows it too, and gates with its answers to all bars pass fewer, so that what would be compared is
+        mostly how much was traded.
     strata : bool
-        Whether random gates give an entry the answer to one in a market as volatile, where there are entries
-        enough; a gate that is open in quiet markets is then compared with gates that are as well.
+        Whether random gates answer as the gate did in a market as volatile; a gate that is open in quiet
+        markets is then compared with gates that are as well.
     rule : gate, optional
         The plain rule to compare with; by default `RuleGate` on the features of a `Gate`.
     alpha : float
@@ -303,12 +305,13 @@ def gate_test(
     Notes
     -----
     One question is answered, by one p-value: is the gate's timing better than that of gates that know
-    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers to
-    each side, in markets as volatile, in another order. What is compared is the *score* of the timing, in its
-    own standard errors; so it holds too where random gates make more or fewer trades than the gate, as they
-    do in a strategy that asks again after a veto. A strategy, gate or model that was chosen because of its
-    result on these bars makes p too small: test the one, or use bars that the choice did not see. How often
-    it finds what is not there, and what is, is simulated in ``docs/size.md``.
+    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers at
+    other times: stretches of time, twice as long as an answer or a trade lasts on average, have changed
+    places with others in which the market moved as much. What is compared is the *score* of the timing, in
+    its own standard errors; so it holds too where random gates make more or fewer trades than the gate, as
+    they do in a strategy that asks again after a veto. A strategy, gate or model that was chosen because of
+    its result on these bars makes p too small: test the one, or use bars that the choice did not see. How
+    often it finds what is not there, and what is, is simulated in ``docs/size.md``.
 
     References
     ----------
@@ -339,10 +342,8 @@ def gate_test(
     study = gate_study(strategy, market, gate, **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     effect = Effect.of(study.gated, study.ungated, market, bootstrap)
-    entries = entry_answers(strategy, market, gate, strata, **settings)
-    labelled = bool(entries.long_strata or entries.short_strata)
-    asked = len(entries.long) + len(entries.short)
-    lines = strata_of(closes_of(market), asked, gate.warm_up_bars) if labelled else ()
+    log = entry_log(strategy, market, gate, **settings)
+    entries = Answers.of_log((told for _, _, told in log), warm_up=gate.warm_up_bars)
     line = bar_answers(market, gate) if shifts or per == "bar" else None
     timing = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
     observed = {**study.gated.metrics, **(timing(study.gated) if timing is not None else {})}
@@ -357,12 +358,23 @@ def gate_test(
         **settings,
     )
     nulls = evaluate or runs
-    told = line if per == "bar" and line is not None else entries
-    strata_told = lines if told is entries else ()
-    random = random_runs(told, observed, nulls, n=n, seed=seed, strata=strata_told)
+    if per == "bar" and line is not None:
+        answers, told = line, dated_bars(line, market)
+    else:
+        answers, told = entries, dated_entries(log)
+    moments = Moments.of(market, gate.warm_up_bars)
+    ways: dict[str, Any] = {
+        "moments": moments,
+        "block": moments.block(told, study.gated.trades),
+        "n": n,
+        "seed": seed,
+        "warm_up": gate.warm_up_bars,
+        "strata": strata,
+    }
+    random = random_runs(told, observed, nulls, **ways)
     shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
     if runs.withdrawn:
-        random = random_runs(told, observed, nulls, n=n, seed=seed, strata=strata_told)
+        random = random_runs(told, observed, nulls, **ways)
 
     warm_up = gate.warm_up_bars
     closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
@@ -373,6 +385,7 @@ def gate_test(
             f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
         )
     trial = {"gated": (study.gated, gate)}
+    compared = {"gated": study.gated, "ungated": study.ungated, **({} if ruled is None else {"rule": ruled})}
     return GateTest(
         gated=study.gated,
         ungated=study.ungated,
@@ -382,10 +395,19 @@ def gate_test(
         random=random,
         shifted=shifted,
         entries=entries,
-        question=timing_question(random, told, effect.error, alpha=alpha, problem=effect.problem),
+        question=timing_question(
+            random,
+            answers,
+            effect.error,
+            alpha=alpha,
+            problem=effect.problem,
+        ),
         effect=effect,
-        over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
-        over_ungated=bootstrap.between(study.gated, study.ungated),
+        against=against(
+            {name: run.returns for name, run in compared.items()},
+            bootstrap,
+            {name: run.trades for name, run in compared.items()},
+        ),
         null_gates=runs.how,
         tried=None if output is None else count_trials(output, strategy, market, trial, settings),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,10 @@ class Tried:
         """What is to be said of it."""
         if self.n_trials == 1:
             return "This is the first configuration that was tried here: nothing was chosen yet."
-        chances = ", ".join(f"{name} {100 * value:.0f} %" for name, value in self.deflated.items())
+        chances = ", ".join(
+            f"{name} unknown" if math.isnan(value) else f"{name} {100 * value:.0f} %"
+            for name, value in self.deflated.items()
+        )
         return (
             f"{self.n_trials} configurations were tried here so far: the p-value of the best of them is to "
             f"be multiplied by that. Probability that a Sharpe ratio is above 0, as the best of all (DSR): "
