@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig
+from bt_llm import advice as advising
+from bt_llm import gates as gating
 from bt_llm.cli._budget import approve
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Account, BarsRead, OneModel, Output, Spending, parse_params
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
 
 __all__ = ["leakage"]
 
@@ -112,7 +112,7 @@ def leakage(
     with progress_bar(f"asking {config.model}") as update:
         found = leakage_probes(
             market,
-            Gate(advisor=config),
+            gating.Gate(advisor=config),
             name=name,
             cutoff=cutoff,
             points=points,
@@ -129,7 +129,7 @@ def leakage(
     deliver(found, market, **out.settings())
 
 
-def _check_budget(config: AdvisorConfig, market: Any, points: int, spending: Spending) -> None:
+def _check_budget(config: advising.AdvisorConfig, market: Any, points: int, spending: Spending) -> None:
     """Ask before more is spent than allowed: three prompts a point beside those of the market's states."""
     if spending.budget is None:
         return
