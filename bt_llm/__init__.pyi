@@ -38,6 +38,7 @@ from .exceptions import PackError as PackError
 from .exceptions import PromptError as PromptError
 from .exceptions import ReplayMiss as ReplayMiss
 from .exceptions import StrategyError as StrategyError
+from .exceptions import StrategyFailed as StrategyFailed
 from .gates import AlwaysOpen as AlwaysOpen
 from .gates import Gate as Gate
 from .gates import NeverOpen as NeverOpen

@@ -43,9 +43,13 @@ from ._panel import effect_between as effect_between
 from ._panel import pooled_returns as pooled_returns
 from ._panel_study import Panel as Panel
 from ._panel_study import PanelStudy as PanelStudy
-from ._panel_study import effect_sentences as effect_sentences
 from ._panel_study import forest_section as forest_section
 from ._panel_study import panel_study as panel_study
+from ._panel_study import shown_sentences as shown_sentences
+from ._panel_worth import PanelWorth as PanelWorth
+from ._panel_worth import panel_worth as panel_worth
+from ._panel_worth import sides_in as sides_in
+from ._panel_worth import sides_of as sides_of
 from ._problems import problems_of as problems_of
 from ._result import BacktestResult as BacktestResult
 from ._run import Backtest as Backtest

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bt_llm import statistics
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._year import periods_per_year
+from bt_llm.equality import nan_equal
 from bt_llm.indicators import require_bars
 from bt_llm.progress import Progress, current
 
@@ -39,6 +40,7 @@ _OFTEN = 0x3FF
 _OPEN = ("Created", "Submitted", "Accepted", "Partial")
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
     """A closed trade; times are Backtrader's numbers."""
@@ -52,6 +54,7 @@ class Trade:
     data: str
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
     """A fill; the time is Backtrader's number, the size negative for what was sold."""
@@ -63,6 +66,7 @@ class Fill:
     commission: float
 
 
+@nan_equal
 @dataclass(slots=True, kw_only=True)
 class SentOrder:
     """An order of a strategy, and what became of it; times are Backtrader's numbers."""

@@ -21,7 +21,15 @@ from bt_llm.exceptions import DataError
 from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, Statistic
 
-__all__ = ["PanelEffect", "PanelRun", "PooledRun", "aligned_returns", "effect_between", "pooled_returns"]
+__all__ = [
+    "PanelEffect",
+    "PanelRun",
+    "PooledRun",
+    "account_shares",
+    "aligned_returns",
+    "effect_between",
+    "pooled_returns",
+]
 
 _NAMED = 3
 _NUMBERS = re.compile(r"[\d,.]+")
@@ -75,13 +83,24 @@ def pooled_returns(returns: pd.DataFrame, weights: Mapping[str, float]) -> pd.Se
     Series
         Times without any account are left out.
     """
-    values = returns.to_numpy()
-    known = np.isfinite(values)
-    shares = known * np.array([weights[str(name)] for name in returns.columns])
-    total = shares.sum(axis=1)
-    there = total > 0.0
-    pooled = np.nansum(np.where(known, values, 0.0) * shares, axis=1)[there] / total[there]
+    shares = account_shares(returns, weights)
+    there = (shares.sum(axis=1) > 0.0).to_numpy()
+    pooled = (returns.fillna(0.0) * shares).sum(axis=1).to_numpy()[there]
     return pd.Series(pooled, index=returns.index[there], name="return")
+
+
+def account_shares(returns: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+    """Return each account's share of the pooled one at each time; 0 where it is not there.
+
+    Parameters
+    ----------
+    returns, weights
+        As of `pooled_returns`.
+    """
+    shares = returns.notna().to_numpy() * np.array([weights[str(name)] for name in returns.columns])
+    total = shares.sum(axis=1, keepdims=True)
+    found = np.divide(shares, total, out=np.zeros_like(shares, dtype=float), where=total > 0.0)
+    return pd.DataFrame(found, index=returns.index, columns=returns.columns)
 
 
 class Account(Protocol):
@@ -134,6 +153,11 @@ class PooledRun(Generic[A], OneRun):
     def returns(self) -> pd.Series[float]:
         """The pooled return of each bar; see `pooled_returns`."""
         return pooled_returns(self.by_symbol, self.weights)
+
+    @property
+    def shares(self) -> pd.DataFrame:
+        """Share of each account in the pooled one at each time, one column a symbol."""
+        return account_shares(self.by_symbol, self.weights)
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -306,12 +330,5 @@ def effect_between(
         statistic=Statistic(statistic),
         pooled=pooled,
         symbols=dict(zip(map(str, enough), found, strict=True)),
-        weights=_shares(one, first.weights),
+        weights={str(name): float(share) for name, share in first.shares.mean().items()},
     )
-
-
-def _shares(returns: pd.DataFrame, weights: Mapping[str, float]) -> dict[str, float]:
-    shares = returns.notna().to_numpy() * np.array([weights[str(name)] for name in returns.columns])
-    total = shares.sum(axis=1, keepdims=True)
-    mean = np.divide(shares, total, out=np.zeros_like(shares, dtype=float), where=total > 0.0).mean(axis=0)
-    return {str(name): float(value) for name, value in zip(returns.columns, mean, strict=True)}

@@ -246,12 +246,14 @@ class Backtest:
 
 
 def _check_params(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> None:
-    known = list(strategy.params._getkeys())
-    for name in params:
+    known = dict(strategy.params._getpairs())
+    for name, value in params.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{strategy.__name__} has no parameter {name!r}, only {known}{hint}")
+            raise ConfigError(f"{strategy.__name__} has no parameter {name!r}, only {list(known)}{hint}")
+        if isinstance(known[name], int | float) and isinstance(value, str):
+            raise ConfigError(f"{name}={value!r}: expected a number, as the default {known[name]!r}")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

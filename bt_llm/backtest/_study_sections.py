@@ -121,6 +121,6 @@ def _sentences(study: GateStudy) -> list[str]:
         return [*refused, figures]
     found = [figures]
     if (question := study.question) is not None and study.effect is not None:
-        found += [question.sentence, DESCRIPTIVE, *study.effect.sentences]
+        found = [question.sentence, DESCRIPTIVE, figures, *study.effect.sentences]
     found.append("Whether gates that know nothing do as well is another question: see bt-llm test.")
     return found

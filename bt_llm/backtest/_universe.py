@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -38,6 +38,8 @@ class Member:
         Its bars up to the end of its membership. Those before `start` only warm indicators up.
     start : Timestamp, optional
         When it may be traded first.
+    end : Timestamp, optional
+        Before when its membership ends, and with it the bars; None where they end by themselves.
     weight : float
         Of its account in the pooled result, against those of the others.
     """
@@ -45,6 +47,7 @@ class Member:
     market: Market
     start: pd.Timestamp | None = None
     weight: float = 1.0
+    end: pd.Timestamp | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -113,8 +116,7 @@ class Universe(Mapping[str, Market]):
         for name, weight in (weights or {}).items():
             if name not in found:
                 raise ConfigError(f"weights: no symbol {name!r}, only {list(found)}")
-            given = found[name]
-            found[name] = Member(market=given.market, start=given.start, weight=_weight(name, weight))
+            found[name] = replace(found[name], weight=_weight(name, weight))
         return cls(found)
 
     def __getitem__(self, name: str) -> Market:
@@ -190,7 +192,7 @@ def each_member(universe: Universe, run: Callable[[str, Member], R]) -> tuple[di
         except DataError as error:
             left_out[name] = str(error)
         except StrategyError as error:
-            raise StrategyError(f"{name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
     if told is not None:
         told(len(universe), len(universe))
     if not found:
@@ -295,7 +297,12 @@ def _by_dates(
         weight = _weight(where, row["weight"]) if row["weight"] else 1.0
         yield (
             f"{name} {start:%Y-%m-%d}" if again else name,
-            Member(market=market if end is None else market.between(None, end), start=start, weight=weight),
+            Member(
+                market=market if end is None else market.between(None, end),
+                start=start,
+                weight=weight,
+                end=end,
+            ),
         )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
-from bt_llm.backtest import number, percent
+from bt_llm.cli._budget import approve
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Asking, FormatOption
+from bt_llm.cli._options import Asking, FormatOption, Spending
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._places import picture_or_page_to_write
 from bt_llm.exceptions import ConfigError
-from bt_llm.report import shade
+
+if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig, Panel, Policy
 
 __all__ = ["policy"]
 
@@ -25,12 +27,18 @@ __all__ = ["policy"]
 @takes_groups
 def policy(
     asking: Asking,
+    spending: Spending,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A model; give it twice to compare two. Default: smollm2."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write the heat maps to this file: PNG, SVG, PDF or HTML.")
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Write the heat maps to this file: PNG, SVG, PDF or HTML.",
+            callback=picture_or_page_to_write,
+        ),
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -41,11 +49,11 @@ def policy(
     models = model or ["smollm2"]
     if len(models) > 2:
         raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
-    found = [_policy(asking.config(model=name)) for name in models]
+    configs = [asking.config(model=name) for name in models]
+    say_doubts(configs)
+    _check_spending(configs, spending)
+    found = [_policy(config) for config in configs]
     rows, summary = _rows(found)
-    if plot is not None:
-        _write(plot, rows, summary, found[0].measure)
-        say(f"heat maps: {plot}")
     if output is Format.JSON:
         comparison = found[0].compare(found[1]) if len(found) == 2 else None
         compared = (
@@ -54,10 +62,24 @@ def policy(
             else None
         )
         print_json({"policies": [p.to_dict() for p in found], "comparison": compared})
+    else:
+        for name, panels in rows:
+            show(_heat_map(name, panels, _scale(panels)))
+        say(summary)
+    if plot is not None:
+        _write(plot, rows, summary, found[0].measure)
+        say(f"heat maps: {plot}")
+
+
+def _check_spending(configs: list[AdvisorConfig], spending: Spending) -> None:
+    """Ask before more is spent than allowed on the whole state space."""
+    if spending.budget is None:
         return
-    for name, panels in rows:
-        show(_heat_map(name, panels, _scale(panels)))
-    say(summary)
+    from bt_llm.research import _planning as planning
+
+    cells = max(len(config.state_space) for config in configs)
+    rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
+    approve(planning.plan(configs, bars=cells, rates=rates), spending)
 
 
 def number_or_none(value: float) -> float | None:
@@ -66,12 +88,16 @@ def number_or_none(value: float) -> float | None:
 
 
 def _policy(config: AdvisorConfig) -> Policy:
+    from bt_llm.advice import Advisor, Policy, telling
+
     with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update, telling(update):
         return Policy.of(advisor)
 
 
 def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
     """Return the pictures and the sentence below them."""
+    from bt_llm.backtest import number, percent
+
     rows = []
     for one in found:
         rows.append((f"{one.model}, raw", one.panels(calibrated=False)))
@@ -95,6 +121,8 @@ def _masses(found: list[Policy]) -> list[str]:
 
 def _scale(panels: list[Panel]) -> float:
     """Return the value of the strongest colour: the largest there is, so that small leanings show."""
+    import numpy as np
+
     largest = max(
         (float(np.nanmax(np.abs(p.values))) for p in panels if not np.isnan(p.values).all()), default=0.0
     )
@@ -138,6 +166,9 @@ def _grid(panel: Panel, scale: float, *, labelled: bool) -> Table:
 
 
 def _cell(value: float, scale: float) -> Text:
+    from bt_llm.advice import signed
+    from bt_llm.report import shade
+
     red, green, blue = shade(value, scale)
     ink = "white" if red + green + blue < 380 else "black"
     return Text(f"{signed(value):>4}", style=f"{ink} on rgb({red},{green},{blue})")

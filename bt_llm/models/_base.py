@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from bt_llm.equality import nan_equal
 from bt_llm.plain_json import canonical_json
 from bt_llm.progress import Progress as Progress
 
@@ -68,6 +69,7 @@ class Prompt:
         return "".join(self.chunks)
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True)
 class LabelScores:
     """Log-probabilities of the labels after one prompt, over all their tokens, in the labels' order.

@@ -1,3 +1,5 @@
+from ._against import Against as Against
+from ._against import against as against
 from ._cluster import dask_cluster as dask_cluster
 from ._comparison import compare_models as compare_models
 from ._comparison import gates_by_name as gates_by_name

@@ -13,6 +13,7 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest import Market, legs_of, periods_per_year, problems_in, run_backtest
 from bt_llm.backtest import Source as DataSource
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, EntryGate
 from bt_llm.progress import shows_progress
@@ -27,6 +28,7 @@ __all__ = ["PowerPlan", "plan_power"]
 _FEWEST = 5
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PowerPlan(Shown):
     """What a test of a gate on these bars could find.

@@ -27,6 +27,7 @@ from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
 from bt_llm.backtest import COLUMNS, Market, answers_of, counted
 from bt_llm.backtest import Source as DataSource
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
@@ -300,6 +301,7 @@ def _log(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
     return -float(rows[np.arange(len(valid)), outcome.astype(np.intp)].mean())
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
     """What a model takes.

@@ -169,7 +169,11 @@ class Standing(Told):
         )
         if self.confidence_set or self.spa:
             best = [[name, f"{p:.3g}"] for name, p in self.confidence_set.items()]
-            tested = [[f"the best is no better than {name}", f"{p:.3g}"] for name, p in self.spa.items()]
+            least = f"below {self.primary.smallest_p:.2g}"  # a share of resamples that none is in
+            tested = [
+                [f"the best is no better than {name}", f"{p:.3g}" if p > 0.0 else least]
+                for name, p in self.spa.items()
+            ]
             yield table_section(
                 "Among the best",
                 ["", "p"],

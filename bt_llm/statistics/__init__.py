@@ -13,8 +13,8 @@
 - Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
   other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.
 - Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
-- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, `timing_of`,
-  `breakeven_cost`, `cost_curve`, `detectable`.
+- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, of many
+  symbols `take_apart_jointly`, `timing_of`, `breakeven_cost`, `cost_curve`, `detectable`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 

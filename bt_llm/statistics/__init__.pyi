@@ -27,6 +27,8 @@ from ._joint import stationary_counts as stationary_counts
 from ._overfitting import OverfittingResult as OverfittingResult
 from ._overfitting import Statistic as Statistic
 from ._overfitting import probability_of_backtest_overfitting as probability_of_backtest_overfitting
+from ._panel_timing import PanelParts as PanelParts
+from ._panel_timing import take_apart_jointly as take_apart_jointly
 from ._performance import calmar_ratio as calmar_ratio
 from ._performance import max_drawdown as max_drawdown
 from ._performance import sharpe_ratio as sharpe_ratio

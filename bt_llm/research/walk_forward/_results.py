@@ -16,6 +16,7 @@ import pandas as pd
 
 from bt_llm.backtest import COLUMNS, Accounted, OneRun, Primary, Section, counted, periods_per_year
 from bt_llm.data import save_csv
+from bt_llm.equality import nan_equal
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
@@ -35,6 +36,7 @@ __all__ = ["FoldResult", "ParameterStability", "WalkForwardResult"]
 _COUNTS = ("trades",)
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FoldResult(Told):
     """One fold: what was chosen on its train stretch, and what that did in the test that followed.
@@ -97,6 +99,7 @@ class FoldResult(Told):
         }
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class ParameterStability:
     """How steady the choice of one parameter was.

@@ -265,7 +265,10 @@ class WalkForward(WalkForwardSplit):
         Notes
         -----
         Folds are cut from all times at which some symbol has a bar, so that they are of the same dates in all
-        symbols. A symbol is in those in which its own bars, within its membership, are enough for a trial in
+        symbols. Where a gate asks a model, the result's ``standing`` says which model or template of the grid
+        is better out of sample, if any, each searched for itself, and how they stand to no gate.
+
+        A symbol is in those folds in which its own bars, within its membership, are enough for a trial in
         the train stretch and go on into the test stretch. One whose bars end within a stretch is closed there
         at its last close.
 
