@@ -102,8 +102,18 @@ class Asking:
 
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None
     reader: Annotated[
-        str, typer.Option(help="logprobs: read probabilities; json: generate with a reason.")
+        str,
+        typer.Option(
+            help="logprobs: read probabilities; json: generate with a reason; contrast: probabilities less "
+            "what --identify alone gets."
+        ),
     ] = "logprobs"
+    identify: Annotated[
+        str,
+        typer.Option(
+            help="A line that tells the model market and time: 'EUR/USD, hourly, 2017'; none by default."
+        ),
+    ] = ""
     calibration: Annotated[str | None, typer.Option(help="grid or none; by default the reader's.")] = None
     numerics: Annotated[str, typer.Option(help="canonical: bitwise the same in any batch; fast.")] = (
         "canonical"
@@ -136,6 +146,7 @@ class Asking:
         return {
             "template": self.template,
             "reader": self.reader,
+            "identify": self.identify,
             "calibration": self.calibration,
             "numerics": self.numerics,
             "min_label_mass": self.min_label_mass,

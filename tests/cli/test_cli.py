@@ -121,7 +121,7 @@ def test_the_demo_without_what_answers_replays_its_pack(
         ({"param": "fats=3"}, "did you mean 'fast'?"),
         ({"param": "fast"}, "expected name=value"),
         ({"cash": "-5"}, "cash=-5"),
-        ({"reader": "telepathy"}, "expected one of ['logprobs', 'json']"),
+        ({"reader": "telepathy"}, "expected one of ['logprobs', 'json', 'contrast']"),
         ({"calibration": "no"}, "expected 'grid', 'none'"),
         ({"cache-mode": "replya"}, "replay"),
         ({"cache-mode": "replay"}, "replay"),
