@@ -17,6 +17,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._runs import Source
 from bt_llm.settings import whole
@@ -192,6 +193,7 @@ class SyntheticHistories(Shown):
         }
 
 
+@shows_progress("histories")
 def synthetic_histories(
     strategy: Source,
     data: DataSource,
