@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench size attack examples clean
+.PHONY: demo demo-pack test check bench size leakage-rates attack examples clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -41,6 +41,10 @@ attack: $(VENV)/.installed-test
 # How often the tool finds what is not there: ten minutes on two cores, into docs/size.md.
 size: $(VENV)/.installed-test
 	$(BIN)/python -m tests.size
+
+# How often the probes for leakage catch models that remember, and honest ones: some minutes, into docs/leakage.md.
+leakage-rates: $(VENV)/.installed-test
+	$(BIN)/python -m tests.leakage_rates
 
 examples: $(VENV)/.installed
 	for example in examples/*.py; do echo "== $$example" && $(BIN)/python $$example || exit 1; done

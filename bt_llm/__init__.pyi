@@ -38,6 +38,7 @@ from .exceptions import PackError as PackError
 from .exceptions import PromptError as PromptError
 from .exceptions import ReplayMiss as ReplayMiss
 from .exceptions import StrategyError as StrategyError
+from .exceptions import StrategyFailed as StrategyFailed
 from .gates import AlwaysOpen as AlwaysOpen
 from .gates import FunctionGate as FunctionGate
 from .gates import Gate as Gate
@@ -58,7 +59,12 @@ from .models import ModelConfig as ModelConfig
 from .models import ModelManager as ModelManager
 from .models import batch_analyze as batch_analyze
 from .observers import LLMMarks as LLMMarks
+from .progress import show_progress as show_progress
 from .prompts import PromptTemplate as PromptTemplate
+from .report import plot_cerebro as plot_cerebro
+from .report import plot_result as plot_result
+from .report import result_html as result_html
+from .report import write_report as write_report
 from .research import GateTest as GateTest
 from .research import LeakReport as LeakReport
 from .research import ModelComparison as ModelComparison

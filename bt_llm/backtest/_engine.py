@@ -19,7 +19,7 @@ from bt_llm.backtest._lean import Drive
 from bt_llm.backtest._market import Market, Window
 from bt_llm.backtest._setup import Engine, Setup
 from bt_llm.backtest._windowed import Stretch, windowed
-from bt_llm.exceptions import BtLlmError, ConfigError, StrategyError
+from bt_llm.exceptions import BtLlmError, ConfigError, StrategyFailed
 from bt_llm.gates import gated
 from bt_llm.indicators import joins_late
 
@@ -86,7 +86,7 @@ def run_strategy(
     ------
     ConfigError
         If ``exactbars=1`` is asked of datas of different times.
-    StrategyError
+    StrategyFailed
         If the strategy fails, in one line that names its own, or skips itself.
     BtLlmError
         What its parts raise.
@@ -115,7 +115,7 @@ def run_strategy(
             cerebro.addanalyzer(kind, _name=name)
         ran = cerebro.run()
     if not ran:
-        raise StrategyError(
+        raise StrategyFailed(
             f"{strategy.__name__} skipped itself with {_shown(params)}: expected every combination to run; "
             f"leave some out by constraints, such as 'fast < slow'"
         )
@@ -197,7 +197,7 @@ def own_errors(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> Iterat
     except BtLlmError:
         raise
     except Exception as error:
-        raise StrategyError(
+        raise StrategyFailed(
             f"{strategy.__name__} failed with {_shown(params)}: {type(error).__name__}: {error}"
             f"{_place_of(error, strategy)}"
         ) from error

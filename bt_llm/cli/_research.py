@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig, telling
-from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._budget import budget_of, check_budget
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
@@ -27,10 +26,12 @@ from bt_llm.cli._options import (
     StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
+from bt_llm.cli._places import folder_to_write
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
     from bt_llm.gates import FunctionGate, Gate
     from bt_llm.research import ModelComparison, PanelComparison
@@ -43,6 +44,7 @@ LedgerOption = Annotated[
     typer.Option(
         "--output",
         "-o",
+        callback=folder_to_write,
         help="Folder of the ledger of trials; by default the study's, or one beside the stored verdicts.",
     ),
 ]
@@ -110,6 +112,7 @@ def run_test(
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
+    say_doubts([gate.advisor], account)
     check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
         for one in Universe.of(market).values():
@@ -140,7 +143,7 @@ def compare(
     study: Annotated[
         Path | None,
         typer.Argument(
-            help="A study file (TOML) with [compare], which says everything but where verdicts are kept."
+            help=r"A study file (TOML) with \[compare], which says everything but where verdicts are kept."
         ),
     ] = None,
     model: ModelsOption = None,
@@ -176,6 +179,7 @@ def compare(
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
+    say_doubts(configs, account)
     check_budget(configs, market, spending)
     folder = _ledger_folder(ledger, gate.advisor)
     ruled = _written_rule(written, gate, what.each)
@@ -210,6 +214,8 @@ def _written_rule(written: str | None, gate: Gate, each: bool) -> FunctionGate |
 
 def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
     """Return where trials are counted; nowhere, which is said, if nothing is to be stored."""
+    from bt_llm.cache import CacheMode, VerdictCache
+
     if given is not None:
         return given
     cache = VerdictCache(config.cache_dir, config.cache_mode)
@@ -245,6 +251,7 @@ def _compare_study(
     path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None, trust: bool
 ) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
@@ -255,6 +262,7 @@ def _compare_study(
     study.check_trust(where.get("cache_mode"))
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
+    say_doubts(configs, study.account)
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
         return study.run_compare(advisor=where, **({"output": ledger} if ledger else {})), market
@@ -263,6 +271,8 @@ def _compare_study(
 @contextlib.contextmanager
 def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
     """Show how far the models are, as they are asked."""
+    from bt_llm.advice import telling
+
     models = ", ".join(str(config.model) for config in configs)
     with progress_bar(f"asking {models}") as update, telling(update):
         yield

@@ -321,6 +321,39 @@ class PromptTemplate:
         head += f"{identify}\n" if identify else ""
         return [self._prompt((head, tail), state_values(space, cell)) for cell in cells]
 
+    def named_prompts(
+        self, space: StateSpace, cells: Sequence[int | None], identity: ModelIdentity, lines: Sequence[str]
+    ) -> list[Prompt]:
+        r"""Return prompts that name market and time, each its own; the static part is still the same.
+
+        Parameters
+        ----------
+        space, identity
+            As in `prompts`.
+        cells : sequence of int or None
+            Cells of `space`; None leaves the state out, so that nothing but the line is asked about.
+        lines : sequence of str
+            What stands before each state, one a cell; see `AdvisorConfig.identify`.
+
+        Examples
+        --------
+        >>> template, base = PromptTemplate.load("market"), ModelIdentity(name="base", sha256="0" * 64)
+        >>> one, other = template.named_prompts(StateSpace(), [52, None], base, ["Gold, 2020-03-09"] * 2)
+        >>> print("".join(other.chunks[1:]))
+        Gold, 2020-03-09
+        Verdict:
+        >>> "Trend: flat" in one.text and one.chunks[:2] == ("".join(other.chunks[:1]), "Gold, 2020-03-09\n")
+        True
+        """
+        head, tail = self._frame(identity, [example_values(space, e.values) for e in self.examples])
+        asked = dict.fromkeys(cell for cell in cells if cell is not None)
+        states = {cell: self._prompt(("", tail), state_values(space, cell)).chunks for cell in asked}
+        made = []
+        for cell, line in zip(cells, lines, strict=True):
+            chunks = (line + tail,) if cell is None else (f"{line}\n", *states[cell])
+            made.append(Prompt((head, *chunks) if head else chunks))
+        return made
+
     def check_answer(self, identity: ModelIdentity) -> None:
         """Find out now that an answer would begin inside a thought, where no label is said.
 

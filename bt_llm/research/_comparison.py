@@ -19,6 +19,7 @@ from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate, EntryGate, Gate, RuleGate
+from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
@@ -33,6 +34,7 @@ G = TypeVar("G", bound=AskingGate)
 Models: TypeAlias = Sequence[Model] | Mapping[str, Model]
 
 
+@shows_progress("models")
 def compare_models(
     strategy: Source,
     data: DataSource,
@@ -107,11 +109,14 @@ def compare_models(
     runs: dict[str, BacktestResult] = {}
     judged: dict[str, Judged] = {}
     costs: dict[str, ModelCost] = {}
-    for name, chosen in gates.items():
+    told = current("models")
+    for place, (name, chosen) in enumerate(gates.items(), start=1):
         judged[name] = judge(market, chosen, horizon=horizon, flat=flat)
         costs[name] = model_cost(chosen, judged[name].usage)
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         chosen.asker().close()
+        if told is not None:
+            told(place, len(gates))
     one = next(iter(gates.values()))
     runs[UNGATED] = run_backtest(strategy, market, gate=one.baseline(), name=UNGATED, **settings)
     if rule is None and isinstance(one, Gate):

@@ -28,6 +28,7 @@ from bt_llm.models import Progress
 from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._runs import inspect_run
 from bt_llm.research._workers import chunk_size, run_each
+from bt_llm.shown import Told
 
 __all__ = ["EvaluatePanel", "PanelNulls", "dated_answers", "joint_null_runs"]
 
@@ -41,8 +42,8 @@ _CHUNKS_A_WORKER = 4
 _SHORTEST, _LEAST_BLOCKS = 5, 10
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PanelNulls:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PanelNulls(Told):
     """A gate's pooled result, and those of its symbols, among null gates.
 
     Attributes

@@ -12,6 +12,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
+from bt_llm.progress import quiet
 from bt_llm.settings import python_scalar
 from bt_llm.sources import source_sha256
 
@@ -147,7 +148,8 @@ def _call(sent: bytes) -> Any:
     from bt_llm.research._sending import loads
 
     work, given = loads(sent)
-    return work(*given)
+    with quiet():
+        return work(*given)
 
 
 def _joblib() -> tuple[Any, Callable[[object], bytes]]:

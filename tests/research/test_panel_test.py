@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from bt_llm.backtest import Market
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import DatesGate, EntryGate, Gate
-from bt_llm.research import PanelComparison, PanelTest, TrialLedger, compare_on_panel, panel_test
+from bt_llm.research import PanelComparison, PanelTest, TrialLedger, Tried, compare_on_panel, panel_test
 from tests.market_cases import ByCalendar, flat
 from tests.research_cases import CASH, HOLD, Alternate, AlternateByHand, gate_of, random_walk, regimes
 
@@ -66,7 +67,28 @@ def test_knowledge_is_found_in_all_symbols_pooled() -> None:
         "Found that the gate's pooled Sharpe ratio is better than luck: p = 0.025"
     )
     assert (found.question.smallest, found.question.found) == (1 / 40, True)
-    assert found.over_ungated["sharpe"].pooled.low > 0.0
+    assert found.over_ungated is not None
+    assert found.over_ungated.pooled.low > 0.0
+    assert found.against is not None
+    over_ungated = found.against.sharpe.pairs[0]
+    assert (over_ungated.second, found.against.shown(over_ungated)) == ("ungated", True)
+    assert found.sentences[1] == found.against.sentence
+    assert "gated, it is better than the ungated strategy, +" in found.sentences[1]
+
+
+def test_what_knowledge_is_worth_is_timing_and_of_a_gate_that_knows_nothing_it_is_not() -> None:
+    knows, nothing = (panel_of(edge=edge).worth.parts for edge in (True, False))
+    assert knows is not None
+    assert nothing is not None
+    assert knows.pooled["timing"].low > 0.0
+    assert not any(one["timing"].low > 0.0 for one in nothing.symbols.values())
+    assert nothing.pooled["timing"].low <= 0.0
+    found = panel_of(edge=True)
+    assert found.sentences[-1] == found.worth.sentence
+    assert found.to_dict()["worth"]["pooled"]["timing"]["low"] == knows.pooled["timing"].low
+    titles = [one.title for one in found.sections()]
+    assert "What the effect of the gate is made of" in titles
+    assert "What each symbol adds to the effect of the gate" in titles
 
 
 def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
@@ -75,6 +97,8 @@ def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
     assert found.sentences[0].startswith("It is not shown that the gate's pooled Sharpe ratio is better")
     assert "in Sharpe ratio would have been found in 4 of 5 such tests" in found.sentences[0]
     assert (found.random.symbols["p_value"] > 0.05).all()
+    assert found.against is not None
+    assert not any(map(found.against.shown, found.against.sharpe.pairs))
 
 
 def test_with_too_few_null_gates_it_cannot_tell() -> None:
@@ -108,6 +132,10 @@ def test_what_cannot_be_tested_is_refused() -> None:
 
 
 class TestTrials:
+    def test_a_ratio_that_is_not_known_is_said_to_be_unknown(self) -> None:
+        told = Tried(n_trials=2, new=1, deflated={"gated": math.nan, "other": 0.5}).sentence
+        assert told.endswith("as the best of all (DSR): gated unknown, other 50 %.")
+
     def test_a_panel_is_one_trial_and_other_symbols_are_others(self, tmp_path: Path) -> None:
         frames = {f"s{seed}": regimes(100, seed=seed) for seed in range(2)}
 
@@ -158,6 +186,16 @@ class TestComparison:
             runs = found.symbols[name].runs
             metrics = [runs[model].metrics["sharpe"] for model in ("trend", "contrarian")]
             assert one.estimate == pytest.approx(metrics[0] - metrics[1], rel=1e-6)
+
+    def test_what_each_model_is_worth_is_taken_apart(self) -> None:
+        found = compared()
+        timing = {name: worth.parts.pooled["timing"] for name, worth in found.worth.items() if worth.parts}
+        assert list(timing) == ["trend", "contrarian", "coin"]
+        assert timing["trend"].low > 0.0 > timing["contrarian"].high
+        assert timing["coin"].low < 0.0 < timing["coin"].high
+        assert found.to_dict()["worth"]["coin"]["pooled"]["timing"]["low"] == timing["coin"].low
+        titles = [one.title for one in found.sections()]
+        assert "What the effect of trend is made of" in titles
 
     def test_no_model_is_better_than_itself(self) -> None:
         frames = {f"s{seed}": random_walk(150, seed=seed) for seed in range(2)}

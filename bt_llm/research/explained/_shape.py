@@ -118,11 +118,11 @@ def monotonicity(space: StateSpace, worths: Floats, bias: Floats) -> list[Monoto
 
 def symmetry(space: StateSpace, worths: Floats, bias: Floats) -> Symmetry | None:
     """Return it of the built-in features with two sides whose buckets lie evenly about their middle."""
-    axes = [
+    axes = tuple(
         axis
         for axis, feature in enumerate(space.features)
         if feature.name in _SIDED and _is_even(feature.edges)
-    ]
+    )
     if not axes:
         return None
     turned = np.flip(worths, axis=axes)
