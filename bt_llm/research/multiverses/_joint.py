@@ -37,6 +37,7 @@ from bt_llm import statistics
 from bt_llm.backtest import Primary
 from bt_llm.gates import LONG, SHORT, AttachedGate, Decision, EntryGate
 from bt_llm.indicators import WarmUp
+from bt_llm.shown import Told
 
 __all__ = ["Entries", "JointNull", "joint_null"]
 
@@ -49,8 +50,8 @@ _LEAST_BLOCKS = 4
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Entries:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Entries(Told):
     """The entries of a strategy, and what each specification answers to them.
 
     Parameters
@@ -169,8 +170,8 @@ class _AttachedMoved(AttachedGate):
         return Decision(self.bar, side, self._gate.answer(self.bar, side))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class JointNull:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class JointNull(Told):
     """A multiverse's timing among that of multiverses whose specifications know nothing.
 
     Attributes

@@ -15,12 +15,13 @@ from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._tried import Tried
 from bt_llm.research.multiverses._joint import JointNull
 from bt_llm.research.multiverses._policies import Policies
+from bt_llm.shown import Shown, Told
 
 __all__ = ["Multiverse", "Traded"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Traded:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Traded(Told):
     """A strategy gated by every specification of a multiverse, on the same bars.
 
     Attributes
@@ -100,8 +101,8 @@ class Traded:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Multiverse:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Multiverse(Shown):
     """One verdict asked for in every way that would have been as good.
 
     Attributes
