@@ -199,9 +199,8 @@ def test_the_same_arguments_give_the_same_result() -> None:
 
 
 def test_a_specification_that_lets_nothing_in_is_left_out_of_the_test() -> None:
-    found = found_by(
-        "scripted:bullish", label_orders=False
-    )  # every answer is the first label: no entry is ever blocked
+    # Every answer is the first label: every long entry is let in, and every short one blocked.
+    found = found_by("scripted:bullish", label_orders=False)
 
     assert found.traded is not None
     assert found.traded.joint is not None
