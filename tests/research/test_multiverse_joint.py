@@ -65,7 +65,7 @@ def p_value(seed: int, edge: float) -> float:
 
 
 def test_a_multiverse_that_knows_nothing_is_rarely_taken_for_one_that_does() -> None:
-    # 100 of them at 10 %: by luck 19 or more are found once in 200 times. Moved each for itself, 30 are.
+    # 100 of them at 10 %: by luck 19 or more are found once in 200 times.
     found = sum(p_value(seed, 0.0) <= 0.1 for seed in range(100))
 
     assert 2 <= found <= 18

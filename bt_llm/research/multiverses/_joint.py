@@ -50,8 +50,8 @@ _LEAST_BLOCKS = 4
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Entries:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Entries(Told):
     """The entries of a strategy, and what each specification answers to them.
 
     Parameters

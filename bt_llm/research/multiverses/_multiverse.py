@@ -120,6 +120,7 @@ def multiverse(
 
     Examples
     --------
+    >>> from bt_llm.advice import AdvisorConfig
     >>> gate = Gate(advisor=AdvisorConfig(model="scripted:random", cache_mode="off"))
     >>> found = multiverse(gate=gate, templates=["market", "market/brief"], calibrations=["grid"])
     >>> len(found.policies.space), list(found.policies.by_dimension.index)
