@@ -40,6 +40,7 @@ from .exceptions import ReplayMiss as ReplayMiss
 from .exceptions import StrategyError as StrategyError
 from .exceptions import StrategyFailed as StrategyFailed
 from .gates import AlwaysOpen as AlwaysOpen
+from .gates import FunctionGate as FunctionGate
 from .gates import Gate as Gate
 from .gates import NeverOpen as NeverOpen
 from .gates import NewsGate as NewsGate
@@ -67,14 +68,17 @@ from .report import write_report as write_report
 from .research import GateTest as GateTest
 from .research import LeakReport as LeakReport
 from .research import ModelComparison as ModelComparison
+from .research import Multiverse as Multiverse
 from .research import WalkForward as WalkForward
 from .research import WalkForwardResult as WalkForwardResult
 from .research import before_after_cutoff as before_after_cutoff
 from .research import compare_models as compare_models
 from .research import compare_on_panel as compare_on_panel
 from .research import dask_cluster as dask_cluster
+from .research import explain as explain
 from .research import gate_test as gate_test
 from .research import identified_probe as identified_probe
+from .research import multiverse as multiverse
 from .research import panel_test as panel_test
 from .research import perturbation_check as perturbation_check
 from .research import training_cutoff as training_cutoff

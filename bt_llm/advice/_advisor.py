@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
 from bt_llm.advice._readers import (
@@ -19,7 +23,16 @@ from bt_llm.advice._readers import (
 )
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import Backend, Capability, ModelIdentity, ModelManager, Numerics, Progress, Prompt
+from bt_llm.models import (
+    Backend,
+    Capability,
+    ModelIdentity,
+    ModelManager,
+    Numerics,
+    Progress,
+    Prompt,
+    kind_of,
+)
 from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import is_number
@@ -34,10 +47,11 @@ from bt_llm.verdicts import (
     prior_source,
 )
 
-__all__ = ["Advisor", "AdvisorConfig"]
+__all__ = ["Advisor", "AdvisorConfig", "Spans"]
 
 Calibration = Literal["grid", "none"] | Prior
 
+_DECISIONS = "decisions:"
 _LONGEST = 200  # characters of `identify`: it is paid for in every prompt's context
 
 
@@ -115,6 +129,8 @@ class AdvisorConfig(AskerConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
         if self.calibration is None:
             object.__setattr__(self, "calibration", "grid" if self.reader == "logprobs" else "none")
+        if self.calibration == "grid" and str(self.model).startswith(_DECISIONS):
+            object.__setattr__(self, "calibration", "none")  # they are no function of the grid's states
         if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
             raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
         _check_identify(self.identify)
@@ -137,6 +153,13 @@ class AdvisorConfig(AskerConfig):
         return str(self.template) if self.template is not None else default
 
     @property
+    def by_bar(self) -> bool:
+        """Whether the answers depend on the bar, and not on the state of the market alone."""
+        if self.supplied is not None:  # nothing of the model need be here
+            return self.supplied.carried is not None
+        return kind_of(str(self.model)).by_bar
+
+    @property
     def prior_cells(self) -> Sequence[int]:
         """Cells that each verdict depends on beside its own; none without calibration by the grid."""
         return prior_cells(self.state_space) if self.calibration == "grid" else ()
@@ -155,6 +178,25 @@ def _check_identify(line: object) -> None:
             f"identify={line!r:.60}: expected one printable line of at most {_LONGEST} characters without "
             "blanks around it, such as 'EUR/USD, hourly, 2017'"
         )
+
+
+class Spans(Protocol):
+    """When bars opened and closed, in their order."""
+
+    @property
+    def opened(self) -> Sequence[datetime.datetime]:
+        """With their zones."""
+        ...
+
+    @property
+    def closed(self) -> Sequence[datetime.datetime]:
+        """With their zones; a bar's verdict is known then."""
+        ...
+
+    @property
+    def zone(self) -> datetime.tzinfo:
+        """Of the times of the bars."""
+        ...
 
 
 class Advisor(Asker[Verdict]):
@@ -183,6 +225,8 @@ class Advisor(Asker[Verdict]):
     """
 
     config: AdvisorConfig
+    by_bar: ClassVar[bool] = False
+    """Whether it answers on bars (`places`), and not on cells of the state space alone."""
 
     def __init__(
         self,
@@ -192,6 +236,11 @@ class Advisor(Asker[Verdict]):
         cache: VerdictCache | None = None,
         template: PromptTemplate | None = None,
     ) -> None:
+        if backend is None and config.by_bar and not self.by_bar:
+            raise ConfigError(
+                f"model {str(config.model)!r:.80} answers by the bar, and is asked here about states alone: "
+                "expected one model, such as a member"
+            )
         super().__init__(config, backend=backend, cache=cache)
         self.space = config.state_space
         if template is None:
@@ -206,10 +255,54 @@ class Advisor(Asker[Verdict]):
         self._contrast: tuple[ModelIdentity, Prompt] | None = None  # what its verdicts are contrasted with
         self._prior: tuple[object, Prior | None] = (None, None)  # and the raw verdicts that it was found in
 
+    @classmethod
+    def of(cls, config: AdvisorConfig) -> Advisor:
+        """Return who answers as a configuration says: an advisor, or one that answers by the bar."""
+        if not config.by_bar:
+            return cls(config)
+        from bt_llm.advice._dated import DatedAdvisor
+        from bt_llm.advice._decisions import DecisionsAdvisor
+
+        is_file = str(config.model).startswith(_DECISIONS)
+        return DecisionsAdvisor(config) if is_file else DatedAdvisor(config)
+
     @property
     def template_source(self) -> str | PromptTemplate:
         """Name or path of the template that the configuration names, or the template."""
         return self.config.template_source
+
+    # By the bar
+
+    @property
+    def carried(self) -> Any:
+        """What else than answers a worker needs; see `Supplied`."""
+        return None
+
+    def places(self, cells: NDArray[np.int64], spans: Spans, symbol: str) -> NDArray[np.int64]:
+        """Return what is asked about at each bar, as `advise_cells` takes it; -1 where nobody answers.
+
+        Parameters
+        ----------
+        cells : ndarray of int64, shape (n_bars,)
+            Of the state space; -1 where the state is not finite.
+        spans : Spans
+            When the bars opened and closed; only used where `by_bar` says so.
+        symbol : str
+            Name of the data.
+        """
+        return cells
+
+    def with_prior(self, places: Iterable[int]) -> list[int]:
+        """Return places with all those that a prior of the grid is the mean over, ascending."""
+        return sorted({*prior_cells(self.space), *places})
+
+    def split(self, places: Sequence[int]) -> list[tuple[Advisor, list[int]]]:
+        """Return who answers places, and the cells that each is asked about, in the places' order."""
+        return [(self, list(places))]
+
+    def silence(self, bars: int) -> tuple[str, str]:
+        """Return a problem and a note on bars on which nobody answered; empty if there is nothing to say."""
+        return "", ""
 
     @property
     def _needs(self) -> Capability:
@@ -333,7 +426,7 @@ class Advisor(Asker[Verdict]):
             }
 
             def where(question: Question) -> str:
-                return f"state {self.space.describe(cell_of[question.key])}"
+                return self._described(cell_of[question.key])
 
             verdicts = self._fetch(prompts, usage, on_progress, where)
             for cell, verdict in zip(missing, verdicts, strict=True):
@@ -343,6 +436,10 @@ class Advisor(Asker[Verdict]):
                     self._fresh.add(cell)
         least = self.config.min_label_mass or 0.0
         return {cell: found[cell].held_to(least) for cell in cells}
+
+    def _described(self, cell: int) -> str:
+        """Return what a cell is, for messages."""
+        return f"state {self.space.describe(cell)}"
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""

@@ -66,12 +66,15 @@ class Supplied:
         The answers.
     device : str
         What computed them beside a processor; see `ModelKind.device`.
+    carried : object
+        What else an asker needs that answers by the bar; see `Advisor.carried`.
     """
 
     identity: ModelIdentity
     template: Any
     cache: VerdictCache
     device: str = ""
+    carried: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +348,21 @@ class Asker(abc.ABC, Generic[A]):
         return self.identity.name if self._has_answered else ""
 
     @property
+    def parts(self) -> tuple[Self, ...]:
+        """Who of it has answered: itself, or each member of a family."""
+        return (self,) if self.answered_by else ()
+
+    @property
+    def everyone(self) -> tuple[Self, ...]:
+        """Who of it may answer, as far as it is known here."""
+        return (self,)
+
+    @property
+    def managers(self) -> tuple[ModelManager, ...]:
+        """Whose models are asked."""
+        return () if self.manager is None else (self.manager,)
+
+    @property
     def device(self) -> str:
         """What computes beside the processor; see `ModelKind.device`."""
         if self.config.supplied is not None:
@@ -372,7 +390,8 @@ class Asker(abc.ABC, Generic[A]):
             self._has_answered = False
             self._forget()
         if self._needs not in new.model.capabilities:
-            able = [kind.form for kind in model_kinds().values() if self._needs in kind.capabilities]
+            kinds = [kind for kind in model_kinds().values() if not kind.by_bar]
+            able = [kind.form for kind in kinds if self._needs in kind.capabilities]
             raise ConfigError(f"model {new.model.name!r} cannot {self._needs}: expected {' or '.join(able)}")
         self._who = new
         return new

@@ -31,7 +31,7 @@ from bt_llm.verdicts import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
+__all__ = ["Panel", "Policy", "PolicyComparison", "drift_of", "panels", "signed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,6 +284,25 @@ class PolicyComparison(Told):
     def panels(self) -> list[Panel]:
         """Return the difference as pictures."""
         return panels(self.space, self.difference)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how much they agree, for JSON."""
+        return {
+            "models": list(self.models),
+            "agreement": self.agreement,
+            "kappa": None if math.isnan(self.kappa) else self.kappa,
+        }
+
+
+def drift_of(policies: Sequence[Policy]) -> list[PolicyComparison]:
+    """Return how each of several policies differs from the one before it: the later less the earlier.
+
+    Parameters
+    ----------
+    policies : sequence of Policy
+        Of the members of a dated family, by their days.
+    """
+    return [later.compare(earlier) for earlier, later in itertools.pairwise(policies)]
 
 
 def _table(

@@ -15,7 +15,7 @@ from bt_llm.backtest._account import Fill, SentOrder, Trade, frame_of, measure_a
 from bt_llm.backtest._answers import answers_of
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
-from bt_llm.backtest._problems import problems_of
+from bt_llm.backtest._problems import problems_of, silences
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup
 from bt_llm.backtest._showing import OneRun
@@ -209,14 +209,15 @@ def result_of(
         verdicts=verdicts,
         problems=problems,
         gate_problems=problems[len(problems_of(ran, market, None)) :],
-        notes=(*market.notes, *year, *_said_of(ran, strategy), *_how_calibrated(asked)),
+        notes=(*market.notes, *year, *_said_of(ran, strategy, market), *_how_calibrated(asked)),
         settled=frame_of(Fill, account.settled, market),
     )
 
 
-def _said_of(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
+def _said_of(ran: Ran, strategy: type[bt.Strategy], market: Market) -> Iterator[str]:
     """Yield what its parts assumed, and whether it takes a gate and does nothing with it."""
     yield from dict.fromkeys(assumptions_of(ran.strategy))
+    yield from dict.fromkeys(note for _, note in silences(ran, market) if note)
     if order_gate_of(ran.strategy) is not None and hasattr(strategy.params, "gate"):
         yield (
             f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "
@@ -234,7 +235,7 @@ def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:
     """Return what the indicators and gates of a strategy were told."""
     gates = [gate.asker for gate in attached_gates(strategy)]
     askers = dict.fromkeys([*askers_in(strategy), *(asker for asker in gates if asker is not None)])
-    return tuple(asked_of(asker) for asker in askers if asker.answered_by)
+    return tuple(asked_of(part) for part in dict.fromkeys(part for asker in askers for part in asker.parts))
 
 
 def _verdicts_in(strategy: bt.Strategy, market: Market) -> dict[str, pd.DataFrame]:

@@ -111,7 +111,7 @@ def print_json(value: Any) -> None:
 
 def deliver(
     result: Result,
-    data: Source | Universe,
+    data: Source | Universe | None,
     *,
     report: Path | None,
     csv: Path | None,

@@ -226,10 +226,11 @@ def _tests_of(study: Study) -> int:
 
 
 def _ask(configs: list[AdvisorConfig]) -> None:
-    from bt_llm.advice import Advisor
+    from bt_llm.advice import Advisor, member_configs
     from bt_llm.verdicts import prior_cells
 
-    for config in configs:
+    members = [member for one in configs for member in member_configs(one)]
+    for config in (member for member in members if not member.by_bar):
         cells = prior_cells(config.state_space)
         with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
             advisor.raw_cells(cells, on_progress=update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from bt_llm.cli._places import picture_or_page_to_write
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
-    from bt_llm.advice import AdvisorConfig, Panel, Policy
+    from bt_llm.advice import AdvisorConfig, Panel, Policy, PolicyComparison
 
 __all__ = ["policy"]
 
@@ -44,7 +45,11 @@ def policy(
 ) -> None:
     """Draw the verdicts on every state: bullish minus bearish probability, or expected worth, in hundredths.
 
+    Of a dated family there is a policy for each member, and how it drifts from one to the next.
+
     Example: bt-llm policy --model smollm2 --plot policy.png
+
+    Example: bt-llm policy --model "dated:2019-12-31=scripted:trend,2020-12-31=scripted:random:7"
     """
     models = model or ["smollm2"]
     if len(models) > 2:
@@ -52,9 +57,18 @@ def policy(
     configs = [asking.config(model=name) for name in models]
     say_doubts(configs)
     _check_spending(configs, spending)
-    found = [_policy(config) for config in configs]
-    rows, summary = _rows(found)
+    dated = any(config.by_bar for config in configs)
+    if dated and len(models) > 1:
+        raise ConfigError("--model names a dated family beside another model: expected the family alone")
+    from bt_llm.advice import drift_of, member_configs
+
+    found = [_policy(one) for config in configs for one in member_configs(config)]
+    drift = drift_of(found) if dated else []
+    rows, summary = _dated_rows(found, drift) if dated else _rows(found)
     if output is Format.JSON:
+        if dated:
+            print_json({"policies": [p.to_dict() for p in found], "drift": [one.to_dict() for one in drift]})
+            return
         comparison = found[0].compare(found[1]) if len(found) == 2 else None
         compared = (
             {"agreement": comparison.agreement, "kappa": number_or_none(comparison.kappa)}
@@ -112,6 +126,22 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
         f"The two models give the same verdict on {percent(comparison.agreement, 0)} of the states "
         f"(Cohen's kappa {number(comparison.kappa)}). {' '.join(_masses(found))}"
     ).rstrip()
+
+
+def _dated_rows(
+    found: list[Policy], drift: Sequence[PolicyComparison]
+) -> tuple[list[tuple[str, list[Panel]]], str]:
+    """Return a picture of each member, one of what changed to the next, and the sentences below them."""
+    from bt_llm.backtest import number, percent
+
+    rows = [(f"{one.model}, calibrated", one.panels()) for one in found]
+    rows += [(f"{one.models[0]} minus {one.models[1]}, calibrated", one.panels()) for one in drift]
+    said = [
+        f"From {one.models[1]} to {one.models[0]} {percent(1.0 - one.agreement, 0)} of the states change "
+        f"their verdict (Cohen's kappa {number(one.kappa)})."
+        for one in drift
+    ]
+    return rows, " ".join([*said, *_masses(found)])
 
 
 def _masses(found: list[Policy]) -> list[str]:

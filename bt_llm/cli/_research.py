@@ -33,6 +33,7 @@ from bt_llm.exceptions import ConfigError
 if TYPE_CHECKING:
     from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
+    from bt_llm.gates import FunctionGate, Gate
     from bt_llm.research import ModelComparison, PanelComparison
 
 __all__ = ["compare", "run_test"]
@@ -45,6 +46,16 @@ LedgerOption = Annotated[
         "-o",
         callback=folder_to_write,
         help="Folder of the ledger of trials; by default the study's, or one beside the stored verdicts.",
+    ),
+]
+
+
+RuleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        metavar="FILE.py[:NAME]",
+        help="A rule to compare with, such as bt-llm explain --export writes; by default a plain one.",
     ),
 ]
 
@@ -76,6 +87,7 @@ def run_test(
         ),
     ] = True,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
+    written: RuleOption = None,
     ledger: LedgerOption = None,
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
@@ -95,6 +107,7 @@ def run_test(
             f"{'--shifts' if shifts else '--per'} beside --each: gates that know nothing get the answers of "
             "other dates there; leave it out"
         )
+    ruled = _written_rule(written, gate, what.each)
     universe = what.universe(read.format()) if what.each else None
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
@@ -107,7 +120,7 @@ def run_test(
     with progress_bar("running gates that know nothing") as update:
         folder = _ledger_folder(ledger, gate.advisor)
         told = {"n": random, "n_jobs": jobs, "on_progress": update, "output": folder, **settings}
-        ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata}
+        ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata, "rule": ruled}
         found = (
             gate_test(what.strategy, market, gate, **ways, **told)
             if universe is None
@@ -135,6 +148,7 @@ def compare(
     ] = None,
     model: ModelsOption = None,
     trust: TrustOption = False,
+    written: RuleOption = None,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
     ledger: LedgerOption = None,
 ) -> None:
@@ -168,14 +182,34 @@ def compare(
     say_doubts(configs, account)
     check_budget(configs, market, spending)
     folder = _ledger_folder(ledger, gate.advisor)
+    ruled = _written_rule(written, gate, what.each)
     told = {"gate": gate, "horizon": horizon, "output": folder, **settings}
     with _asking(configs):
         compared = (
-            compare_models(what.strategy, market, model, **told)
+            compare_models(what.strategy, market, model, rule=ruled, **told)
             if universe is None
             else compare_on_panel(what.strategy, universe, model, **told)
         )
     deliver(compared, market, **out.settings())
+
+
+def _written_rule(written: str | None, gate: Gate, each: bool) -> FunctionGate | None:
+    """Return the gate of a rule in a file, which asks for entries as the model's gate does."""
+    if written is None:
+        return None
+    if each:
+        raise typer.BadParameter(f"--rule {written} beside --each: no rule is run on a panel; leave it out")
+    from bt_llm.backtest import load_function
+    from bt_llm.gates import FunctionGate
+
+    named = written if not written.endswith(".py") else f"{written}:verdict"
+    return FunctionGate(
+        function=load_function(named),
+        require=gate.require,
+        on_missing=gate.on_missing,
+        indicator=gate.indicator,
+        advisor=gate.advisor,
+    )
 
 
 def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:

@@ -259,7 +259,8 @@ class RunManifest:
     def text(self) -> str:
         """The file's text: sorted and with every digit, so that the same run gives the same bytes."""
         document = self.document
-        if len(document["data"]) == 1:  # a single one has the name of its file
+        (name, first), *_ = self.data.items()
+        if len(self.data) == 1 and name == _usual_name(first):
             document["data"] = {key: one for key, one in document["data"][0].items() if key != "name"}
         document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
         return laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
@@ -327,11 +328,16 @@ def manifest_of(document: Any, folder: Path) -> RunManifest:
     return dataclasses.replace(_made(RunManifest, "manifest", fields, {"folder"}), folder=folder)
 
 
+def _usual_name(facts: DataFacts) -> str:
+    """Return what a single data is called whose name nobody has stated."""
+    return "data" if facts.file is None else Path(facts.file).stem
+
+
 def _datas(stored: Any) -> dict[str, DataFacts]:
-    """Return the facts of each data by name; a single one has that of its file."""
+    """Return the facts of each data by name; a single one may have that of its file."""
     if not isinstance(stored, list):
         facts = _made(DataFacts, "data", stored)
-        return {"data" if facts.file is None else Path(facts.file).stem: facts}
+        return {_usual_name(facts): facts}
     found: dict[str, DataFacts] = {}
     for at, one in enumerate(stored, 1):
         name = one.pop("name", None) if isinstance(one, dict) else None

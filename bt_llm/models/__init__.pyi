@@ -15,6 +15,15 @@ from ._chat import render_chat as render_chat
 from ._config import ModelConfig as ModelConfig
 from ._cost import Cost as Cost
 from ._cost import Rates as Rates
+from ._dated import DatedFamily as DatedFamily
+from ._dated import DatedModel as DatedModel
+from ._dated import Member as Member
+from ._decisions import SIDES as SIDES
+from ._decisions import DecisionBook as DecisionBook
+from ._decisions import DecisionsModel as DecisionsModel
+from ._decisions import MadeDecision as MadeDecision
+from ._decisions import Timeline as Timeline
+from ._decisions import word_of as word_of
 from ._fetch import fetch as fetch
 from ._files import file_sha256 as file_sha256
 from ._files import find_model as find_model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, Asked, Policy
 from bt_llm.backtest import BacktestResult, Panel, Section
-from bt_llm.gates import AskingGate
+from bt_llm.gates import AskingGate, Gate
+from bt_llm.report._curve import specification_curve
 from bt_llm.report._pictures import cost_curve, fold_strips, forest, histogram, stability
 from bt_llm.report._series import Stretch, curves, price
 from bt_llm.report._tear_sheet import kept_out_sections, tear_sheet, trades_listed, with_figures
@@ -36,7 +38,7 @@ def runs_asked(result: Any) -> list[BacktestResult]:
         return [run for one in result.symbols.values() for run in runs_asked(one)]
     alone = isinstance(result, ModelComparison | BacktestResult)
     runs = result.runs.values() if alone else [result.gated]
-    return [run for run in runs if run.asked]
+    return [run for run in runs if run is not None and run.asked]
 
 
 def asked_in(result: Any) -> list[Asked]:
@@ -69,11 +71,19 @@ def verdicts_of(result: Any) -> tuple[dict[str, pd.DataFrame], str]:
         reason = "" if by_model else "There are no verdicts to draw: no model gated the trades bar by bar."
         return by_model, reason
     found = {
-        f"{run.asked[0].identity.name}{'' if len(run.verdicts) == 1 else f', {data}'}": frame
+        f"{_who(run)}{'' if len(run.verdicts) == 1 else f', {data}'}": frame
         for run in runs_asked(result)
         for data, frame in run.verdicts.items()
     }
     return found, "" if found else "The verdicts are not drawn: there is not one model's answer a bar."
+
+
+def _who(run: BacktestResult) -> str:
+    """Return what to call who answered a run: a family by its own name, which may be a path."""
+    gate = run.settings["params"].get("gate")
+    if isinstance(gate, Gate) and gate.advisor.by_bar:
+        return PurePath(str(gate.advisor.model)).name
+    return run.asked[0].identity.name
 
 
 def parts(result: Any, bars: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
@@ -123,6 +133,8 @@ def drawn(section: Section) -> dict[str, Any]:
         part["content"] = forest(section.content)
     elif section.kind == "folds":
         part["content"] = fold_strips(section.content)
+    elif section.kind == "curve":
+        part["content"] = specification_curve(section.content)
     elif section.kind == "stability":
         part["content"] = {**section.content, "rows": stability(section.content["parameters"])}
     elif section.kind == "image":
@@ -215,7 +227,7 @@ def asked_alike(result: WalkForwardResult) -> list[list[AskedModel]]:
 
 def _policies(asked: Sequence[Asked]) -> Iterator[Section]:
     for one in asked:
-        if isinstance(one.config, AdvisorConfig):
+        if isinstance(one.config, AdvisorConfig) and not one.config.by_bar:
             policy, is_raw = one.policy(), one.config.calibration == "none"
             for name in ("raw", "calibrated") if is_raw else ("calibrated", "raw"):
                 yield _heat(policy, name, "", trades=is_raw == (name == "raw"))

@@ -29,9 +29,12 @@ from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, 
 from bt_llm.report._policy_page import environment, write_page, write_policy_html
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
+    Board,
+    Explanation,
     GateTest,
     LeakageResult,
     ModelComparison,
+    Multiverse,
     PanelComparison,
     PanelTest,
     PanelWalkForwardResult,
@@ -52,6 +55,9 @@ Reportable: TypeAlias = (
     | PanelComparison
     | PanelWalkForwardResult
     | LeakageResult
+    | Board
+    | Multiverse
+    | Explanation
 )
 """What there is a report for."""
 
@@ -76,6 +82,9 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
     (LeakageResult, "leakage", "Could the model have known? Five probes for what it remembers of a market."),
+    (Board, "board", "Many models under one set of tasks, recomputed from their packs."),
+    (Multiverse, "multiverse", "One verdict asked for in every way that would have been as good."),
+    (Explanation, "explanation", "What a model says of market states, as a rule."),
 )
 
 
@@ -181,7 +190,8 @@ def write_csv(
     ----------
     folder : path
         Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
-        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``,
+        ``model``. Of a multiverse also ``specifications.csv``, its table. Of a panel also ``symbols.csv``,
+        the figures of each symbol's runs, and ``returns.csv``,
         the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
         apostrophe before it.
     result, data
@@ -198,12 +208,20 @@ def write_csv(
         If `result` is something else, or a file cannot be written.
     """
     _kind(result)
+    if isinstance(result, Board):
+        raise ConfigError("tables of a Board: there are none; its JSON has every figure")
     if isinstance(result, LeakageResult):
         return write_tables(folder, {}, {result.model: result.answers.copy()})
     verdicts, _ = verdicts_of(result)
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
     trades = {name: run.trades for name, run in result.runs.items()}
+    if isinstance(result, Explanation):
+        raise ConfigError(
+            "tables of an explanation: write its cells with export, to a file that ends in .csv"
+        )
+    if isinstance(result, Multiverse):
+        return write_tables(folder, trades, verdicts, {"specifications": {"multiverse": result.table}})
     if not isinstance(result, Panel | PanelWalkForwardResult):
         return write_tables(folder, trades, verdicts)
     symbols = {name: _symbols_table(run) for name, run in result.runs.items()}
@@ -238,12 +256,16 @@ def _first_of(result: Reportable) -> Reportable:
 
 
 def _strategy(result: Reportable) -> str:
+    if isinstance(result, Board):
+        return ", ".join(result.tasks)
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
     if isinstance(one, LeakageResult):
         return f"{one.model} on {one.market}"
-    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
+    if isinstance(one, Multiverse | Explanation) and not one.runs:
+        return one.model
+    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment, union-attr]
     return run.strategy
 
 
@@ -265,7 +287,12 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
-    found = [] if isinstance(result, LeakageResult) else [("strategy", _strategy(result))]
+    if isinstance(result, Board):
+        return [("bt_llm", bt_llm.__version__), *(("task", name) for name in result.tasks)]
+    is_policy = isinstance(result, Multiverse | Explanation) and not result.runs
+    found = [("model" if is_policy else "strategy", _strategy(result))]
+    if isinstance(result, LeakageResult):
+        found = []
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
     found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
@@ -365,8 +392,12 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 
 
 def _settings(result: Reportable) -> dict[str, Any]:
+    if isinstance(result, Board):
+        return {}
     if isinstance(result, WalkForwardResult | PanelWalkForwardResult | LeakageResult):
         return result.settings
+    if isinstance(result, Multiverse | Explanation) and not result.runs:
+        return {}
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)
     params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}

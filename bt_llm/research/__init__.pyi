@@ -1,5 +1,11 @@
 from ._against import Against as Against
 from ._against import against as against
+from ._board import BoardTasks as BoardTasks
+from ._board import Task as Task
+from ._board import board as board
+from ._board_result import Board as Board
+from ._board_result import BoardEntry as BoardEntry
+from ._board_result import TaskScore as TaskScore
 from ._checklist import CheckLine as CheckLine
 from ._checklist import checklist as checklist
 from ._checklist import checklist_sections as checklist_sections
@@ -50,6 +56,9 @@ from ._verdict_skill import verdict_skill as verdict_skill
 from ._workers import check_jobs as check_jobs
 from ._workers import leaves as leaves
 from ._workers import run_each as run_each
+from .explained._explanation import Explanation as Explanation
+from .explained._explanation import cell_visits as cell_visits
+from .explained._explanation import explain as explain
 from .leakage._controls import CONTROLS as CONTROLS
 from .leakage._controls import Control as Control
 from .leakage._leakage import leakage_probes as leakage_probes
@@ -59,6 +68,11 @@ from .leakage._result import LeakageResult as LeakageResult
 from .leakage._synthetic import SyntheticHistories as SyntheticHistories
 from .leakage._synthetic import synthetic_histories as synthetic_histories
 from .leakage._synthetic import synthetic_market as synthetic_market
+from .multiverses._multiverse import multiverse as multiverse
+from .multiverses._policies import Policies as Policies
+from .multiverses._results import Multiverse as Multiverse
+from .multiverses._specifications import Specification as Specification
+from .multiverses._specifications import specifications_of as specifications_of
 from .walk_forward._metrics import Metric as Metric
 from .walk_forward._models import AskedModel as AskedModel
 from .walk_forward._panel_results import PanelFold as PanelFold

@@ -18,7 +18,7 @@ from bt_llm.backtest import BacktestResult, Bootstrap, Market, answer_names, run
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import AskingGate, Gate, RuleGate
+from bt_llm.gates import AskingGate, EntryGate, Gate, RuleGate
 from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
 from bt_llm.research._runs import Source
@@ -41,6 +41,7 @@ def compare_models(
     models: Models,
     *,
     gate: AskingGate | None = None,
+    rule: EntryGate | None = None,
     horizon: int = 5,
     flat: float = 0.25,
     resamples: int = 2000,
@@ -64,6 +65,9 @@ def compare_models(
         them names.
     gate : AskingGate, optional
         The rule, and how models are asked; by default ``Gate()``.
+    rule : gate, optional
+        What runs beside the models in their gate's place, such as a policy that was written out
+        (`FunctionGate`); by default `RuleGate` on the features of a `Gate`.
     horizon, flat
         What a verdict is judged by; see `bt_llm.research`.
     resamples, seed, block_length
@@ -115,8 +119,9 @@ def compare_models(
             told(place, len(gates))
     one = next(iter(gates.values()))
     runs[UNGATED] = run_backtest(strategy, market, gate=one.baseline(), name=UNGATED, **settings)
-    if isinstance(one, Gate):
+    if rule is None and isinstance(one, Gate):
         rule = RuleGate(indicator=one.indicator, advisor=one.advisor)
+    if rule is not None:
         ruled = run_backtest(strategy, market, gate=rule, name=RULE, **settings)
         if ruled.equity.index.equals(runs[UNGATED].equity.index):
             runs[RULE] = ruled

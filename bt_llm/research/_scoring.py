@@ -359,12 +359,12 @@ def _stored(gate: AskingGate) -> list[Any]:
     """Return what is stored beside the answers of a model, as it is asked by a gate."""
     asker = gate.asker()
     reader = getattr(gate.config, "reader", "text")
-    wanted = (asker.identity.sha256, reader, asker.numerics)
+    wanted = {(one.identity.sha256, reader, one.numerics) for one in asker.everyone}
     records = asker.cache.records()
     return [
         record.provenance
         for record in records
-        if (record.question.model_sha256, record.question.reader, record.question.numerics) == wanted
+        if (record.question.model_sha256, record.question.reader, record.question.numerics) in wanted
     ]
 
 

@@ -13,6 +13,9 @@ from ._episodes import Question as Question
 from ._exchange import Exchange as Exchange
 from ._exchange import exchange_test as exchange_test
 from ._exchange import holm as holm
+from ._factorial import FactorShare as FactorShare
+from ._factorial import changed_share as changed_share
+from ._factorial import factor_shares as factor_shares
 from ._figures import Drawdown as Drawdown
 from ._figures import MarketModel as MarketModel
 from ._figures import annual_growth as annual_growth

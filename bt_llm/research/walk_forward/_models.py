@@ -77,20 +77,18 @@ def asked_models(desk: Desk, gates: Mapping[int, EntryGate | None]) -> tuple[Ask
     for number, gate in gates.items():
         if isinstance(gate, Gate):
             chosen.setdefault((gate.advisor, gate.indicator), {})[number] = gate
-    found = []
+    found: list[AskedModel] = []
     for (advisor, _), those in chosen.items():
-        asked = desk.policy(next(iter(those.values())))
-        if asked is not None:
-            identity, policy = asked
-            found.append(
-                AskedModel(
-                    advisor=advisor,
-                    name=identity.name,
-                    sha256=identity.sha256,
-                    folds=tuple(those),
-                    policy=policy,
-                )
+        found += [
+            AskedModel(
+                advisor=advisor,
+                name=identity.name,
+                sha256=identity.sha256,
+                folds=tuple(those),
+                policy=policy,
             )
+            for identity, policy in desk.policies(next(iter(those.values())))
+        ]
     return tuple(found)
 
 
