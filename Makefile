@@ -1,4 +1,4 @@
-# make demo | test | check | bench | size | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
+# make demo | test | check | docs | bench | size | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
 # into .venv. `make demo PYTHON=python3.12` chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench size attack examples clean
+.PHONY: demo demo-pack test check bench size attack examples docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -42,6 +42,11 @@ attack: $(VENV)/.installed-test
 size: $(VENV)/.installed-test
 	$(BIN)/python -m tests.size
 
+# The site, into build/docs: all code on its pages, the examples and the notebooks run. Warnings are errors.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -d build/doctrees docs build/docs
+	$(BIN)/python docs/_sphinx/links.py build/docs
+
 examples: $(VENV)/.installed
 	for example in examples/*.py; do echo "== $$example" && $(BIN)/python $$example || exit 1; done
 
@@ -57,6 +62,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[report,research,remote,server,fetch,test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet -e '.[report,research,remote,server,fetch,test,docs]'
 	touch $@
 
 build/llama-server/bin/llama-server: | $(VENV)/.installed-test
