@@ -22,7 +22,7 @@ from typing import Any
 LANGUAGES = ("python", "sh")
 FOLDERS = ("data", "strategies", "examples")
 TRANSLATIONS = ("zh/",)
-PATIENCE = 300  # seconds, of a page
+PATIENCE = 1800  # seconds, of a page
 
 _FENCE = re.compile(
     r"(?:^<!-- (?P<word>not run|exit code): (?P<why>[^>]*?) -->\n\n?)?"
