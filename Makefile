@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench size attack examples docs clean
+.PHONY: demo demo-pack test check bench size attack examples docs pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -47,8 +47,13 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -d build/doctrees docs build/docs
 	$(BIN)/python docs/_sphinx/links.py build/docs
 
+# The pictures of the README, by a headless Chromium: the page of a run, and the site.
+pictures: docs
+	$(BIN)/bt-llm policy --model smollm2 --plot examples/images/policy.png
+	$(BIN)/python docs/_sphinx/pictures.py build/docs
+
 examples: $(VENV)/.installed
-	for example in examples/*.py; do echo "== $$example" && $(BIN)/python $$example || exit 1; done
+	for example in examples/*.py; do echo "== $$example" && MPLBACKEND=agg $(BIN)/python $$example || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -155,10 +155,9 @@ def test_a_translation_runs_the_code_of_its_page(page: Path) -> None:
 def test_every_chapter_is_in_the_contents() -> None:
     listed = set()
     for page in PAGES:
-        contents = re.findall(
-            r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
-        )
-        listed |= {one.lstrip("/") for text in contents for one in text.split()}
+        text = page.read_text(encoding="utf-8")
+        contents = re.findall(r"^```\{toctree\}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        listed |= {one.lstrip("/") for found in contents for one in found.split()}
     names = {page.relative_to(FOLDER).with_suffix("").as_posix() for page in PAGES}
     assert names - listed == {"index"}
 
@@ -176,7 +175,8 @@ def test_notebooks_are_kept_without_what_they_printed() -> None:
 def test_a_page_is_one_script_whose_blocks_print_beneath_themselves(repository: Path) -> None:
     text = (
         "```python\nx = 2\nprint(x)\n```\n<!-- not run: no key -->\n```sh\nfalse\n```\n"
-        "```sh\nls data | head -1\n```\n<!-- exit code: 3 -->\n```sh\nexit 3\n```\n```python\nprint(x + 1)\n```\n"
+        "```sh\nls data | head -1\n```\n<!-- exit code: 3 -->\n```sh\nexit 3\n```\n"
+        "```python\nprint(x + 1)\n```\n"
     )
     blocks = executed.blocks_of(text)
     assert [block.why for block in blocks] == ["", "no key", "", "", ""]
