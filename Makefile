@@ -44,7 +44,7 @@ size: $(VENV)/.installed-test
 
 # The site, into build/docs: all code on its pages, the examples and the notebooks run. Warnings are errors.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto -b html -d build/doctrees docs build/docs
 	$(BIN)/python docs/_sphinx/links.py build/docs
 
 # The pictures of the README, by a headless Chromium: the page of a run, and the site.

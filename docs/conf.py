@@ -73,6 +73,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "write_computation_times": False,
     "plot_gallery": True,
+    "parallel": 2,
     "reset_modules": ("matplotlib",),
     "doc_module": (),
     "image_scrapers": ("matplotlib",),

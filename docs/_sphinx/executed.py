@@ -110,8 +110,22 @@ def run_page(name: str, blocks: list[Block], repository: Path) -> list[str]:
         return [part.strip("\n") for part in parts]
 
 
+def attempt(name: str, blocks: list[Block], repository: Path) -> list[str]:
+    """Return what each block of a page printed; what fails is a warning, so that all of them are known."""
+    from sphinx.util import logging
+
+    try:
+        return run_page(name, blocks, repository)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return [""] * len(blocks)
+
+
 def run_all(app: Any) -> None:
     """Run every page of the site that is no translation."""
+    app.executed = {}
+    if not app.config.run_pages:
+        return
     root = Path(app.srcdir)
     names = [
         one.relative_to(root).with_suffix("").as_posix()
@@ -125,9 +139,8 @@ def run_all(app: Any) -> None:
         if not name.startswith(TRANSLATIONS) and any(not one.why for one in blocks)
     }
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        printed = pool.map(lambda item: run_page(*item, root.parent), own.items())
+        printed = pool.map(lambda item: attempt(*item, root.parent), own.items())
         outputs = dict(zip(own, printed, strict=True))
-    app.executed = {}
     for name, blocks in pages.items():
         for number, block in enumerate(blocks):
             if block.why or name in own:
@@ -141,6 +154,8 @@ def show_outputs(app: Any, doctree: Any) -> None:
     from docutils import nodes
 
     name = app.env.docname
+    if not app.config.run_pages:
+        return
     for node in list(doctree.findall(nodes.literal_block)):
         if node.get("language") not in LANGUAGES or name.startswith(("generated/", "notebooks/")):
             continue
@@ -160,6 +175,7 @@ def show_outputs(app: Any, doctree: Any) -> None:
 
 def setup(app: Any) -> dict[str, Any]:
     """Connect both halves."""
+    app.add_config_value("run_pages", True, "env", bool)
     app.connect("builder-inited", run_all)
     app.connect("doctree-read", show_outputs)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

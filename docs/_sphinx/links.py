@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,17 +31,16 @@ class Page(HTMLParser):
             self.loads.update(known[name] for kind, name in LOADED if kind == tag and name in known)
 
 
-@cache
-def page_at(path: Path) -> Page:
-    """Return a page, read once."""
-    return Page(path.read_text(encoding="utf-8"))
-
-
 def faults_of(folder: Path) -> list[str]:
     """Return what is wrong, one line each."""
     faults = []
-    for path in sorted(folder.rglob("*.html")):
-        page, here = page_at(path), path.relative_to(folder)
+    pages = {
+        path: Page(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob("*.html"))
+        if "_static" not in path.parts
+    }
+    for path, page in pages.items():
+        here = path.relative_to(folder)
         for link in sorted(page.loads):
             if urlsplit(link).scheme not in ("", "data"):
                 faults.append(f"{here}: loads {link}")
@@ -53,7 +51,7 @@ def faults_of(folder: Path) -> list[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 faults.append(f"{here}: {link}: no such file")
-            elif target.suffix == ".html" and unquote(parts.fragment) not in page_at(target).places | {""}:
+            elif target in pages and unquote(parts.fragment) not in pages[target].places | {""}:
                 faults.append(f"{here}: {link}: no such place in the page")
     return faults
 
