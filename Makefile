@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench size attack examples docs pictures clean
+.PHONY: demo demo-pack test check bench size leakage-rates attack examples docs pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -51,6 +51,10 @@ docs: $(VENV)/.installed-docs
 pictures: docs
 	$(BIN)/bt-llm policy --model smollm2 --plot examples/images/policy.png
 	$(BIN)/python docs/_sphinx/pictures.py build/docs
+
+# How often the probes for leakage catch models that remember, and honest ones: some minutes, into docs/leakage.md.
+leakage-rates: $(VENV)/.installed-test
+	$(BIN)/python -m tests.leakage_rates
 
 examples: $(VENV)/.installed
 	for example in examples/*.py; do echo "== $$example" && MPLBACKEND=agg $(BIN)/python $$example || exit 1; done

@@ -171,10 +171,10 @@ class LLMAnalyzer(bt.Analyzer):
 
     def _models(self, histories: Sequence[_History]) -> dict[str, Any]:
         """Return who answered, and what their managers did in the run."""
-        names = {history.advice.advisor.answered_by for history in histories}
+        names = {part.answered_by for history in histories for part in history.advice.advisor.parts}
         done = [manager.usage.since(self._before[manager]) for manager in _managers(histories)]
         return {
-            "answered_by": sorted(names - {""}),
+            "answered_by": sorted(names),
             "loads": sum(usage.loads for usage in done),
             "unloads": sum(usage.unloads for usage in done),
             "load_seconds": sum(usage.load_seconds for usage in done),
@@ -229,8 +229,8 @@ def _questions(gates: Sequence[AttachedGate]) -> dict[str, Any] | None:
 
 
 def _managers(histories: Sequence[_History]) -> list[ModelManager]:
-    found = [history.advice.advisor.manager for history in histories]
-    return list(dict.fromkeys(manager for manager in found if manager is not None))
+    found = [manager for history in histories for manager in history.advice.advisor.managers]
+    return list(dict.fromkeys(found))
 
 
 _EMPTY = _Series(np.empty(0, dtype=str), np.empty(0), np.empty(0))

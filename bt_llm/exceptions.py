@@ -6,6 +6,7 @@
     ├── ConfigError            a setting is out of range, unknown or misspelt (also a ValueError)
     ├── DataError              bars or a CSV that cannot be used as they are
     ├── StrategyError          a strategy file or class that cannot be loaded
+    │   └── StrategyFailed           its own code has raised, or broken a rule, while it ran
     ├── MissingExtraError      an optional dependency is not installed (also an ImportError)
     ├── ClusterError           a Dask cluster that does not answer, or not as it should
     ├── PromptError            a template that cannot be read or rendered
@@ -45,6 +46,7 @@ __all__ = [
     "PromptError",
     "ReplayMiss",
     "StrategyError",
+    "StrategyFailed",
 ]
 
 
@@ -66,6 +68,10 @@ class DataError(BtLlmError, ValueError):
 
 class StrategyError(BtLlmError):
     """A strategy file or class that cannot be loaded."""
+
+
+class StrategyFailed(StrategyError):  # noqa: N818 - it is what happened, not what is wrong with a file
+    """A strategy's own code has raised, or broken a rule, while it ran."""
 
 
 class MissingExtraError(BtLlmError, ImportError):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_sphinx"))
@@ -100,17 +98,3 @@ html_theme_options = {
     "search_as_you_type": True,
 }
 html_context = {"default_mode": "auto"}
-
-
-def leave_out_absent(app: Any, name: str, source: list[str]) -> None:
-    """Leave out of a section's contents the chapters that are not there (yet)."""
-    lines = source[0].splitlines()
-    if ":absent:" in lines:
-        lines.remove(":absent:")
-        kept = [one for one in lines if not re.fullmatch(r"[\w/]+", one) or (HERE / f"{one}.md").exists()]
-        source[0] = "\n".join(kept)
-
-
-def setup(app: Any) -> None:
-    """Connect."""
-    app.connect("source-read", leave_out_absent)

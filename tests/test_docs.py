@@ -119,7 +119,7 @@ def test_what_an_install_without_a_compiler_needs_is_all_but_llama() -> None:
 
 def commands_of(block: executed.Block) -> list[list[str]]:
     """Return the words of each command of bt-llm in a block."""
-    lines = block.code.replace("\\\n", " ").splitlines()
+    lines = [line.removeprefix("$ ") for line in block.code.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith("bt-llm ")]
 
 
@@ -147,7 +147,7 @@ def test_tables_of_settings_are_toml(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted((FOLDER / "zh").glob("[!i]*.md")), ids=lambda page: page.name)
 def test_a_translation_runs_the_code_of_its_page(page: Path) -> None:
-    names = {"models.md": "choosing_a_model.md", "index.md": "index.md"}
+    names = {"models.md": "choosing_a_model.md", "results.md": "p_values.md"}
     english = executed.blocks_of((FOLDER / names.get(page.name, page.name)).read_text(encoding="utf-8"))
     assert executed.blocks_of(page.read_text(encoding="utf-8")) == english
 

@@ -1,5 +1,6 @@
 from ._advisor import Advisor as Advisor
 from ._advisor import AdvisorConfig as AdvisorConfig
+from ._advisor import Spans as Spans
 from ._asked import Asked as Asked
 from ._asked import asked_of as asked_of
 from ._asker import Supplied as Supplied
@@ -9,10 +10,18 @@ from ._asker import forget_answers as forget_answers
 from ._asker import telling as telling
 from ._checkup import Checkup as Checkup
 from ._checkup import checkup as checkup
+from ._dated import DatedAdvisor as DatedAdvisor
+from ._dated import member_configs as member_configs
+from ._decisions import DecisionsAdvisor as DecisionsAdvisor
 from ._policy import Panel as Panel
 from ._policy import Policy as Policy
+from ._policy import PolicyComparison as PolicyComparison
+from ._policy import drift_of as drift_of
+from ._policy import panels as panels
 from ._policy import signed as signed
+from ._readers import contrast_sampling as contrast_sampling
 from ._readers import json_sampling as json_sampling
+from ._readers import read_contrast as read_contrast
 from ._readers import read_json as read_json
 from ._readers import read_logprobs as read_logprobs
 from .analysts._base import Analysis as Analysis

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
-from bt_llm.advice._readers import LEAST_LABEL_MASS, Reader, json_sampling, read_json, read_logprobs
+from bt_llm.advice._readers import (
+    LEAST_LABEL_MASS,
+    Reader,
+    contrast_sampling,
+    json_sampling,
+    read_contrast,
+    read_json,
+    read_logprobs,
+)
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import Backend, Capability, ModelManager, Numerics, Progress, Prompt
+from bt_llm.models import (
+    Backend,
+    Capability,
+    ModelIdentity,
+    ModelManager,
+    Numerics,
+    Progress,
+    Prompt,
+    kind_of,
+)
+from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import is_number
 from bt_llm.verdicts import (
@@ -25,10 +47,11 @@ from bt_llm.verdicts import (
     prior_source,
 )
 
-__all__ = ["Advisor", "AdvisorConfig"]
+__all__ = ["Advisor", "AdvisorConfig", "Spans"]
 
 Calibration = Literal["grid", "none"] | Prior
 
+_DECISIONS = "decisions:"
 _LONGEST = 200  # characters of `identify`: it is paid for in every prompt's context
 
 
@@ -52,17 +75,20 @@ class AdvisorConfig(AskerConfig):
         A prompt template, or its name or file; by default the one of the reader.
     state_space : StateSpace
         The features, their buckets and labels.
-    reader : {'logprobs', 'json'}
-        Read the labels' probabilities, or generate JSON with a reason.
+    reader : {'logprobs', 'json', 'contrast'}
+        Read the labels' probabilities; generate JSON with a reason; or read the probabilities and take out
+        what `identify` alone, a prompt that only names market and time, gets: see
+        `bt_llm.verdicts.contrasted`.
     calibration : {'grid', 'none'} or Prior, optional
-        See `bt_llm.verdicts`. By default 'grid' for log-probabilities and 'none' for JSON, whose
-        reason would otherwise contradict the action. The prior of a space of more than 512 cells comes from
-        a fixed sample of 512 of them; the model is asked about these, and where bars go.
+        See `bt_llm.verdicts`. By default 'grid' for log-probabilities, and 'none' for JSON, whose
+        reason would otherwise contradict the action, and for the contrast, which is a calibration itself. The
+        prior of a space of more than 512 cells comes from a fixed sample of 512 of them; the model is asked
+        about these, and where bars go.
     numerics : {'canonical', 'fast'}
         Bitwise the same in any batch, or llama.cpp's defaults.
     min_label_mass : float, optional
         Share of the probability that the labels must hold together, 0 to 1, or the verdict is INVALID; by
-        default 0.05 for log-probabilities and 0 for JSON, which has no such share. Applied to what is stored,
+        default 0.05, and 0 for JSON, which has no such share. Applied to what is stored,
         like calibration: changing it asks the model nothing.
     cache_dir : str or path, optional
         By default ``BT_LLM_CACHE_DIR``, or the user's cache folder.
@@ -79,8 +105,8 @@ class AdvisorConfig(AskerConfig):
     identify : str
         One line that tells the model which market it looks at and when, such as ``"EUR/USD, hourly,
         2017"``, before the state in every question. By default prompts are masked: they name nothing that
-        could be remembered. Only for finding out what remembering does; see `identified_probe` in
-        `bt_llm.research`.
+        could be remembered. For finding out what remembering does, see `identified_probe` and
+        `leakage_probes` in `bt_llm.research`; and for the contrast reader, which takes that out.
 
     Examples
     --------
@@ -103,9 +129,16 @@ class AdvisorConfig(AskerConfig):
                 raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
         if self.calibration is None:
             object.__setattr__(self, "calibration", "grid" if self.reader == "logprobs" else "none")
+        if self.calibration == "grid" and str(self.model).startswith(_DECISIONS):
+            object.__setattr__(self, "calibration", "none")  # they are no function of the grid's states
         if self.calibration not in ("grid", "none") and not isinstance(self.calibration, Prior):
             raise ConfigError(f"calibration={self.calibration!r}: expected 'grid', 'none' or a Prior")
         _check_identify(self.identify)
+        if self.reader == "contrast" and not self.identify:
+            raise ConfigError(
+                "reader='contrast' without identify: expected the line that names market and time, such as "
+                "identify='EUR/USD, hourly, 2017', whose own verdict is taken out"
+            )
         least = LEAST_LABEL_MASS[self.reader] if self.min_label_mass is None else self.min_label_mass
         if not is_number(least) or not 0 <= least <= 1:
             raise ConfigError(f"min_label_mass={least!r}: expected a number from 0 to 1")
@@ -114,10 +147,17 @@ class AdvisorConfig(AskerConfig):
     @property
     def template_source(self) -> str | PromptTemplate:
         """The template, or its name or path; the reader's own one if none was given."""
-        default = "market" if self.reader == "logprobs" else "market_json"
+        default = "market_json" if self.reader == "json" else "market"
         if isinstance(self.template, PromptTemplate):
             return self.template
         return str(self.template) if self.template is not None else default
+
+    @property
+    def by_bar(self) -> bool:
+        """Whether the answers depend on the bar, and not on the state of the market alone."""
+        if self.supplied is not None:  # nothing of the model need be here
+            return self.supplied.carried is not None
+        return kind_of(str(self.model)).by_bar
 
     @property
     def prior_cells(self) -> Sequence[int]:
@@ -138,6 +178,25 @@ def _check_identify(line: object) -> None:
             f"identify={line!r:.60}: expected one printable line of at most {_LONGEST} characters without "
             "blanks around it, such as 'EUR/USD, hourly, 2017'"
         )
+
+
+class Spans(Protocol):
+    """When bars opened and closed, in their order."""
+
+    @property
+    def opened(self) -> Sequence[datetime.datetime]:
+        """With their zones."""
+        ...
+
+    @property
+    def closed(self) -> Sequence[datetime.datetime]:
+        """With their zones; a bar's verdict is known then."""
+        ...
+
+    @property
+    def zone(self) -> datetime.tzinfo:
+        """Of the times of the bars."""
+        ...
 
 
 class Advisor(Asker[Verdict]):
@@ -166,6 +225,8 @@ class Advisor(Asker[Verdict]):
     """
 
     config: AdvisorConfig
+    by_bar: ClassVar[bool] = False
+    """Whether it answers on bars (`places`), and not on cells of the state space alone."""
 
     def __init__(
         self,
@@ -175,6 +236,11 @@ class Advisor(Asker[Verdict]):
         cache: VerdictCache | None = None,
         template: PromptTemplate | None = None,
     ) -> None:
+        if backend is None and config.by_bar and not self.by_bar:
+            raise ConfigError(
+                f"model {str(config.model)!r:.80} answers by the bar, and is asked here about states alone: "
+                "expected one model, such as a member"
+            )
         super().__init__(config, backend=backend, cache=cache)
         self.space = config.state_space
         if template is None:
@@ -186,12 +252,57 @@ class Advisor(Asker[Verdict]):
         self._own: dict[int, Verdict] = {}  # raw, of a backend that nobody else has
         self._verdicts: dict[int, Verdict] = {}
         self._fresh: set[int] = set()  # cells that this advisor has asked the model about
+        self._contrast: tuple[ModelIdentity, Prompt] | None = None  # what its verdicts are contrasted with
         self._prior: tuple[object, Prior | None] = (None, None)  # and the raw verdicts that it was found in
+
+    @classmethod
+    def of(cls, config: AdvisorConfig) -> Advisor:
+        """Return who answers as a configuration says: an advisor, or one that answers by the bar."""
+        if not config.by_bar:
+            return cls(config)
+        from bt_llm.advice._dated import DatedAdvisor
+        from bt_llm.advice._decisions import DecisionsAdvisor
+
+        is_file = str(config.model).startswith(_DECISIONS)
+        return DecisionsAdvisor(config) if is_file else DatedAdvisor(config)
 
     @property
     def template_source(self) -> str | PromptTemplate:
         """Name or path of the template that the configuration names, or the template."""
         return self.config.template_source
+
+    # By the bar
+
+    @property
+    def carried(self) -> Any:
+        """What else than answers a worker needs; see `Supplied`."""
+        return None
+
+    def places(self, cells: NDArray[np.int64], spans: Spans, symbol: str) -> NDArray[np.int64]:
+        """Return what is asked about at each bar, as `advise_cells` takes it; -1 where nobody answers.
+
+        Parameters
+        ----------
+        cells : ndarray of int64, shape (n_bars,)
+            Of the state space; -1 where the state is not finite.
+        spans : Spans
+            When the bars opened and closed; only used where `by_bar` says so.
+        symbol : str
+            Name of the data.
+        """
+        return cells
+
+    def with_prior(self, places: Iterable[int]) -> list[int]:
+        """Return places with all those that a prior of the grid is the mean over, ascending."""
+        return sorted({*prior_cells(self.space), *places})
+
+    def split(self, places: Sequence[int]) -> list[tuple[Advisor, list[int]]]:
+        """Return who answers places, and the cells that each is asked about, in the places' order."""
+        return [(self, list(places))]
+
+    def silence(self, bars: int) -> tuple[str, str]:
+        """Return a problem and a note on bars on which nobody answered; empty if there is nothing to say."""
+        return "", ""
 
     @property
     def _needs(self) -> Capability:
@@ -233,6 +344,7 @@ class Advisor(Asker[Verdict]):
         unasked = Verdict.invalid("state is not finite", labels=self.labels)
         return [verdicts[c] if c >= 0 else unasked for c in cells]
 
+    @shows_progress("asking")
     def advise_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:
@@ -280,6 +392,7 @@ class Advisor(Asker[Verdict]):
         for cell in cells:
             self._verdicts[cell] = calibrated(raw[cell], prior)
 
+    @shows_progress("asking")
     def raw_cells(
         self, cells: Sequence[int], usage: Usage | None = None, *, on_progress: Progress | None = None
     ) -> list[Verdict]:
@@ -313,7 +426,7 @@ class Advisor(Asker[Verdict]):
             }
 
             def where(question: Question) -> str:
-                return f"state {self.space.describe(cell_of[question.key])}"
+                return self._described(cell_of[question.key])
 
             verdicts = self._fetch(prompts, usage, on_progress, where)
             for cell, verdict in zip(missing, verdicts, strict=True):
@@ -324,11 +437,40 @@ class Advisor(Asker[Verdict]):
         least = self.config.min_label_mass or 0.0
         return {cell: found[cell].held_to(least) for cell in cells}
 
+    def _described(self, cell: int) -> str:
+        """Return what a cell is, for messages."""
+        return f"state {self.space.describe(cell)}"
+
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what the model is asked about each cell, in their order."""
-        if self.config.reader == "logprobs":
+        if self.config.reader != "json":
             self.template.check_answer(self.identity)
         return self.template.prompts(self.space, cells, self.identity, identify=self.config.identify)
+
+    def verdicts_on(
+        self, prompts: Sequence[Prompt], usage: Usage | None = None, *, on_progress: Progress | None = None
+    ) -> list[Verdict]:
+        """Return the verdicts on prompts of the template, before calibration, in their order.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompt
+            Such as `PromptTemplate.named_prompts` gives. Each distinct one is asked at most once.
+        usage, on_progress
+            As in `advise_cells`.
+        """
+        counted, least = usage if usage is not None else Usage(), self.config.min_label_mass or 0.0
+        if self.config.reader != "json":
+            self.template.check_answer(self.identity)
+
+        def fetched() -> list[Verdict]:
+            found = self._fetch(list(dict.fromkeys(prompts)), counted, on_progress)
+            counted.distinct += len(found)
+            counted.cache_hits += sum(verdict.cached for verdict in found)
+            by_prompt = dict(zip(dict.fromkeys(prompts), found, strict=True))
+            return [by_prompt[prompt].over(self.labels).held_to(least) for prompt in prompts]
+
+        return self._answering(fetched)
 
     def questions(self, cells: Sequence[int]) -> list[Question]:
         """Return all that the verdicts on cells are functions of, in their order."""
@@ -362,15 +504,26 @@ class Advisor(Asker[Verdict]):
     def _question(self, prompt: Prompt) -> Question:
         identity, template = self.identity, self.template
         json_reader = self.config.reader == "json"
+        sampling: dict[str, Any] = json_sampling(self.labels.words) if json_reader else {}
+        if self.config.reader == "contrast":
+            sampling = contrast_sampling(self._named())
         return Question(
             model_sha256=identity.sha256,
             chat_template_sha256=identity.chat_template_sha256,
             prompt=prompt.chunks,
             labels=self.labels.words if json_reader else template.continuations,
             reader=self.config.reader,
-            sampling=json_sampling(self.labels.words) if json_reader else {},
+            sampling=sampling,
             numerics=self.numerics,
         )
+
+    def _named(self) -> Prompt:
+        """Return the prompt that names market and time, and no state."""
+        if self._contrast is None or self._contrast[0] != self.identity:
+            line = [self.config.identify]
+            (prompt,) = self.template.named_prompts(self.space, [None], self.identity, line)
+            self._contrast = self.identity, prompt
+        return self._contrast[1]
 
     def _readings(
         self, backend: Backend, prompts: Sequence[Prompt]
@@ -378,4 +531,6 @@ class Advisor(Asker[Verdict]):
         if self.config.reader == "json":
             return read_json(backend, prompts, self.labels)
         words, numerics = self.template.continuations, self.config.numerics
+        if self.config.reader == "contrast":
+            return read_contrast(backend, prompts, self._named(), words, self.labels, numerics)
         return read_logprobs(backend, prompts, words, self.labels, numerics)

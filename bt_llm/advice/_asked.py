@@ -15,13 +15,14 @@ from bt_llm.cache import MemoryCache, Record, StoredAnswer
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import ModelIdentity
 from bt_llm.prompts import PromptTemplate
+from bt_llm.shown import Told
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Asked", "asked_of"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Asked(Told):
     """Who answered a run, in which words, and what; picklable.
 
     Parameters
@@ -36,6 +37,8 @@ class Asked:
         Name or path of the template, or itself.
     device : str
         What computed beside a processor; see `ModelKind.device`.
+    carried : object
+        What else answers are known by; see `Advisor.carried`.
     verdicts : mapping of int to Verdict
         Of an advisor: the raw verdicts by cell of the state space, those of the calibration included.
     texts : mapping of str to Record
@@ -47,6 +50,7 @@ class Asked:
     template: PromptTemplate
     template_source: str | PromptTemplate
     device: str = ""
+    carried: Any = None
     verdicts: Mapping[int, Verdict] = dataclasses.field(default_factory=dict)
     texts: Mapping[str, Record] = dataclasses.field(default_factory=dict)
 
@@ -69,17 +73,23 @@ class Asked:
         Raises
         ------
         ConfigError
-            If an analyst was asked: it has no state space.
+            If an analyst was asked, or a file of decisions: neither has a state space.
         """
-        if not isinstance(self.config, AdvisorConfig):
-            raise ConfigError(f"{type(self.config).__name__}: an analyst has no policy; expected an advisor")
+        if not isinstance(self.config, AdvisorConfig) or self.config.by_bar:
+            raise ConfigError(f"{type(self.config).__name__} of {self.identity.name}: it has no policy")
         return Policy.of(self._advisor(self.records()), self.verdicts)
 
     def _advisor(self, records: Any) -> Advisor:
         cache = MemoryCache(records, "the result")
-        supplied = Supplied(identity=self.identity, template=self.template, cache=cache, device=self.device)
+        supplied = Supplied(
+            identity=self.identity,
+            template=self.template,
+            cache=cache,
+            device=self.device,
+            carried=self.carried,
+        )
         assert isinstance(self.config, AdvisorConfig)
-        return Advisor(dataclasses.replace(self.config, manager=None, supplied=supplied))
+        return Advisor.of(dataclasses.replace(self.config, manager=None, supplied=supplied))
 
 
 def asked_of(asker: Advisor | Analyst[Any, Any]) -> Asked:
@@ -93,5 +103,5 @@ def asked_of(asker: Advisor | Analyst[Any, Any]) -> Asked:
         "device": asker.device,
     }
     if isinstance(asker, Advisor):
-        return Asked(**common, verdicts=asker.known())
+        return Asked(**common, carried=asker.carried, verdicts=asker.known())
     return Asked(**common, texts={record.key: record for record in asker.records()})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import contextvars
 import dataclasses
 import functools
 import os
@@ -33,6 +32,7 @@ from bt_llm.models import (
     Prompt,
     model_kinds,
 )
+from bt_llm.progress import telling, told
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import make_plain
 from bt_llm.verdicts import Verdict
@@ -51,26 +51,6 @@ __all__ = [
 _KEEP_FREE_MB = 256.0
 """Threshold of a manager that only a configuration describes: its contexts adapt to the memory."""
 
-_telling: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("bt_llm_telling", default=None)
-
-
-@contextlib.contextmanager
-def telling(on_progress: Progress) -> Iterator[None]:
-    """Have everything that is asked in here, however deep, tell how far it is.
-
-    A backtest asks from inside Backtrader, where no argument reaches. Threads begun in here are not told of.
-
-    Parameters
-    ----------
-    on_progress : callable
-        Called with (answered, to ask), as an argument of that name is.
-    """
-    token = _telling.set(on_progress)
-    try:
-        yield
-    finally:
-        _telling.reset(token)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supplied:
@@ -86,12 +66,15 @@ class Supplied:
         The answers.
     device : str
         What computed them beside a processor; see `ModelKind.device`.
+    carried : object
+        What else an asker needs that answers by the bar; see `Advisor.carried`.
     """
 
     identity: ModelIdentity
     template: Any
     cache: VerdictCache
     device: str = ""
+    carried: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,6 +348,21 @@ class Asker(abc.ABC, Generic[A]):
         return self.identity.name if self._has_answered else ""
 
     @property
+    def parts(self) -> tuple[Self, ...]:
+        """Who of it has answered: itself, or each member of a family."""
+        return (self,) if self.answered_by else ()
+
+    @property
+    def everyone(self) -> tuple[Self, ...]:
+        """Who of it may answer, as far as it is known here."""
+        return (self,)
+
+    @property
+    def managers(self) -> tuple[ModelManager, ...]:
+        """Whose models are asked."""
+        return () if self.manager is None else (self.manager,)
+
+    @property
     def device(self) -> str:
         """What computes beside the processor; see `ModelKind.device`."""
         if self.config.supplied is not None:
@@ -392,7 +390,8 @@ class Asker(abc.ABC, Generic[A]):
             self._has_answered = False
             self._forget()
         if self._needs not in new.model.capabilities:
-            able = [kind.form for kind in model_kinds().values() if self._needs in kind.capabilities]
+            kinds = [kind for kind in model_kinds().values() if not kind.by_bar]
+            able = [kind.form for kind in kinds if self._needs in kind.capabilities]
             raise ConfigError(f"model {new.model.name!r} cannot {self._needs}: expected {' or '.join(able)}")
         self._who = new
         return new
@@ -447,7 +446,7 @@ class Asker(abc.ABC, Generic[A]):
             yield from self._ask(wanted, usage)
 
         questions = [self._question(prompt) for prompt in prompts]
-        return self.cache.fetch(questions, ask, on_progress=on_progress or _telling.get(), where=where)
+        return self.cache.fetch(questions, ask, on_progress=on_progress or told(), where=where)
 
     def _ask(
         self, questions: Sequence[Question], usage: Usage

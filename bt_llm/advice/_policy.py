@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from bt_llm import statistics
 from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
+from bt_llm.progress import shows_progress
+from bt_llm.shown import Shown, Told
 from bt_llm.verdicts import (
     INVALID,
     PRIOR_CELLS,
@@ -26,7 +28,10 @@ from bt_llm.verdicts import (
     prior_source,
 )
 
-__all__ = ["Panel", "Policy", "PolicyComparison", "signed"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Panel", "Policy", "PolicyComparison", "drift_of", "panels", "signed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +54,8 @@ class Panel:
     values: NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Policy:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Policy(Shown):
     """The verdicts of one model on every cell of a state space.
 
     Attributes
@@ -94,7 +99,29 @@ class Policy:
     floor: float
     usage: Usage
 
+    def _told(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
+        return f"{self.model} on {len(self.space):,} cells: {counts}"
+
+    @property
+    def sentences(self) -> list[str]:
+        """What it says, in plain words."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts().items() if count)
+        found = [f"Of {len(self.space):,} market states, {self.model} calls {counts} (calibrated)."]
+        return found + ([self.prior_note] if self.prior_note else [])
+
+    def summary(self) -> pd.DataFrame:
+        """Return the table, one row a cell: its features, the answer, and the probabilities of the labels."""
+        import pandas as pd
+
+        rows = [self.space.describe(cell) for cell in range(len(self.space))]
+        table = pd.DataFrame(rows).assign(answer=self.answers())
+        for place, name in enumerate(self.labels.names):
+            table[name] = self.calibrated[:, place]
+        return table.rename_axis("cell")
+
     @classmethod
+    @shows_progress("asking")
     def of(cls, advisor: Advisor, cells: Iterable[int] | None = None) -> Policy:
         """Return the policy of an advisor's model; computed once and cached like any verdict.
 
@@ -169,6 +196,20 @@ class Policy:
         """Return the policy's bias as pictures: RSI by trend, one for each level of the rest."""
         return panels(self.space, self.bias(calibrated=calibrated))
 
+    def answer_panels(self, *, calibrated: bool = True) -> list[NDArray[np.str_]]:
+        """Return the names of the labels as `panels` lays them out, which are what trades.
+
+        Empty where those are means over many cells, which have no one label.
+        """
+        names = np.array([*self.labels.names, INVALID])
+        if len(self.space) > PRIOR_CELLS:
+            return []
+        places = {name: float(place) for place, name in enumerate(names.tolist())}
+        numbers = np.array([places[name] for name in self.answers(calibrated=calibrated).tolist()])
+        return [
+            names[panel.values.astype(int)] for panel in panels(self.space, numbers.reshape(self.space.shape))
+        ]
+
     def compare(self, other: Policy) -> PolicyComparison:
         """Return where two models differ over the same space.
 
@@ -217,8 +258,8 @@ class Policy:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PolicyComparison:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PolicyComparison(Told):
     """Where two policies differ.
 
     Attributes
@@ -243,6 +284,25 @@ class PolicyComparison:
     def panels(self) -> list[Panel]:
         """Return the difference as pictures."""
         return panels(self.space, self.difference)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return how much they agree, for JSON."""
+        return {
+            "models": list(self.models),
+            "agreement": self.agreement,
+            "kappa": None if math.isnan(self.kappa) else self.kappa,
+        }
+
+
+def drift_of(policies: Sequence[Policy]) -> list[PolicyComparison]:
+    """Return how each of several policies differs from the one before it: the later less the earlier.
+
+    Parameters
+    ----------
+    policies : sequence of Policy
+        Of the members of a dated family, by their days.
+    """
+    return [later.compare(earlier) for earlier, later in itertools.pairwise(policies)]
 
 
 def _table(

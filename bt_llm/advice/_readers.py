@@ -1,4 +1,4 @@
-"""Readers: how a verdict is taken from a model. By probabilities of the labels, or as JSON with a reason."""
+"""Readers: how a verdict is taken from a model. By the labels' probabilities, contrasted too, or as JSON."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from bt_llm.models import Backend, LabelScores, Numerics, Prompt
 from bt_llm.plain_json import canonical_json
-from bt_llm.verdicts import LabelSet, Verdict
+from bt_llm.verdicts import LabelSet, Verdict, contrasted
 
 __all__ = [
     "JSON_SAMPLING",
     "LEAST_LABEL_MASS",
     "Reader",
+    "contrast_sampling",
     "parse_verdict",
+    "read_contrast",
     "read_json",
     "read_logprobs",
     "verdict_schema",
 ]
 
-Reader = Literal["logprobs", "json"]
+Reader = Literal["logprobs", "json", "contrast"]
 
-LEAST_LABEL_MASS: Mapping[Reader, float] = {"logprobs": 0.05, "json": 0.0}
+LEAST_LABEL_MASS: Mapping[Reader, float] = {"logprobs": 0.05, "json": 0.0, "contrast": 0.05}
 """Share of the probability that the labels must hold together, by default.
 
 After the shipped template SmolLM2-135M puts 0.22 to 0.46 on them, by state, and Gemma-3-270M about 0.9. Where
@@ -81,6 +84,41 @@ def _from_scores(scores: LabelScores, labels: LabelSet) -> Verdict:
     total = math.fsum(weights)
     mass = min(1.0, math.exp(top) * total if scores.mass is None else scores.mass)
     return Verdict(labels=labels, probabilities=[weight / total for weight in weights], label_mass=mass)
+
+
+def contrast_sampling(named: Prompt) -> dict[str, Any]:
+    """Return what of the contrast reader belongs to a verdict's key: the prompt without the state."""
+    return {"named": list(named.chunks)}
+
+
+def read_contrast(
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    named: Prompt,
+    continuations: Sequence[str],
+    labels: LabelSet,
+    numerics: Numerics,
+) -> Iterator[list[Reading | None]]:
+    """Yield verdicts less what one prompt without the state gets; see `bt_llm.verdicts.contrasted`.
+
+    Parameters
+    ----------
+    named : Prompt
+        Names market and time only; asked once, before the others.
+    backend, prompts, continuations, labels, numerics
+        As in `read_logprobs`.
+
+    Notes
+    -----
+    The mass that is told is the least of the two prompts': both verdicts have to be on the labels.
+    """
+    [[first]] = read_logprobs(backend, [named], continuations, labels, numerics)
+    for batch in read_logprobs(backend, prompts, continuations, labels, numerics):
+        yield [None if one is None or first is None else (_less(one[0], first[0]), one[1]) for one in batch]
+
+
+def _less(full: Verdict, named: Verdict) -> Verdict:
+    return replace(contrasted(full, named), label_mass=min(full.label_mass, named.label_mass))
 
 
 def verdict_schema(words: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from bt_llm import statistics
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._year import periods_per_year
+from bt_llm.equality import nan_equal
 from bt_llm.indicators import require_bars
+from bt_llm.progress import Progress, current
 
 __all__ = [
     "Account",
@@ -32,9 +34,13 @@ __all__ = [
     "order_counts",
 ]
 
+_OFTEN = 0x3FF
+"""Of so many bars, less one, one is told of."""
+
 _OPEN = ("Created", "Submitted", "Accepted", "Partial")
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
     """A closed trade; times are Backtrader's numbers."""
@@ -48,6 +54,7 @@ class Trade:
     data: str
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fill:
     """A fill; the time is Backtrader's number, the size negative for what was sold."""
@@ -59,6 +66,7 @@ class Fill:
     commission: float
 
 
+@nan_equal
 @dataclass(slots=True, kw_only=True)
 class SentOrder:
     """An order of a strategy, and what became of it; times are Backtrader's numbers."""
@@ -159,6 +167,7 @@ class AccountAnalyzer(bt.Analyzer):
         self._begun = False
         self._broker, self._clock = self.strategy.broker, self.strategy.lines.datetime
         self._first = self.p.first
+        self._told, self._seen = current("bars"), 0
         datas = enumerate(self.strategy.datas)
         self._names = {data: str(getattr(data, "_name", "") or f"data{number}") for number, data in datas}
 
@@ -177,7 +186,10 @@ class AccountAnalyzer(bt.Analyzer):
         )
 
     def _note(self, counts: bool) -> None:
-        account, now, value = self.account, self._clock[0], self._broker.getvalue()
+        account, clock = self.account, self._clock
+        now, value = clock.array[clock._idx], self._broker.getvalue()
+        if self._told is not None:
+            self._tell(self._told)
         self._begun = counts if self._first is None else now >= self._first
         if self._begun:
             account.numbers.append(now)
@@ -189,6 +201,12 @@ class AccountAnalyzer(bt.Analyzer):
         if value <= 0.0 and account.ruined is None:
             account.ruined, account.ruin_value = now, value
             self.strategy.cerebro.runstop()
+
+    def _tell(self, told: Progress) -> None:
+        """Tell how many bars are done, now and then."""
+        self._seen += 1
+        if not self._seen & _OFTEN:
+            told(self._seen, max(self._seen, max(data.buflen() for data in self.strategy.datas)))
 
     def notify_order(self, order: Any) -> None:
         """Keep the order, what became of it, and its fills."""
@@ -248,6 +266,8 @@ class AccountAnalyzer(bt.Analyzer):
     def stop(self) -> None:
         """Close what is still open, if that was asked for."""
         account = self.account
+        if self._told is not None:
+            self._told(self._seen, self._seen)
         if not self.p.settles or account.ruined is not None or not account.numbers:
             return
         open_ones = [(data, position) for data, position in self._broker.positions.items() if position.size]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,10 @@ from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._sections import Section, percent, table_of, table_section
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import BtLlmError
+from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, CostPoint, Legs
 
-__all__ = ["DESCRIPTIVE", "Effect"]
+__all__ = ["DESCRIPTIVE", "PART_NAMES", "Effect", "parts_section", "told_apart"]
 
 DESCRIPTIVE = "What follows describes these bars, and is no test of anything."
 
@@ -31,14 +32,16 @@ _MEANINGS = {
     "cost": "commission and slippage that were not paid",
     "timing": "when it let the strategy in: what is left",
 }
-_NAMES = {"side": "side bias", "cost": "costs saved"}
+PART_NAMES = {"side": "side bias", "cost": "costs saved"}
+"""Of the parts of an effect, where they are called otherwise."""
+
 _POINTS = 9
 _LEAST_RANGE = 0.002
 _FEWEST = 5
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Effect:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Effect(Told):
     """What a gate changed, as its parts.
 
     Parameters
@@ -162,14 +165,8 @@ class Effect:
         """What it is made of, in words; they describe."""
         if not self.parts:
             return [f"The gate's effect is not taken apart: {self.problem}."]
-        others = ", ".join(
-            f"{_NAMES.get(name, name)} {100 * part.estimate:+.2f} %"
-            for name, part in self.parts.items()
-            if name != "whole"
-        )
         return [
-            f"Gated less ungated, mean return a year: {interval(self.parts['whole'], 'return')}. That is "
-            f"{others}; only the last is the gate's choice of when.",
+            f"Gated less ungated, mean return a year: {told_apart(self.parts)}.",
             self._breakeven_sentence,
         ]
 
@@ -186,18 +183,7 @@ class Effect:
         """Yield what it is made of, and its curve against cost."""
         if not self.parts:
             return
-        rows = [
-            [
-                _NAMES.get(name, name),
-                percent(part.estimate),
-                f"{percent(part.low)} to {percent(part.high)}",
-                _MEANINGS[name],
-            ]
-            for name, part in self.parts.items()
-        ]
-        head = ["", "a year", "95 % interval", "what it is"]
-        text = "Each side is compared with its own. The parts sum to the whole, and describe it."
-        yield table_section("What the gate's effect is made of", head, rows, text)
+        yield parts_section("What the gate's effect is made of", self.parts)
         yield Section(
             kind="costs",
             title="The effect at other costs",
@@ -215,6 +201,34 @@ class Effect:
             "breakeven_cost": self.breakeven,
             "at_cost": [{"cost": point.cost, "effect": point.effect} for point in self.curve],
         }
+
+
+def told_apart(parts: Mapping[str, BootstrapResult]) -> str:
+    """Return the whole of a gate's effect with its interval, and what it is made of, in words."""
+    others = ", ".join(
+        f"{PART_NAMES.get(name, name)} {100 * part.estimate:+.2f} %"
+        for name, part in parts.items()
+        if name != "whole"
+    )
+    return (
+        f"{interval(parts['whole'], 'return')}. That is {others}; only the last is the gate's choice of when"
+    )
+
+
+def parts_section(title: str, parts: Mapping[str, BootstrapResult], text: str = "") -> Section:
+    """Return a table of the parts of a gate's effect."""
+    rows = [
+        [
+            PART_NAMES.get(name, name),
+            percent(part.estimate),
+            f"{percent(part.low)} to {percent(part.high)}",
+            _MEANINGS[name],
+        ]
+        for name, part in parts.items()
+    ]
+    head = ["", "a year", "95 % interval", "what it is"]
+    said = f"Each side is compared with its own. The parts sum to the whole, and describe it. {text}".strip()
+    return table_section(title, head, rows, said)
 
 
 def _cost_row(point: CostPoint) -> Sequence[str]:

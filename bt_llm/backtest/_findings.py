@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from bt_llm.backtest._year import periods_per_year
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
 from bt_llm.statistics import (
     BootstrapResult,
@@ -26,6 +27,11 @@ from bt_llm.statistics import (
 __all__ = ["Bootstrap", "Primary", "interval", "is_shown", "problems_in", "refusal"]
 
 
+_SHOWN_P = 0.0001
+"""Smaller p-values than this are not told apart."""
+
+
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class Primary:
     """The one question that a command answers, by one p-value; whatever else it says is descriptive.
@@ -82,7 +88,9 @@ class Primary:
         """The answer in words."""
         if self.cannot_tell:
             return f"Cannot tell whether {self.claim}: {self.cannot_tell}."
-        p = f"p = {self.p_value:.3g}, and {self._could_have_been}"
+        # A tail that rounds to 0 is not 0.
+        told = f"p = {self.p_value:.3g}" if self.p_value >= _SHOWN_P else f"p is below {_SHOWN_P:g}"
+        p = f"{told}, and {self._could_have_been}"
         if self.found:
             return f"Found that {self.claim}: {p}."
         return f"It is not shown that {self.claim}: {p}.{self._would_have_been_found}"

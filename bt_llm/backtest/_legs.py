@@ -102,12 +102,17 @@ def legs_from(money: Floats, equity: Floats, index: pd.DatetimeIndex) -> Legs:
 
 
 def _multiplier(result: BacktestResult, name: str, fills: pd.DataFrame) -> float:
-    """Return the size of a contract: value traded over prices times sizes."""
-    paid = float((fills["size"].abs() * fills["price"].abs()).sum())
+    """Return the size of a contract: value traded over prices times sizes, of what orders filled."""
+    settled = result.settled[result.settled["data"] == name]
+    paid = _paid(fills) - _paid(settled)
     orders = result.order_log
     traded = float(orders.loc[(orders["data"] == name), "traded"].sum())
     found = traded / paid if paid else 1.0
     return round(found) if abs(found - round(found)) < 1e-6 and round(found) else found
+
+
+def _paid(fills: pd.DataFrame) -> float:
+    return float((fills["size"].abs() * fills["price"].abs()).sum())
 
 
 def earned_by(

@@ -15,11 +15,21 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest._findings import Bootstrap
 from bt_llm.backtest._result import BacktestResult
+from bt_llm.backtest._showing import OneRun
 from bt_llm.backtest._year import periods_per_year, year_assumed
 from bt_llm.exceptions import DataError
+from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, Statistic
 
-__all__ = ["PanelEffect", "PanelRun", "PooledRun", "aligned_returns", "effect_between", "pooled_returns"]
+__all__ = [
+    "PanelEffect",
+    "PanelRun",
+    "PooledRun",
+    "account_shares",
+    "aligned_returns",
+    "effect_between",
+    "pooled_returns",
+]
 
 _NAMED = 3
 _NUMBERS = re.compile(r"[\d,.]+")
@@ -73,13 +83,24 @@ def pooled_returns(returns: pd.DataFrame, weights: Mapping[str, float]) -> pd.Se
     Series
         Times without any account are left out.
     """
-    values = returns.to_numpy()
-    known = np.isfinite(values)
-    shares = known * np.array([weights[str(name)] for name in returns.columns])
-    total = shares.sum(axis=1)
-    there = total > 0.0
-    pooled = np.nansum(np.where(known, values, 0.0) * shares, axis=1)[there] / total[there]
+    shares = account_shares(returns, weights)
+    there = (shares.sum(axis=1) > 0.0).to_numpy()
+    pooled = (returns.fillna(0.0) * shares).sum(axis=1).to_numpy()[there]
     return pd.Series(pooled, index=returns.index[there], name="return")
+
+
+def account_shares(returns: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFrame:
+    """Return each account's share of the pooled one at each time; 0 where it is not there.
+
+    Parameters
+    ----------
+    returns, weights
+        As of `pooled_returns`.
+    """
+    shares = returns.notna().to_numpy() * np.array([weights[str(name)] for name in returns.columns])
+    total = shares.sum(axis=1, keepdims=True)
+    found = np.divide(shares, total, out=np.zeros_like(shares, dtype=float), where=total > 0.0)
+    return pd.DataFrame(found, index=returns.index, columns=returns.columns)
 
 
 class Account(Protocol):
@@ -101,8 +122,8 @@ class Account(Protocol):
 A = TypeVar("A", bound=Account, covariant=True)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PooledRun(Generic[A]):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PooledRun(Generic[A], OneRun):
     """Accounts of many symbols as one record.
 
     Each symbol trades an account of its own, from the first bar after its own warm-up to its last. The pooled
@@ -132,6 +153,11 @@ class PooledRun(Generic[A]):
     def returns(self) -> pd.Series[float]:
         """The pooled return of each bar; see `pooled_returns`."""
         return pooled_returns(self.by_symbol, self.weights)
+
+    @property
+    def shares(self) -> pd.DataFrame:
+        """Share of each account in the pooled one at each time, one column a symbol."""
+        return account_shares(self.by_symbol, self.weights)
 
     @property
     def equity(self) -> pd.Series[float]:
@@ -182,7 +208,7 @@ class PooledRun(Generic[A]):
         return {key: value if math.isfinite(value) else None for key, value in self.metrics.items()}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelRun(PooledRun[BacktestResult]):
     """The runs of many symbols as one record."""
 
@@ -241,8 +267,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _NAMED} more" if names[_NAMED:] else shown
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PanelEffect:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PanelEffect(Told):
     """How two runs of a panel differ: pooled, and symbol by symbol.
 
     Attributes
@@ -304,12 +330,5 @@ def effect_between(
         statistic=Statistic(statistic),
         pooled=pooled,
         symbols=dict(zip(map(str, enough), found, strict=True)),
-        weights=_shares(one, first.weights),
+        weights={str(name): float(share) for name, share in first.shares.mean().items()},
     )
-
-
-def _shares(returns: pd.DataFrame, weights: Mapping[str, float]) -> dict[str, float]:
-    shares = returns.notna().to_numpy() * np.array([weights[str(name)] for name in returns.columns])
-    total = shares.sum(axis=1, keepdims=True)
-    mean = np.divide(shares, total, out=np.zeros_like(shares, dtype=float), where=total > 0.0).mean(axis=0)
-    return {str(name): float(value) for name, value in zip(returns.columns, mean, strict=True)}

@@ -12,6 +12,7 @@ import backtrader as bt
 from bt_llm.backtest._effect import DESCRIPTIVE
 from bt_llm.backtest._findings import Bootstrap, Primary, interval, is_shown, problems_in, refusal
 from bt_llm.backtest._panel import PanelEffect, PanelRun, effect_between
+from bt_llm.backtest._panel_worth import PanelWorth, panel_worth, sides_in
 from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._run import GateStudy, gate_study
 from bt_llm.backtest._sections import (
@@ -29,15 +30,17 @@ from bt_llm.backtest._sections import (
     table_section,
     trades_section,
 )
+from bt_llm.backtest._showing import ManyRuns
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.backtest._universe import Member, Universe, UniverseSource, each_member
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import DataError, MissingExtraError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.statistics import Statistic, normal_quantile
 
-__all__ = ["Panel", "PanelStudy", "effect_sentences", "forest_section", "panel_study"]
+__all__ = ["Panel", "PanelStudy", "forest_section", "panel_study", "shown_sentences"]
 
 _FEWEST_TRADES = 5
 
@@ -56,8 +59,8 @@ class HasRuns(Protocol):
 S = TypeVar("S", bound=HasRuns)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Panel(Generic[S]):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Panel(Generic[S], ManyRuns):
     """What came of many symbols, and of all of them pooled.
 
     Attributes
@@ -87,6 +90,9 @@ class Panel(Generic[S]):
             for name in names
             if all(name in result.runs for result in self.symbols.values())
         }
+
+    def _subject(self) -> str:
+        return f"{len(self.symbols)} symbols, pooled: "
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -137,7 +143,7 @@ class Panel(Generic[S]):
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelStudy(Panel[GateStudy]):
     """A strategy on many symbols with its gate, without it, and held."""
 
@@ -156,6 +162,12 @@ class PanelStudy(Panel[GateStudy]):
             str(statistic): effect_between(gated, ungated, self.bootstrap, statistic)
             for statistic in Statistic
         }
+
+    @cached_property
+    def worth(self) -> PanelWorth:
+        """What the gate is worth, pooled and symbol by symbol, taken apart."""
+        sides = {name: sides_in(study.effect) for name, study in self.symbols.items()}
+        return panel_worth(self.runs["gated"], self.runs["ungated"], sides, self.bootstrap)
 
     @property
     def question(self) -> Primary | None:
@@ -188,54 +200,64 @@ class PanelStudy(Panel[GateStudy]):
             return [*refused, figures]
         try:
             question = self.question
-            effects = [sentence for one in self.effects.values() for sentence in effect_sentences(one)]
+            effects = _effect_sentences(self.effects["sharpe"])
         except (DataError, MissingExtraError) as error:
             return [figures, f"No interval for the gate's effect: {error}"]
         return [
             *([] if question is None else [question.sentence, DESCRIPTIVE]),
             figures,
             *effects,
-            "What of it is exposure, side or timing is not told apart for panels. Whether gates that know "
-            "nothing do as well is another question: see bt-llm test.",
+            self.worth.sentence,
+            "Whether gates that know nothing do as well is another question: see bt-llm test.",
         ]
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
-        yield from self.pooled_sections()
+        metrics, equity = self.pooled_sections()
+        yield metrics
         if not self.problems:
+            yield from self.worth.sections()
             yield forest_section(self.effects["sharpe"])
+        yield equity
         yield self.symbols_section(("gated", "ungated"))
         yield trades_section(self.runs["gated"].trades)
         yield from added_sections(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; what `problems` forbid to conclude is None."""
-        effects, question = (None, None) if self.problems else (self.effects, self.question)
+        concluded = None if self.problems else (self.effects, self.worth.to_dict())
+        effects, worth = concluded or (None, None)
+        question = self.question
         found: dict[str, Any] = plain(
             {
                 **self.pooled_dict(),
                 "question": question and question.to_dict(),
                 "effects": effects,
+                "worth": worth,
                 "sentences": self.sentences,
             }
         )
         return found
 
 
-def effect_sentences(effect: PanelEffect) -> list[str]:
-    """Return what is found of a difference, pooled and in the symbols, in plain words."""
-    named = {"sharpe": "Sharpe ratio", "return": "mean return a year"}[str(effect.statistic)]
-    found = [f"{effect.name.capitalize()}, {named}: {interval(effect.pooled, effect.statistic)}."]
-    if effect.statistic != Statistic.SHARPE or len(effect.symbols) < 2:
-        return found
+def _effect_sentences(effect: PanelEffect) -> list[str]:
+    """Return what is found of a difference in Sharpe ratio, pooled and in the symbols."""
+    found = f"{effect.name.capitalize()}, Sharpe ratio: {interval(effect.pooled, effect.statistic)}."
+    return [found, *shown_sentences(effect)]
+
+
+def shown_sentences(effect: PanelEffect) -> list[str]:
+    """Return on which symbols a difference is shown, judged together; nothing of a single one."""
+    found = []
     for sign, word in ((1.0, "better"), (-1.0, "worse")):
         names = [name for name, one in effect.symbols.items() if is_shown(one) and one.estimate * sign > 0.0]
-        if names:
+        if names and len(effect.symbols) > 1:
             listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
             found.append(
-                f"Shown {word} on {len(names)} of {len(effect.symbols)} symbols, judged together: {listed}."
+                f"{effect.name.capitalize()}, shown {word} on {len(names)} of {len(effect.symbols)} symbols, "
+                f"judged together: {listed}."
             )
     return found
 
@@ -262,6 +284,7 @@ def forest_section(effect: PanelEffect) -> Section:
     )
 
 
+@shows_progress("symbols")
 def panel_study(
     strategy: type[bt.Strategy] | str,
     universe: UniverseSource,

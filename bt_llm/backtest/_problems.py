@@ -11,9 +11,11 @@ import backtrader as bt
 from bt_llm.backtest._account import order_counts
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
+from bt_llm.feeds import data_name, feed_of
 from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates, order_gate_of
+from bt_llm.indicators import find_advice
 
-__all__ = ["problems_of"]
+__all__ = ["problems_of", "silences"]
 
 
 def problems_of(
@@ -37,12 +39,24 @@ def problems_of(
     tuple of str
         Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
         whether the gate was never asked, every answer was invalid, and no verdict reached the gate's
-        ``min_confidence``.
+        ``min_confidence``; and how many bars were before the first member of a dated family.
     """
     found = [*_of_account(ran, market)]
     if gate is not None:
         found += [*_of_gate(ran.strategy), *_of_answers(advice or {})]
+        found += [problem for problem, _ in silences(ran, market) if problem]
     return tuple(found)
+
+
+def silences(ran: Ran, market: Market) -> Iterator[tuple[str, str]]:
+    """Yield a problem and a note, either may be empty, on measured bars that a model by the bar left out."""
+    first = ran.account.numbers[0] if ran.account.numbers else math.inf
+    for advice in find_advice(ran.strategy):
+        if advice.config.by_bar:
+            bars = sum(time >= first for time in advice.silent)
+            where = f"{data_name(feed_of(advice))}: " if len(market) > 1 else ""
+            problem, note = advice.advisor.silence(bars)
+            yield where * bool(problem) + problem, where * bool(note) + note
 
 
 def _of_account(ran: Ran, market: Market) -> Iterator[str]:

@@ -15,8 +15,11 @@ from bt_llm.backtest._account import Fill, SentOrder, Trade, frame_of, measure_a
 from bt_llm.backtest._answers import answers_of
 from bt_llm.backtest._engine import Ran
 from bt_llm.backtest._market import Market
-from bt_llm.backtest._problems import problems_of
+from bt_llm.backtest._problems import problems_of, silences
+from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Setup
+from bt_llm.backtest._showing import OneRun
+from bt_llm.backtest._trips import trades_told
 from bt_llm.backtest._year import year_assumed
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate, attached_gates, order_gate_of
@@ -27,8 +30,8 @@ __all__ = ["BacktestResult", "result_of"]
 _FILL = [one.name for one in fields(Fill)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BacktestResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class BacktestResult(OneRun):
     """What came of one backtest; everything is measured from the first bar after the warm-up.
 
     Of a strategy that trades datas before all have warmed up, that is the first bar at which one has.
@@ -43,7 +46,8 @@ class BacktestResult:
         Value of the account at each bar's close, by time.
     trades : pandas.DataFrame
         One row a closed trade: opened, closed (times of the bars of the fills), direction (1 or -1), bars,
-        pnl (before commission), pnlcomm (after) and data, its name.
+        pnl (before commission), pnlcomm (after) and data, its name; then size, price, exit_price, return,
+        verdict and confidence, as `trades_told` says.
     fills : pandas.DataFrame
         One row a fill: time, data, size (negative: sold), price and commission.
     order_log : pandas.DataFrame
@@ -109,6 +113,17 @@ class BacktestResult:
     settled: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_FILL))
 
     @property
+    def runs(self) -> dict[str, BacktestResult]:
+        """The result itself by its name, as of results with several."""
+        return {self.name: self}
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        from bt_llm.backtest._study_sections import run_sections
+
+        return run_sections(self)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """The problems, and what is to be said of the bars."""
         return self.problems + self.notes
@@ -170,14 +185,19 @@ def result_of(
     ruined = None if account.ruined is None else market.times([account.ruined])[0]
     problems = problems_of(ran, market, gate, advice)
     asked = _asked_in(ran.strategy)
+    fills, order_log = (
+        frame_of(kind, rows, market)
+        for kind, rows in ((Fill, account.fills), (SentOrder, list(account.orders.values())))
+    )
+    verdicts = _verdicts_in(ran.strategy, market)
     year = filter(None, [year_assumed(pd.DatetimeIndex(equity.index))])
     return BacktestResult(
         name=name or strategy.__name__,
         strategy=strategy.__name__,
         equity=equity,
-        trades=frame_of(Trade, account.trades, market),
-        fills=frame_of(Fill, account.fills, market),
-        order_log=frame_of(SentOrder, list(account.orders.values()), market),
+        trades=trades_told(frame_of(Trade, account.trades, market), fills, order_log, verdicts),
+        fills=fills,
+        order_log=order_log,
         orders=orders,
         metrics=measure_account(account, equity),
         ruined=ruined,
@@ -186,17 +206,18 @@ def result_of(
         market={"sha256": market.sha256, "datas": dict(market.hashes)},
         setup=setup,
         asked=asked,
-        verdicts=_verdicts_in(ran.strategy, market),
+        verdicts=verdicts,
         problems=problems,
         gate_problems=problems[len(problems_of(ran, market, None)) :],
-        notes=(*market.notes, *year, *_said_of(ran, strategy), *_how_calibrated(asked)),
+        notes=(*market.notes, *year, *_said_of(ran, strategy, market), *_how_calibrated(asked)),
         settled=frame_of(Fill, account.settled, market),
     )
 
 
-def _said_of(ran: Ran, strategy: type[bt.Strategy]) -> Iterator[str]:
+def _said_of(ran: Ran, strategy: type[bt.Strategy], market: Market) -> Iterator[str]:
     """Yield what its parts assumed, and whether it takes a gate and does nothing with it."""
     yield from dict.fromkeys(assumptions_of(ran.strategy))
+    yield from dict.fromkeys(note for _, note in silences(ran, market) if note)
     if order_gate_of(ran.strategy) is not None and hasattr(strategy.params, "gate"):
         yield (
             f"{strategy.__name__} has the parameter gate and attaches none (attach_gate): the gate judged "
@@ -214,7 +235,7 @@ def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:
     """Return what the indicators and gates of a strategy were told."""
     gates = [gate.asker for gate in attached_gates(strategy)]
     askers = dict.fromkeys([*askers_in(strategy), *(asker for asker in gates if asker is not None)])
-    return tuple(asked_of(asker) for asker in askers if asker.answered_by)
+    return tuple(asked_of(part) for part in dict.fromkeys(part for asker in askers for part in asker.parts))
 
 
 def _verdicts_in(strategy: bt.Strategy, market: Market) -> dict[str, pd.DataFrame]:

@@ -19,11 +19,13 @@ from bt_llm.backtest._market import Market, Moment, Source, Window, moment
 from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Engine, Setup, SetupFunction
+from bt_llm.backtest._showing import ManyRuns
 from bt_llm.backtest._strategy_files import load_strategy
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 
 __all__ = ["Backtest", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
@@ -54,6 +56,7 @@ class BuyAndHold(bt.Strategy):
                 self.buy(data=data)
 
 
+@shows_progress("bars")
 def run_backtest(
     strategy: type[bt.Strategy] | str,
     data: Source,
@@ -243,16 +246,18 @@ class Backtest:
 
 
 def _check_params(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> None:
-    known = list(strategy.params._getkeys())
-    for name in params:
+    known = dict(strategy.params._getpairs())
+    for name, value in params.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{strategy.__name__} has no parameter {name!r}, only {known}{hint}")
+            raise ConfigError(f"{strategy.__name__} has no parameter {name!r}, only {list(known)}{hint}")
+        if isinstance(known[name], int | float) and isinstance(value, str):
+            raise ConfigError(f"{name}={value!r}: expected a number, as the default {known[name]!r}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateStudy:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GateStudy(ManyRuns):
     """One strategy with its gate, without it, and buy and hold, over the same bars and warm-up.
 
     Attributes
@@ -308,6 +313,7 @@ class GateStudy:
         }
 
 
+@shows_progress("bars")
 def gate_study(
     strategy: type[bt.Strategy] | str, data: Source, gate: EntryGate, **settings: Any
 ) -> GateStudy:

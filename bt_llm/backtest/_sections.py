@@ -44,9 +44,11 @@ class Section:
     Parameters
     ----------
     kind : str
-        ``sentences``, ``table``, ``image``, or a picture that a page draws from what the section holds:
-        ``equity``, ``histograms``, ``forest``, ``folds``, ``stability``, ``policy``.
-    title : str
+            ``sentences``, ``table``, ``metrics`` (a table, whose content are the figures by run and name),
+        ``trades`` (a table, whose content is all of them), ``image``, or a picture that a page draws from
+        what the section holds: ``equity``, ``histograms``, ``forest``, ``folds``, ``stability``, ``policy``,
+        ``checklist``.
+        title : str
         Its heading.
     text : str
         A sentence or two in plain words, above it.
@@ -91,7 +93,7 @@ def table_section(
 
 def metrics_section(runs: Mapping[str, Mapping[str, Any]]) -> Section:
     """Return the metrics of several runs, one column each."""
-    return Section(kind="table", title="Results", table=metrics_table(runs))
+    return Section(kind="metrics", title="Results", table=metrics_table(runs), content=dict(runs))
 
 
 def equity_section(curves: Mapping[str, pd.Series[float]], text: str = "") -> Section:
@@ -101,7 +103,13 @@ def equity_section(curves: Mapping[str, pd.Series[float]], text: str = "") -> Se
 
 def trades_section(trades: pd.DataFrame, title: str = "Trades") -> Section:
     """Return closed trades, newest first, folded."""
-    return Section(kind="table", title=f"{title} ({len(trades):,})", table=trades_table(trades), folded=True)
+    return Section(
+        kind="trades",
+        title=f"{title} ({len(trades):,})",
+        table=trades_table(trades),
+        content=trades,
+        folded=True,
+    )
 
 
 _ADDED: list[tuple[type[Any], Callable[[Any], Section | None]]] = []
@@ -169,15 +177,37 @@ METRICS: dict[str, tuple[str, Callable[[float], str], str]] = {
     "pnl": ("profit and loss", number, "What the account gained or lost, in its currency."),
     "return": ("return", percent, "What the account gained or lost, as a share of the starting cash."),
     "annual_return": ("return a year", percent, "Mean return of a bar times the bars in a year."),
+    "annual_growth": ("growth a year (CAGR)", percent, "The yearly growth that compounds to the return."),
+    "volatility": ("volatility", percent, "Spread of the bars' returns (standard deviation), a year."),
     "sharpe": ("Sharpe ratio", number, "Mean return over its spread, a year: reward per unit of swing."),
     "sortino": ("Sortino ratio", number, "As the Sharpe ratio, with only the losses counted as swing."),
-    "calmar": ("Calmar ratio", number, "Return a year over the deepest fall."),
+    "calmar": ("Calmar ratio", number, "Growth a year over the deepest fall."),
     "max_drawdown": ("max drawdown", percent, "The deepest fall from a high, measured on every bar."),
+    "longest_drawdown": (
+        "longest fall, days",
+        lambda v: number(v, 1),
+        "From a high until it was reached again, or the end.",
+    ),
     "trades": ("trades", count, "Closed trades. With few of them, any number here is mostly luck."),
     "win_rate": ("hit rate", lambda v: percent(v, 0), "Share of trades that won after commission."),
     "hit_rate": ("hit rate", lambda v: percent(v, 0), "Share of trades that won after commission."),
+    "profit_factor": ("profit factor", number, "What trades that won gained, over what the others lost."),
+    "expectancy": ("expectancy", number, "Mean result of a trade after commission, in money."),
+    "sqn": (
+        "SQN",
+        number,
+        "System quality number: a trade's mean result over its spread, times root trades.",
+    ),
     "exposure": ("exposure", lambda v: percent(v, 0), "Share of bars with a position."),
     "turnover": ("turnover", number, "Value traded over the mean value of the account."),
+    "commission": (
+        "commission paid",
+        number,
+        "Of all fills, in money; slippage is in the prices of the fills.",
+    ),
+    "alpha": ("alpha a year", percent, "Return a year that the benchmark's does not explain."),
+    "beta": ("beta", number, "How much of the benchmark's return of a bar the account takes on, on average."),
+    "correlation": ("correlation", number, "Of the bars' returns with those of the benchmark."),
 }
 """By name: what it is called, how it is written, and what it means."""
 

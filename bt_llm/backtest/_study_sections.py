@@ -22,9 +22,10 @@ from bt_llm.backtest._sections import (
 from bt_llm.verdicts import LabelMasses
 
 if TYPE_CHECKING:
+    from bt_llm.backtest._result import BacktestResult
     from bt_llm.backtest._run import GateStudy
 
-__all__ = ["advice_sections", "study_sections"]
+__all__ = ["advice_sections", "run_sections", "study_sections"]
 
 
 def study_sections(study: GateStudy) -> Iterator[Section]:
@@ -39,6 +40,22 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
         yield from advice_sections(study.gated.advice)
     yield trades_section(study.gated.trades)
     yield from added_sections(study)
+
+
+def run_sections(run: BacktestResult) -> Iterator[Section]:
+    """Yield the parts of one run, what it came to first."""
+    made = (
+        f"The strategy made {percent(run.metrics['return'])} in {count(run.metrics['trades'])} trades. What "
+        "a gate is worth takes a run without it: see gate_study."
+    )
+    yield sentences_section([*refusal(run.problems), made])
+    yield from bars_section(run.notes)
+    yield metrics_section({run.name: run.metrics})
+    yield equity_section({run.name: run.equity})
+    if run.advice is not None:
+        yield from advice_sections(run.advice)
+    yield trades_section(run.trades)
+    yield from added_sections(run)
 
 
 def advice_sections(advice: Mapping[str, Any]) -> Iterator[Section]:
@@ -104,6 +121,6 @@ def _sentences(study: GateStudy) -> list[str]:
         return [*refused, figures]
     found = [figures]
     if (question := study.question) is not None and study.effect is not None:
-        found += [question.sentence, DESCRIPTIVE, *study.effect.sentences]
+        found = [question.sentence, DESCRIPTIVE, figures, *study.effect.sentences]
     found.append("Whether gates that know nothing do as well is another question: see bt-llm test.")
     return found

@@ -7,7 +7,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ import pandas as pd
 from bt_llm.backtest._market import Market, Source, moment
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
+from bt_llm.progress import current
 from bt_llm.settings import number
 
 __all__ = ["Member", "Universe", "UniverseSource", "each_member"]
@@ -37,6 +38,8 @@ class Member:
         Its bars up to the end of its membership. Those before `start` only warm indicators up.
     start : Timestamp, optional
         When it may be traded first.
+    end : Timestamp, optional
+        Before when its membership ends, and with it the bars; None where they end by themselves.
     weight : float
         Of its account in the pooled result, against those of the others.
     """
@@ -44,6 +47,7 @@ class Member:
     market: Market
     start: pd.Timestamp | None = None
     weight: float = 1.0
+    end: pd.Timestamp | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -112,8 +116,7 @@ class Universe(Mapping[str, Market]):
         for name, weight in (weights or {}).items():
             if name not in found:
                 raise ConfigError(f"weights: no symbol {name!r}, only {list(found)}")
-            given = found[name]
-            found[name] = Member(market=given.market, start=given.start, weight=_weight(name, weight))
+            found[name] = replace(found[name], weight=_weight(name, weight))
         return cls(found)
 
     def __getitem__(self, name: str) -> Market:
@@ -180,13 +183,18 @@ def each_member(universe: Universe, run: Callable[[str, Member], R]) -> tuple[di
     """
     found: dict[str, R] = {}
     left_out: dict[str, str] = {}
-    for name, member in universe.members.items():
+    told = current("symbols")
+    for place, (name, member) in enumerate(universe.members.items()):
+        if told is not None:
+            told(place, len(universe))
         try:
             found[name] = run(name, member)
         except DataError as error:
             left_out[name] = str(error)
         except StrategyError as error:
-            raise StrategyError(f"{name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
+    if told is not None:
+        told(len(universe), len(universe))
     if not found:
         name, why = next(iter(left_out.items()))
         raise DataError(f"no symbol of {len(universe)} can be run; {name}: {why}")
@@ -289,7 +297,12 @@ def _by_dates(
         weight = _weight(where, row["weight"]) if row["weight"] else 1.0
         yield (
             f"{name} {start:%Y-%m-%d}" if again else name,
-            Member(market=market if end is None else market.between(None, end), start=start, weight=weight),
+            Member(
+                market=market if end is None else market.between(None, end),
+                start=start,
+                weight=weight,
+                end=end,
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import backtrader as bt
 
-from bt_llm.exceptions import StrategyError
+from bt_llm.exceptions import StrategyFailed
 
 __all__ = ["Stretch", "windowed"]
 
@@ -104,7 +104,7 @@ def _decides(strategy: Any) -> bool:
 def _check_flat(strategy: bt.Strategy) -> None:
     broker = strategy.broker
     if any(position.size for position in broker.positions.values()) or broker.get_orders_open():
-        raise StrategyError(
+        raise StrategyFailed(
             f"{type(strategy).__name__} has orders or a position before its first bar: expected orders in "
             f"next() only"
         )

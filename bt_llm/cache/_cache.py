@@ -35,6 +35,7 @@ from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.plain_text import one_line
+from bt_llm.progress import partly
 from bt_llm.verdicts import Verdict
 
 __all__ = ["VerdictCache", "VerdictMiss", "default_directory"]
@@ -361,17 +362,18 @@ class VerdictCache:
         answered: dict[str, Record] = {}
         if on_progress:
             on_progress(0, len(missing))
-        for batch in ask(missing):
-            records = [_fresh(*answer) for answer in batch]
-            if any(record.key not in wanted for record in records):
-                raise CacheError(
-                    "the model answered a question that it was not asked; nothing of it is stored"
-                )
-            if stores:
-                records = self.put_many(records, overwrite=self.mode is CacheMode.REFRESH)
-            answered.update((record.key, record) for record in records)
-            if on_progress:
-                on_progress(len(answered), len(missing))
+        with partly(on_progress, answered, len(missing)):
+            for batch in ask(missing):
+                records = [_fresh(*answer) for answer in batch]
+                if any(record.key not in wanted for record in records):
+                    raise CacheError(
+                        "the model answered a question that it was not asked; nothing of it is stored"
+                    )
+                if stores:
+                    records = self.put_many(records, overwrite=self.mode is CacheMode.REFRESH)
+                answered.update((record.key, record) for record in records)
+                if on_progress:
+                    on_progress(len(answered), len(missing))
         if left := len(wanted) - len(answered):
             raise CacheError(f"the model was asked {len(wanted)} questions and left {left} unanswered")
         return answered

@@ -7,6 +7,7 @@ The file is JSON Lines, in ASCII::
     {"key":"64 hex digits","prompt":[id,...],"provenance":id,"settings":id,"verdict":{...}}   sorted by key
 
 An answer that is a generated text stands under ``text`` in the place of ``verdict``, and counts as one.
+A file whose name ends in ``.gz`` is written compressed, a quarter of the size; any may be read so.
 
 A *part* is what verdicts share (a chunk of prompt, the other ingredients of the question, a provenance),
 under the start of its own SHA-256. The first line's ``sha256`` is that of the whole file without ``sha256``.
@@ -15,8 +16,10 @@ under the start of its own SHA-256. The first line's ``sha256`` is that of the w
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +49,8 @@ MAX_PROMPT = 2**20
 
 _UNPACKED_MB, _UNPACKED_TIMES = 64, 100
 """Characters of all prompts together: so many MB, and so many times the pack's bytes; usual are ten times."""
+
+_GZIP, _GZIP_WINDOW = b"\x1f\x8b", 31
 
 _PROMPT = "prompt"
 
@@ -256,9 +261,24 @@ def _check_bytes(source: str, found: Sequence[bytes], pack: Pack) -> None:
 def _content(path: Path) -> bytes:
     """Return what is in a file, as far as a pack may go."""
     try:
-        return read_bytes(path, MAX_MB)
+        content = read_bytes(path, MAX_MB)
     except OSError as error:
         raise PackError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return _expanded(content, path) if content.startswith(_GZIP) else content
+
+
+def _expanded(content: bytes, path: Path) -> bytes:
+    """Return what a compressed file holds; never more than a pack may be long."""
+    most, opened = most_bytes(MAX_MB), zlib.decompressobj(wbits=_GZIP_WINDOW)
+    try:
+        found = opened.decompress(content, most + 1)
+    except zlib.error as error:
+        raise PackError(f"{path}: its compression is damaged ({error}): get the file again") from error
+    if len(found) > most:
+        raise PackError(f"{path}: over {most:,} bytes unpacked: expected a pack of at most so many")
+    if not opened.eof or opened.unused_data:
+        raise PackError(f"{path}: it is cut off, or something follows its end: get the file again")
+    return found
 
 
 def _lines(content: bytes, source: str) -> list[bytes]:
@@ -291,8 +311,9 @@ def _at(source: str, number: int) -> Iterator[None]:
 
 def write_pack(pack: Pack, path: Path) -> None:
     """Write the file beside its place and move it there when it is complete and on disk."""
+    content = pack.text.encode("ascii")
     try:
-        write_whole(path, pack.text.encode("ascii"))
+        write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     except OSError as error:
         raise PackError(
             f"{path}: cannot be written ({error.strerror or error}); name another file"

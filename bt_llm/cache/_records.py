@@ -32,7 +32,7 @@ FORMAT = 1
 INGREDIENTS = ("model_sha256", "chat_template_sha256", "prompt", "labels", "reader", "sampling", "numerics")
 """Names of what an answer is a function of."""
 
-READERS = ("logprobs", "json", "text")
+READERS = ("logprobs", "json", "contrast", "text")
 TEXT = "text"
 """The reader whose answer is a text, not a verdict."""
 
@@ -52,11 +52,11 @@ class Question:
         Chunks of the rendered prompt, in the order they are decoded in.
     labels : tuple of str
         The words that are scored or chosen from, in their labels' order, two or more; none for ``text``.
-    reader : {'logprobs', 'json', 'text'}
+    reader : {'logprobs', 'json', 'contrast', 'text'}
         How the verdict is read from the model; ``text`` keeps what it generates as it is.
     sampling : mapping
-        Settings of the reader, as JSON values; empty for ``logprobs``, and for the others what shapes
-        the text: schema, length limit, seed.
+        Settings of the reader, as JSON values; empty for ``logprobs``, of ``contrast`` the prompt without the
+        state, and for the others what shapes the text: schema, length limit, seed.
     numerics : str
         Which of llama.cpp's code paths computed it, ``canonical`` or ``fast``; and beside a processor what
         else, such as ``canonical:cuda`` or ``fast:vulkan:20`` for 20 layers.

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Analysis, AnalystConfig, MarketAnalystAgent, NewsAnalyst, TradeAnalyst
 from bt_llm.cli._groups import group, takes_groups
-from bt_llm.cli._options import CacheOption, FormatOption, ModelOption, ModeOption, ThreadsOption
+from bt_llm.cli._options import (
+    CacheOption,
+    FormatOption,
+    LayersOption,
+    ModelOption,
+    ModeOption,
+    ThreadsOption,
+)
 from bt_llm.cli._output import Format, complain, print_json, show
 from bt_llm.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from bt_llm.advice import Analysis, AnalystConfig
 
 __all__ = ["app"]
 
@@ -20,6 +29,7 @@ app = typer.Typer(
     name="ask",
     help="Ask a model about a headline, the state of several markets, or a trade.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -35,15 +45,19 @@ class Analyst:
     model: ModelOption = "smollm2"
     template: Annotated[str | None, typer.Option(help="A template's name or file.")] = None
     threads: ThreadsOption = None
+    gpu_layers: LayersOption = 0
     cache: CacheOption = None
     cache_mode: ModeOption = None
 
     def config(self) -> AnalystConfig:
         """Return the configuration that these options give."""
+        from bt_llm.advice import AnalystConfig
+
         return AnalystConfig(
             model=self.model,
             template=self.template,
             n_threads=self.threads,
+            n_gpu_layers=self.gpu_layers,
             cache_dir=self.cache,
             cache_mode=self.cache_mode,
         )
@@ -61,6 +75,8 @@ def news(
 
     Example: bt-llm ask news "ECB halves its bond purchases"
     """
+    from bt_llm.advice import NewsAnalyst
+
     with NewsAnalyst(asking.config(), market=market) as analyst:
         _print(analyst.analyze(headline), output)
 
@@ -76,6 +92,8 @@ def market(
 
     Example: bt-llm ask market eurusd.trend=up eurusd.rsi=65 gold.state=rising gold.volatility=low vix=14
     """
+    from bt_llm.advice import MarketAnalystAgent
+
     data: dict[str, Any] = {}
     for name, value in _pairs(values).items():
         asset, dot, feature = name.partition(".")
@@ -107,6 +125,8 @@ def trade(
 
     Example: bt-llm ask trade EUR/USD long rsi=61 trend=up --strength 0.8
     """
+    from bt_llm.advice import TradeAnalyst
+
     signal = {
         "symbol": symbol,
         "direction": direction,

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bt_llm.advice import AdvisorConfig
-from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._options import Spending
 from bt_llm.cli._output import confirmed
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
     from bt_llm.research import Plan, Study
 
@@ -51,6 +50,7 @@ def check_budget(configs: Sequence[AdvisorConfig], market: Market | Universe, sp
     if spending.budget is None:
         return
     from bt_llm.backtest import Universe
+    from bt_llm.cache import CacheMode, VerdictCache
     from bt_llm.research import _planning as planning
 
     asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]

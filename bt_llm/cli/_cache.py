@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.cache import (
-    Record,
-    VerdictCache,
-    export_pack,
-    import_pack,
-    merge_packs,
-    repair_cache,
-)
+from bt_llm import cache as caches  # its parts are imported when they are used
 from bt_llm.cli._cache_tables import SHORT, drift_table, joined, list_table, record_facts, record_row
 from bt_llm.cli._options import CacheOption, FormatOption, ThreadsOption
 from bt_llm.cli._output import Format, confirmed, print_json, progress_bar, say, show
+from bt_llm.cli._places import file_to_write
 from bt_llm.cli._trust import Trusting, TrustOption
-from bt_llm.cli._verifying import ask_again
 from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PackError, ReplayMiss
 from bt_llm.plain_json import strict_json
 
@@ -61,13 +53,13 @@ ModelFilter = Annotated[
 @app.command()
 def path(cache: CacheOption = None) -> None:
     """Print the cache folder."""
-    typer.echo(str(VerdictCache(cache).directory))
+    typer.echo(str(caches.VerdictCache(cache).directory))
 
 
 @app.command()
 def stats(cache: CacheOption = None, output: FormatOption = Format.TABLE) -> None:
     """Count what is stored, by model."""
-    found = VerdictCache(cache)
+    found = caches.VerdictCache(cache)
     counted, names = found.stats(), _names(found)
     models: list[dict[str, Any]] = [
         {"sha256": sha256, "names": names.get(sha256, []), "verdicts": counted.by_model.get(sha256, 0)}
@@ -96,7 +88,7 @@ def list_(
 
     Example: bt-llm cache list --model smollm2 --limit 10
     """
-    found = VerdictCache(cache)
+    found = caches.VerdictCache(cache)
     records = _records(found, model)
     names = _names(found)
     rows = [record_row(record, names) for record in records[:limit]]
@@ -118,7 +110,7 @@ def show_(
 
     Example: bt-llm cache show 3fa9
     """
-    found = VerdictCache(cache)
+    found = caches.VerdictCache(cache)
     record = _record(found, key)
     if output is Format.JSON:
         print_json({"key": record.key, **strict_json(record.body)})
@@ -127,13 +119,13 @@ def show_(
     table.add_column("", style="bold")
     table.add_column("", overflow="fold")
     for name, value in record_facts(record, _names(found)).items():
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     show(table)
 
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="The pack to write.")],
+    file: Annotated[Path, typer.Argument(help="The pack to write.", callback=file_to_write)],
     run: Annotated[
         Path | None, typer.Option("--run", help="Exactly the verdicts of this run's manifest.")
     ] = None,
@@ -147,14 +139,14 @@ def export(
     """
     if run is not None and model is not None:
         raise typer.BadParameter("give --run or --model, not both")
-    found = VerdictCache(cache)
+    found = caches.VerdictCache(cache)
     if run is not None:
         keys, about = _of_run(found, run)
     else:
         keys, about = [record.key for record in _records(found, model)], {}
     if not keys:
         raise PackError(f"no verdicts to export from {found.directory}: record some first")
-    pack = export_pack(found, file, keys, **about)
+    pack = caches.export_pack(found, file, keys, **about)
     size = file.stat().st_size
     if output is Format.JSON:
         facts = {"verdicts": len(pack.records), "models": len(pack.models), "bytes": size}
@@ -174,8 +166,8 @@ def import_(
 
     Example: bt-llm cache import data/demo_pack.jsonl
     """
-    found = VerdictCache(cache)
-    report = import_pack(found, file, on_conflict.value)
+    found = caches.VerdictCache(cache)
+    report = caches.import_pack(found, file, on_conflict.value)
     facts = {name: getattr(report, name) for name in ("verdicts", "added", "unchanged", "replaced", "kept")}
     if output is Format.JSON:
         print_json({"directory": str(found.directory), **facts, "sha256": report.sha256})
@@ -187,7 +179,7 @@ def import_(
 @app.command()
 def merge(
     files: Annotated[list[Path], typer.Argument(help="Packs to merge; their order does not matter.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The pack to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pack to write.", callback=file_to_write)],
     on_conflict: ConflictOption = Conflict.REFUSE,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -195,7 +187,7 @@ def merge(
 
     Example: bt-llm cache merge mine.jsonl yours.jsonl --out both.jsonl
     """
-    pack = merge_packs(files, out, on_conflict.value)
+    pack = caches.merge_packs(files, out, on_conflict.value)
     if output is Format.JSON:
         print_json({"file": str(out), "sha256": pack.sha256, "verdicts": len(pack.records)})
         return
@@ -218,7 +210,9 @@ def verify(
     llama.cpp gives; nothing that is stored is changed. A server's address is what somebody has stored, and
     is asked about first.
     """
-    found = VerdictCache(cache)
+    from bt_llm.cli._verifying import ask_again
+
+    found = caches.VerdictCache(cache)
     found.check()
     trusting = Trusting(str(found.directory), trust)
     records, names = _records(found, model), _names(found)
@@ -247,8 +241,8 @@ def repair(cache: CacheOption = None, output: FormatOption = Format.TABLE) -> No
 
     Example: bt-llm cache repair
     """
-    folder = VerdictCache(cache).directory
-    report = repair_cache(folder)
+    folder = caches.VerdictCache(cache).directory
+    report = caches.repair_cache(folder)
     if output is Format.JSON:
         damaged = None if report.damaged is None else str(report.damaged)
         print_json({"directory": str(folder), **dataclasses.asdict(report), "damaged": damaged})
@@ -272,7 +266,7 @@ def prune(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Delete the stored verdicts of one model, after asking."""
-    found = VerdictCache(cache)
+    found = caches.VerdictCache(cache)
     sha256 = _model_sha256(found, model)
     count = found.stats().by_model.get(sha256, 0)
     if not yes:
@@ -310,12 +304,12 @@ def _demo_pack() -> str:
     return str(found.relative_to(here) if found.is_relative_to(here) else found)
 
 
-def _names(cache: VerdictCache) -> dict[str, list[str]]:
+def _names(cache: caches.VerdictCache) -> dict[str, list[str]]:
     """Return the names of each model by its SHA-256."""
     return {document["sha256"]: document["names"] for document in cache.model_documents()}
 
 
-def _model_sha256(cache: VerdictCache, name: str) -> str:
+def _model_sha256(cache: caches.VerdictCache, name: str) -> str:
     """Return the one stored model of a name, or whose hash begins with it."""
     names, counts = _names(cache), cache.stats().by_model
     found = {identity.sha256 for identity in cache.find_models(name)}
@@ -330,13 +324,13 @@ def _model_sha256(cache: VerdictCache, name: str) -> str:
     return found.pop()
 
 
-def _records(cache: VerdictCache, model: str | None) -> list[Record]:
+def _records(cache: caches.VerdictCache, model: str | None) -> list[caches.Record]:
     """Return the stored records, of one model or all, sorted by key."""
     sha256 = None if model is None else _model_sha256(cache, model)
     return [record for record in cache.records() if sha256 in (None, record.question.model_sha256)]
 
 
-def _record(cache: VerdictCache, start: str) -> Record:
+def _record(cache: caches.VerdictCache, start: str) -> caches.Record:
     stored = cache.keys()
     keys = [key for key in stored if key.startswith(start.lower())]
     if not keys:
@@ -347,7 +341,7 @@ def _record(cache: VerdictCache, start: str) -> Record:
     return cache.get_many(keys)[keys[0]]
 
 
-def _of_run(cache: VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]:
+def _of_run(cache: caches.VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]:
     """Return the keys of a run's verdicts, and what a pack of them says of itself."""
     from bt_llm.manifest import read_manifest
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.cache import Question, Record
-from bt_llm.cli._verifying import Drift
 from bt_llm.plain_json import canonical_json
-from bt_llm.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from bt_llm.cache import Question, Record
+    from bt_llm.cli._verifying import Drift
 
 __all__ = ["SHORT", "drift_table", "joined", "list_table", "record_facts", "record_row"]
 
@@ -19,6 +19,8 @@ SHORT = 12
 
 
 def record_row(record: Record, names: dict[str, list[str]]) -> dict[str, Any]:
+    from bt_llm.verdicts import Verdict
+
     answer, question = record.answer, record.question
     return {
         "key": record.key,
@@ -39,7 +41,7 @@ def list_table(rows: list[dict[str, Any]]) -> Table:
         confidence = "-" if row["confidence"] is None else f"{row['confidence']:.3f}"
         written = (row["written"] or "-")[:10]
         cells = (row["key"][:SHORT], row["model"], row["action"], confidence, written, row["prompt"])
-        table.add_row(*map(escape, cells))
+        table.add_row(*cells)
     return table
 
 
@@ -52,6 +54,8 @@ def _end_of(question: Question) -> str:
 
 def record_facts(record: Record, names: dict[str, list[str]]) -> dict[str, str]:
     """Return everything of a record as text, in the order of reading."""
+    from bt_llm.verdicts import Verdict
+
     question, answer = record.question, record.answer
     shown = {"prompt": question.text}
     if isinstance(answer, Verdict):
@@ -77,7 +81,7 @@ def drift_table(drifts: list[Drift]) -> Table:
     for drift in drifts:
         flipped = ", ".join(flip.key[:SHORT] for flip in drift.flipped[:3])
         table.add_row(
-            escape(drift.model),
+            drift.model,
             f"{drift.asked:,}",
             f"{drift.same:,}",
             f"{drift.largest:.3g}",

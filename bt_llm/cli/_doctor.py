@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Checkup, checkup
-from bt_llm.cache import VerdictCache
-from bt_llm.cli._doctor_model import checkup_page
-from bt_llm.cli._options import ThreadsOption
+from bt_llm.cli._doubts import say_doubts
+from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._options import Asking, FormatOption
 from bt_llm.cli._output import Format, print_json, show
 from bt_llm.exceptions import BtLlmError, ModelFileError
-from bt_llm.models import available_memory_mb, list_models, read_facts, slow_quantization
+
+if TYPE_CHECKING:
+    from bt_llm.advice import Checkup
 
 __all__ = ["doctor"]
 
 PACKAGES = ("bt-llm", "backtrader", "llama-cpp-python", "numpy", "pandas", "diskcache", "gguf", "matplotlib")
 
 
+@takes_groups
 def doctor(
+    asking: Asking,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Look at one model: its prompt, tokens and answers.")
     ] = None,
-    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
-    threads: ThreadsOption = None,
-    output: Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")] = Format.TABLE,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Show Python, packages, llama.cpp and its CPU features, memory, models found, and the cache.
 
@@ -42,22 +44,27 @@ def doctor(
 
     Example: bt-llm doctor --model smollm2
     """
-    checks = [*_python(), *_llama(), *_memory(), *_models(), *_cache()]
-    found = None if model is None else _checked(model, template, threads)
+    checks = [*_python(), *_llama(), *_memory(), *_models(), *_cache(asking.cache)]
+    found = None if model is None else _checked(asking, model)
     if output is Format.JSON:
         print_json({"checks": checks, **({"model": found.to_dict()} if found else {})})
     else:
         show(_table(checks))
         if found:
+            from bt_llm.cli._doctor_model import checkup_page
+
             show(checkup_page(found))
     if not all(check["ok"] for check in checks) or (found and found.problems):
         raise typer.Exit(1)
 
 
-def _checked(model: str, template: str | None, threads: int | None) -> Checkup:
-    config = AdvisorConfig(
-        model=model, template=template, n_threads=threads, calibration="none", cache_mode="off"
-    )
+def _checked(asking: Asking, model: str) -> Checkup:
+    from bt_llm.advice import Advisor, checkup
+
+    config = dataclasses.replace(asking.config(model=model), cache_mode="off")
+    say_doubts([config])
+    if asking.calibration is None:
+        config = dataclasses.replace(config, calibration="none")
     with Advisor(config) as advisor:
         return checkup(advisor)
 
@@ -94,11 +101,15 @@ def _llama() -> list[dict[str, Any]]:
 
 
 def _memory() -> list[dict[str, Any]]:
+    from bt_llm.models import available_memory_mb
+
     available = available_memory_mb()
     return [_check("memory", f"{available:,.0f} MB available", ok=available > 512)]
 
 
 def _models() -> list[dict[str, Any]]:
+    from bt_llm.models import list_models
+
     found = list_models()
     if not found:
         return [
@@ -109,14 +120,18 @@ def _models() -> list[dict[str, Any]]:
 
 def _file(path: Path) -> str:
     """Return a model's file in a line, and whether its quantization is slow here."""
+    from bt_llm.models import read_facts, slow_quantization
+
     said = [f"{path.name}, {path.stat().st_size / 1e6:,.0f} MB"]
     with contextlib.suppress(ModelFileError, OSError):  # who asks that model is told what is wrong with it
         said += filter(None, [slow_quantization(read_facts(path).quantization)])
     return "; ".join(said)
 
 
-def _cache() -> list[dict[str, Any]]:
-    cache = VerdictCache()
+def _cache(folder: Path | None) -> list[dict[str, Any]]:
+    from bt_llm.cache import VerdictCache
+
+    cache = VerdictCache(folder)
     try:
         count = len(cache.keys()) if cache.directory.exists() else 0
     except BtLlmError as error:
@@ -130,7 +145,6 @@ def _table(checks: list[dict[str, Any]]) -> Table:
     table.add_column("what")
     table.add_column("found", overflow="fold")
     for check in checks:
-        table.add_row(
-            "[green]ok[/]" if check["ok"] else "[red]missing[/]", check["what"], escape(check["found"])
-        )
+        state = Text("ok", "green") if check["ok"] else Text("missing", "red")
+        table.add_row(state, check["what"], check["found"])
     return table

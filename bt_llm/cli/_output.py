@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich.console
 import typer
 from rich.console import ConsoleOptions, RenderableType
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -58,7 +57,13 @@ class Format(enum.StrEnum):
 
 
 class Console(rich.console.Console):
-    """A console that shows control characters of a text instead of obeying them; its own styles stay."""
+    """A console that shows a text as it is: control characters, brackets and ``:names:`` mean nothing in it.
+
+    What is to be in colour is a `rich.text.Text`, or has a style.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Return the pieces of text and style that something is shown as."""
@@ -68,7 +73,7 @@ class Console(rich.console.Console):
 
 def say(message: str) -> None:
     """Print a line to standard error."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message)
 
 
 def say_assumed(line: str) -> None:
@@ -81,9 +86,9 @@ def complain(error: object) -> None:
     """Print an error as one line to standard error."""
     text, _, rest = str(error).partition("\n")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(text)}")
+    console.print(Text.assemble(("error:", "bold red"), f" {text}"))
     if rest:  # such as the diff of a replay miss, below the line that says what happened
-        console.print(rest, markup=False)
+        console.print(rest)
 
 
 def confirmed(question: str) -> bool:
@@ -106,13 +111,13 @@ def print_json(value: Any) -> None:
 
 def deliver(
     result: Result,
-    data: Source | Universe,
+    data: Source | Universe | None,
     *,
     report: Path | None,
     csv: Path | None,
     output: Format,
 ) -> None:
-    """Write what ``--report`` and ``--csv`` ask for and say where, then print the result.
+    """Print the result, then write what ``--report`` and ``--csv`` ask for and say where.
 
     Parameters
     ----------
@@ -125,6 +130,10 @@ def deliver(
     output : Format
         JSON, or tables.
     """
+    if output is Format.JSON:
+        print_json(result.to_dict())
+    else:
+        show_sections(result.sections())
     if report is not None or csv is not None:
         from bt_llm.report import write_csv, write_report
 
@@ -134,10 +143,6 @@ def deliver(
         if csv is not None:
             names = " and ".join(path.name for path in write_csv(csv, result, data=data))
             say(f"tables: {names} in {csv}")
-    if output is Format.JSON:
-        print_json(result.to_dict())
-    else:
-        show_sections(result.sections())
 
 
 def show_sections(sections: Iterable[Section]) -> None:
@@ -154,21 +159,21 @@ def show_sections(sections: Iterable[Section]) -> None:
 
 def _table(title: str, content: dict[str, Any]) -> Table:
     head, *others = content["head"]
-    table = Table(title=escape(title), title_justify="left", show_header=any(content["head"]))
-    table.add_column(escape(head), overflow="fold")
+    table = Table(title=title, title_justify="left", show_header=any(content["head"]))
+    table.add_column(head, overflow="fold")
     for name in others:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(name, justify="right", overflow="fold")
     for row in content["rows"]:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table
 
 
 def _sentences(section: Section) -> Table:
-    table = Table(title=escape(section.title), title_justify="left", show_header=False, box=None)
+    table = Table(title=section.title, title_justify="left", show_header=False, box=None)
     table.add_column("")
     table.add_column("")
     for sentence in section.content:
-        table.add_row("-", escape(sentence))
+        table.add_row("-", sentence)
     return table
 
 
@@ -185,7 +190,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
     """Show a bar with rate and time left on standard error; yields what to call with (done, total)."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),

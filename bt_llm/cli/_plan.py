@@ -9,28 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.cli._budget import approve, budget_of
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
+    Asking,
     BarsRead,
-    CacheOption,
     FormatOption,
-    ModeOption,
     Spending,
     StrategyOrStudy,
-    ThreadsOption,
 )
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
-from bt_llm.verdicts import prior_cells
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market
     from bt_llm.research import ModelPlan, Plan, Study
 
@@ -39,10 +36,12 @@ __all__ = ["plan", "study_configs"]
 
 @takes_groups
 def plan(
+    context: typer.Context,
     spending: Spending,
     what: StrategyOrStudy,
     read: BarsRead,
     account: Account,
+    asking: Asking,
     study: Annotated[
         Path | None, typer.Argument(help="A study file (TOML); without one, give --bars.")
     ] = None,
@@ -53,7 +52,6 @@ def plan(
     bars: Annotated[
         int | None, typer.Option(help="Bars of each symbol; by default the study's data.")
     ] = None,
-    template: Annotated[str | None, typer.Option(help="A prompt template's name or file.")] = None,
     request_ms: Annotated[float, typer.Option(help="Milliseconds a request of a server takes.")] = 200.0,
     power: Annotated[
         bool,
@@ -65,9 +63,6 @@ def plan(
     random: Annotated[int, typer.Option("--random", help="Random gates of that test.")] = 200,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
     trust: TrustOption = False,
-    threads: ThreadsOption = None,
-    cache: CacheOption = None,
-    cache_mode: ModeOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Count what a study will ask: distinct prompts, tokens, seconds and money; cold, cached and left.
@@ -80,16 +75,16 @@ def plan(
     """
     from bt_llm.research import _planning as planning
 
-    places = {"n_threads": threads, "cache_dir": cache, "cache_mode": cache_mode, "template": template}
-    chosen = {name: value for name, value in places.items() if value is not None}
+    chosen = asking.given(context)
     described = None
     if study is not None:
         from bt_llm.research import load_study
 
         described = load_study(study, trust=Trusting(f"study {study}", trust) if ask else True)
-        described.check_trust(cache_mode)
+        described.check_trust(asking.cache_mode)
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
+    say_doubts(configs, account if described is None else described.account)
     market = what.market(read.format()) if what.data else None
     if power:
         _show_power(described, what, market, account, configs, pass_rate, random, output)
@@ -161,6 +156,8 @@ def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]
     chosen : dict
         Arguments of `AdvisorConfig` that override the study's.
     """
+    from bt_llm.advice import AdvisorConfig
+
     if study is None:
         return [AdvisorConfig(model=name, **chosen) for name in models or ["smollm2"]]
     gate = study.make_gate(**chosen)
@@ -229,7 +226,11 @@ def _tests_of(study: Study) -> int:
 
 
 def _ask(configs: list[AdvisorConfig]) -> None:
-    for config in configs:
+    from bt_llm.advice import Advisor, member_configs
+    from bt_llm.verdicts import prior_cells
+
+    members = [member for one in configs for member in member_configs(one)]
+    for config in (member for member in members if not member.by_bar):
         cells = prior_cells(config.state_space)
         with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update:
             advisor.raw_cells(cells, on_progress=update)
@@ -251,7 +252,7 @@ def _table(made: Plan) -> Table:
 
 def _row(model: ModelPlan) -> list[str]:
     return [
-        escape(model.model),
+        model.model,
         f"{model.prompts:,}",
         f"{model.cached:,}",
         f"{model.left:,}",

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.advice import Advisor, AdvisorConfig, Panel, Policy, signed, telling
-from bt_llm.backtest import number, percent
+from bt_llm.cli._budget import approve
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Asking, FormatOption
+from bt_llm.cli._options import Asking, FormatOption, Spending
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show
+from bt_llm.cli._places import picture_or_page_to_write
 from bt_llm.exceptions import ConfigError
-from bt_llm.report import shade
+
+if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig, Panel, Policy, PolicyComparison
 
 __all__ = ["policy"]
 
@@ -25,28 +28,47 @@ __all__ = ["policy"]
 @takes_groups
 def policy(
     asking: Asking,
+    spending: Spending,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A model; give it twice to compare two. Default: smollm2."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write the heat maps to this file: PNG, SVG, PDF or HTML.")
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="Write the heat maps to this file: PNG, SVG, PDF or HTML.",
+            callback=picture_or_page_to_write,
+        ),
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Draw the verdicts on every state: bullish minus bearish probability, or expected worth, in hundredths.
 
+    Of a dated family there is a policy for each member, and how it drifts from one to the next.
+
     Example: bt-llm policy --model smollm2 --plot policy.png
+
+    Example: bt-llm policy --model "dated:2019-12-31=scripted:trend,2020-12-31=scripted:random:7"
     """
     models = model or ["smollm2"]
     if len(models) > 2:
         raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
-    found = [_policy(asking.config(model=name)) for name in models]
-    rows, summary = _rows(found)
-    if plot is not None:
-        _write(plot, rows, summary, found[0].measure)
-        say(f"heat maps: {plot}")
+    configs = [asking.config(model=name) for name in models]
+    say_doubts(configs)
+    _check_spending(configs, spending)
+    dated = any(config.by_bar for config in configs)
+    if dated and len(models) > 1:
+        raise ConfigError("--model names a dated family beside another model: expected the family alone")
+    from bt_llm.advice import drift_of, member_configs
+
+    found = [_policy(one) for config in configs for one in member_configs(config)]
+    drift = drift_of(found) if dated else []
+    rows, summary = _dated_rows(found, drift) if dated else _rows(found)
     if output is Format.JSON:
+        if dated:
+            print_json({"policies": [p.to_dict() for p in found], "drift": [one.to_dict() for one in drift]})
+            return
         comparison = found[0].compare(found[1]) if len(found) == 2 else None
         compared = (
             {"agreement": comparison.agreement, "kappa": number_or_none(comparison.kappa)}
@@ -54,10 +76,24 @@ def policy(
             else None
         )
         print_json({"policies": [p.to_dict() for p in found], "comparison": compared})
+    else:
+        for name, panels in rows:
+            show(_heat_map(name, panels, _scale(panels)))
+        say(summary)
+    if plot is not None:
+        _write(plot, rows, summary, found[0].measure)
+        say(f"heat maps: {plot}")
+
+
+def _check_spending(configs: list[AdvisorConfig], spending: Spending) -> None:
+    """Ask before more is spent than allowed on the whole state space."""
+    if spending.budget is None:
         return
-    for name, panels in rows:
-        show(_heat_map(name, panels, _scale(panels)))
-    say(summary)
+    from bt_llm.research import _planning as planning
+
+    cells = max(len(config.state_space) for config in configs)
+    rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
+    approve(planning.plan(configs, bars=cells, rates=rates), spending)
 
 
 def number_or_none(value: float) -> float | None:
@@ -66,12 +102,16 @@ def number_or_none(value: float) -> float | None:
 
 
 def _policy(config: AdvisorConfig) -> Policy:
+    from bt_llm.advice import Advisor, Policy, telling
+
     with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update, telling(update):
         return Policy.of(advisor)
 
 
 def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
     """Return the pictures and the sentence below them."""
+    from bt_llm.backtest import number, percent
+
     rows = []
     for one in found:
         rows.append((f"{one.model}, raw", one.panels(calibrated=False)))
@@ -88,6 +128,22 @@ def _rows(found: list[Policy]) -> tuple[list[tuple[str, list[Panel]]], str]:
     ).rstrip()
 
 
+def _dated_rows(
+    found: list[Policy], drift: Sequence[PolicyComparison]
+) -> tuple[list[tuple[str, list[Panel]]], str]:
+    """Return a picture of each member, one of what changed to the next, and the sentences below them."""
+    from bt_llm.backtest import number, percent
+
+    rows = [(f"{one.model}, calibrated", one.panels()) for one in found]
+    rows += [(f"{one.models[0]} minus {one.models[1]}, calibrated", one.panels()) for one in drift]
+    said = [
+        f"From {one.models[1]} to {one.models[0]} {percent(1.0 - one.agreement, 0)} of the states change "
+        f"their verdict (Cohen's kappa {number(one.kappa)})."
+        for one in drift
+    ]
+    return rows, " ".join([*said, *_masses(found)])
+
+
 def _masses(found: list[Policy]) -> list[str]:
     """Return a sentence of each model whose reader knows it, on the probability that its labels hold."""
     return [f"Of {one.model}'s probability the labels hold {one.masses}." for one in found if one.masses]
@@ -95,6 +151,8 @@ def _masses(found: list[Policy]) -> list[str]:
 
 def _scale(panels: list[Panel]) -> float:
     """Return the value of the strongest colour: the largest there is, so that small leanings show."""
+    import numpy as np
+
     largest = max(
         (float(np.nanmax(np.abs(p.values))) for p in panels if not np.isnan(p.values).all()), default=0.0
     )
@@ -138,6 +196,9 @@ def _grid(panel: Panel, scale: float, *, labelled: bool) -> Table:
 
 
 def _cell(value: float, scale: float) -> Text:
+    from bt_llm.advice import signed
+    from bt_llm.report import shade
+
     red, green, blue = shade(value, scale)
     ink = "white" if red + green + blue < 380 else "black"
     return Text(f"{signed(value):>4}", style=f"{ink} on rgb({red},{green},{blue})")

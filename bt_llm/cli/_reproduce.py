@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.cli._options import CacheOption, FormatOption, named_files
 from bt_llm.cli._output import Format, print_json, say
 from bt_llm.plain_text import printable
 from bt_llm.writing import temporary_folder
+
+if TYPE_CHECKING:
+    from bt_llm.manifest import PanelReproduction, Reproduction
 
 __all__ = ["reproduce"]
 
@@ -28,7 +30,8 @@ def reproduce(
             "--data",
             "-d",
             metavar="[NAME=]FILE",
-            help="Where the bars are now; of several datas one for each, in the manifest's order.",
+            help="Where the bars are now; of several datas one for each, in the manifest's order, and of a "
+            "panel by the symbols' names.",
         ),
     ] = None,
     strategy: Annotated[
@@ -48,35 +51,39 @@ def reproduce(
 
     Differences are looked for in the order version, data, code, verdict, claim, trade; exit code 1 where
     there is one. A claim is what the manifest says falsely or leaves out. Nobody is asked, and the
-    manifest's files are read in its folder alone. The strategy's file is run, once its hash is the
+    manifest's files are read in its folder alone. Of a panel's manifest every symbol is run again, and the
+    pooled figures are compared too. The strategy's file is run, once its hash is the
     manifest's: its path and hash are printed first. Reproduce only what you trust.
 
     Example: bt-llm reproduce run.json --pack verdicts.jsonl
     """
     from bt_llm import manifest as manifests
+    from bt_llm.cache import VerdictCache, import_pack
 
-    manifest = manifests.read_manifest(run)
+    manifest = manifests.read_any_manifest(run)
     with contextlib.ExitStack() as stack:
         if pack is not None:
             cache = stack.enter_context(temporary_folder())
             with VerdictCache(cache, "record") as imported:
                 import_pack(imported, pack)
-        files = list(named_files(data or []).values())
-        found = manifests.reproduce(
-            manifest,
-            data=files if len(files) > 1 else next(iter(files), None),
-            strategy=strategy,
-            setup=setup,
-            cache_dir=cache,
-            folders=folder or (),
-            on_code=lambda path, sha256: say(f"runs {path}, SHA-256 {sha256}"),
+        named = named_files(data or [])
+        files = list(named.values())
+        told: dict[str, Any] = {
+            "strategy": strategy,
+            "setup": setup,
+            "cache_dir": cache,
+            "folders": folder or (),
+            "on_code": lambda path, sha256: say(f"runs {path}, SHA-256 {sha256}"),
+        }
+        found = (
+            manifests.reproduce_panel(manifest, data=named, **told)
+            if isinstance(manifest, manifests.PanelManifest)
+            else manifests.reproduce(
+                manifest, data=files if len(files) > 1 else next(iter(files), None), **told
+            )
         )
     if output is Format.JSON:
-        differences = [{"what": one.what, "message": one.message} for one in found.differences]
-        versions = found.other_versions
-        said = {"other_versions": versions, "defaults": found.defaults}
-        said |= {"compared": found.compared, "not_compared": found.not_compared}
-        print_json({"identical": found.identical, "differences": differences, **said})
+        print_json(_document(found))
     elif found.identical:
         say(f"compared: {found.compared}")
         say(f"not compared: {', '.join(found.not_compared)}")
@@ -86,7 +93,29 @@ def reproduce(
             say(f"under other versions: {found.other_versions}")
         typer.echo("identical")
     else:
-        for difference in found.differences:
-            typer.echo(printable(str(difference)))
+        for line in _lines(found):
+            typer.echo(printable(line))
     if not found.identical:
         raise typer.Exit(1)
+
+
+def _document(found: Reproduction | PanelReproduction) -> dict[str, Any]:
+    by_name = found.differences if isinstance(found.differences, dict) else {"": found.differences}
+    return {
+        "identical": found.identical,
+        "differences": [
+            {**({"symbol": name} if name else {}), "what": one.what, "message": one.message}
+            for name, differences in by_name.items()
+            for one in differences
+        ],
+        "other_versions": found.other_versions,
+        "defaults": found.defaults,
+        "compared": found.compared,
+        "not_compared": found.not_compared,
+    }
+
+
+def _lines(found: Reproduction | PanelReproduction) -> list[str]:
+    if isinstance(found.differences, dict):
+        return [f"{name}: {one}" for name, differences in found.differences.items() for one in differences]
+    return [str(one) for one in found.differences]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig, telling
-from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.cli._budget import budget_of, check_budget
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
@@ -27,11 +26,14 @@ from bt_llm.cli._options import (
     StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
+from bt_llm.cli._places import folder_to_write
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.backtest import Market, Universe
+    from bt_llm.gates import FunctionGate, Gate
     from bt_llm.research import ModelComparison, PanelComparison
 
 __all__ = ["compare", "run_test"]
@@ -42,7 +44,18 @@ LedgerOption = Annotated[
     typer.Option(
         "--output",
         "-o",
+        callback=folder_to_write,
         help="Folder of the ledger of trials; by default the study's, or one beside the stored verdicts.",
+    ),
+]
+
+
+RuleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        metavar="FILE.py[:NAME]",
+        help="A rule to compare with, such as bt-llm explain --export writes; by default a plain one.",
     ),
 ]
 
@@ -74,6 +87,7 @@ def run_test(
         ),
     ] = True,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
+    written: RuleOption = None,
     ledger: LedgerOption = None,
 ) -> None:
     """Test whether the model's gate adds anything, against gates that know nothing.
@@ -93,10 +107,12 @@ def run_test(
             f"{'--shifts' if shifts else '--per'} beside --each: gates that know nothing get the answers of "
             "other dates there; leave it out"
         )
+    ruled = _written_rule(written, gate, what.each)
     universe = what.universe(read.format()) if what.each else None
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
+    say_doubts([gate.advisor], account)
     check_budget([gate.advisor], market, spending)
     with _asking([gate.advisor]):
         for one in Universe.of(market).values():
@@ -104,7 +120,7 @@ def run_test(
     with progress_bar("running gates that know nothing") as update:
         folder = _ledger_folder(ledger, gate.advisor)
         told = {"n": random, "n_jobs": jobs, "on_progress": update, "output": folder, **settings}
-        ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata}
+        ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata, "rule": ruled}
         found = (
             gate_test(what.strategy, market, gate, **ways, **told)
             if universe is None
@@ -127,11 +143,12 @@ def compare(
     study: Annotated[
         Path | None,
         typer.Argument(
-            help="A study file (TOML) with [compare], which says everything but where verdicts are kept."
+            help=r"A study file (TOML) with \[compare], which says everything but where verdicts are kept."
         ),
     ] = None,
     model: ModelsOption = None,
     trust: TrustOption = False,
+    written: RuleOption = None,
     horizon: Annotated[int, typer.Option(help="Bars from a verdict to what it is judged by.")] = 5,
     ledger: LedgerOption = None,
 ) -> None:
@@ -162,20 +179,43 @@ def compare(
     market = universe or what.market(read.format())
     settings = {"params": what.params, **chance.settings(), **account.settings()}
     say_assumed(account.assumed)
+    say_doubts(configs, account)
     check_budget(configs, market, spending)
     folder = _ledger_folder(ledger, gate.advisor)
+    ruled = _written_rule(written, gate, what.each)
     told = {"gate": gate, "horizon": horizon, "output": folder, **settings}
     with _asking(configs):
         compared = (
-            compare_models(what.strategy, market, model, **told)
+            compare_models(what.strategy, market, model, rule=ruled, **told)
             if universe is None
             else compare_on_panel(what.strategy, universe, model, **told)
         )
     deliver(compared, market, **out.settings())
 
 
+def _written_rule(written: str | None, gate: Gate, each: bool) -> FunctionGate | None:
+    """Return the gate of a rule in a file, which asks for entries as the model's gate does."""
+    if written is None:
+        return None
+    if each:
+        raise typer.BadParameter(f"--rule {written} beside --each: no rule is run on a panel; leave it out")
+    from bt_llm.backtest import load_function
+    from bt_llm.gates import FunctionGate
+
+    named = written if not written.endswith(".py") else f"{written}:verdict"
+    return FunctionGate(
+        function=load_function(named),
+        require=gate.require,
+        on_missing=gate.on_missing,
+        indicator=gate.indicator,
+        advisor=gate.advisor,
+    )
+
+
 def _ledger_folder(given: Path | None, config: AdvisorConfig) -> Path | None:
     """Return where trials are counted; nowhere, which is said, if nothing is to be stored."""
+    from bt_llm.cache import CacheMode, VerdictCache
+
     if given is not None:
         return given
     cache = VerdictCache(config.cache_dir, config.cache_mode)
@@ -211,6 +251,7 @@ def _compare_study(
     path: Path, where: dict[str, Any], spending: Spending, ledger: Path | None, trust: bool
 ) -> tuple[ModelComparison | PanelComparison, Market | Universe]:
     """Return what a study file compares, and its bars."""
+    from bt_llm.advice import AdvisorConfig
     from bt_llm.gates import Gate
     from bt_llm.research import gates_by_name, load_study
 
@@ -221,6 +262,7 @@ def _compare_study(
     study.check_trust(where.get("cache_mode"))
     gate = study.make_gate(**where) or Gate(advisor=AdvisorConfig(**where))
     configs = [gate.advisor for gate in gates_by_name(study.compare.models, gate).values()]
+    say_doubts(configs, study.account)
     check_budget(configs, market, budget_of(study, spending))
     with _asking(configs):
         return study.run_compare(advisor=where, **({"output": ledger} if ledger else {})), market
@@ -229,6 +271,8 @@ def _compare_study(
 @contextlib.contextmanager
 def _asking(configs: list[AdvisorConfig]) -> Iterator[None]:
     """Show how far the models are, as they are asked."""
+    from bt_llm.advice import telling
+
     models = ", ".join(str(config.model) for config in configs)
     with progress_bar(f"asking {models}") as update, telling(update):
         yield

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from bt_llm.advice import json_sampling, read_json, read_logprobs
+from bt_llm.advice import json_sampling, read_contrast, read_json, read_logprobs
 from bt_llm.cache import Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError, ModelNotFoundError
 from bt_llm.models import Backend, ModelConfig, Numerics, Progress, Prompt, kind_of
+from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import LabelSet, Verdict
 
 __all__ = ["Drift", "Flip", "ask_again"]
@@ -96,7 +97,8 @@ def ask_again(
     for record in sorted(records, key=lambda record: record.question.prompt):  # neighbours share a prefix
         if record.key in stored:
             asked = record.question
-            groups[asked.reader, stored[record.key].labels, asked.labels, asked.numerics].append(asked)
+            alike = asked.reader, stored[record.key].labels, asked.labels, asked.numerics
+            groups[*alike, canonical_json(dict(asked.sampling))].append(asked)
     name, backend = _find_backend(sha256, names, records, n_threads, trust)
     now: dict[str, Verdict] = {}
     try:
@@ -115,17 +117,20 @@ def _can_be_asked(question: Question) -> bool:
         return False
     if question.reader == "json":
         return dict(question.sampling) == json_sampling(question.labels)
-    return question.reader == "logprobs"
+    return question.reader in ("logprobs", "contrast")
 
 
 def _readings(backend: Backend, questions: list[Question], labels: LabelSet) -> Any:
     """Yield verdicts by key, batch by batch, on questions that differ in the prompt alone."""
     first, prompts = questions[0], [Prompt(question.prompt) for question in questions]
-    batches = (
-        read_json(backend, prompts, labels)
-        if first.reader == "json"
-        else read_logprobs(backend, prompts, first.labels, labels, first.numerics)  # type: ignore[arg-type]
-    )
+    numerics: Any = first.numerics
+    if first.reader == "json":
+        batches = read_json(backend, prompts, labels)
+    elif first.reader == "contrast":
+        named = Prompt(tuple(first.sampling["named"]))
+        batches = read_contrast(backend, prompts, named, first.labels, labels, numerics)
+    else:
+        batches = read_logprobs(backend, prompts, first.labels, labels, numerics)
     done = 0
     for batch in batches:
         part = questions[done : done + len(batch)]

@@ -12,9 +12,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bt_llm.cli._budget import budget_of, check_budget
+from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import CacheOption, ModeOption, Output, Spending, ThreadsOption
+from bt_llm.cli._options import CacheOption, ModeOption, OutputOfStudy, Spending, ThreadsOption
 from bt_llm.cli._output import Console, Format, deliver, say
+from bt_llm.cli._places import folder_to_write
 from bt_llm.cli._plan import study_configs
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.models import Progress as ProgressCallback
@@ -28,8 +30,8 @@ __all__ = ["walkforward"]
 @takes_groups
 def walkforward(
     spending: Spending,
-    out: Output,
-    study: Annotated[Path, typer.Argument(help="A study file (TOML) with [walk_forward] and [grid].")],
+    out: OutputOfStudy,
+    study: Annotated[Path, typer.Argument(help=r"A study file (TOML) with \[walk_forward] and \[grid].")],
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", "-j", help="Processes, by default 1; -1 is one for each CPU."),
@@ -45,7 +47,12 @@ def walkforward(
     ] = None,
     output_folder: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the ledger and the results, instead of the study's."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the ledger and the results, instead of the study's.",
+            callback=folder_to_write,
+        ),
     ] = None,
     trust: TrustOption = False,
     threads: ThreadsOption = None,
@@ -67,25 +74,24 @@ def walkforward(
     described = load_study(study, trust=Trusting(f"study {study}", trust))
     described.check_trust(cache_mode)
     folder = output_folder if output_folder is not None else Path(described.output)
+    if out.report is not None:
+        out.report.parent.mkdir(parents=True, exist_ok=True)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}
-    allowed = budget_of(described, spending)
-    if allowed.budget is not None:
-        asked = described.model_copy(update={"compare": None})
-        configs = study_configs(
-            asked, [], {name: value for name, value in advisor.items() if value is not None}
-        )
-        check_budget(configs, described.bars_read, allowed)
+    asked = described.model_copy(update={"compare": None})
+    configs = study_configs(asked, [], {name: value for name, value in advisor.items() if value is not None})
+    say_doubts(configs, described.account)
+    check_budget(configs, described.bars_read, budget_of(described, spending))
     with _where(dask), _two_bars() as (on_prompts, on_progress):
         result = described.run_walk_forward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
         )
+    if out.output is Format.TABLE:
+        show_diagram(result)
+    deliver(result, described.bars_read, **out.settings())
     result.save(folder)
     say(
         f"{result.trials_run} of {result.trials} trials run, the others were in the ledger; results: {folder}"
     )
-    if out.output is Format.TABLE:
-        show_diagram(result)
-    deliver(result, described.bars_read, **out.settings())
 
 
 @contextlib.contextmanager
@@ -105,7 +111,12 @@ def _where(dask: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _two_bars() -> Iterator[tuple[ProgressCallback, ProgressCallback]]:
     """Show a bar for prompts and one for trials on standard error, each once there is something to do."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = [progress.add_task(label, total=None, visible=False) for label in ("asking", "trials")]
 
@@ -121,4 +132,4 @@ def _two_bars() -> Iterator[tuple[ProgressCallback, ProgressCallback]]:
 def show_diagram(result: WalkForwardResult | PanelWalkForwardResult) -> None:
     """Print where the folds lie, as wide as the terminal is."""
     console = Console()
-    console.print(result.diagram(min(console.width, 100)), highlight=False, markup=False, soft_wrap=True)
+    console.print(result.diagram(min(console.width, 100)), highlight=False, soft_wrap=True)

@@ -13,3 +13,6 @@ from ._headlines import zone as zone
 from ._length import BarLength as BarLength
 from ._length import bar_length as bar_length
 from ._shipped import shipped as shipped
+from ._shipped import shipped_board as shipped_board
+from ._synthetic import close_returns as close_returns
+from ._synthetic import reordered as reordered

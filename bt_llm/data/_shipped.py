@@ -8,7 +8,7 @@ from pathlib import Path
 from bt_llm.data._reading import listed
 from bt_llm.exceptions import DataError
 
-__all__ = ["shipped"]
+__all__ = ["shipped", "shipped_board"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACES = (  # folder and pattern; the first that holds a name is taken
@@ -52,3 +52,15 @@ def shipped(name: str) -> Path:
         near = difflib.get_close_matches(name, there, n=3) or sorted(there)
         raise DataError(f"no file named {name!r} comes with bt_llm: expected one of {listed(near)}")
     return there[name]
+
+
+def shipped_board() -> Path:
+    """Return the folder of the board that comes with bt_llm: its tasks, and a pack an entry.
+
+    Examples
+    --------
+    >>> (shipped_board() / "tasks.toml").is_file()
+    True
+    """
+    folders = (_PACKAGE / "demo" / "board", _PACKAGE.parent / "data" / "board")
+    return next(folder for folder in folders if folder.is_dir())

@@ -21,10 +21,13 @@ from ._description import Describer as Describer
 from ._description import content_sha256 as content_sha256
 from ._description import file_sha256_of as file_sha256_of
 from ._description import model_name as model_name
+from ._function_gate import FunctionGate as FunctionGate
 from ._gated import gated as gated
 from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
 from ._gated import ungated as ungated
+from ._known import KnownAnswers as KnownAnswers
+from ._known import known_answers as known_answers
 from ._line import attach_gate as attach_gate
 from ._news_gate import NewsGate as NewsGate
 from ._null_answers import Answers as Answers

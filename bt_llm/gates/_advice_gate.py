@@ -82,7 +82,7 @@ class Gate(AskingGate):
 
     def asker(self) -> Advisor:
         """Return who asks for the gate in this process."""
-        return Advisor(self.advisor)
+        return Advisor.of(self.advisor)
 
     def allows(self, side: int, verdict: float, confidence: float) -> bool:
         """Return whether a verdict lets an entry to a side through: the rule alone, without a strategy.

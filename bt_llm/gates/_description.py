@@ -16,7 +16,9 @@ member of an enum          the same of its class, and ``member``
 a dataclass, a gate, a     ``{"type": "module:Name", field: value, ...}``, and ``source`` likewise
 named tuple
 an advisor's or analyst's  its fields but those that no answer depends on; ``model`` with
-configuration              ``model_sha256`` and ``chat_template_sha256`` where they are known;
+configuration              ``model_sha256`` and ``chat_template_sha256`` where they are known, of a
+                           dated family ``members`` with these of each and ``knowledge_ends``, of
+                           decisions their file and ``options``;
                            ``template`` as ``{"file", "name", "version", "sha256"}``
 =========================  ====================================================================
 
@@ -38,9 +40,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from bt_llm.advice import Advisor, AdvisorConfig, Analyst, AnalystConfig, Asked
+from bt_llm.advice import (
+    Advisor,
+    AdvisorConfig,
+    Analyst,
+    AnalystConfig,
+    Asked,
+    DatedAdvisor,
+    DecisionsAdvisor,
+)
 from bt_llm.exceptions import ConfigError, ModelError, StrategyError
 from bt_llm.files import open_regular
+from bt_llm.models import DecisionsModel, Member, kind_of
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import python_scalar
@@ -105,7 +116,7 @@ class Describer:
         if isinstance(value, Described):
             return value.describe(self)
         if isinstance(value, AdvisorConfig):
-            return self.config(where, value, Advisor(value))
+            return self.config(where, value, Advisor.of(value))
         if isinstance(value, AnalystConfig):
             return self.config(where, value, None)
         if type(value) is datetime:
@@ -188,6 +199,11 @@ class Describer:
         if asker is None:
             return {**found, "template": config.template}
         self.askers.append(asker)
+        if isinstance(asker, DatedAdvisor):
+            found |= {"model": "dated", "members": [_described(*one) for one in asker.dated]}
+        model = kind_of(str(config.model)) if isinstance(asker, Asked | DecisionsAdvisor) else None
+        if isinstance(model, DecisionsModel):
+            found |= {"decisions": self.file(f"{where}.model", model.path), "options": model.options}
         return {**found, **_identity(asker), "template": self.template(asker)}
 
     def template(self, asker: Asker | Asked) -> dict[str, Any]:
@@ -208,6 +224,12 @@ class Describer:
 def model_name(config: AdvisorConfig | AnalystConfig) -> str:
     """Return what a description calls a model: the file's name, without folder and ending."""
     return Path(str(config.model)).name.removesuffix(".gguf")
+
+
+def _described(member: Member, asker: Advisor) -> dict[str, Any]:
+    """Return what a member of a family is, and the day that its knowledge ends."""
+    name = Path(member.model).name.removesuffix(".gguf")
+    return {"knowledge_ends": str(member.knowledge_ends), "model": name, **_identity(asker)}
 
 
 def _identity(asker: Asker | Asked) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError, DataError
@@ -56,7 +58,7 @@ class _AnswerGate(EntryGate):
     def given(self) -> Answers:
         """Return the answers that this gate gives."""
 
-    def known_answers(self) -> Callable[[int, int], bool]:
+    def known_answers(self, data: str, times: NDArray[np.float64]) -> Callable[[int, int], bool]:
         """Return what answers a strategy's entries on one data without a run."""
         given = self.given()
         if given.per == "bar":

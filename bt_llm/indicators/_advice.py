@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import backtrader as bt
 import numpy as np
@@ -24,6 +24,9 @@ from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
 from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import LabelSet, Verdict, prior_source
+
+if TYPE_CHECKING:
+    from bt_llm.indicators._bar_times import BarClock
 
 __all__ = ["LLMAdvice"]
 
@@ -85,6 +88,9 @@ class LLMAdvice(bt.Indicator):
     asked, carried, unanswered : int
         Of these, bars with an answer of their own, bars with an earlier one, and bars that were asked and
         have none because it did not come in time or failed.
+    silent : list of float
+        Times, as Backtrader's numbers, of the bars that could have been asked but for a model that has
+        nothing to say of them, such as a dated one before its first member.
     usage : Usage
         What answering cost.
     labels : LabelSet
@@ -114,7 +120,9 @@ class LLMAdvice(bt.Indicator):
         class BandAdvice(LLMAdvice):
             lines = ("percent_b",)
 
-    To change how cells get their verdicts, override `advise`: it serves every engine mode.
+    To change how cells get their verdicts, override `advise`: it serves every engine mode. A model that
+    answers by the bar (``dated:``) is asked about places, see `bt_llm.advice.Advisor.places`, and no override
+    of `advise` goes with it unless its class says ``advises_places = True``.
 
     In a live run the loop is blocked for at most `timeout_s` a bar. A bar whose answer is not there by then
     is missing and stays so; when the answer comes it counts from the next bar on, as an earlier verdict with
@@ -160,6 +168,8 @@ class LLMAdvice(bt.Indicator):
         **{name: {"_plotskip": True} for name in (*_OUTPUTS[1:], *_BUILT_IN, "age", "label")},
     }
     csv = True
+    advises_places: ClassVar[bool] = False
+    """Whether `advise` takes what `Advisor.places` gives of a model that answers by the bar."""
 
     def __init__(self, *misplaced: Any, **unknown: Any) -> None:
         self._trigger = self.datas[1].lines[0] if len(self.datas) > 1 else None
@@ -176,6 +186,8 @@ class LLMAdvice(bt.Indicator):
         self._before = self._seen = Seen()
         self._last = (0, -1, "")  # length, cell and count of the last bar that next() saw
         self._timed_out = False
+        self.silent: list[float] = []
+        self._clock_utc = self._bar_clock()
         self._bind_states()
         super().__init__()
         self._check_length()
@@ -205,7 +217,7 @@ class LLMAdvice(bt.Indicator):
     def advisor(self) -> Advisor:
         """Who is asked; made when first needed. It says who answered, what was asked and what came of it."""
         if self._advisor is None:
-            self._advisor = Advisor(self.config)
+            self._advisor = Advisor.of(self.config)
         return self._advisor
 
     @property
@@ -266,6 +278,35 @@ class LLMAdvice(bt.Indicator):
                 f"AdvisorConfig(model='smollm2')"
             )
         return config.asked_through(self.p.manager)
+
+    def _bar_clock(self) -> BarClock | None:
+        """Return what says when bars opened, where the model answers by the bar."""
+        if not self.config.by_bar:
+            return None
+        if type(self).advise is not LLMAdvice.advise and not self.advises_places:
+            raise ConfigError(
+                f"{type(self).__name__} overrides advise(), which gives verdicts on states, and model "
+                f"{self.config.model!r:.80} answers by the bar: expected LLMAdvice, or advises_places = True"
+            )
+        from bt_llm.indicators._bar_times import BarClock  # which loads pandas
+
+        return BarClock.of(self.data, stamp=None, bar=None, time_zone=None)
+
+    def places(self, columns: Sequence[NDArray[np.float64]], times: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return what each bar is asked about: its cell, or of a model by the bar its place; -1 is nothing.
+
+        Parameters
+        ----------
+        columns : sequence of ndarray, shape (n_bars,)
+            Values of the state space's features.
+        times : ndarray of shape (n_bars,)
+            Of the bars, as Backtrader's numbers.
+        """
+        cells = self.config.state_space.cells(columns)
+        clock = self._clock_utc
+        if clock is None:
+            return cells
+        return self.advisor.places(cells, clock.spans(times.tolist()), data_name(feed_of(self.data)))
 
     def _check_frequency(self) -> Frequency:
         seconds = {"timeout_s": "above 0", "min_seconds": "of at least 0", "deadline_s": "above 0"}
@@ -394,7 +435,12 @@ class LLMAdvice(bt.Indicator):
         if self._trigger is not None and not _fires(np.array([self._trigger[0]]))[0]:
             return -1
         values = [np.array([getattr(self.lines, name)[0]]) for name in self._names]
-        return int(self.config.state_space.cells(values)[0])
+        time = float(feed_of(self.data).datetime[0])
+        place = int(self.places(values, np.array([time]))[0])
+        nobody = place < 0 and self._clock_utc is not None and self.config.state_space.cells(values)[0] >= 0
+        if nobody and self.silent[-1:] != [time]:
+            self.silent.append(time)
+        return place
 
     def oncestart(self, start: int, end: int) -> None:
         """Do nothing: `once` covers the first bar too, so that the model is asked one batch."""
@@ -405,11 +451,16 @@ class LLMAdvice(bt.Indicator):
             raise ConfigError("live='on' in a vectorised run: expected cerebro.run(runonce=False)")
         first = self._minperiod - 1
         columns = [copy_values(getattr(self.lines, name))[first:end] for name in self._names]
-        cells = self.config.state_space.cells(columns)
-        if self._trigger is not None:
-            cells[~_fires(copy_values(self._trigger)[first:end])] = -1
-        bars = np.arange(len(cells))
         times = copy_values(feed_of(self.data).lines.datetime)[first:end]
+        cells = self.places(columns, times)
+        possible = np.ones(len(cells), dtype=bool)
+        if self._trigger is not None:
+            possible = _fires(copy_values(self._trigger)[first:end])
+            cells[~possible] = -1
+        if self._clock_utc is not None:
+            nobody = possible & (cells < 0) & (self.config.state_space.cells(columns) >= 0)
+            self.silent = times[nobody].tolist()
+        bars = np.arange(len(cells))
         sources = self.frequency.sources(cells >= 0, times)
         distinct, where = np.unique(np.where(sources >= 0, cells[sources], -1), return_inverse=True)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal, get_args
@@ -116,6 +116,10 @@ class BarClock:
         """Return when the bar with that time (a Backtrader number) closed, in UTC."""
         return self._moment(number, 1 if self.stamp == "open" else 0)
 
+    def spans(self, numbers: Sequence[float]) -> BarSpans:
+        """Return when the bars with those times opened and closed."""
+        return BarSpans(self, tuple(numbers))
+
     def check(self, before: float, number: float) -> None:
         """Check that a bar stamped with its open does not begin before the one before it ended.
 
@@ -146,6 +150,29 @@ class BarClock:
         days = math.floor(number)
         milliseconds = round((number - days) * 86_400_000)
         return datetime.fromordinal(days) + timedelta(milliseconds=milliseconds)
+
+
+@dataclass(frozen=True)
+class BarSpans:
+    """When some bars opened and closed, worked out when it is asked for."""
+
+    clock: BarClock
+    numbers: tuple[float, ...]
+
+    @property
+    def opened(self) -> list[datetime]:
+        """In UTC."""
+        return [self.clock.open(number) for number in self.numbers]
+
+    @property
+    def closed(self) -> list[datetime]:
+        """In UTC."""
+        return [self.clock.close(number) for number in self.numbers]
+
+    @property
+    def zone(self) -> tzinfo:
+        """Of the times of the bars."""
+        return self.clock.time_zone
 
 
 def _length(data: Any, bar: str | timedelta | None) -> timedelta | pd.DateOffset:

@@ -4,6 +4,11 @@ from ._document import RunFacts as RunFacts
 from ._document import RunManifest as RunManifest
 from ._document import StrategyFacts as StrategyFacts
 from ._document import read_manifest as read_manifest
+from ._panel import PanelManifest as PanelManifest
+from ._panel import PanelReproduction as PanelReproduction
+from ._panel import read_any_manifest as read_any_manifest
+from ._panel import reproduce_panel as reproduce_panel
+from ._panel import write_panel_manifest as write_panel_manifest
 from ._reproduce import Difference as Difference
 from ._reproduce import Reproduction as Reproduction
 from ._reproduce import reproduce as reproduce

@@ -101,7 +101,13 @@ def _of_asker(
     used: Mapping[str, Asked],
     known: Mapping[str, set[str]],
 ) -> Iterator[str]:
-    """Yield what is not so of who is asked by a gate."""
+    """Yield what is not so of who is asked by a gate; of a dated family, of the members that answered."""
+    if "members" in described:
+        answered = [one for one in described["members"] if one.get("model_sha256") in used]
+        for one in answered or described["members"][:1]:
+            alone = {field: value for field, value in described.items() if field != "members"}
+            yield from _of_asker({**alone, **one}, said, used, known)
+        return
     name = described.get("model")
     sha256 = described.get("model_sha256", next((sha for sha, one in said.items() if one == name), None))
     if sha256 not in used:

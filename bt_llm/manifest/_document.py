@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import re
 from collections.abc import Mapping
@@ -12,19 +13,21 @@ from typing import Any, TypeVar
 
 from bt_llm.cache import GeneratedText, StoredAnswer
 from bt_llm.data import BarFormat
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import CacheCorruptError, ConfigError, DataError
-from bt_llm.files import read_bytes
-from bt_llm.plain_json import canonical_json, strict_json
+from bt_llm.manifest._text import laid_out, read_document, write_text
 from bt_llm.verdicts import Verdict
-from bt_llm.writing import write_whole
 
 __all__ = [
+    "FORMAT",
+    "KIND",
     "TRADE_COLUMNS",
     "DataFacts",
     "ModelFacts",
     "RunFacts",
     "RunManifest",
     "StrategyFacts",
+    "manifest_of",
     "read_manifest",
 ]
 
@@ -36,11 +39,8 @@ KIND = "bt_llm run"
 TRADE_COLUMNS = ("opened", "closed", "direction", "bars", "pnl", "pnlcomm")
 """What a trade's row holds, in order; times are ISO 8601."""
 
-MAX_MB = 64
-"""Largest manifest, in MB; see `bt_llm.files`."""
-
-_LINE = 120  # what fits into it stands on one line of the file
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_OPTIONAL = {"neighbours", "format", "notes", "start", "end", "settles"}
 _TRADE_TYPES = ((str,), (str,), (int,), (int,), (float, type(None)), (float, type(None)))
 
 
@@ -140,6 +140,7 @@ class ModelFacts:
         object.__setattr__(self, "answered_by", tuple(self.answered_by))
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What came of one run, to the last digit.
@@ -204,6 +205,11 @@ class RunManifest:
         Results by the name of the run.
     setup : StrategyFacts or None
         The user's set-up: its file, the function in it, and the hash of its text. None for the default.
+    start, end : str or None
+        The first time at which it may trade, and the time before which the bars end, in ISO 8601: the
+        membership of a symbol in a universe. None for all of the data.
+    settles : bool
+        Whether what is open at the last close is closed there.
     folder : Path
         Where the file is; paths in it start there. Not part of equality.
 
@@ -224,12 +230,18 @@ class RunManifest:
     verdicts: Mapping[str, StoredAnswer]
     runs: Mapping[str, RunFacts]
     setup: StrategyFacts | None = None
+    start: str | None = None
+    end: str | None = None
+    settles: bool = False
     folder: Path = dataclasses.field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
         """Check the values, once."""
         _check(self, study=(bool,), params=(dict,), broker=(dict,), gate=(dict, type(None)), versions=(dict,))
-        _check(self, verdicts=(dict,), runs=(dict,))
+        _check(self, verdicts=(dict,), runs=(dict,), settles=(bool,))
+        _check(self, start=(str, type(None)), end=(str, type(None)))
+        for name in ("start", "end"):
+            _check_time(name, getattr(self, name))
         if not self.data:
             raise ConfigError("data: expected at least one")
         names = {"cash", "commission", "slippage", "percent"} if self.setup is None else set()
@@ -246,8 +258,18 @@ class RunManifest:
     @property
     def text(self) -> str:
         """The file's text: sorted and with every digit, so that the same run gives the same bytes."""
+        document = self.document
+        (name, first), *_ = self.data.items()
+        if len(self.data) == 1 and name == _usual_name(first):
+            document["data"] = {key: one for key, one in document["data"][0].items() if key != "name"}
+        document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
+        return laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the file holds, but its kind, its format and the verdicts."""
         document = dataclasses.asdict(dataclasses.replace(self, verdicts={}))
-        del document["folder"]
+        del document["folder"], document["verdicts"]
         for name in ("strategy", "setup"):
             if document[name] is not None and not document[name]["neighbours"]:
                 del document[name]["neighbours"]
@@ -257,10 +279,11 @@ class RunManifest:
             for name in ("format", "notes"):
                 if not facts[name]:
                     del facts[name]
-        named = [{"name": name, **facts} for name, facts in document["data"].items()]
-        document["data"] = named if len(named) > 1 else next(iter(document["data"].values()))
-        document["verdicts"] = {key: verdict.to_dict() for key, verdict in self.verdicts.items()}
-        return _laid_out({"format": FORMAT, "kind": KIND, **document}) + "\n"
+        for name in ("start", "end", "settles"):
+            if not document[name]:
+                del document[name]
+        document["data"] = [{"name": name, **facts} for name, facts in document["data"].items()]
+        return document
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file, in one step when it is complete.
@@ -270,13 +293,7 @@ class RunManifest:
         ConfigError
             If it cannot be written.
         """
-        target = Path(path)
-        try:
-            write_whole(target, self.text.encode("ascii"))
-        except OSError as error:
-            raise ConfigError(
-                f"{target}: cannot be written ({error.strerror or error}); name another file"
-            ) from error
+        write_text(path, self.text)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> RunManifest:
@@ -287,20 +304,11 @@ def read_manifest(path: str | os.PathLike[str]) -> RunManifest:
     ConfigError
         If the file is not what `write_manifest` writes; the message names the field.
     """
-    source = Path(path)
-    try:
-        data = read_bytes(source, MAX_MB)
-    except OSError as error:
-        raise ConfigError(
-            f"{source}: cannot be read ({error.strerror or error}); write one with bt-llm run --manifest FILE"
-        ) from error
-    try:
-        return _manifest(strict_json(data.decode("utf-8")), source.absolute().parent)
-    except (ConfigError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
-        raise ConfigError(f"{source}: not a run manifest: {error}") from error
+    return read_document(path, manifest_of)
 
 
-def _manifest(document: Any, folder: Path) -> RunManifest:
+def manifest_of(document: Any, folder: Path) -> RunManifest:
+    """Return the manifest of a run from its JSON, checked; paths in it start at a folder."""
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise ConfigError(f"expected an object with kind {KIND!r}")
     if document.get("format") != FORMAT:
@@ -320,11 +328,16 @@ def _manifest(document: Any, folder: Path) -> RunManifest:
     return dataclasses.replace(_made(RunManifest, "manifest", fields, {"folder"}), folder=folder)
 
 
+def _usual_name(facts: DataFacts) -> str:
+    """Return what a single data is called whose name nobody has stated."""
+    return "data" if facts.file is None else Path(facts.file).stem
+
+
 def _datas(stored: Any) -> dict[str, DataFacts]:
-    """Return the facts of each data by name; a single one has that of its file."""
+    """Return the facts of each data by name; a single one may have that of its file."""
     if not isinstance(stored, list):
         facts = _made(DataFacts, "data", stored)
-        return {"data" if facts.file is None else Path(facts.file).stem: facts}
+        return {_usual_name(facts): facts}
     found: dict[str, DataFacts] = {}
     for at, one in enumerate(stored, 1):
         name = one.pop("name", None) if isinstance(one, dict) else None
@@ -337,7 +350,10 @@ def _datas(stored: Any) -> dict[str, DataFacts]:
 def _made(cls: type[T], where: str, values: Any, left_out: set[str] | None = None) -> T:
     """Return an object made of exactly its fields."""
     fields = [one for one in dataclasses.fields(cls) if one.name not in (left_out or ())]  # type: ignore[arg-type]
-    names, optional = {one.name for one in fields}, {"neighbours", "format", "notes"}
+    names, optional = (
+        {one.name for one in fields},
+        {"neighbours", "format", "notes", "start", "end", "settles"},
+    )
     if not isinstance(values, dict) or not names - optional <= set(values) <= names:
         unknown = sorted(set(values) - names)[:3] if isinstance(values, dict) else []
         hint = f"; it has unknown ones, {unknown}" if unknown else ""
@@ -370,15 +386,10 @@ def _check_sha256(value: Any, name: str = "sha256") -> None:
         raise ConfigError(f"{name}={found!r:.60}: expected 64 hex digits")
 
 
-def _laid_out(value: Any, depth: int = 0) -> str:
-    """Return JSON that a person can read and diff: what is short stands on one line."""
-    compact = canonical_json(value)
-    if len(compact) <= _LINE - depth or not isinstance(value, dict | list | tuple) or not value:
-        return compact
-    pad = " " * (depth + 1)
-    if isinstance(value, dict):
-        entries = [f"{canonical_json(name)}: {_laid_out(value[name], depth + 1)}" for name in sorted(value)]
-    else:
-        entries = [_laid_out(item, depth + 1) for item in value]
-    opened, closed = "{}" if isinstance(value, dict) else "[]"
-    return f"{opened}\n{pad}" + f",\n{pad}".join(entries) + f"\n{' ' * depth}{closed}"
+def _check_time(name: str, text: str | None) -> None:
+    try:
+        found = None if text is None else datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}={text!r:.60}: expected a time in ISO 8601") from error
+    if found is not None and found.tzinfo is not None:
+        raise ConfigError(f"{name}={text!r:.60}: expected a time without a zone, as the bars have")

@@ -24,7 +24,7 @@ from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, Asker, Describer, NewsGate, file_sha256_of
 from bt_llm.manifest._files import find_file, stored_path
-from bt_llm.models import kind_of
+from bt_llm.models import DatedFamily, DatedModel, DecisionsModel, Member, kind_of
 from bt_llm.prompts import PromptTemplate
 from bt_llm.sources import code_name, is_ours
 
@@ -41,6 +41,7 @@ C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 _OURS = re.compile(r"bt_llm\.[a-z]+")
 _STRATEGY = "strategy"
 _MAX_LITERAL = 2**20
+_BY_BAR = ("members", "decisions", "options")
 _KNOWN_BY_HASH = ("model_sha256", "chat_template_sha256", "fallbacks")
 
 
@@ -137,6 +138,8 @@ class Encoder(Describer):
         told = dataclasses.replace(config, manager=None, supplied=None)
         who = self.asked.get(told, asker)
         found = super().config(where, config, who)
+        if "members" in found:
+            return found
         if "model_sha256" in found:  # a fallback may have answered, whatever was asked for
             found["model"] = shown_name(who.identity.name)
         return found
@@ -261,12 +264,17 @@ class Decoder:
         digest = given.get("model_sha256", self.models.get(str(model), model))
         if not isinstance(model, str) or not isinstance(digest, str):
             raise ConfigError(f"{where}.model: expected a text")
-        left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, "model", "template"}
+        if "members" in given:
+            digest = _family(f"{where}.members", given["members"])
+        if "decisions" in given:
+            path = self._file(f"{where}.decisions", given["decisions"])
+            digest = f"{DecisionsModel.kind}:{path}?{given.get('options', '')}".rstrip("?")
+        left_out = {*NO_ANSWER_DEPENDS_ON, *_KNOWN_BY_HASH, *_BY_BAR, "model", "template"}
         others = {name: item for name, item in given.items() if name not in left_out}
         absent = _check_fields(where, cls, others)
         self.defaults += [name for name in absent if name.rpartition(".")[2] not in left_out]
         return cls(
-            model=model if kind_of(model).defined_by_name else digest,
+            model=digest if {*_BY_BAR} & set(given) else _by_hash(model, digest),
             template=self._template(facts),
             cache_dir=self.cache_dir,
             cache_mode="replay",
@@ -294,6 +302,24 @@ class Decoder:
                 f"{where}: {name!r:.80} is no class or function of the strategy's file, bt_llm or backtrader"
             )
         return value
+
+
+def _by_hash(model: str, digest: str) -> str:
+    return model if kind_of(model).defined_by_name else digest
+
+
+def _family(where: str, members: Any) -> str:
+    """Return the name of a dated family by the hashes of its members; the input is untrusted."""
+    needed = {"knowledge_ends", "model", "model_sha256"}
+    if not isinstance(members, list) or not members:
+        raise ConfigError(f"{where}: expected the members of a dated family")
+    found = []
+    for one in members:
+        if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in needed):
+            raise ConfigError(f"{where}: expected texts for {', '.join(sorted(needed))} of each member")
+        day = datetime.fromisoformat(one["knowledge_ends"]).date()
+        found.append(Member(_by_hash(one["model"], one["model_sha256"]), day))
+    return f"{DatedModel.kind}:{DatedFamily(found, where).inline}"
 
 
 def _has_fields(cls: type[Any]) -> bool:

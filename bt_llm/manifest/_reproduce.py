@@ -31,7 +31,7 @@ from bt_llm.manifest._write import market_facts, run_facts, versions
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import Verdict
 
-__all__ = ["Difference", "Reproduction", "reproduce"]
+__all__ = ["Difference", "Reproduction", "reproduce", "run_again"]
 
 What = Literal["version", "data", "code", "verdict", "claim", "trade"]
 
@@ -120,16 +120,39 @@ def reproduce(
     BtLlmError
         What the run itself raises, but for a `ReplayMiss`, which is a difference.
     """
+    return run_again(
+        manifest,
+        data=data,
+        strategy=strategy,
+        setup=setup,
+        cache_dir=cache_dir,
+        folders=folders,
+        on_code=on_code,
+    )[0]
+
+
+def run_again(
+    manifest: RunManifest,
+    *,
+    data: Source | None,
+    strategy: str | os.PathLike[str] | None,
+    setup: str | os.PathLike[str] | None,
+    cache_dir: str | os.PathLike[str] | None,
+    folders: Sequence[str | os.PathLike[str]],
+    on_code: Callable[[Path, str], None] | None,
+) -> tuple[Reproduction, GateStudy | BacktestResult | None]:
+    """Run a manifest again; see `reproduce`. The second is what was run, if it came to that."""
     others = _other_versions(manifest)
     again = _Again(manifest, cache_dir, tuple(map(Path, folders)), on_code)
     found = again.differences(data, strategy, setup)
     first = (Difference("version", others),) if others and found else ()
-    return Reproduction(
+    told = Reproduction(
         differences=(*first, *found),
         other_versions=others,
         compared="" if found else again.compared,
         defaults=tuple(again.defaults),
     )
+    return told, again.outcome
 
 
 def _other_versions(manifest: RunManifest) -> str:
@@ -154,6 +177,7 @@ class _Again:
     ) -> None:
         self.manifest, self.further, self.on_code = manifest, further, on_code
         self.defaults: list[str] = []
+        self.outcome: GateStudy | BacktestResult | None = None
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     @property
@@ -171,13 +195,15 @@ class _Again:
         """Return the first difference of what a run needs, or else what its results and claims differ in."""
         manifest = self.manifest
         market = _market(manifest, data, self.further)
+        if manifest.end is not None:
+            market = market.between(None, manifest.end)
         facts = dict(zip(manifest.data, market_facts(market, manifest.folder), strict=True))
         cache = VerdictCache(self.cache_dir, "replay")
         for stage in (_in_data(manifest, facts), _in_files(manifest, self.further)):
             if (found := next(stage, None)) is not None:
                 return [found]
         file = self._code_file(manifest.strategy, "strategy", strategy)
-        settings: dict[str, Any] = dict(manifest.broker)
+        settings: dict[str, Any] = {**manifest.broker, "settles": manifest.settles, "start": manifest.start}
         code = [(manifest.strategy, "strategy", file)]
         if manifest.setup is not None:
             opened = self._code_file(manifest.setup, "setup", setup)
@@ -198,6 +224,7 @@ class _Again:
                 outcome = self._run(spec, market, settings)
         except ReplayMiss as miss:
             return [Difference("verdict", str(miss).partition("\n")[0])]
+        self.outcome = outcome
         return self._in_outcome(outcome, facts, cache)
 
     def _in_outcome(

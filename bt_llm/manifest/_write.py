@@ -13,10 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import bt_llm
 from bt_llm.advice import Asked
-from bt_llm.backtest import BacktestResult, Bars, GateStudy, Market, Setup, Source, load_strategy
+from bt_llm.backtest import (
+    BacktestResult,
+    Bars,
+    GateStudy,
+    Market,
+    Member,
+    Setup,
+    Source,
+    load_strategy,
+)
 from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest._document import (
@@ -31,7 +41,15 @@ from bt_llm.manifest._encoding import Encoder, shown_name
 from bt_llm.manifest._files import neighbours_sha256, stored_path, text_sha256
 from bt_llm.plain_json import canonical_json, plain
 
-__all__ = ["data_facts", "market_facts", "run_facts", "shown_name", "versions", "write_manifest"]
+__all__ = [
+    "data_facts",
+    "manifest_from",
+    "market_facts",
+    "run_facts",
+    "shown_name",
+    "versions",
+    "write_manifest",
+]
 
 _BUILD = ("backend", "llama_cpp", "llama_cpp_python")
 
@@ -89,7 +107,19 @@ def write_manifest(
     >>> manifest.data["data"].bars, len(manifest.verdicts), sorted(manifest.runs)
     (300, 105, ['buy_and_hold', 'gated', 'ungated'])
     """
-    folder = Path(path).absolute().parent
+    manifest = manifest_from(outcome, Path(path).absolute().parent, strategy=strategy, data=data)
+    manifest.write(path)
+    return manifest
+
+
+def manifest_from(
+    outcome: GateStudy | BacktestResult,
+    folder: Path,
+    *,
+    strategy: type[Any] | str,
+    data: Source | Member,
+) -> RunManifest:
+    """Return the manifest of a run; see `write_manifest`. Paths in it start at a folder."""
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     runs = outcome.runs if isinstance(outcome, GateStudy) else {outcome.name: outcome}
     main = outcome.gated if isinstance(outcome, GateStudy) else outcome
@@ -100,9 +130,13 @@ def write_manifest(
     gate = encoder.describe("gate", params.pop("gate", None))
     described = {name: encoder.describe(name, value) for name, value in params.items()}
     models, verdicts = _used(main)
-    manifest = RunManifest(
+    member = data if isinstance(data, Member) else None
+    return RunManifest(
         study=isinstance(outcome, GateStudy),
         data=data_facts(data, folder, main),
+        start=None if member is None else _moment(member.start),
+        end=None if member is None else _moment(member.end),
+        settles=member is not None,
         setup=_setup_facts(main.setup, folder),
         strategy=_code_facts("strategy", chosen, folder),
         params=described,
@@ -114,8 +148,10 @@ def write_manifest(
         runs={name: run_facts(run) for name, run in runs.items()},
         folder=folder,
     )
-    manifest.write(path)
-    return manifest
+
+
+def _moment(time: pd.Timestamp | None) -> str | None:
+    return None if time is None else time.isoformat()
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +161,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "bt_llm": bt_llm.__version__, **found}
 
 
-def data_facts(data: Source, folder: Path, run: BacktestResult) -> dict[str, DataFacts]:
+def data_facts(data: Source | Member, folder: Path, run: BacktestResult) -> dict[str, DataFacts]:
     """Return the facts of the datas of a run.
 
     Raises
@@ -133,8 +169,13 @@ def data_facts(data: Source, folder: Path, run: BacktestResult) -> dict[str, Dat
     ConfigError
         If it was made on others, or they have further lines.
     """
-    market = Market.of(data)
-    if list(market.hashes.values()) != list(run.market["datas"].values()):
+    begins = isinstance(data, Member) and data.start is not None  # then the run saw its warm-up alone
+    market = data.market if isinstance(data, Member) else Market.of(data)
+    if begins:
+        same = market.index[-1] == run.equity.index[-1]
+    else:
+        same = list(market.hashes.values()) == list(run.market["datas"].values())
+    if not same:
         lengths = " and ".join(f"{len(bars)} bars to {bars.index[-1]}" for bars in market.values())
         raise ConfigError(f"data of {lengths}: expected the run's, to {run.equity.index[-1]}")
     if further := [line for bars in market.bars.values() for line in bars.lines]:

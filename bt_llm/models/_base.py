@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from bt_llm.equality import nan_equal
 from bt_llm.plain_json import canonical_json
+from bt_llm.progress import Progress as Progress
 
 __all__ = ["Answer", "Backend", "LabelScores", "ModelIdentity", "Numerics", "Prompt"]
 
@@ -67,6 +69,7 @@ class Prompt:
         return "".join(self.chunks)
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True)
 class LabelScores:
     """Log-probabilities of the labels after one prompt, over all their tokens, in the labels' order.
@@ -129,7 +132,3 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free what the backend holds; it can be used again afterwards, at the cost of loading."""
         ...
-
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total) while a model is asked."""

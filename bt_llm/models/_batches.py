@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.progress import current, shows_progress
 
 __all__ = ["TextModel", "batch_analyze"]
 
@@ -18,6 +19,7 @@ class TextModel(Protocol):
         ...
 
 
+@shows_progress("prompts")
 def batch_analyze(model: TextModel, prompts: Sequence[str], **overrides: Any) -> list[str]:
     """Return the model's text after each prompt, in their order.
 
@@ -40,4 +42,9 @@ def batch_analyze(model: TextModel, prompts: Sequence[str], **overrides: Any) ->
     """
     if isinstance(prompts, str):
         raise ConfigError("prompts: expected a list of texts, not one text")
-    return [model.generate(prompt, **overrides) for prompt in prompts]
+    told, found = current("prompts"), []
+    for prompt in prompts:
+        found.append(model.generate(prompt, **overrides))
+        if told is not None:
+            told(len(found), len(prompts))
+    return found

@@ -6,9 +6,12 @@ name                      model
 ``models/my.gguf``        a GGUF file: a path, a name in the models folder, or ``smollm2``; also written
                           ``file:models/my.gguf``
 ``scripted:NAME``         a script that stands in for a model
+``memory:FILE``           a script that has read a file of bars, and remembers it
 ``openai:URL``            a model behind an OpenAI-compatible server
 ``ollama:NAME:TAG``       a model of an Ollama server
 ``systemone:URL``         a model of a decision server
+``dated:FAMILY.toml``     a family of models: at each bar the newest whose knowledge ended before it
+``decisions:FILE.csv``    what another tool decided, at the bars in which it did
 ========================  ============================================================================
 
 A package adds a kind of its own by a class and an entry point of the group ``bt_llm.models``::
@@ -104,7 +107,7 @@ class ModelKind(abc.ABC):
     ...         return ScriptedBackend(lambda prompt: (0.5, 0.0, 0.5), name=self.name)
     >>> kind_of("coin:heads")
     Traceback (most recent call last):
-    bt_llm.exceptions.ConfigError: no kind of models 'coin', only file, ollama, openai, scripted...
+    bt_llm.exceptions.ConfigError: no kind of models 'coin', only dated, decisions, file...
     >>> _ = register_model_kind(Coin)
     >>> kind_of("coin:heads").identify(None).name
     'coin:heads'
@@ -118,6 +121,8 @@ class ModelKind(abc.ABC):
     """The extra of bt-llm, or the package, that it needs."""
     defined_by_name: ClassVar[bool] = False
     """Whether a name always stands for the same answers, so that no hash is needed beside it."""
+    by_bar: ClassVar[bool] = False
+    """Whether who answers, or what, depends on the bar itself, and not on the state of the market alone."""
 
     def __init__(self, rest: str) -> None:
         self.rest = rest
@@ -197,6 +202,10 @@ class ModelKind(abc.ABC):
         """Return the memory in MB that it takes on this machine; None if it takes none, or is not here."""
         return None
 
+    def within(self, folder: Path) -> str:
+        """Return the name that a file in a folder means: where it has a path, that path from there."""
+        return self.name
+
     def names_to_ask(self, provenances: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the names under which it can be asked again, given what stands beside its stored answers."""
         return [self.name]
@@ -205,7 +214,10 @@ class ModelKind(abc.ABC):
 K = TypeVar("K", bound=type[ModelKind])
 
 _BUILT_IN = (
+    EntryPoint("dated", "bt_llm.models._dated:DatedModel", GROUP),
+    EntryPoint("decisions", "bt_llm.models._decisions:DecisionsModel", GROUP),
     EntryPoint("file", "bt_llm.models.llama._kind:FileModel", GROUP),
+    EntryPoint("memory", "bt_llm.models._memory:MemoryModel", GROUP),
     EntryPoint("ollama", "bt_llm.models.openai._ollama:OllamaModel", GROUP),
     EntryPoint("openai", "bt_llm.models.openai._kind:ServedModel", GROUP),
     EntryPoint("scripted", "bt_llm.models._scripted:ScriptedModel", GROUP),

@@ -129,7 +129,9 @@ class ScriptedBackend:
     script : callable
         Gives the probabilities of the labels, in their order; one that is no `AnyLabels` for a fixed number.
     name : str
-        Stands for the model's name, and, hashed, for its weights: two scripts need two names.
+        Stands for the model's name, and, hashed, for its weights: two scripts need two names, or contents.
+    content : str
+        What else the answers depend on; hashed with the name.
     batch : int
         Prompts answered at a time, so that an interrupted run loses at most so many.
     answers : callable, optional
@@ -154,6 +156,7 @@ class ScriptedBackend:
         script: Script,
         *,
         name: str = "scripted",
+        content: str = "",
         batch: int = 32,
         answers: Callable[[str, Mapping[str, Any]], str] | None = None,
     ) -> None:
@@ -162,7 +165,7 @@ class ScriptedBackend:
         self.calls = 0
         self._answers = answers or self._verdict_json
         self._identity = ModelIdentity(
-            name=name, sha256=hashlib.sha256(f"bt_llm {name}".encode()).hexdigest()
+            name=name, sha256=hashlib.sha256(f"bt_llm {name}{content}".encode()).hexdigest()
         )
 
     @classmethod

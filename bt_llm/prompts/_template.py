@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._states import example_values, state_values
 from bt_llm.verdicts import DEFAULT_LABELS, LabelSet, StateSpace
 
-__all__ = ["Example", "PromptTemplate", "chat_text"]
+__all__ = ["Example", "PromptTemplate", "chat_text", "wordings"]
 
 FORMAT = 1
 _NEEDED = {"format": int, "name": str, "version": int, "user": str}
-_KNOWN = {*_NEEDED, "labels", "answer", "system", "examples"}
+_KNOWN = {*_NEEDED, "labels", "answer", "system", "examples", "reason"}
 _QUESTION = "\u27e6question\u27e7"  # stands for the question while the chat around it is rendered
 
 # Templates come from anyone; a variable that is missing is an error.
@@ -109,6 +110,8 @@ class PromptTemplate:
         What the answer begins with, such as ``Verdict:``; a label follows it.
     examples : tuple of Example
         Turns shown before the question.
+    reason : str
+        Why the words are as they are, for people; no model is told.
     text : str
         The file's text.
 
@@ -140,6 +143,7 @@ class PromptTemplate:
     labels: LabelSet | None = None
     answer: str = ""
     examples: tuple[Example, ...] = ()
+    reason: str = ""
     text: str = ""
     sha256: str = field(init=False)
 
@@ -196,8 +200,7 @@ class PromptTemplate:
         if isinstance(source, PromptTemplate):
             return source
         path, name = Path(source), os.fspath(source)
-        folder = resources.files("bt_llm.prompts") / "templates"
-        shipped = {p.name.removesuffix(".toml"): p for p in folder.iterdir() if p.name.endswith(".toml")}
+        shipped = _shipped()
         if path.suffix != ".toml" and not os.path.isfile(path) and name not in shipped:
             raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(shipped)}")
         try:
@@ -224,8 +227,9 @@ class PromptTemplate:
             raise PromptError(f"{where}: format {table.get('format')!r}; this version reads format {FORMAT}")
         if unknown := sorted(set(table) - _KNOWN):
             raise PromptError(f"{where}: unknown keys {unknown}; known are {sorted(_KNOWN)}")
-        given = {"answer": "", "system": "", "examples": [], **table}
-        for key, kind in {**_NEEDED, "answer": str, "system": str, "examples": list}.items():
+        given = {"answer": "", "system": "", "examples": [], "reason": "", **table}
+        kinds = {**_NEEDED, "answer": str, "system": str, "examples": list, "reason": str}
+        for key, kind in kinds.items():
             if not isinstance(given.get(key), kind):
                 raise PromptError(f"{where}: {key!r} is {given.get(key)!r:.60}; expected {kind.__name__}")
         labels = _labels(table["labels"], where) if "labels" in table else None
@@ -239,6 +243,7 @@ class PromptTemplate:
                 labels=labels,
                 answer=given["answer"],
                 examples=examples,
+                reason=given["reason"].strip(),
                 text=text,
             )
         except PromptError as error:
@@ -316,6 +321,39 @@ class PromptTemplate:
         head += f"{identify}\n" if identify else ""
         return [self._prompt((head, tail), state_values(space, cell)) for cell in cells]
 
+    def named_prompts(
+        self, space: StateSpace, cells: Sequence[int | None], identity: ModelIdentity, lines: Sequence[str]
+    ) -> list[Prompt]:
+        r"""Return prompts that name market and time, each its own; the static part is still the same.
+
+        Parameters
+        ----------
+        space, identity
+            As in `prompts`.
+        cells : sequence of int or None
+            Cells of `space`; None leaves the state out, so that nothing but the line is asked about.
+        lines : sequence of str
+            What stands before each state, one a cell; see `AdvisorConfig.identify`.
+
+        Examples
+        --------
+        >>> template, base = PromptTemplate.load("market"), ModelIdentity(name="base", sha256="0" * 64)
+        >>> one, other = template.named_prompts(StateSpace(), [52, None], base, ["Gold, 2020-03-09"] * 2)
+        >>> print("".join(other.chunks[1:]))
+        Gold, 2020-03-09
+        Verdict:
+        >>> "Trend: flat" in one.text and one.chunks[:2] == ("".join(other.chunks[:1]), "Gold, 2020-03-09\n")
+        True
+        """
+        head, tail = self._frame(identity, [example_values(space, e.values) for e in self.examples])
+        asked = dict.fromkeys(cell for cell in cells if cell is not None)
+        states = {cell: self._prompt(("", tail), state_values(space, cell)).chunks for cell in asked}
+        made = []
+        for cell, line in zip(cells, lines, strict=True):
+            chunks = (line + tail,) if cell is None else (f"{line}\n", *states[cell])
+            made.append(Prompt((head, *chunks) if head else chunks))
+        return made
+
     def check_answer(self, identity: ModelIdentity) -> None:
         """Find out now that an answer would begin inside a thought, where no label is said.
 
@@ -363,6 +401,32 @@ class PromptTemplate:
         if self.labels is None:
             return example.answer
         return self.answer + self.continuations[self.labels.names.index(example.answer)]
+
+
+def _shipped() -> dict[str, Traversable]:
+    """Return the templates that ship by their names; those of a folder are ``folder/name``."""
+    top = resources.files("bt_llm.prompts") / "templates"
+    found = {"": top, **{f"{one.name}/": one for one in top.iterdir() if one.is_dir()}}
+    return {
+        start + one.name.removesuffix(".toml"): one
+        for start, folder in found.items()
+        for one in folder.iterdir()
+        if one.name.endswith(".toml")
+    }
+
+
+def wordings() -> tuple[PromptTemplate, ...]:
+    """Return the ways in which the question about a market state is put, the usual one first.
+
+    All have the same answers and take the same features, and each says the reason for its words.
+
+    Examples
+    --------
+    >>> [one.name for one in wordings()][:3]
+    ['market', 'market/action', 'market/brief']
+    """
+    others = sorted(name for name in _shipped() if name.startswith("market/"))
+    return tuple(PromptTemplate.load(name) for name in ("market", *others))
 
 
 def _labels(given: Any, where: str) -> LabelSet:

@@ -18,7 +18,7 @@ import markupsafe
 import pandas as pd
 
 import bt_llm
-from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig, Policy
 from bt_llm.backtest import BacktestResult, GateStudy, Market, Panel, PanelStudy, PooledRun, Source, Universe
 from bt_llm.data import COLUMNS
 from bt_llm.exceptions import ConfigError
@@ -26,11 +26,15 @@ from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, EntryGate, Gate, mode
 from bt_llm.plain_json import plain
 from bt_llm.plain_text import printable
 from bt_llm.report._content import asked_alike, asked_in, folds_text, gates_in, parts, verdicts_of
-from bt_llm.report._policy_page import environment, write_page
+from bt_llm.report._policy_page import environment, write_page, write_policy_html
 from bt_llm.report._tables import write_tables
 from bt_llm.research import (
+    Board,
+    Explanation,
     GateTest,
+    LeakageResult,
     ModelComparison,
+    Multiverse,
     PanelComparison,
     PanelTest,
     PanelWalkForwardResult,
@@ -41,7 +45,8 @@ from bt_llm.verdicts import Prior, prior_source
 __all__ = ["Reportable", "write_csv", "write_report"]
 
 Reportable: TypeAlias = (
-    GateStudy
+    BacktestResult
+    | GateStudy
     | GateTest
     | ModelComparison
     | WalkForwardResult
@@ -49,12 +54,17 @@ Reportable: TypeAlias = (
     | PanelTest
     | PanelComparison
     | PanelWalkForwardResult
+    | LeakageResult
+    | Board
+    | Multiverse
+    | Explanation
 )
 """What there is a report for."""
 
 _SAME_AS = {"bars sha256": "SHA-256 of the bars"}
 
 _KINDS: tuple[tuple[type[Any], str, str], ...] = (
+    (BacktestResult, "one run", "A strategy on these bars, with nothing to compare it with."),
     (GateStudy, "run", "A strategy with its gate, without it, and buy and hold, on the same bars."),
     (GateTest, "test", "Does the gate add anything? Its result among those of gates that know nothing."),
     (ModelComparison, "compare", "One strategy on the same bars, gated by one model after the other."),
@@ -71,12 +81,16 @@ _KINDS: tuple[tuple[type[Any], str, str], ...] = (
         "One strategy on many symbols, gated by several models.",
     ),
     (PanelWalkForwardResult, "walk-forward on a panel", "Settings chosen on the past of many symbols."),
+    (LeakageResult, "leakage", "Could the model have known? Five probes for what it remembers of a market."),
+    (Board, "board", "Many models under one set of tasks, recomputed from their packs."),
+    (Multiverse, "multiverse", "One verdict asked for in every way that would have been as good."),
+    (Explanation, "explanation", "What a model says of market states, as a rule."),
 )
 
 
 def write_report(
     path: str | os.PathLike[str],
-    result: Reportable,
+    result: Reportable | Policy,
     *,
     data: Source | Universe | None = None,
     title: str | None = None,
@@ -87,8 +101,9 @@ def write_report(
     ----------
     path : path
         The file; replaced if it is there.
-    result : GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a panel
-        What to report.
+        result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a
+        panel; or a Policy or LeakageResult
+        What to report. The page ends with the checklists of `bt_llm.research.checklist`.
     data : path, DataFrame, feed, mapping, sequence or Market, optional
         The bars it was found on, for their hash, and of one data for the price chart. A panel says itself
         what its symbols' bars are.
@@ -125,13 +140,15 @@ def write_report(
     ...     Path(folder, "run.html").read_text(encoding="utf-8")[:15]
     '<!doctype html>'
     """
+    if isinstance(result, Policy):
+        rows = [(name, result.panels(calibrated=name == "calibrated")) for name in ("calibrated", "raw")]
+        write_policy_html(rows, Path(path), title or f"Policy of {result.model}", " ".join(result.sentences))
+        return
     kind, summary = _kind(result)
     is_panel = isinstance(result, Panel | PanelWalkForwardResult)
     market = None if data is None or is_panel else Market.of(data)
     bars = _alone(market)
     laid_out = list(parts(result, bars))
-    script = resources.files("bt_llm").joinpath("report/templates/report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = (
         environment()
         .get_template("report.html")
@@ -141,11 +158,27 @@ def write_report(
             parts=laid_out,
             charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
             facts=_facts(result, market),
-            script=markupsafe.Markup(script),
-            script_hash=f"sha256-{digest}",
+            scripts=[_script(library()), _script(_shipped("templates/report.js"))],
+            library_css=markupsafe.Markup(_shipped("vendor/uPlot.min.css")),
         )
     )
     write_page(Path(path), text)
+
+
+def _shipped(name: str) -> str:
+    return resources.files("bt_llm").joinpath("report", name).read_text(encoding="utf-8")
+
+
+def library() -> str:
+    """Return the script that draws the charts, with its license in place of an address."""
+    script, license = _shipped("vendor/uPlot.iife.min.js"), _shipped("vendor/uPlot.LICENSE")
+    return f"/* uPlot 1.6.32\n\n{license.strip()}\n*/\n{script.partition('*/')[2].strip()}"
+
+
+def _script(text: str) -> dict[str, markupsafe.Markup]:
+    """Return a script, and the hash by which the page's policy lets it run."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": markupsafe.Markup(text), "hash": markupsafe.Markup(f"sha256-{digest}")}
 
 
 def write_csv(
@@ -157,7 +190,8 @@ def write_csv(
     ----------
     folder : path
         Gets ``trades.csv`` with a column ``run``, and where models judged bars ``verdicts.csv`` with a column
-        ``model``. Of a panel also ``symbols.csv``, the figures of each symbol's runs, and ``returns.csv``,
+        ``model``. Of a multiverse also ``specifications.csv``, its table. Of a panel also ``symbols.csv``,
+        the figures of each symbol's runs, and ``returns.csv``,
         the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
         apostrophe before it.
     result, data
@@ -174,10 +208,20 @@ def write_csv(
         If `result` is something else, or a file cannot be written.
     """
     _kind(result)
+    if isinstance(result, Board):
+        raise ConfigError("tables of a Board: there are none; its JSON has every figure")
+    if isinstance(result, LeakageResult):
+        return write_tables(folder, {}, {result.model: result.answers.copy()})
     verdicts, _ = verdicts_of(result)
     if isinstance(result, WalkForwardResult):
         return write_tables(folder, {"out_of_sample": result.trades}, verdicts)
     trades = {name: run.trades for name, run in result.runs.items()}
+    if isinstance(result, Explanation):
+        raise ConfigError(
+            "tables of an explanation: write its cells with export, to a file that ends in .csv"
+        )
+    if isinstance(result, Multiverse):
+        return write_tables(folder, trades, verdicts, {"specifications": {"multiverse": result.table}})
     if not isinstance(result, Panel | PanelWalkForwardResult):
         return write_tables(folder, trades, verdicts)
     symbols = {name: _symbols_table(run) for name, run in result.runs.items()}
@@ -212,10 +256,16 @@ def _first_of(result: Reportable) -> Reportable:
 
 
 def _strategy(result: Reportable) -> str:
+    if isinstance(result, Board):
+        return ", ".join(result.tasks)
     one = _first_of(result)
     if isinstance(one, WalkForwardResult):
         return one.name
-    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment]
+    if isinstance(one, LeakageResult):
+        return f"{one.model} on {one.market}"
+    if isinstance(one, Multiverse | Explanation) and not one.runs:
+        return one.model
+    run: BacktestResult = next(iter(one.runs.values()))  # type: ignore[assignment, union-attr]
     return run.strategy
 
 
@@ -237,7 +287,12 @@ def _shown(value: Any) -> Any:
 
 def _facts(result: Reportable, market: Market | None) -> list[tuple[str, str]]:
     """Return where the numbers come from, as names and values."""
-    found = [("strategy", _strategy(result))]
+    if isinstance(result, Board):
+        return [("bt_llm", bt_llm.__version__), *(("task", name) for name in result.tasks)]
+    is_policy = isinstance(result, Multiverse | Explanation) and not result.runs
+    found = [("model" if is_policy else "strategy", _strategy(result))]
+    if isinstance(result, LeakageResult):
+        found = []
     if isinstance(result, WalkForwardResult):
         found += _fold_facts(result)
     found += [("gate", rule) for rule in dict.fromkeys(map(_rule, gates_in(result)))]
@@ -337,8 +392,12 @@ def _symbol_facts(result: Panel[Any] | PanelWalkForwardResult) -> list[tuple[str
 
 
 def _settings(result: Reportable) -> dict[str, Any]:
-    if isinstance(result, WalkForwardResult | PanelWalkForwardResult):
+    if isinstance(result, Board):
+        return {}
+    if isinstance(result, WalkForwardResult | PanelWalkForwardResult | LeakageResult):
         return result.settings
+    if isinstance(result, Multiverse | Explanation) and not result.runs:
+        return {}
     run: BacktestResult = next(iter(_first_of(result).runs.values()))  # type: ignore[union-attr, assignment]
     settings = dict(run.settings)
     params = {name: value for name, value in settings.pop("params", {}).items() if name != "gate"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.backtest import number, percent
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from bt_llm.research import FoldResult, NullRuns, ParameterStability
     from bt_llm.statistics import CostPoint
 
-__all__ = ["cost_curve", "fold_strips", "forest", "histogram", "stability"]
+__all__ = ["bars_of", "cost_curve", "fold_strips", "forest", "histogram", "stability", "ticks"]
 
 WIDTH, HEIGHT, FLOOR, BINS = 480, 220, 180, 24
 LABELS, ROW = 130, 20
@@ -55,8 +57,7 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
         "observed": across(observed),
         "anchor": "end" if across(observed) > WIDTH / 2 else "start",
         "label": f"the gate: {shown(observed)}",
-        "low": shown(low),
-        "high": shown(high),
+        "ticks": [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 4)],
         "name": {"timing": "Score of the timing", "return": "Return", "sharpe": "Sharpe ratio"}[metric],
         "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}{tested}.",
     }
@@ -79,11 +80,18 @@ def cost_curve(points: Sequence[CostPoint]) -> dict[str, Any] | None:
         "line": " ".join(place(point.cost, point.effect.estimate) for point in points),
         "band": " ".join([*upper, *lower]),
         "zero": round(FLOOR + low / span * FLOOR, 1),
-        "top": percent(high),
-        "bottom": percent(low),
-        "left": percent(points[0].cost, 3),
-        "right": percent(most, 3),
+        "up": [
+            {"y": round(FLOOR - (at - low) / span * FLOOR, 1), "text": percent(at, 1)}
+            for at in ticks(low, high, 4)
+        ],
+        "across": [{"x": round(at / most * WIDTH, 1), "text": percent(at, 3)} for at in ticks(0.0, most, 4)],
     }
+
+
+def ticks(low: float, high: float, wanted: int) -> list[float]:
+    """Return about so many round values between two."""
+    step = _step((high - low) / wanted)
+    return [place * step for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def fold_strips(folds: Sequence[FoldResult]) -> list[dict[str, Any]]:
@@ -165,3 +173,47 @@ def forest(effect: PanelEffect) -> dict[str, Any]:
     height = ROW * len(named) + 8
     ticks = {"zero": across(0.0), "left": shown(low + margin), "right": shown(high - margin)}
     return {"rows": rows, "height": height, "start": LABELS, **ticks}
+
+
+def bars_of(
+    values: NDArray[np.float64], name: str, text: str, shown: Callable[[float], str]
+) -> dict[str, Any]:
+    """Return a histogram of values: those of either side of 0 are drawn apart.
+
+    The outermost hundredth at each end is joined into the last bar of its side, which says so.
+    """
+    low, high = (float(one) for one in np.quantile(values, [0.01, 0.99]))
+    if low == high:
+        low, high = low - (abs(low) or 1.0) * 0.05, high + (abs(high) or 1.0) * 0.05
+    step = _step((high - low) / BINS)
+    edges = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)
+    outside = int((values < edges[0]).sum() + (values > edges[-1]).sum())
+    most, width = max(1, int(counts.max())), WIDTH / len(counts)
+    bars = [
+        {
+            "x": round(place * width + 1, 1),
+            "width": round(max(1.0, width - 2), 1),
+            "y": round(FLOOR - count * (FLOOR - 20) / most, 1),
+            "height": round(count * (FLOOR - 20) / most, 1),
+            "count": int(count),
+            "span": f"{shown(left)} to {shown(right)}",
+            "gains": left >= -1e-12,
+        }
+        for place, (left, right, count) in enumerate(
+            zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+        )
+    ]
+    every = max(1, math.ceil(len(counts) / 5))
+    first = round(-edges[0] / step) % every  # so that 0 is one of them
+    marks = range(first, len(edges), every)
+    ticks = [{"x": round(place * width, 1), "text": shown(float(edges[place]))} for place in marks]
+    if outside:
+        text = f"{text[:-1]}; {outside} beyond the ends are in the last bars."
+    return {"name": name, "text": text, "bars": bars, "ticks": ticks, "most": most}
+
+
+def _step(rough: float) -> float:
+    """Return the next of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))

@@ -16,7 +16,7 @@ from bt_llm.writing import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "plot_equity", "plot_panels", "save"]
+__all__ = ["COLOURS", "new_figure", "panels_figure", "plot_equity", "plot_panels", "save"]
 
 COLOURS = {"gated": "#0b6e4f", "ungated": "#c8553d", "buy_and_hold": "#7a7a7a"}
 """A run keeps its colour in every picture."""
@@ -34,7 +34,16 @@ def new_figure(width: float = 9.0, height: float = 4.5) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("pictures need matplotlib: pip install 'bt-llm[report]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+
+    class ShownFigure(Figure):
+        """A figure that a notebook shows, which no window does."""
+
+        def _repr_png_(self) -> bytes:
+            drawn = io.BytesIO()
+            self.savefig(drawn, format="png", dpi=110)
+            return drawn.getvalue()
+
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -109,6 +118,13 @@ def plot_panels(
     measure : str
         What the values are, beside the colours.
     """
+    save(panels_figure(rows, title, scale, measure), path)
+
+
+def panels_figure(
+    rows: Sequence[tuple[str, Sequence[Panel]]], title: str, scale: float = 1.0, measure: str = ""
+) -> Figure:
+    """Return policies as heat maps: one row of panels a policy; arguments as in `plot_panels`."""
     columns = max(len(panels) for _, panels in rows)
     figure = new_figure(3.1 * columns + 1.6, 3.0 * len(rows) + 0.6)
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -126,7 +142,7 @@ def plot_panels(
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if image is not None:
         figure.colorbar(image, ax=grid, shrink=0.8, label=measure)
-    save(figure, path)
+    return figure
 
 
 def _label(axes: Any, panel: Panel, scale: float, *, first: bool) -> None:

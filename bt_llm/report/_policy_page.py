@@ -54,7 +54,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["zip"] = lambda a, b: list(zip(a, b, strict=True))
+    made.filters["zip"] = lambda *lists: list(zip(*lists, strict=True))
     made.filters["signed"] = signed
     made.filters["colour"] = lambda value, scale=1.0: "rgb({}, {}, {})".format(*shade(value, scale))
     made.filters["ink"] = ink

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["MAX_BARS", "MAX_POINTS", "Stretch", "curves", "drawdown", "keep", "price"]
+__all__ = ["MAX_BARS", "MAX_POINTS", "Stretch", "curves", "drawdown", "keep", "lines", "price"]
 
-MAX_POINTS = 4000
-"""About how many points of equity curves are drawn."""
+MAX_POINTS = 12_000
+"""About how many points of curves are drawn: highs and lows in as many stretches as a page has pixels."""
 
 MAX_BARS = 20_000
 """Bars of a price chart that are drawn."""
@@ -70,7 +70,11 @@ def keep(values: list[NDArray[np.float64]], points: int = MAX_POINTS) -> NDArray
     kept = {0, length - 1}
     for start, stop in itertools.pairwise(edges.tolist()):
         for curve in values:
-            kept |= {start + int(np.argmin(curve[start:stop])), start + int(np.argmax(curve[start:stop]))}
+            part = curve[start:stop]
+            known = np.flatnonzero(np.isfinite(part))
+            if len(known):
+                low, high = known[np.argmin(part[known])], known[np.argmax(part[known])]
+                kept |= {start + int(low), start + int(high)}
     return np.array(sorted(kept))
 
 
@@ -84,17 +88,45 @@ def curves(equities: Mapping[str, pd.Series[float]]) -> dict[str, Any]:
         name: np.asarray(equity, dtype=np.float64) for name, equity in equities.items()
     }
     falls = {name: drawdown(values) for name, values in found.items()}
-    # The lowest point of a drawdown need not be one of its equity curve.
-    kept = keep([*found.values(), *falls.values()])
+    panes = [("Value of the account", "number", 260, found, 6), ("Drawdown", "percent", 150, falls, 5)]
+    return lines(index, panes)
+
+
+Pane: TypeAlias = tuple[str, str, int, Mapping[str, NDArray[np.float64]], int]
+"""Title, unit (``number`` or ``percent``), height, curves by name, and digits to draw by."""
+
+
+def lines(index: pd.Index[Any], panes: Sequence[Pane]) -> dict[str, Any]:
+    """Return curves over one another for the script, with the same names and bars in each pane.
+
+    Where there are too many bars to draw, the highest and the lowest of each curve in each stretch are kept:
+    the lowest point of a drawdown need not be one of its equity curve.
+    """
+    names = list(panes[0][3])
+    kept = keep([curve for *_, curves_of, _ in panes for curve in curves_of.values()])
     return {
-        "kind": "equity",
+        "kind": "lines",
+        "at": kept.tolist(),
         "times": seconds(index[kept]),
-        "names": list(found),
-        "values": [[round(value, 2) for value in values[kept].tolist()] for values in found.values()],
-        "falls": [[round(value, 5) for value in fall[kept].tolist()] for fall in falls.values()],
+        "names": names,
+        "panes": [
+            {
+                "title": title,
+                "unit": unit,
+                "height": height,
+                "fill": title == "Drawdown",
+                "values": [_rounded(found[name][kept], digits) for name in names],
+            }
+            for title, unit, height, found, digits in panes
+        ],
         "bars": len(index),
         "drawn": len(kept),
     }
+
+
+def _rounded(values: NDArray[np.float64], digits: int) -> list[float | None]:
+    """Return values with so many digits behind the point, or of large ones altogether; None for NaN."""
+    return [None if math.isnan(v) else round(v, 2 if abs(v) >= 1000.0 else digits) for v in values.tolist()]
 
 
 def price(

@@ -20,7 +20,7 @@ def write_tables(
     verdicts: Mapping[str, pd.DataFrame] | None = None,
     more: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
 ) -> list[Path]:
-    """Write ``trades.csv``, and with verdicts ``verdicts.csv``, into a folder.
+    """Write ``trades.csv``, and with verdicts ``verdicts.csv``, into a folder; of none there is no file.
 
     Parameters
     ----------
@@ -44,7 +44,9 @@ def write_tables(
         If a file cannot be written.
     """
     path, written = Path(folder), []
-    tables = {"trades": {name: frame.reset_index(drop=True) for name, frame in trades.items()}}
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    if trades:
+        tables["trades"] = {name: frame.reset_index(drop=True) for name, frame in trades.items()}
     if verdicts:
         tables["verdicts"] = {
             name: frame.rename_axis("time").reset_index() for name, frame in verdicts.items()

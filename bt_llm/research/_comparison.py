@@ -18,7 +18,8 @@ from bt_llm.backtest import BacktestResult, Bootstrap, Market, answer_names, run
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import AskingGate, Gate, RuleGate
+from bt_llm.gates import AskingGate, EntryGate, Gate, RuleGate
+from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
@@ -33,12 +34,14 @@ G = TypeVar("G", bound=AskingGate)
 Models: TypeAlias = Sequence[Model] | Mapping[str, Model]
 
 
+@shows_progress("models")
 def compare_models(
     strategy: Source,
     data: DataSource,
     models: Models,
     *,
     gate: AskingGate | None = None,
+    rule: EntryGate | None = None,
     horizon: int = 5,
     flat: float = 0.25,
     resamples: int = 2000,
@@ -62,6 +65,9 @@ def compare_models(
         them names.
     gate : AskingGate, optional
         The rule, and how models are asked; by default ``Gate()``.
+    rule : gate, optional
+        What runs beside the models in their gate's place, such as a policy that was written out
+        (`FunctionGate`); by default `RuleGate` on the features of a `Gate`.
     horizon, flat
         What a verdict is judged by; see `bt_llm.research`.
     resamples, seed, block_length
@@ -103,15 +109,19 @@ def compare_models(
     runs: dict[str, BacktestResult] = {}
     judged: dict[str, Judged] = {}
     costs: dict[str, ModelCost] = {}
-    for name, chosen in gates.items():
+    told = current("models")
+    for place, (name, chosen) in enumerate(gates.items(), start=1):
         judged[name] = judge(market, chosen, horizon=horizon, flat=flat)
         costs[name] = model_cost(chosen, judged[name].usage)
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         chosen.asker().close()
+        if told is not None:
+            told(place, len(gates))
     one = next(iter(gates.values()))
     runs[UNGATED] = run_backtest(strategy, market, gate=one.baseline(), name=UNGATED, **settings)
-    if isinstance(one, Gate):
+    if rule is None and isinstance(one, Gate):
         rule = RuleGate(indicator=one.indicator, advisor=one.advisor)
+    if rule is not None:
         ruled = run_backtest(strategy, market, gate=rule, name=RULE, **settings)
         if ruled.equity.index.equals(runs[UNGATED].equity.index):
             runs[RULE] = ruled

@@ -13,6 +13,7 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest import (
     BacktestResult,
+    ManyRuns,
     Section,
     added_sections,
     bars_section,
@@ -33,6 +34,7 @@ from bt_llm.research._scoring import Judged, ModelCost, ModelScore
 from bt_llm.research._standing import Standing
 from bt_llm.research._tried import Tried
 from bt_llm.research._verdict_skill import VerdictSkill
+from bt_llm.shown import Told
 
 __all__ = ["RULE", "UNGATED", "ModelComparison", "PairComparison"]
 
@@ -40,8 +42,8 @@ UNGATED, RULE = "ungated", "rule"
 """Names of the runs without a model."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairComparison:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PairComparison(Told):
     """What two models said and did differently on the same bars; descriptive.
 
     Attributes
@@ -128,8 +130,8 @@ def _confidence(name: str, score: ModelScore) -> Section:
     return table_section(f"Confidence of {name}", ["stated", "right", "bars"], rows, text)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelComparison:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ModelComparison(ManyRuns):
     """One strategy gated by each of several models.
 
     Attributes

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.models import split_name
+from bt_llm.models import DatedModel, split_name
 
 __all__ = ["TrainingCutoff", "cutoffs", "latest_cutoff", "training_cutoff"]
 
@@ -162,12 +162,30 @@ def latest_cutoff(models: Iterable[str | os.PathLike[str]]) -> tuple[datetime.da
 
 def _known(names: Iterable[str]) -> Iterator[TrainingCutoff]:
     for name in names:
-        if _kind_and_rest(name)[0] in _WITHOUT_MEMORY:
+        kind = _kind_and_rest(name)[0]
+        if kind in _WITHOUT_MEMORY:
+            continue
+        if kind == DatedModel.kind:
+            yield _first_member(name)
             continue
         found = training_cutoff(name)
         if found is None:
             raise unknown_cutoff(repr(_shown(name)))
         yield found
+
+
+def _first_member(name: str) -> TrainingCutoff:
+    """Return what is known of a dated family: no bar after its first day is one that its member may know."""
+    first = DatedModel(split_name(name)[1]).family.members[0]
+    return TrainingCutoff(
+        family=f"the first member of {name}",
+        pattern="",
+        cutoff=first.knowledge_ends,
+        released=first.knowledge_ends,
+        source="the family says so",
+        confirmed=False,
+        checked=first.knowledge_ends,
+    )
 
 
 def _shown(name: str) -> str:

@@ -18,18 +18,20 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
 from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.shown import Shown
 from bt_llm.statistics import BootstrapResult, PairDifference, Statistic, change_of_effect
 
-__all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "models_asked"]
+__all__ = ["CutoffComparison", "after_cutoff", "before_after_cutoff", "day_of", "models_asked"]
 
 _FEWEST_BARS = 30
 
 
-@dataclass(frozen=True, kw_only=True)
-class CutoffComparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CutoffComparison(Shown):
     """What a gate adds on bars that its model may have read about, and on bars it cannot have.
 
     Attributes
@@ -100,6 +102,7 @@ class CutoffComparison:
         return {**found, "primary": plain(self.question.to_dict()), "sentence": self.sentence}
 
 
+@shows_progress("bars")
 def before_after_cutoff(
     strategy: Source,
     data: DataSource,
@@ -206,13 +209,20 @@ def _changed_trades(gated: pd.DataFrame, ungated: pd.DataFrame) -> pd.DatetimeIn
 
 def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:
     if cutoff is not None:
-        return _day(cutoff)
+        return day_of(cutoff)
     if not isinstance(gate, AskingGate):
         raise unknown_cutoff(type(gate).__name__)
     return latest_cutoff(models_asked(gate))[0]
 
 
-def _day(cutoff: datetime.date | str) -> datetime.date:
+def day_of(cutoff: datetime.date | str) -> datetime.date:
+    """Return a cut-off as a date.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
     try:
         return pd.Timestamp(cutoff).date()
     except (TypeError, ValueError):
@@ -270,6 +280,6 @@ def after_cutoff(
     """
     market = Market.of(data, format=format)
     if cutoff is not None:
-        return market.after(_day(cutoff))
+        return market.after(day_of(cutoff))
     last, why = latest_cutoff(models_asked(*asked))
     return market.after(last, "; ".join(why))

@@ -14,6 +14,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source
 from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
@@ -133,6 +134,7 @@ class IdentifiedProbe:
         return found
 
 
+@shows_progress("bars")
 def identified_probe(
     strategy: Source,
     data: DataSource,

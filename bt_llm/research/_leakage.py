@@ -23,10 +23,12 @@ from bt_llm.gates import EntryGate
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.settings import whole
+from bt_llm.shown import Shown
 
-__all__ = ["Leak", "LeakReport", "Moment", "perturbation_check"]
+__all__ = ["Leak", "LeakReport", "Moment", "other_futures", "perturbation_check"]
 
 Moment: TypeAlias = int | str | datetime.datetime
 """A bar: its number, the first being 1, or its time."""
@@ -58,8 +60,8 @@ class Leak:
     at: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeakReport:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LeakReport(Shown):
     """What `perturbation_check` found.
 
     Attributes
@@ -105,6 +107,7 @@ class LeakReport:
         return {**found, "clean": self.clean, "sentence": self.sentence}
 
 
+@shows_progress("other futures")
 def perturbation_check(
     strategy: Source,
     data: DataSource,
@@ -180,8 +183,7 @@ def perturbation_check(
     leaks: list[Leak] = []
     total, done = 2 * len(moments), 0
     for moment in moments:
-        for change in (_mirrored, functools.partial(_redrawn, seed=seed)):
-            future = _changed(market, change, moment)
+        for future in other_futures(market, moment, seed):
             _, other = inspect_run(strategy, future, gate=gate, **settings)
             leak = _first_difference(original, _Trace.of(other, market), moment, market)
             leaks += [leak] if leak is not None else []
@@ -260,6 +262,22 @@ def _bar_numbers(times: pd.DatetimeIndex, at: Moment | Sequence[Moment]) -> list
 def _place(times: pd.DatetimeIndex, moment: str | datetime.datetime) -> int:
     """Return the number of the last bar up to a time."""
     return int(times.searchsorted(pd.Timestamp(moment), side="right"))
+
+
+def other_futures(market: Market, at: int, seed: int = 0) -> Iterator[Market]:
+    """Yield the market with another future, twice: every move after bar `at` mirrored, and prices redrawn.
+
+    Parameters
+    ----------
+    market : Market
+        Bars of one or several datas.
+    at : int
+        Number of the last bar that is left as it is, over all times; the first is 1.
+    seed : int
+        Of the random prices.
+    """
+    for change in (_mirrored, functools.partial(_redrawn, seed=seed)):
+        yield _changed(market, change, at)
 
 
 _PRICES = ["open", "high", "low", "close"]

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import BtLlmError, CacheCorruptError, CacheError, ConfigError
 from bt_llm.locks import IN_SQLITE
 from bt_llm.plain_text import one_line
@@ -97,6 +98,7 @@ class TrialOutcome:
         return self.trades, self.wins, self.held, float(self.traded) + 0.0, equity
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
     """One row of the ledger.

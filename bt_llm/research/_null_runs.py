@@ -29,6 +29,7 @@ from bt_llm.gates import (
 )
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.research._timing import Strata, closes_of, strata_of
+from bt_llm.shown import Told
 
 __all__ = [
     "Evaluate",
@@ -53,8 +54,8 @@ _ALIKE = 0.1
 """By how much the trades of a comparable gate may differ, as a share."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NullRuns:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class NullRuns(Told):
     """A gate's result, and those of many null gates in the same strategy on the same bars.
 
     Parameters

@@ -17,6 +17,7 @@ from bt_llm.backtest import (
     Member,
     Panel,
     PanelEffect,
+    PanelWorth,
     Section,
     Universe,
     UniverseSource,
@@ -26,14 +27,17 @@ from bt_llm.backtest import (
     effect_between,
     forest_section,
     load_strategy,
+    panel_worth,
     percent,
     refusal,
     sentences_section,
+    sides_of,
     trades_section,
 )
 from bt_llm.data import BarFormat
 from bt_llm.gates import AskingGate, Gate
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._comparison import Models, compare_models, gates_by_name
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
@@ -41,12 +45,12 @@ from bt_llm.research._standing import Standing, standing
 from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
 from bt_llm.settings import whole
-from bt_llm.statistics import PairDifference
+from bt_llm.statistics import Legs, PairDifference
 
 __all__ = ["PanelComparison", "compare_on_panel"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelComparison(Panel[ModelComparison]):
     """One strategy on many symbols, gated by each of several models.
 
@@ -54,11 +58,14 @@ class PanelComparison(Panel[ModelComparison]):
     ----------
     bootstrap : Bootstrap
         How differences are judged.
+    sides : dict of str to dict of str to Legs
+        What the sides of each symbol's runs earned, by symbol and run; or why that is not known.
     tried : Tried or None
         How many configurations were tried, where the comparison was written into a ledger.
     """
 
     bootstrap: Bootstrap
+    sides: dict[str, dict[str, Legs | str]]
     tried: Tried | None = None
 
     @property
@@ -104,6 +111,19 @@ class PanelComparison(Panel[ModelComparison]):
             for one, two in self.pairs
         }
 
+    @cached_property
+    def worth(self) -> dict[str, PanelWorth]:
+        """What each model's gate is worth against the ungated strategy, taken apart."""
+        return {
+            name: panel_worth(
+                self.runs[name],
+                self.runs[UNGATED],
+                {symbol: _pair(sides[name], sides[UNGATED]) for symbol, sides in self.sides.items()},
+                self.bootstrap,
+            )
+            for name in self.models
+        }
+
     @property
     def scores(self) -> pd.DataFrame:
         """How good the verdicts were over all symbols, one row a model.
@@ -143,11 +163,15 @@ class PanelComparison(Panel[ModelComparison]):
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
-        yield from self.pooled_sections()
+        metrics, equity = self.pooled_sections()
+        yield metrics
         if not self.problems:
             yield from self.standing.sections()
+            for name, worth in self.worth.items():
+                yield from worth.sections(name)
             for effect in self.effects.values():
                 yield forest_section(effect)
+        yield equity
         yield self.symbols_section(list(self.runs))
         trades = [run.trades.assign(model=name) for name, run in self.runs.items() if len(run.trades)]
         if trades:
@@ -161,6 +185,7 @@ class PanelComparison(Panel[ModelComparison]):
             **self.standing.to_dict(),
             "skill": self.skill.to_dict(),
             "effects": list(self.effects.values()),
+            "worth": {name: worth.to_dict() for name, worth in self.worth.items()},
         }
         found: dict[str, Any] = plain(
             {
@@ -174,6 +199,7 @@ class PanelComparison(Panel[ModelComparison]):
         return found
 
 
+@shows_progress("symbols")
 def compare_on_panel(
     strategy: Source,
     universe: UniverseSource,
@@ -220,11 +246,14 @@ def compare_on_panel(
     resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     symbols = Universe.of(universe, weights=weights, format=format)
+    sides: dict[str, dict[str, Legs | str]] = {}
     chance: dict[str, Any] = {"resamples": resamples, "seed": seed, "block_length": block_length}
 
-    def run(_: str, member: Member) -> ModelComparison:
+    def run(name: str, member: Member) -> ModelComparison:
         how = {**settings, **member.settings}
-        return compare_models(chosen, member.market, models, gate=gate, **chance, **how)
+        compared = compare_models(chosen, member.market, models, gate=gate, **chance, **how)
+        sides[name] = {one: sides_of(run, member.market) for one, run in compared.runs.items()}
+        return compared
 
     found, left_out = each_member(symbols, run)
     panel = PanelComparison(
@@ -232,9 +261,16 @@ def compare_on_panel(
         weights={name: symbols.weights[name] for name in found},
         left_out=left_out,
         bootstrap=Bootstrap(**chance),
+        sides=sides,
     )
     if output is None:
         return panel
     gates = gates_by_name(models, gate or Gate())
     runs = {name: (panel.runs[name], one) for name, one in gates.items()}
     return dataclasses.replace(panel, tried=count_panel_trials(output, chosen, symbols, runs))
+
+
+def _pair(gated: Legs | str, ungated: Legs | str) -> tuple[Legs, Legs] | str:
+    if isinstance(gated, str):
+        return gated
+    return ungated if isinstance(ungated, str) else (gated, ungated)

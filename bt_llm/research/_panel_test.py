@@ -19,7 +19,7 @@ from bt_llm.backtest import (
     Member,
     Panel,
     PanelEffect,
-    PanelRun,
+    PanelWorth,
     Primary,
     Section,
     Universe,
@@ -28,16 +28,18 @@ from bt_llm.backtest import (
     bars_section,
     each_member,
     effect_between,
-    effect_sentences,
     forest_section,
     gate_study,
     load_strategy,
     number,
+    panel_worth,
     percent,
     problems_in,
     refusal,
     run_backtest,
     sentences_section,
+    shown_sentences,
+    sides_in,
     table_of,
     table_section,
     trades_section,
@@ -47,17 +49,20 @@ from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
+from bt_llm.research._against import Against, against
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
+from bt_llm.shown import Told
 
 __all__ = ["PanelTest", "SymbolTest", "panel_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SymbolTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SymbolTest(Told):
     """The runs of one symbol in a test of a gate.
 
     Attributes
@@ -105,7 +110,7 @@ class SymbolTest:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PanelTest(Panel[SymbolTest]):
     """Whether a gate adds anything to a strategy on many symbols.
 
@@ -113,9 +118,13 @@ class PanelTest(Panel[SymbolTest]):
     ----------
     random : PanelNulls
         The gate among gates that give the same answers on other dates.
-    over_ungated, over_rule : dict of str to PanelEffect
-        The gated less the other's Sharpe ratio and mean return, both a year, pooled and symbol by symbol;
-        `over_rule` is empty without a rule.
+    against : Against or None
+        How the pooled gated run stands to the ungated one and to the rule's, judged together; None where an
+        account was ruined.
+    over_ungated : PanelEffect or None
+        The gated less the ungated Sharpe ratio a year symbol by symbol, and pooled; None likewise.
+    worth : PanelWorth
+        What the gate is worth, pooled and symbol by symbol, taken apart.
     alpha : float
         Level below which a p-value is called more than luck.
     tried : Tried or None
@@ -123,8 +132,9 @@ class PanelTest(Panel[SymbolTest]):
     """
 
     random: PanelNulls
-    over_ungated: dict[str, PanelEffect]
-    over_rule: dict[str, PanelEffect]
+    against: Against | None
+    over_ungated: PanelEffect | None
+    worth: PanelWorth
     alpha: float
     tried: Tried | None = None
 
@@ -179,24 +189,32 @@ class PanelTest(Panel[SymbolTest]):
         figures = f"The gate let {share} of {self.asked} entries on {len(self.symbols)} symbols through."
         if refused := refusal(self.problems):
             return [*refused, figures]
-        found = [self.question.sentence, DESCRIPTIVE, figures]
+        found = [self.question.sentence, *([self.against.sentence] if self.against else [])]
+        found += [DESCRIPTIVE, figures]
         named = [name for name, row in self.random.symbols.iterrows() if row["p_value"] <= self.alpha]
         if named and len(self.symbols) > 1:
             listed = ", ".join(map(str, named))
             found.append(f"Among null gates, all symbols judged together, it stands out on {listed}.")
-        for over in (self.over_ungated, self.over_rule):
-            found += effect_sentences(over["sharpe"]) if over else []
+        if self.over_ungated is not None:
+            found += shown_sentences(self.over_ungated)
+        found.append(self.worth.sentence)
         return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown of it, the findings first."""
         yield sentences_section(self.sentences)
         yield from bars_section(self.notes)
-        yield from self.pooled_sections()
+        metrics, equity = self.pooled_sections()
+        yield metrics
         if not self.problems:
+            if self.against is not None:
+                yield from self.against.sections()
+            yield from self.worth.sections()
             yield self._ranks()
             yield self._by_symbol()
-            yield forest_section(self.over_ungated["sharpe"])
+            if self.over_ungated is not None:
+                yield forest_section(self.over_ungated)
+        yield equity
         yield self.symbols_section(("gated", "ungated"))
         yield trades_section(self.runs["gated"].trades)
         yield from added_sections(self)
@@ -212,7 +230,7 @@ class PanelTest(Panel[SymbolTest]):
             title=f"The gate among {nulls.n} {nulls.kind}",
             text=f"These gates know nothing: blocks of {self.random.block_dates} dates changed places, of "
             "like volatility, in all symbols alike, so that what symbols have in common stays. The p-value "
-            "of the Sharpe ratio is the test; that of the return is descriptive.",
+            f"of the Sharpe ratio is the test; that of the return is descriptive. {self.random.how.sentence}",
             table=table_of(["", "above", "p"], rows),
             content=nulls,
         )
@@ -231,9 +249,11 @@ class PanelTest(Panel[SymbolTest]):
             "random": self.random.pooled.to_dict(),
             "symbols_among_random": self.random.symbols.reset_index(),
             "block_dates": self.random.block_dates,
+            "null_gates": self.random.how.to_dict(),
             "question": self.question.to_dict(),
+            "against": self.against and self.against.to_dict(),
             "over_ungated": self.over_ungated,
-            "over_rule": self.over_rule,
+            "worth": self.worth.to_dict(),
             "beats_random": self.beats_random,
         }
         found: dict[str, Any] = plain(
@@ -249,6 +269,7 @@ class PanelTest(Panel[SymbolTest]):
         return found
 
 
+@shows_progress("gates that know nothing")
 def panel_test(
     strategy: Source,
     universe: UniverseSource,
@@ -339,12 +360,10 @@ def panel_test(
     panel = Panel[SymbolTest](symbols=found, weights=kept)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     gated, ungated = panel.runs["gated"], panel.runs["ungated"]
-    if panel.runs["gated"].ruined or panel.runs["ungated"].ruined:
-        over_ungated, over_rule = {}, {}
-    else:
-        over_ungated = _effects(gated, ungated, bootstrap)
-        over_rule = _effects(gated, panel.runs["rule"], bootstrap) if "rule" in panel.runs else {}
-    length = block_length or (over_ungated["sharpe"].pooled.block_length if over_ungated else 1)
+    compared = {name: run for name, run in panel.runs.items() if name != "buy_and_hold"}
+    sound = not any(run.ruined for run in compared.values())
+    over_ungated = effect_between(gated, ungated, bootstrap) if sound else None
+    length = block_length or (over_ungated.pooled.block_length if over_ungated else 1)
     random = joint_null_runs(
         chosen,
         symbols,
@@ -366,12 +385,17 @@ def panel_test(
         weights=kept,
         left_out=left_out,
         random=random,
+        against=against(
+            {name: run.returns for name, run in compared.items()},
+            bootstrap,
+            {name: run.trades for name, run in compared.items()},
+        )
+        if sound
+        else None,
         over_ungated=over_ungated,
-        over_rule=over_rule,
+        worth=panel_worth(
+            gated, ungated, {name: sides_in(one.study.effect) for name, one in found.items()}, bootstrap
+        ),
         alpha=alpha,
         tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
     )
-
-
-def _effects(first: PanelRun, second: PanelRun, bootstrap: Bootstrap) -> dict[str, PanelEffect]:
-    return {name: effect_between(first, second, bootstrap, name) for name in ("sharpe", "return")}

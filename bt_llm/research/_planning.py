@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bt_llm.advice import Advisor, AdvisorConfig, Supplied
+from bt_llm.advice import Advisor, AdvisorConfig, Supplied, member_configs
 from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import ModelIdentity, Rates, kind_of
@@ -102,7 +102,7 @@ class Plan:
     Parameters
     ----------
     models : tuple of ModelPlan
-        One for each model.
+        One for each model; of a dated family one for each member, which may be asked about any of the bars.
     symbols, bars : int
         Symbols, and bars of each.
     backtest_bars : int
@@ -197,7 +197,9 @@ def plan(
             raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1")
     rates = rates or Rates()
     return Plan(
-        models=tuple(_plan_model(config, symbols * bars, rates) for config in configs),
+        models=tuple(
+            _plan_model(one, symbols * bars, rates) for config in configs for one in member_configs(config)
+        ),
         symbols=symbols,
         bars=bars,
         backtest_bars=run_over,
@@ -206,6 +208,16 @@ def plan(
 
 
 def _plan_model(config: AdvisorConfig, bars: int, rates: Rates) -> ModelPlan:
+    if config.by_bar:
+        return ModelPlan(
+            model=str(config.model),
+            prompts=0,
+            cached=0,
+            tokens_per_prompt=0.0,
+            ms_per_prompt=0.0,
+            money_per_prompt=0.0,
+            source="a file: nobody is asked",
+        )
     cache = VerdictCache(config.cache_dir, config.cache_mode)
     model = kind_of(str(config.model))
     identity = model.recall(cache)

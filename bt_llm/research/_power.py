@@ -13,11 +13,14 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest import Market, legs_of, periods_per_year, problems_in, run_backtest
 from bt_llm.backtest import Source as DataSource
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, EntryGate
+from bt_llm.progress import shows_progress
 from bt_llm.research._null_runs import entry_answers
 from bt_llm.research._runs import Source
 from bt_llm.settings import number, whole
+from bt_llm.shown import Shown
 from bt_llm.statistics import Legs
 
 __all__ = ["PowerPlan", "plan_power"]
@@ -25,8 +28,9 @@ __all__ = ["PowerPlan", "plan_power"]
 _FEWEST = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PowerPlan:
+@nan_equal
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PowerPlan(Shown):
     """What a test of a gate on these bars could find.
 
     Parameters
@@ -100,6 +104,7 @@ class PowerPlan:
         }
 
 
+@shows_progress("bars")
 def plan_power(
     strategy: Source,
     data: DataSource,

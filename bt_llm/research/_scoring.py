@@ -27,13 +27,16 @@ from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
 from bt_llm.backtest import COLUMNS, Market, answers_of, counted
 from bt_llm.backtest import Source as DataSource
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
 from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._runs import inspect_run
 from bt_llm.settings import number, whole
+from bt_llm.shown import Told
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["FORECAST", "Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
@@ -49,8 +52,8 @@ _Told: TypeAlias = dict[int, tuple[Decision, Decision]]
 """What a gate decided at each bar, for the long and the short side."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Judged(Told):
     """One model's answers bar by bar, beside what the market did next.
 
     Attributes
@@ -127,6 +130,7 @@ def _usage(gate: AttachedGate) -> Usage:
     )
 
 
+@shows_progress("bars")
 def judge(data: DataSource, gate: AskingGate, *, horizon: int = 5, flat: float = 0.25) -> Judged:
     """Have a gate's model judge every bar, and look up what the market did next.
 
@@ -216,8 +220,8 @@ def outcomes(
     return outcome
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelScore:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ModelScore(Told):
     """How good a model's verdicts were.
 
     Attributes
@@ -297,6 +301,7 @@ def _log(valid: pd.DataFrame, outcome: NDArray[np.float64]) -> float:
     return -float(rows[np.arange(len(valid)), outcome.astype(np.intp)].mean())
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
     """What a model takes.
@@ -354,12 +359,12 @@ def _stored(gate: AskingGate) -> list[Any]:
     """Return what is stored beside the answers of a model, as it is asked by a gate."""
     asker = gate.asker()
     reader = getattr(gate.config, "reader", "text")
-    wanted = (asker.identity.sha256, reader, asker.numerics)
+    wanted = {(one.identity.sha256, reader, one.numerics) for one in asker.everyone}
     records = asker.cache.records()
     return [
         record.provenance
         for record in records
-        if (record.question.model_sha256, record.question.reader, record.question.numerics) == wanted
+        if (record.question.model_sha256, record.question.reader, record.question.numerics) in wanted
     ]
 
 

@@ -12,6 +12,7 @@ from bt_llm.backtest import (
     BacktestResult,
     Bootstrap,
     Effect,
+    ManyRuns,
     Market,
     Primary,
     Section,
@@ -20,7 +21,6 @@ from bt_llm.backtest import (
     bars_section,
     equity_section,
     gate_study,
-    interval,
     metrics_section,
     percent,
     problems_in,
@@ -36,6 +36,8 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
+from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._null_runs import (
     Evaluate,
@@ -49,13 +51,12 @@ from bt_llm.research._runs import Source
 from bt_llm.research._timing import TimingOf, closes_of, strata_of, timing_question
 from bt_llm.research._tried import Tried, count_trials
 from bt_llm.settings import number, whole
-from bt_llm.statistics import BootstrapResult
 
 __all__ = ["GateTest", "gate_test"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GateTest:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GateTest(ManyRuns):
     """Whether a gate adds anything to a strategy.
 
     Attributes
@@ -73,8 +74,8 @@ class GateTest:
         Whether the gate's timing is better than that of random gates: the one question, with its p-value.
     effect : Effect
         What the gate is worth, taken apart.
-    over_rule, over_ungated : dict of str to BootstrapResult
-        The gated less the other's Sharpe ratio and return, both a year; `over_rule` is empty without a rule.
+    against : Against
+        How the gated run stands to the ungated one and to the rule's, judged together.
     null_gates : HowRun
         How many null gates were replayed and how many were run, and how far the two are apart.
     tried : Tried or None
@@ -82,9 +83,10 @@ class GateTest:
 
     Notes
     -----
-    Only `question` is a test. All else describes: of several intervals one leaves out zero by luck more often
-    than each says, and a gate may be worth much for a reason that is no skill, such as that it blocks entries
-    of a strategy that loses.
+    `question` is the one test of the gate. `against` is adjusted for its own comparisons, and says better for
+    whatever reason: a gate may be worth much for one that is no skill, such as that it blocks entries of a
+    strategy that loses. All else describes: of several intervals one leaves out zero by luck more often than
+    each says.
     """
 
     gated: BacktestResult
@@ -97,8 +99,7 @@ class GateTest:
     entries: Answers
     question: Primary
     effect: Effect
-    over_rule: dict[str, BootstrapResult]
-    over_ungated: dict[str, BootstrapResult]
+    against: Against
     null_gates: HowRun
     tried: Tried | None = None
 
@@ -123,20 +124,17 @@ class GateTest:
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in plain words."""
+        """The findings in plain words, that of the one question first."""
         answers = self.entries.long + self.entries.short
         allowed = sum(answers)
         share = f"{100 * allowed / len(answers):.0f} %"
         if allowed in (0, len(answers)):
             share = "every one" if allowed else "none"
-        found = [f"The gate let {share} of {len(answers)} entries through."]
+        figures = f"The gate let {share} of {len(answers)} entries through."
         if refused := refusal(self.problems):
-            return [*refused, *found]
-        found += [self.question.sentence, DESCRIPTIVE, *self.effect.sentences]
+            return [*refused, figures]
+        found = [self.question.sentence, self.against.sentence, DESCRIPTIVE, figures, *self.effect.sentences]
         found += [_described(runs) for runs in (self.random, self.shifted) if runs is not None]
-        for name, over in (("the plain rule", self.over_rule), ("the ungated strategy", self.over_ungated)):
-            if over:
-                found.append(f"Its Sharpe ratio less that of {name} is {interval(over['sharpe'], 'sharpe')}.")
         return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
@@ -145,6 +143,7 @@ class GateTest:
         yield from bars_section(self.gated.notes)
         yield metrics_section({name: run.metrics for name, run in self.runs.items()})
         if not self.problems:
+            yield from self.against.sections()
             yield from self.effect.sections()
             for nulls in (self.random, self.shifted):
                 if nulls is not None and nulls.n and not nulls.refused:
@@ -162,8 +161,7 @@ class GateTest:
             "effect": self.effect.to_dict(),
             "random": self.random.to_dict(),
             "shifted": self.shifted.to_dict() if self.shifted is not None else None,
-            "over_rule": self.over_rule,
-            "over_ungated": self.over_ungated,
+            "against": self.against.to_dict(),
             "beats_random": self.beats_random,
         }
         found: dict[str, Any] = plain(
@@ -218,6 +216,7 @@ def _described(runs: NullRuns) -> str:
     return f"Among {runs.n} {runs.kind}: {shares}."
 
 
+@shows_progress("gates that know nothing")
 def gate_test(
     strategy: Source,
     data: DataSource,
@@ -373,6 +372,7 @@ def gate_test(
             f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
         )
     trial = {"gated": (study.gated, gate)}
+    compared = {"gated": study.gated, "ungated": study.ungated, **({} if ruled is None else {"rule": ruled})}
     return GateTest(
         gated=study.gated,
         ungated=study.ungated,
@@ -384,8 +384,11 @@ def gate_test(
         entries=entries,
         question=timing_question(random, told, effect.error, alpha=alpha, problem=effect.problem),
         effect=effect,
-        over_rule=bootstrap.between(study.gated, ruled) if ruled is not None else {},
-        over_ungated=bootstrap.between(study.gated, study.ungated),
+        against=against(
+            {name: run.returns for name, run in compared.items()},
+            bootstrap,
+            {name: run.trades for name, run in compared.items()},
+        ),
         null_gates=runs.how,
         tried=None if output is None else count_trials(output, strategy, market, trial, settings),
     )

@@ -13,6 +13,7 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest import Bootstrap, Primary, Section, interval, number, table_section
 from bt_llm.plain_json import plain
+from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, Statistic, StepwiseDifferences
 
 __all__ = ["FEWEST_TRADES", "Standing", "standing"]
@@ -21,8 +22,8 @@ FEWEST_TRADES = 10
 """Trades in which two runs have to differ before anything is said of their difference."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Standing:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Standing(Told):
     """How several candidates stand to each other, and to benchmarks that need no model.
 
     Parameters
@@ -168,7 +169,11 @@ class Standing:
         )
         if self.confidence_set or self.spa:
             best = [[name, f"{p:.3g}"] for name, p in self.confidence_set.items()]
-            tested = [[f"the best is no better than {name}", f"{p:.3g}"] for name, p in self.spa.items()]
+            least = f"below {self.primary.smallest_p:.2g}"  # a share of resamples that none is in
+            tested = [
+                [f"the best is no better than {name}", f"{p:.3g}" if p > 0.0 else least]
+                for name, p in self.spa.items()
+            ]
             yield table_section(
                 "Among the best",
                 ["", "p"],

@@ -50,7 +50,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.files import read_text
 from bt_llm.gates import Gate
-from bt_llm.models import split_name
+from bt_llm.models import kind_of, split_name
 from bt_llm.research._cutoff_table import latest_cutoff
 from bt_llm.research._study_sections import (
     AccountSection,
@@ -379,8 +379,10 @@ def _resolved(study: Study, folder: Path) -> Study:
 
     def named(text: Any, suffix: str) -> Any:
         """Return a path absolute; a name stays a name."""
-        if not isinstance(text, str) or (suffix == ".gguf" and split_name(text)[0] != "file"):
+        if not isinstance(text, str):
             return text
+        if suffix == ".gguf" and split_name(text)[0] != "file":
+            return kind_of(text).within(folder)
         is_path = text.partition(":")[0].lower().endswith(suffix) or "/" in text or "\\" in text
         return absolute(text) if is_path else text
 

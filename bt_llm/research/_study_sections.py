@@ -42,7 +42,7 @@ class AdvisorSection(Section):
     model: str | None = None
     fallbacks: list[str] | None = None
     template: str | None = None
-    reader: Literal["logprobs", "json"] | None = None
+    reader: Literal["logprobs", "json", "contrast"] | None = None
     calibration: Literal["grid", "none", "train"] | None = None
     numerics: Literal["canonical", "fast"] | None = None
     cache_dir: str | None = None

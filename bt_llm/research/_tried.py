@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 import bt_llm
 from bt_llm.backtest import BacktestResult, Market, PanelRun, Universe, load_strategy
+from bt_llm.equality import nan_equal
 from bt_llm.gates import EntryGate, content_sha256
 from bt_llm.plain_json import canonical_json, plain
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
@@ -25,6 +27,7 @@ from bt_llm.research.walk_forward._walk_forward import LEDGER
 __all__ = ["Tried", "count_panel_trials", "count_trials"]
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class Tried:
     """How many configurations have been tried, and what is left of the results of a command then.
@@ -55,7 +58,10 @@ class Tried:
         """What is to be said of it."""
         if self.n_trials == 1:
             return "This is the first configuration that was tried here: nothing was chosen yet."
-        chances = ", ".join(f"{name} {100 * value:.0f} %" for name, value in self.deflated.items())
+        chances = ", ".join(
+            f"{name} unknown" if math.isnan(value) else f"{name} {100 * value:.0f} %"
+            for name, value in self.deflated.items()
+        )
         return (
             f"{self.n_trials} configurations were tried here so far: the p-value of the best of them is to "
             f"be multiplied by that. Probability that a Sharpe ratio is above 0, as the best of all (DSR): "

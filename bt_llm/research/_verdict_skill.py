@@ -13,6 +13,7 @@ from bt_llm import statistics
 from bt_llm.exceptions import DataError
 from bt_llm.plain_json import plain
 from bt_llm.research._scoring import FORECAST, Judged
+from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, RolledScore, RolledSkill, StepwiseDifferences
 
 __all__ = ["VerdictSkill", "verdict_skill"]
@@ -20,8 +21,8 @@ __all__ = ["VerdictSkill", "verdict_skill"]
 _FEWEST_BARS = 30
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerdictSkill:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VerdictSkill(Told):
     """Several models' verdicts on the bars that all of them judged.
 
     Attributes

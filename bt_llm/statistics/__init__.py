@@ -1,6 +1,8 @@
 """Statistics that tell an edge from luck, each with the source of its formula.
 
-- Figures of one account: `sharpe_ratio`, `sortino_ratio`, `max_drawdown`, `calmar_ratio`.
+- Figures of one account: `sharpe_ratio`, `sortino_ratio`, `max_drawdown`, `calmar_ratio`, `annual_growth`,
+  `volatility`, `drawdowns`, `market_model`; of its trades: `profit_factor`, `expectancy`,
+  `system_quality_number`.
 - A Sharpe ratio against its own sampling error and the number of trials:
   `probabilistic_sharpe_ratio`, `expected_max_sharpe`, `deflated_sharpe_ratio`,
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
@@ -11,8 +13,8 @@
 - Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
   other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.
 - Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
-- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, `timing_of`,
-  `breakeven_cost`, `cost_curve`, `detectable`.
+- What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, of many
+  symbols `take_apart_jointly`, `timing_of`, `breakeven_cost`, `cost_curve`, `detectable`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 

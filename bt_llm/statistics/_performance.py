@@ -129,7 +129,7 @@ def max_drawdown(equity: ArrayLike) -> float:
     >>> max_drawdown([100.0, 120.0, 90.0, 110.0])
     0.25
     """
-    curve = _curve(equity, minimum=1)
+    curve = positive_curve(equity, minimum=1)
     return float(np.max(1.0 - curve / np.maximum.accumulate(curve)))
 
 
@@ -165,7 +165,7 @@ def calmar_ratio(equity: ArrayLike, periods_per_year: float) -> float:
     >>> round(calmar_ratio([100.0, 120.0, 90.0, 110.0], periods_per_year=3), 6)
     0.4
     """
-    curve = _curve(equity, minimum=2)
+    curve = positive_curve(equity, minimum=2)
     years = (len(curve) - 1) / annual_factor(periods_per_year)
     ratio = max(float(curve[-1] / curve[0]), 0.0)
     # Through the logarithm, because a day's gain compounded over a year may exceed any float.
@@ -174,7 +174,7 @@ def calmar_ratio(equity: ArrayLike, periods_per_year: float) -> float:
     return _ratio(growth, max_drawdown(curve))
 
 
-def _curve(equity: ArrayLike, minimum: int) -> Floats:
+def positive_curve(equity: ArrayLike, minimum: int) -> Floats:
     curve = finite(equity, "equity", minimum=minimum)
     if curve[0] <= 0.0:
         raise DataError(f"equity starts at {curve[0]}: expected a positive value")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample, together
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, pair
@@ -18,6 +19,7 @@ __all__ = ["BootstrapResult", "paired_bootstrap", "quantile_rank", "rank_p_value
 _ROUNDING = 1e-12
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapResult:
     """A difference between two return series, with an interval for it.

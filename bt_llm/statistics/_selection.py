@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics._inputs import as_floats, between, finite, normal_cdf, normal_quantile
 from bt_llm.statistics._performance import is_flat
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnMoments:
     """The four numbers of a track record that its Sharpe ratio's standard error depends on.

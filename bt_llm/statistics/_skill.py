@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics._inputs import Floats, as_floats, between, finite, normal_quantile
 from bt_llm.statistics._stepwise import POWER, Pair, step_down
@@ -20,6 +21,7 @@ __all__ = ["RolledScore", "RolledSkill", "rolled_skill"]
 _ROUNDING = 1e-9
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledScore:
     """A mean score, and what the same forecasts score at other times.
@@ -48,6 +50,7 @@ class RolledScore:
         return self.observed - self.expected
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledSkill:
     """Several forecasters on the same bars, and every two of them.

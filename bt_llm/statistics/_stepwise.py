@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics._blocks import resample
 from bt_llm.statistics._influence import FLAT, block_length_of, columns_of, differences, influence_of
@@ -29,6 +30,7 @@ POWER = 0.8
 """Share of the time that an effect called detectable is found."""
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairDifference:
     """How two of several series differ, with all other pairs taken into account.
@@ -63,6 +65,7 @@ class PairDifference:
     detectable: float
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepwiseDifferences:
     """The differences of several pairs of series, judged together.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.statistics._blocks import automatic_block_length, resample
+from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
 from bt_llm.statistics._inputs import Floats, annual_factor, between, normal_quantile
 from bt_llm.statistics._resampling import BootstrapResult, quantile_rank, result_of
 
@@ -23,6 +23,9 @@ __all__ = [
     "breakeven_cost",
     "cost_curve",
     "detectable",
+    "parts_made",
+    "parts_of",
+    "point",
     "take_apart",
     "timing_of",
 ]
@@ -93,7 +96,7 @@ class Timing(NamedTuple):
         return self.estimate / self.error if self.error > 0.0 else 0.0
 
 
-def _parts(means: Floats) -> tuple[Floats, Floats]:
+def parts_of(means: Floats) -> tuple[Floats, Floats]:
     """Return `PARTS` from the means of ten columns, the gated five and the ungated five, with gradients."""
     long, short, cost, x_long, x_short = (means[..., k] for k in range(5))
     u_long, u_short, u_cost, u_x_long, u_x_short = (means[..., k] for k in range(5, 10))
@@ -157,7 +160,7 @@ def timing_of(gated: Legs, ungated: Legs) -> Timing:
     """
     sides = (gated.rows, ungated.rows)
     means = np.concatenate([rows.mean(axis=1) for rows in sides])
-    values, gradients = _parts(means)
+    values, gradients = parts_of(means)
     own, other = np.split(gradients[4], 2)
     influence = own @ sides[0] + other @ sides[1] - gradients[4] @ means
     error = float(np.sqrt(influence @ influence)) / len(gated)
@@ -231,20 +234,31 @@ def take_apart(
         length = int(block_length)
     else:
         raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(columns)} bars there are")
-    found = resample(columns, _parts, length=length, n=n, seed=seed)
+    found = resample(columns, parts_of, length=length, n=n, seed=seed)
+    size = 1e-12 * float(np.abs(columns[:, [0, 1, 2, 5, 6, 7]]).max(initial=0.0))
+    return parts_made(found, rank, scale, confidence, length, size)
+
+
+def parts_made(
+    found: Resampled, rank: int, scale: float, confidence: float, length: int, size: float
+) -> dict[str, BootstrapResult]:
+    """Return the parts that were resampled by name, each with an interval of its own.
+
+    What is no larger than `size` is rounding.
+    """
     made = {}
     for row, name in enumerate(PARTS):
         estimate = float(found.estimates[row])
-        size = 1e-12 * float(np.abs(columns[:, [0, 1, 2, 5, 6, 7]]).max(initial=0.0))
         if found.errors[row] <= size:
             estimate = estimate if abs(estimate) > size else 0.0
-            made[name] = _point(estimate * scale, confidence)
+            made[name] = point(estimate * scale, confidence)
         else:
             made[name] = result_of(found, row, rank, estimate * scale, scale, confidence, length)
     return made
 
 
-def _point(estimate: float, confidence: float) -> BootstrapResult:
+def point(estimate: float, confidence: float) -> BootstrapResult:
+    """Return what has no sampling error to estimate."""
     return BootstrapResult(
         estimate=estimate,
         low=estimate,
@@ -318,7 +332,7 @@ def _curve(
         if found.errors[row] > 0.0:
             yield CostPoint(float(cost), result_of(found, row, rank, estimate, scale, 0.95, length))
         else:
-            yield CostPoint(float(cost), _point(estimate, 0.95))
+            yield CostPoint(float(cost), point(estimate, 0.95))
 
 
 def detectable(error: float, *, alpha: float = 0.05, power: float = 0.8, two_sided: bool = False) -> float:

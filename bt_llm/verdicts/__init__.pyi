@@ -1,6 +1,7 @@
 from ._calibration import Prior as Prior
 from ._calibration import calibrated as calibrated
 from ._calibration import mean_prior as mean_prior
+from ._contrast import contrasted as contrasted
 from ._labels import DEFAULT_LABELS as DEFAULT_LABELS
 from ._labels import INVALID as INVALID
 from ._labels import Label as Label

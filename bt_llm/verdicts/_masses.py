@@ -8,9 +8,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bt_llm.equality import nan_equal
+
 __all__ = ["LabelMasses"]
 
 
+@nan_equal
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelMasses:
     """How much of the probability the labels hold, over many verdicts.

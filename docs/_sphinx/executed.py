@@ -1,9 +1,10 @@
 """Run the code of the pages, in order, and show beneath each block what it printed.
 
-A page is one script: its ``python`` blocks share a namespace, its ``sh`` blocks run in the same folder,
-which holds copies of ``data/``, ``strategies/`` and ``examples/``. A block that fails stops the build. A
-block that cannot run while the site is built stands under ``<!-- not run: WHY -->``, and the page says
-why. Blocks of a translation are those of a page that ran: the same text has the same output.
+A page is one script: its ``python`` blocks share a namespace, its ``sh`` and ``console`` blocks run in
+the same folder, which holds copies of ``data/``, ``strategies/`` and ``examples/``. A block that fails
+stops the build. A block that cannot run while the site is built stands under ``<!-- not run: WHY -->``,
+and the page says why. Blocks of a translation are those of a page that ran: the same text has the same
+output.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LANGUAGES = ("python", "sh")
+LANGUAGES = ("python", "sh", "console")
 FOLDERS = ("data", "strategies", "examples")
 TRANSLATIONS = ("zh/",)
 PATIENCE = 1800  # seconds, of a page
@@ -61,6 +62,14 @@ def blocks_of(text: str) -> list[Block]:
     return found
 
 
+def commands_in(block: Block) -> str:
+    """Return the commands of a block: of a session, what stands behind the prompts."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    if block.language == "console":
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return "\n".join(lines)
+
+
 def script_of(blocks: list[Block]) -> str:
     """Return the script that a page is."""
     lines = ["import subprocess as _subprocess", "import sys as _sys", ""]
@@ -71,10 +80,9 @@ def script_of(blocks: list[Block]) -> str:
         if block.language == "python":
             lines.append(block.code)
             continue
-        lines.append(
-            f"_done = _subprocess.run(['bash', '-euo', 'pipefail', '-c', {block.code!r}]).returncode"
-        )
-        lines.append(f"_done == {block.exit_code} or _sys.exit({block.code!r} + f'\\nended with {{_done}}')")
+        code = commands_in(block)
+        lines.append(f"_done = _subprocess.run(['bash', '-euo', 'pipefail', '-c', {code!r}]).returncode")
+        lines.append(f"_done == {block.exit_code} or _sys.exit({code!r} + f'\\nended with {{_done}}')")
     return "\n".join(lines) + "\n"
 
 

@@ -254,7 +254,7 @@ def test_config_is_small_hashable_and_picklable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reader": "logprob"}, r"reader='logprob': expected one of \['logprobs', 'json'\]"),
+        ({"reader": "logprob"}, r"reader='logprob': expected one of \['logprobs', 'json', 'contrast'\]"),
         ({"numerics": "exact"}, "numerics='exact'"),
         ({"calibration": "gird"}, "calibration='gird': expected 'grid', 'none' or a Prior"),
         ({"cache_mode": "reply"}, "reply"),

@@ -59,3 +59,9 @@ def test_a_primary_says_found_not_shown_or_cannot_tell() -> None:
         "Cannot tell whether it works: no outcome could have given p below 0.05: the smallest is 0.5.",
     )
     assert unable.to_dict()["cannot_tell"] == unable.cannot_tell
+
+
+def test_a_p_value_that_rounds_to_nothing_is_not_said_to_be_nothing() -> None:
+    found = Primary(claim="it is so", p_value=0.0, smallest=0.0)
+    assert found.sentence == "Found that it is so: p is below 0.0001, and this test has no smallest one."
+    assert "p = 0.0001, and" in Primary(claim="it is so", p_value=0.0001, smallest=0.0).sentence

@@ -12,6 +12,8 @@ from bt_llm import Gate, Market, gate_study, run_backtest
 from bt_llm.backtest import Bootstrap, Effect, earned_by, legs_of
 from bt_llm.exceptions import DataError
 from tests.engines import QuickAdvice
+from tests.market_cases import ExitsBySell
+from tests.panel_cases import symbols
 from tests.research_cases import Alternate, gate_of, random_walk
 
 BARS = random_walk(150, seed=4)
@@ -80,6 +82,16 @@ def test_slippage_and_commission_are_costs_and_not_what_positions_earned() -> No
     assert earned[0] == pytest.approx(earned[1], abs=1e-6)
 
 
+def test_what_is_closed_at_the_last_close_has_sides_too() -> None:
+    """No order was sent for that fill, so that it says nothing of the size of a contract."""
+    market = Market.of(symbols()["s2"])
+    run = run_backtest(ExitsBySell, market, commission=0.001, settles=True)
+    assert len(run.settled) == 1
+    legs = legs_of(run, market)
+    assert legs.returns == pytest.approx(run.returns.to_numpy())
+    assert legs.long_exposure[-1] == 0.0
+
+
 def test_an_account_with_cash_of_another_source_is_refused() -> None:
     class Paid(Alternate):
         def next(self) -> None:
@@ -97,7 +109,7 @@ def test_an_account_with_cash_of_another_source_is_refused() -> None:
 def test_a_study_answers_one_question_and_says_what_the_effect_is_made_of() -> None:
     study = gate_study(Alternate, BARS, gate_of("scripted:trend"), commission=0.001)
     assert study.question is not None
-    first, asked, describes, *rest = next(iter(study.sections())).content
+    asked, describes, first, *rest = next(iter(study.sections())).content
     assert first.startswith("Gated, the strategy made")
     assert asked == study.question.sentence
     assert describes == "What follows describes these bars, and is no test of anything."

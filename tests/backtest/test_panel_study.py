@@ -20,6 +20,7 @@ from bt_llm.backtest import (
 )
 from bt_llm.exceptions import DataError
 from bt_llm.research import NullRuns
+from tests.engines import walk
 from tests.market_cases import ExitsBySell, Rotates, flat
 from tests.panel_cases import correlated, folder_of, symbols
 from tests.research_cases import gate_of
@@ -156,3 +157,73 @@ def test_null_runs_of_a_panel_rank_as_those_of_a_run() -> None:
     nulls = NullRuns(kind="gates", observed={"sharpe": 1.0}, nulls=pd.DataFrame({"sharpe": [0.0, 2.0]}))
     assert nulls.p_value("sharpe") == pytest.approx(2 / 3)
     assert Universe.of(symbols(2)).bars == 260 + 253
+
+
+class TestWorth:
+    def test_it_is_the_pooled_difference_taken_apart_with_members_that_come_and_go(
+        self, tmp_path: Path
+    ) -> None:
+        folder_of(tmp_path)
+        panel = panel_study(ExitsBySell, tmp_path / "members.csv", GATE, commission=0.001)
+        parts = panel.worth.parts
+        assert parts is not None
+        pooled, whole = panel.effects["return"].pooled, parts.pooled["whole"]
+        assert (whole.estimate, whole.low, whole.high) == pytest.approx(
+            (pooled.estimate, pooled.low, pooled.high), abs=1e-6
+        )
+        assert list(parts.symbols) == list(panel.symbols)
+        for part, one in parts.pooled.items():
+            summed = sum(symbol[part].estimate for symbol in parts.symbols.values())
+            assert one.estimate == pytest.approx(summed)
+
+    def test_of_one_symbol_it_is_the_effect_of_that_symbol(self) -> None:
+        (name, frame), *_ = symbols().items()
+        panel = panel_study(ExitsBySell, {name: frame}, GATE, commission=0.001)
+        alone = gate_study(ExitsBySell, frame, GATE, commission=0.001, settles=True).effect
+        assert panel.worth.parts is not None
+        assert alone is not None
+        for part, one in alone.parts.items():
+            assert panel.worth.parts.pooled[part].estimate == pytest.approx(one.estimate)
+
+    def test_weights_count(self) -> None:
+        frames = {name: walk(200, seed=number) for number, name in enumerate("ab")}
+        first, second = frames
+        even = panel_study(ExitsBySell, frames, GATE).worth.parts
+        uneven = panel_study(ExitsBySell, frames, GATE, weights={first: 3.0, second: 1.0}).worth.parts
+        assert even is not None
+        assert uneven is not None
+        for name, factor in ((first, 1.5), (second, 0.5)):
+            assert uneven.symbols[name]["whole"].estimate == pytest.approx(
+                factor * even.symbols[name]["whole"].estimate
+            )
+
+    def test_it_is_said_shown_and_in_json(self) -> None:
+        panel = panel_study(ExitsBySell, symbols(), GATE, commission=0.001)
+        assert panel.worth.sentence in panel.sentences
+        assert "; only the last is the gate's choice of when." in panel.worth.sentence
+        assert panel.worth.parts is not None
+        tables = {one.title: one.table for one in panel.sections() if one.table is not None}
+        assert [row[0] for row in tables["What the effect of the gate is made of"]["rows"]] == [
+            *("whole", "exposure", "side bias", "costs saved", "timing")
+        ]
+        rows = tables["What each symbol adds to the effect of the gate"]["rows"]
+        assert [row[0] for row in rows] == list(panel.symbols)
+        told = panel.to_dict()["worth"]
+        assert told["pooled"]["timing"]["estimate"] == panel.worth.parts.pooled["timing"].estimate
+        assert list(told["symbols"]) == list(panel.symbols)
+
+    def test_an_account_with_cash_of_another_source_is_named_and_nothing_is_taken_apart(self) -> None:
+        class Paid(ExitsBySell):
+            def next(self) -> None:
+                super().next()
+                if len(self) == 90 and self.data.close[0] > 100.0:
+                    self.broker.add_cash(500.0)
+
+        panel = panel_study(Paid, symbols(), GATE)
+        paid = [name for name, frame in symbols().items() if frame["close"].iloc[89] > 100.0]
+        assert 0 < len(paid) < 3
+        assert panel.worth.parts is None
+        assert panel.worth.problem.startswith(f"{paid[0]}: ")
+        assert panel.worth.sentence.startswith("The gate's effect is not taken apart: ")
+        assert panel.to_dict()["worth"]["pooled"] is None
+        assert not [one for one in panel.sections() if "effect of the gate" in one.title]

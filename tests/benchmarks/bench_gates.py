@@ -1,7 +1,7 @@
 """Gates: a run over a bare one, and the 200 null gates of a test over 200 runs, in processor time.
 
 The bare run is Backtrader's own ``cerebro.run()`` of the strategy on a `PandasData` feed, without bt_llm.
-The null gates are those that `gate_test` makes of a gate with a pass rate of 0.4, in markets as volatile,
+The null gates give the answers of a gate with a pass rate of 0.4 at other times, as those of `gate_test` do,
 with the timing that it ranks them by. They are replayed from the strategy's episodes: learning these, and
 running some gates in Backtrader as a check, is counted in. They are timed against single `run_backtest`
 calls of the same gates in the same rounds, of the lean engine and of the plain one, which measure no timing.
@@ -26,6 +26,8 @@ CASES = {
     "breakout, EURUSD hours": ("donchian.py:GatedDonchian", "eurusd_hourly.csv", 0.06),
 }
 WARM_UP, GATES, COMMISSION = 114, 200, 0.0002
+_BLOCK = 100
+"""Bars that keep their order in a null gate."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -126,14 +128,21 @@ def _gate() -> Any:
 
 
 def _gates(strategy: Any, market: Any, count: int) -> list[Any]:
-    """Return the null gates of its test."""
-    from bt_llm.gates import RandomGate
-    from bt_llm.research._null_runs import entry_answers
-    from bt_llm.research._timing import closes_of, strata_of
+    """Return gates that give the answers of one at other times, as the null gates of its test do."""
+    import numpy as np
 
-    told = entry_answers(strategy, market, _gate(), strata=True, commission=COMMISSION)
-    strata = strata_of(closes_of(market), len(told.long) + len(told.short), WARM_UP)
-    return [RandomGate(answers=told, draw=draw, strata=strata) for draw in range(count)]
+    from bt_llm.gates import DatesGate, permute_dates
+    from bt_llm.research._panel_nulls import dated_answers
+
+    answers = dated_answers(strategy, market, _gate(), commission=COMMISSION)
+    (bars,) = market.bars.values()
+    times = bars.numbers[WARM_UP - 1 :]
+    orders = (permute_dates(len(times), _BLOCK, np.random.default_rng([0, draw])) for draw in range(count))
+    dates = times.tobytes()
+    return [
+        DatesGate(answers=answers, dates=dates, others=times[order].tobytes(), warm_up=WARM_UP)
+        for order in orders
+    ]
 
 
 def _timing(strategy: Any, market: Any) -> Any:

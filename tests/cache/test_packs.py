@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from bt_llm.cache import Pack, Record, VerdictCache, export_pack, import_pack, merge_packs
 from bt_llm.cache import _pack_files as pack_files
 from bt_llm.cache import _packs as packs
-from bt_llm.cache._pack_files import read_pack
+from bt_llm.cache._pack_files import read_pack, write_pack
 from bt_llm.cache._records import model_document
+from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, PackError
 from bt_llm.plain_json import canonical_json
 from bt_llm.verdicts import Verdict
@@ -423,3 +426,35 @@ def test_an_invalid_verdict_travels(tmp_path: Path) -> None:
     cache = VerdictCache(tmp_path / "cache")
     import_pack(cache, path)
     assert import_pack(cache, path).unchanged == 1
+
+
+def test_a_compressed_pack_is_the_same_pack(tmp_path: Path) -> None:
+    pack = read_pack(shipped("demo_pack.jsonl"))
+    write_pack(pack, tmp_path / "pack.jsonl.gz")
+
+    content = (tmp_path / "pack.jsonl.gz").read_bytes()
+    assert read_pack(tmp_path / "pack.jsonl.gz") == pack
+    assert len(content) < shipped("demo_pack.jsonl").stat().st_size / 3
+    write_pack(pack, tmp_path / "again.jsonl.gz")
+    assert (tmp_path / "again.jsonl.gz").read_bytes() == content  # no time and no name is in it
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-9], "cut off, or something follows"),
+        (lambda content: content + b"more", "cut off, or something follows"),
+        (lambda content: content[:40] + bytes([content[40] ^ 255]) + content[41:], "compression is damaged"),
+        (lambda content: gzip.compress(bytes(2**20)), "over 1,048,575 bytes unpacked"),
+    ],
+)
+def test_a_compressed_pack_that_is_damaged_or_too_large_is_refused(
+    change: Callable[[bytes], bytes], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = read_pack(shipped("demo_pack.jsonl"))
+    write_pack(pack, tmp_path / "pack.jsonl.gz")
+    monkeypatch.setattr("bt_llm.cache._pack_files.most_bytes", lambda _: 2**20 - 1)
+    (tmp_path / "pack.jsonl.gz").write_bytes(change((tmp_path / "pack.jsonl.gz").read_bytes()))
+
+    with pytest.raises(PackError, match=message):
+        read_pack(tmp_path / "pack.jsonl.gz")

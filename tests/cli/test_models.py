@@ -8,6 +8,7 @@ import pytest
 
 from bt_llm.cli import _models as models
 from bt_llm.cli import main
+from bt_llm.models import cpu_threads
 from bt_llm.models.llama import _memory as memory
 
 
@@ -83,9 +84,9 @@ def test_inspect_reads_the_header_and_estimates_the_memory(cli, smollm2_path):
 def test_inspect_of_no_model_is_one_line(cli, tmp_path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF")
-    for name, says in (("nope", "no model 'nope'"), (str(bad), "truncated")):
+    for name, wanted, says in (("nope", 2, "no model 'nope'"), (str(bad), 1, "truncated")):
         code, out, err = cli("inspect", name)
-        assert (code, out) == (1, "")
+        assert (code, out) == (wanted, "")
         assert says in err
         assert err.count("\n") == 1
 
@@ -126,7 +127,7 @@ def test_fetch_without_a_network_ends_with_the_command_to_run(cli, offline, tmp_
 
 def test_fetch_of_an_unknown_model_names_the_near_one(cli):
     code, _, err = cli("fetch", "lama-3.2-1b")
-    assert code == 1
+    assert code == 2
     assert "did you mean llama-3.2-1b?" in err
 
 
@@ -142,11 +143,11 @@ def test_fetch_of_an_unknown_model_names_the_near_one(cli):
 def test_recommend_gives_the_table_and_this_machines_row(
     cli, monkeypatch, gigabytes, model, n_ctx, n_threads, temperature
 ):
-    monkeypatch.setattr(models, "total_memory_mb", lambda: gigabytes * 1024.0)
+    monkeypatch.setattr("bt_llm.models.total_memory_mb", lambda: gigabytes * 1024.0)
     found = as_json(cli("recommend", "--format", "json"))
     mine = found["recommended"]
     shown = tuple(mine[name] for name in ("model", "n_ctx", "n_threads", "temperature"))
-    assert shown == (model, n_ctx, n_threads, temperature)
+    assert shown == (model, n_ctx, cpu_threads(n_threads), temperature)
     assert [row["model"] for row in found["table"]] == ["llama-3.2-1b", "llama-3.2-3b", "llama-3.2-3b"]
     assert (mine["here"], mine["fetch"]) == (False, f"bt-llm models fetch {model}")
     code, out, err = cli("recommend")

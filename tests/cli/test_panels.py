@@ -77,11 +77,31 @@ class TestRun:
 
     def test_what_a_panel_cannot_do_is_said(self, cli: Cli, files: Path, strategy: list[str]) -> None:
         told = [*strategy, "-d", str(files), *MODEL]
-        assert cli("run", *told, "--each", "--manifest", "x.json").code == 2
         assert "without --each" in one_line(cli("run", *told, "--weight", "a=3"))
         assert cli("test", *told, "--each", "--shifts", "3").code == 2
         assert "a folder" in one_line(cli("run", *told))
         assert "no file is like" in one_line(cli("run", *strategy, "-d", f"{files}/*.txt", *MODEL, "--each"))
+
+    def test_a_manifest_of_all_its_runs_is_reproduced(
+        self, cli: Cli, files: Path, strategy: list[str], tmp_path: Path
+    ) -> None:
+        runs = tmp_path / "runs.json"
+        done = cli("run", *strategy, "-d", str(files), "--each", *MODEL, "--manifest", str(runs))
+        assert done.code == 0, done.err
+        assert f"manifest: {runs}" in done.err
+        again = cli("reproduce", str(runs))
+        assert (again.code, again.out.strip()) == (0, "identical")
+        assert "3 symbols and their pooled figures" in again.err
+        document = json.loads(runs.read_text())
+        document["symbols"][1]["runs"]["gated"]["bars"] += 1
+        runs.write_text(json.dumps(document))
+        other = cli("reproduce", str(runs))
+        assert other.code == 1
+        assert other.out.startswith("b: trade: gated: the trades are the same, the equity curve is not")
+        told = json.loads(cli("reproduce", str(runs), *JSON).out)
+        assert [(one["symbol"], one["what"]) for one in told["differences"]] == [("b", "trade")]
+        moved = [f"b={(files / 'b.csv').rename(files / 'other.csv')}"]
+        assert cli("reproduce", str(runs), "-d", *moved).out == other.out
 
 
 class TestTestAndCompare:

@@ -44,6 +44,8 @@ def test_test_prints_one_json_object(bars: str) -> None:
     found = json.loads(done.stdout)
     assert found["random"]["n"] == 9
     assert found["shifted"]["n"] == 2
+    assert found["sentences"][1] == found["against"]["sentence"]
+    assert [one["second"] for one in found["against"]["sharpe"]] == ["ungated", "rule"]
     assert set(found["runs"]) == {"gated", "ungated", "rule", "closed", "buy_and_hold"}
     assert json.loads(run("test", bars, *arguments, "--jobs", "2").stdout) == found
     assert json.loads(run("test", bars, *arguments, "--seed", "1").stdout)["random"] != found["random"]
@@ -59,6 +61,8 @@ def test_test_prints_tables_and_sentences(bars: str) -> None:
         "random gates",
         "Findings",
         "exposure",
+        "Better than without the model",
+        "In Sharpe ratio, of the two, adjusted",
     ):
         assert part in done.stdout, part
 

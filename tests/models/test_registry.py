@@ -66,7 +66,8 @@ def test_a_name_is_of_one_kind(name: str, kind: str, shown: str) -> None:
 @pytest.mark.parametrize("name", ["scriptedfoo", "scripted_trend", "scripted"])
 def test_a_misspelt_kind_without_a_colon_is_no_script(name: str) -> None:
     with pytest.raises(
-        ModelNotFoundError, match="kinds of models are file, ollama, openai, scripted, systemone: did"
+        ModelNotFoundError,
+        match=r"kinds of models are dated, .*file, ollama, openai, scripted, systemone: did",
     ):
         kind_of(name).identify(OFF)
 
@@ -74,7 +75,7 @@ def test_a_misspelt_kind_without_a_colon_is_no_script(name: str) -> None:
 def test_a_misspelt_kind_lists_the_kinds_and_repeats_no_password() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^no kind of models .opneai., only file, ollama, .*; did you mean openai\?$",
+        match=r"^no kind of models .opneai., only dated, .*file, ollama, .*; did you mean openai\?$",
     ):
         kind_of("opneai:http://user:secret@host/v1")
     with pytest.raises(ConfigError, match="want scripted:NAME"):
@@ -244,7 +245,17 @@ def test_a_package_adds_a_kind_by_an_entry_point(monkeypatch: pytest.MonkeyPatch
         kind_of("broken:x")
     with pytest.raises(ConfigError, match=r"kind 'other' of models: .* is no ModelKind of that name"):
         kind_of("other:x")
-    assert sorted(model_kinds()) == ["file", "ollama", "openai", "scripted", "sure", "systemone"]
+    assert sorted(model_kinds()) == [
+        "dated",
+        "decisions",
+        "file",
+        "memory",
+        "ollama",
+        "openai",
+        "scripted",
+        "sure",
+        "systemone",
+    ]
 
 
 def test_one_broken_kind_does_not_break_the_list(

@@ -45,7 +45,9 @@ def assert_drawn_in_silence(browser: Browser, path: Path, charts: int) -> None:
         assert browser.value("document.documentElement.scrollWidth") <= width
         colours = """[...document.querySelectorAll("canvas")].map(canvas => new Set(new Uint32Array(
             canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size)"""
-        assert [number > 20 for number in browser.value(colours)] == [True] * charts
+        counts = browser.value(colours)
+        assert len(counts) >= charts
+        assert all(number > 20 for number in counts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,7 +55,7 @@ def test_a_browser_draws_it_without_a_word(
     kind: str, results: dict[str, Any], tmp_path: Path, browser: Browser
 ) -> None:
     page_of(results[kind], tmp_path, data=BARS, title=EVIL)
-    assert_drawn_in_silence(browser, tmp_path / "report.html", charts=3 if kind == "compare" else 2)
+    assert_drawn_in_silence(browser, tmp_path / "report.html", charts=4 if kind == "compare" else 3)
 
 
 def test_a_page_that_says_or_asks_something_is_noticed(tmp_path: Path, browser: Browser) -> None:
@@ -84,32 +86,32 @@ def test_a_study_that_compares_has_a_report(tmp_path: Path, browser: Browser) ->
             assert part in page.text
     for part in (*EXPECTED["compare"], "Cross", "bars.csv", "SHA-256 of the model", "Findings"):
         assert part in page.text, part
-    assert [chart["kind"] for chart in page.charts] == ["equity", "price", "price"]
+    assert [chart["kind"] for chart in page.charts] == ["lines", "price", "price", "lines"]
     assert set(pd.read_csv(tables / "verdicts.csv")["model"]) == {"scripted:trend", "scripted:contrarian"}
-    assert_drawn_in_silence(browser, path, charts=3)
+    assert_drawn_in_silence(browser, path, charts=4)
 
 
 class Chart:
     """The price chart of a page in a browser, read by what stands above it."""
 
-    LEFT, RIGHT = 8, 62  # pixels of the canvas beside the bars
+    BOX = "document.querySelectorAll('.chart')[1]"
 
     def __init__(self, browser: Browser, path: Path, width: int) -> None:
         self.browser = browser
         browser.open(path, width=width)
         self.spec = Page(path.read_text(encoding="utf-8")).charts[1]
         self.last = len(self.spec["times"]) - 1
-        browser.value("document.querySelectorAll('canvas')[1].scrollIntoView({block: 'center'})")
+        browser.value(f"{self.BOX}.scrollIntoView({{block: 'center'}})")
         browser.settle()
         self.box = browser.value(
             "(box => [box.left, box.top, box.width, box.height])"
-            "(document.querySelectorAll('canvas')[1].getBoundingClientRect())"
+            f"({self.BOX}.querySelector('.u-over').getBoundingClientRect())"
         )
 
     def x(self, share: float) -> float:
         """Return the place of a share of the bars that are shown, from the left of the window."""
         left, _, width, _ = self.box
-        return float(left + self.LEFT + share * (width - self.LEFT - self.RIGHT))
+        return float(left + share * width)
 
     @property
     def y(self) -> float:
@@ -121,7 +123,7 @@ class Chart:
 
     @property
     def readout(self) -> str:
-        return str(self.browser.value("document.querySelectorAll('.readout')[1].textContent"))
+        return str(self.browser.value("document.querySelector('.readout').textContent"))
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -137,7 +139,7 @@ class Chart:
         return abs(shown[0] - first) <= 1.5 and abs(shown[1] - end) <= 1.5
 
     def click(self, label: str) -> None:
-        script = "[...document.querySelectorAll('.chart')[1].querySelectorAll('button')]"
+        script = f"[...{self.BOX}.querySelectorAll('button')]"
         self.browser.value(f"{script}.find(one => one.textContent === {json.dumps(label)}).click()")
         self.browser.settle()
 
@@ -167,11 +169,11 @@ def test_the_price_chart_zooms(width: int, results: dict[str, Any], tmp_path: Pa
     browser.mouse("Pressed", chart.x(0.5), chart.y, button="left", buttons=1, clickCount=1)
     browser.mouse("Moved", chart.x(0.75), chart.y, button="left", buttons=1)
     browser.mouse("Released", chart.x(0.75), chart.y, button="left", clickCount=1)
-    assert chart.about(last / 8, last * 5 / 8)  # a quarter of what is shown, to earlier bars
+    assert chart.about(last / 2, last * 5 / 8)  # the stretch that was dragged over
     chart.click("All")
     assert chart.shown == (0, last)
 
-    browser.value("document.querySelectorAll('canvas')[1].focus()")
+    browser.value(f"{Chart.BOX}.focus()")
     browser.key("+")
     assert chart.about(last / 4, last * 3 / 4)
     browser.key("ArrowRight")
@@ -181,7 +183,7 @@ def test_the_price_chart_zooms(width: int, results: dict[str, Any], tmp_path: Pa
     for _ in range(9):
         chart.click("+")
     low, high = chart.shown
-    assert 12 <= high - low <= 14
+    assert 10 <= high - low <= 13
     assert browser.said == []
 
 
@@ -221,12 +223,17 @@ def test_walk_forward_bands_are_out_of_sample_only(
     page_of(result, tmp_path, data=BARS)
     chart = Chart(browser, tmp_path / "report.html", 1280)
     told, answers = result.verdicts["answer"], set()
-    context = "document.querySelectorAll('canvas')[1].getContext('2d')"
+    context = f"{Chart.BOX}.querySelector('canvas').getContext('2d')"
+    place_of = f"{Chart.BOX}.querySelector('canvas').getBoundingClientRect()"
+    left, top = browser.value(f"[{place_of}.left, {place_of}.top]")
+    above = round(chart.box[1] - top)
     browser.mouse("Moved", 1, 1)
     for place in range(5, 300, 7):
-        time, column = BARS.index[place], round(chart.x(place / chart.last) - chart.box[0])
+        time, column = BARS.index[place], round(chart.x(place / chart.last) - left)
         # Bands are a fifth opaque, from the top of the pane to its foot; some of this column is only band.
-        column_of = f"[...{context}.getImageData({column}, 8, 1, 300).data].filter((_, i) => i % 4 === 3)"
+        column_of = (
+            f"[...{context}.getImageData({column}, {above + 4}, 1, 280).data].filter((_, i) => i % 4 === 3)"
+        )
         found = browser.value(f"Math.min(...{column_of})")
         answer = told.get(time, "")
         assert (found > 0) == (answer in {"bullish", "bearish"}), (place, answer, found)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm.backtest import Market
+from bt_llm import attach_gate
+from bt_llm.backtest import Market, run_backtest
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import DatesGate, EntryGate, Gate
-from bt_llm.research import PanelComparison, PanelTest, TrialLedger, compare_on_panel, panel_test
+from bt_llm.research import PanelComparison, PanelTest, TrialLedger, Tried, compare_on_panel, panel_test
 from tests.market_cases import ByCalendar, flat
 from tests.research_cases import CASH, HOLD, Alternate, AlternateByHand, gate_of, random_walk, regimes
 
@@ -57,6 +60,42 @@ def test_by_hand_is_what_backtrader_says() -> None:
     assert quick.random.symbols["p_value"].tolist() == slow.random.symbols["p_value"].tolist()
 
 
+class Crossing(bt.Strategy):
+    """Long while the close is above its average."""
+
+    params = (("gate", None),)
+
+    def __init__(self):
+        self.over = bt.ind.CrossOver(self.data, bt.ind.SMA(self.data, period=5))
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self):
+        if self.over < 0 and self.position:
+            self.close()
+        elif self.over > 0 and self.gate.allows_long():
+            self.buy()
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_null_gates_of_all_symbols_are_replayed_as_backtrader_runs_them(n_jobs: int | None) -> None:
+    frames = {f"s{seed}": random_walk(240 + 10 * seed, seed=seed) for seed in range(2)}
+
+    def run(symbol: str, gates: Sequence[EntryGate]) -> list[np.ndarray]:
+        market, plain = Market.of({symbol: frames[symbol]}), {"engine": "plain", "settles": True}
+        return [np.array(run_backtest(Crossing, market, gate=gate, **plain).equity) for gate in gates]
+
+    mine = panel_test(Crossing, frames, GATE, n=30, resamples=99, n_jobs=n_jobs)
+    true = panel_test(Crossing, frames, GATE, n=30, resamples=99, evaluate=run)
+    how = mine.random.how
+    assert (how.replayed, how.ran, how.reason, true.random.how.replayed) == (60, 0, "", 0)
+    for metric in ("sharpe", "return"):
+        expected = true.random.pooled.nulls[metric].tolist()
+        assert mine.random.pooled.nulls[metric].tolist() == pytest.approx(expected, rel=1e-9)
+        assert len({round(value, 9) for value in expected}) > 20
+    assert mine.random.symbols["p_value"].tolist() == true.random.symbols["p_value"].tolist()
+    assert "60 were replayed" in " ".join(section.text for section in mine.sections())
+
+
 def test_knowledge_is_found_in_all_symbols_pooled() -> None:
     found = panel_of(edge=True)
     assert found.problems == ()
@@ -66,7 +105,28 @@ def test_knowledge_is_found_in_all_symbols_pooled() -> None:
         "Found that the gate's pooled Sharpe ratio is better than luck: p = 0.025"
     )
     assert (found.question.smallest, found.question.found) == (1 / 40, True)
-    assert found.over_ungated["sharpe"].pooled.low > 0.0
+    assert found.over_ungated is not None
+    assert found.over_ungated.pooled.low > 0.0
+    assert found.against is not None
+    over_ungated = found.against.sharpe.pairs[0]
+    assert (over_ungated.second, found.against.shown(over_ungated)) == ("ungated", True)
+    assert found.sentences[1] == found.against.sentence
+    assert "gated, it is better than the ungated strategy, +" in found.sentences[1]
+
+
+def test_what_knowledge_is_worth_is_timing_and_of_a_gate_that_knows_nothing_it_is_not() -> None:
+    knows, nothing = (panel_of(edge=edge).worth.parts for edge in (True, False))
+    assert knows is not None
+    assert nothing is not None
+    assert knows.pooled["timing"].low > 0.0
+    assert not any(one["timing"].low > 0.0 for one in nothing.symbols.values())
+    assert nothing.pooled["timing"].low <= 0.0
+    found = panel_of(edge=True)
+    assert found.sentences[-1] == found.worth.sentence
+    assert found.to_dict()["worth"]["pooled"]["timing"]["low"] == knows.pooled["timing"].low
+    titles = [one.title for one in found.sections()]
+    assert "What the effect of the gate is made of" in titles
+    assert "What each symbol adds to the effect of the gate" in titles
 
 
 def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
@@ -75,6 +135,8 @@ def test_where_there_is_nothing_to_know_nothing_is_found() -> None:
     assert found.sentences[0].startswith("It is not shown that the gate's pooled Sharpe ratio is better")
     assert "in Sharpe ratio would have been found in 4 of 5 such tests" in found.sentences[0]
     assert (found.random.symbols["p_value"] > 0.05).all()
+    assert found.against is not None
+    assert not any(map(found.against.shown, found.against.sharpe.pairs))
 
 
 def test_with_too_few_null_gates_it_cannot_tell() -> None:
@@ -108,6 +170,10 @@ def test_what_cannot_be_tested_is_refused() -> None:
 
 
 class TestTrials:
+    def test_a_ratio_that_is_not_known_is_said_to_be_unknown(self) -> None:
+        told = Tried(n_trials=2, new=1, deflated={"gated": math.nan, "other": 0.5}).sentence
+        assert told.endswith("as the best of all (DSR): gated unknown, other 50 %.")
+
     def test_a_panel_is_one_trial_and_other_symbols_are_others(self, tmp_path: Path) -> None:
         frames = {f"s{seed}": regimes(100, seed=seed) for seed in range(2)}
 
@@ -158,6 +224,16 @@ class TestComparison:
             runs = found.symbols[name].runs
             metrics = [runs[model].metrics["sharpe"] for model in ("trend", "contrarian")]
             assert one.estimate == pytest.approx(metrics[0] - metrics[1], rel=1e-6)
+
+    def test_what_each_model_is_worth_is_taken_apart(self) -> None:
+        found = compared()
+        timing = {name: worth.parts.pooled["timing"] for name, worth in found.worth.items() if worth.parts}
+        assert list(timing) == ["trend", "contrarian", "coin"]
+        assert timing["trend"].low > 0.0 > timing["contrarian"].high
+        assert timing["coin"].low < 0.0 < timing["coin"].high
+        assert found.to_dict()["worth"]["coin"]["pooled"]["timing"]["low"] == timing["coin"].low
+        titles = [one.title for one in found.sections()]
+        assert "What the effect of trend is made of" in titles
 
     def test_no_model_is_better_than_itself(self) -> None:
         frames = {f"s{seed}": random_walk(150, seed=seed) for seed in range(2)}

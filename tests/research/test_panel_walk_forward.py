@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bt_llm.research import PanelWalkForwardResult, TrialLedger, WalkForward
 from bt_llm.research.walk_forward._windows import run_trial
 from bt_llm.statistics import sharpe_ratio
 from tests.engines import walk
+from tests.research_cases import Alternate, gate_of, random_walk, regimes
 from tests.walk_forward_cases import QUICK, cross_file
 
 SPLIT = WalkForward(train_size=100, test_size=50, warm_up=20)
@@ -161,6 +163,114 @@ class TestLedger:
         found = (tmp_path / "out").rglob("result.json")
         names = sorted(path.relative_to(tmp_path / "out").as_posix() for path in found)
         assert names == ["result.json", "symbols/000-s0/result.json", "symbols/001-s1/result.json"]
+
+
+MODELS = ["scripted:trend", "scripted:contrarian"]
+
+
+class TestContenders:
+    @pytest.mark.parametrize("parameters", ["panel", "symbol"])
+    def test_of_one_symbol_they_stand_as_in_the_walk_forward_of_that_symbol(
+        self, strategy: str, parameters: str
+    ) -> None:
+        grid = {**GRID, "gate.advisor.model": MODELS}
+        told = {"gate": QUICK, "grid": grid, "commission": 0.001}
+        alone = SPLIT.run(strategy, frames()["s0"], **told).standing
+        panel = SPLIT.run_panel(strategy, {"s0": frames()["s0"]}, parameters=parameters, **told).standing
+        assert alone is not None
+        assert panel is not None
+        assert panel.answer == alone.answer
+        assert panel.spa == alone.spa
+        assert panel.confidence_set == alone.confidence_set
+
+    @pytest.mark.parametrize("parameters", ["panel", "symbol"])
+    def test_each_model_stands_as_if_it_had_been_searched_alone(
+        self, strategy: str, parameters: str, tmp_path: Path
+    ) -> None:
+        def study(models: list[str], output: Path | None = None) -> PanelWalkForwardResult:
+            grid = {"fast": [2, 6], "gate.advisor.model": models}
+            few = {name: frame[:200] for name, frame in frames(2).items()}
+            return SPLIT.run_panel(strategy, few, gate=QUICK, grid=grid, parameters=parameters, output=output)
+
+        found = study(MODELS, tmp_path)
+        alone = [study([name]).metrics["sharpe"] for name in MODELS]
+        standing = found.standing
+        assert standing is not None
+        assert (standing.candidates, standing.benchmarks) == (tuple(MODELS), ("ungated",))
+        (pair,) = standing.between.pairs
+        assert pair.estimate == pytest.approx(alone[0] - alone[1])
+        assert set(standing.differing) == {tuple(MODELS), *((name, "ungated") for name in MODELS)}
+        # What is only compared is no trial.
+        assert found.n_trials == (4 if parameters == "panel" else 8)
+        assert study(MODELS, tmp_path).trials_run == 0
+
+    def test_one_model_stands_to_the_same_choice_without_a_gate(self, strategy: str) -> None:
+        panel = run(strategy, frames(2), gate=QUICK)
+        opened = []
+        for name, frame in frames(2).items():
+            chosen = panel.symbols[name].folds
+            value, parts = 10_000.0, []
+            for fold in chosen:
+                window = Window(
+                    start=fold.fold.test.start - 19, first=fold.fold.test.start, stop=fold.fold.test.stop
+                )
+                params = {**fold.settings, "gate": QUICK.baseline()}
+                outcome, _ = run_trial(
+                    load_strategy(strategy),
+                    Market.of(frame),
+                    window,
+                    params,
+                    Setup(commission=0.001),
+                    cash=value,
+                )
+                parts.append(outcome.equity)
+                value = float(outcome.equity[-1])
+            equity = np.concatenate(parts)
+            opened.append(equity[1:] / equity[:-1] - 1.0)
+        assert panel.contenders is not None
+        assert list(panel.contenders.returns) == ["chosen", "ungated"]
+        assert panel.contenders.returns["ungated"].to_numpy() == pytest.approx(np.mean(opened, axis=0))
+        assert panel.contenders.returns["chosen"].equals(panel.returns)
+
+    def test_it_is_said_after_the_one_question_shown_and_in_json(self, strategy: str) -> None:
+        panel = run(strategy, frames(2), gate=QUICK)
+        assert panel.question is not None
+        assert panel.sentences[:2] == [panel.question.sentence, panel.standing.answer]
+        assert "Who is better" in [one.title for one in panel.sections()]
+        told = panel.to_dict()
+        assert told["standing"]["primary"]["answer"] == panel.standing.answer
+        assert told["question"]["p_value"] == panel.question.p_value
+
+    def test_without_a_model_there_is_nothing_to_compare(self, strategy: str) -> None:
+        panel = run(strategy, frames(2))
+        assert panel.standing is None
+        assert panel.to_dict()["standing"] is None
+
+    def test_who_knows_is_found_and_where_there_is_nothing_to_know_no_one(self) -> None:
+        split = WalkForward(train_size=150, test_size=150)
+
+        def answer(make: Callable[..., pd.DataFrame], *models: str) -> str:
+            bars = {f"s{seed}": make(500, seed=seed) for seed in range(3)}
+            told = {"gate": gate_of("scripted:trend"), "grid": {"gate.advisor.model": list(models)}}
+            found = split.run_panel(Alternate, bars, cash=1e6, **told)
+            assert found.standing is not None
+            return found.standing.answer
+
+        knows = answer(regimes, "scripted:trend", "scripted:random:9")
+        assert knows.startswith("Which is better: scripted:trend better than scripted:random:9 by +")
+        nothing = answer(random_walk, "scripted:trend", "scripted:random:9")
+        assert nothing.startswith(
+            "Which is better: cannot tell; no difference in Sharpe ratio is more than luck"
+        )
+
+    def test_too_few_bars_are_said(self, strategy: str) -> None:
+        panel = run(strategy, frames(2), gate=QUICK)
+        assert panel.said == ()
+        short = WalkForward(train_size=100, test_size=20, warm_up=20).run_panel(
+            strategy, {name: frame[:130] for name, frame in frames(2).items()}, gate=QUICK
+        )
+        assert short.standing is None
+        assert short.notes[-1] == "19 out-of-sample returns are too few to compare models by"
 
 
 def test_a_misspelt_choice_is_refused(strategy: str) -> None:

@@ -230,9 +230,12 @@ def test_an_open_gate_has_no_effect_and_nothing_is_asked() -> None:
     assert {part.estimate for part in open_gate.effect.parts.values()} == {0.0}
     assert open_gate.random.p_value("timing") == 1.0
     assert open_gate.rule is None
-    assert open_gate.over_rule == {}
-    assert open_gate.sentences[0] == "The gate let every one of 45 entries through."
-    assert open_gate.sentences[1].startswith("Cannot tell whether the gate's timing is better than luck")
+    assert open_gate.sentences[0].startswith("Cannot tell whether the gate's timing is better than luck")
+    assert open_gate.sentences[1] == (
+        "In Sharpe ratio, and for whatever reason: gated, it is not to be told from the ungated strategy, as "
+        "fewer than 10 trades differ (0)."
+    )
+    assert open_gate.sentences[3] == "The gate let every one of 45 entries through."
 
 
 def test_an_account_that_earns_interest_is_not_taken_apart() -> None:
@@ -272,9 +275,11 @@ def test_it_is_plain_json() -> None:
 
 def test_one_sentence_tests_and_all_after_it_describe() -> None:
     found = small_test()
-    asked = found.sentences.index(found.question.sentence)
-    assert found.sentences[asked + 1] == "What follows describes these bars, and is no test of anything."
-    later = " ".join(found.sentences[asked + 2 :])
+    assert found.sentences[0] == found.question.sentence
+    assert found.sentences[1].startswith("In Sharpe ratio, of the two, adjusted, and for whatever reason: ")
+    assert found.sentences[2] == "What follows describes these bars, and is no test of anything."
+    assert found.sentences[3].startswith("The gate let ")
+    later = " ".join(found.sentences[3:])
     assert not re.search(r"better|worse|luck|p = |shown", later)
     assert "Among 9 random gates with the same pass rate" in later
     assert found.question.found is None  # nine gates cannot give a p below 0.1
@@ -318,9 +323,10 @@ def test_a_planted_edge_is_found() -> None:
     assert found.random.p_value("timing") < 0.01
     assert found.beats_random
     assert found.effect.parts["timing"].low > 0.0
-    assert found.over_ungated["sharpe"].low > 0.0
+    over_ungated, over_rule = found.against.sharpe.pairs
+    assert (over_ungated.low > 0.0, found.against.shown(over_ungated)) == (True, True)
     # A rule that reads the same trend does as well, and the test says so.
-    assert found.over_rule["sharpe"].low < 0.0 < found.over_rule["sharpe"].high
+    assert (over_rule.second, found.against.shown(over_rule)) == ("rule", False)
     assert found.question.sentence.startswith("Found that the gate's timing is better than luck: p = 0.008")
 
 

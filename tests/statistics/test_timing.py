@@ -9,7 +9,7 @@ import pytest
 
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics import Legs, breakeven_cost, cost_curve, detectable, take_apart, timing_of
-from bt_llm.statistics._timing import _parts
+from bt_llm.statistics._timing import parts_of
 
 N = 400
 
@@ -77,8 +77,8 @@ def test_the_parts_are_the_whole(moves: np.ndarray) -> None:
 def test_gradients_are_those_of_small_steps() -> None:
     means = np.random.default_rng(0).random(10) + 0.2
     steps = np.eye(10) * 1e-6
-    numeric = np.stack([(_parts(means + h)[0] - _parts(means - h)[0]) / 2e-6 for h in steps], axis=-1)
-    assert _parts(means)[1] == pytest.approx(numeric, abs=1e-8)
+    numeric = np.stack([(parts_of(means + h)[0] - parts_of(means - h)[0]) / 2e-6 for h in steps], axis=-1)
+    assert parts_of(means)[1] == pytest.approx(numeric, abs=1e-8)
 
 
 def test_who_knows_the_next_move_has_timing_and_who_guesses_has_none(moves: np.ndarray) -> None:

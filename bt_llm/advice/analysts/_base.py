@@ -17,6 +17,7 @@ from bt_llm.cache import GeneratedText, Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError, PromptError
 from bt_llm.models import Backend, Capability, ModelIdentity, ModelManager, Progress, Prompt
 from bt_llm.plain_json import canonical_json, plain
+from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 
 __all__ = ["Analysis", "Analyst", "AnalystConfig", "AnalystUsage", "ModelSource"]
@@ -198,6 +199,7 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
         """Return the answer on one subject; an answer that cannot be read is INVALID."""
         return self.analyze_many([subject])[0]
 
+    @shows_progress("asking")
     def analyze_many(
         self,
         subjects: Sequence[S],

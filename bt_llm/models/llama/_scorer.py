@@ -24,6 +24,7 @@ from bt_llm.models.llama._forest import (
 from bt_llm.models.llama._native import Context, ContextShape
 from bt_llm.models.llama._session import Session, decode_block
 from bt_llm.models.llama._tokens import continued
+from bt_llm.progress import part
 
 __all__ = ["LabelTrie", "Scorer", "Steps", "log_softmax_at"]
 
@@ -136,6 +137,10 @@ class _Asked:
     timeout_s: float | None
     spent: float = 0.0
     results: dict[int, LabelScores] = field(default_factory=dict)
+
+    def share(self, more: float) -> float:
+        """Return what share of the prompts is answered, if so many more are about to be."""
+        return min(1.0, (len(self.results) + more) / len(self.prompts))
 
 
 class Scorer:
@@ -307,7 +312,7 @@ class Scorer:
         try:
             with self.session.lock:
                 context = self.session.prepare(asked.shape, asked.numerics)
-                rows = self._decode_forest(context, forest, asked.trie, deadline)
+                rows = self._decode_forest(context, forest, asked, deadline)
         except GenerationTimeout:
             if asked.timeout_s is None:  # whoever asked has given up
                 raise
@@ -322,9 +327,10 @@ class Scorer:
             asked.results[number] = LabelScores(row, tokens=tokens, milliseconds=1e3 * took / len(rows))
 
     def _decode_forest(
-        self, context: Context, forest: Forest, trie: LabelTrie, deadline: float | None
+        self, context: Context, forest: Forest, asked: _Asked, deadline: float | None
     ) -> dict[int, tuple[float, ...]]:
-        levels = forest.levels()
+        levels, trie = forest.levels(), asked.trie
+        decoded, nodes_in_all = 0, sum(map(len, levels))
         leaves = sorted((n for level in levels for n in level if n.members), key=lambda n: n.sequence)
         steps: list[Steps] = [{} for _ in leaves]
         for head in [trie.head] if self.session.rewinds else trie.branches or [()]:
@@ -333,6 +339,8 @@ class Scorer:
                     self.session.grow(context, level)
                     for nodes in decodes(level, context.shape, head=head, rows=1 + len(head)):
                         self._decode_nodes(context, nodes, head, trie, steps, deadline)
+                        decoded += len(nodes)
+                        part(asked.share(decoded / nodes_in_all * len(forest.new_tokens)))
                 if self.session.rewinds:
                     self._score_branches(context, leaves, trie, steps, deadline)
         rows: dict[int, tuple[float, ...]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from bt_llm.advice import Advisor, AdvisorConfig, AnalystConfig, Policy
 from bt_llm.backtest import Market, Window
 from bt_llm.cache import CacheMode, VerdictCache
+from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Asker, AskingGate, EntryGate, Gate
 from bt_llm.indicators import LLMAdvice
 from bt_llm.models import ModelIdentity, Progress
 from bt_llm.research.walk_forward._supplies import Supplies
 from bt_llm.research.walk_forward._windows import ask_every_bar, window_cells
-from bt_llm.verdicts import Prior, mean_prior, prior_cells
+from bt_llm.verdicts import Prior, mean_prior
 from bt_llm.writing import temporary_folder
 
 __all__ = ["Desk", "answers_folder", "open_desk"]
@@ -98,6 +99,11 @@ class Desk:
         for gate, trained in gates:
             if isinstance(gate, Gate) and _asks_as_usual(gate):
                 grid = gate.advisor.calibration == "grid" and not trained
+                if trained and gate.advisor.by_bar:
+                    raise ConfigError(
+                        f"calibration='train' with model {str(gate.advisor.model)!r:.80}: whoever answers "
+                        "test bars may not have answered a train bar; expected 'grid' or 'none'"
+                    )
                 asked = self._asked(gate)
                 wanted[asked] = wanted.get(asked, False) or grid
                 sure.append((gate.with_config(asked[0]), asked))
@@ -116,15 +122,15 @@ class Desk:
 
     def _ask_states(self, asked: Asked, grid: bool) -> None:
         with self._advisor(asked) as advisor:
-            prior = prior_cells(advisor.space) if grid else ()
-            cells = sorted({*prior, *self._all_cells(asked)})
+            cells = self._all_cells(asked)
+            cells = advisor.with_prior(cells) if grid else sorted(cells)
             advisor.raw_cells(cells, on_progress=self._on_prompts)
             self._known[asked] = cells
 
     def _advisor(self, asked: Asked) -> Advisor:
         """Return who is asked: one with the words that it read, for the whole search."""
         if asked not in self._advisors:
-            self._advisors[asked] = Advisor(asked[0])
+            self._advisors[asked] = Advisor.of(asked[0])
         return self._advisors[asked]
 
     def supplies(self) -> Supplies:
@@ -149,16 +155,17 @@ class Desk:
         recording = self._recording(gate.config)
         return gate.with_config(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
 
-    def policy(self, gate: EntryGate | None) -> tuple[ModelIdentity, Policy] | None:
+    def policies(self, gate: EntryGate | None) -> list[tuple[ModelIdentity, Policy]]:
         """Return who answered a gate, and what was asked here, calibrated as the gate has it.
 
-        None where nothing was asked here. The model is not asked about the cells that are left.
+        One of a model, and one of each member of a family; none where nothing was asked here. Nobody is asked
+        about the cells that are left.
         """
         if not isinstance(gate, Gate) or (cells := self._known.get(self._asked(gate))) is None:
-            return None
+            return []
         recording = self._recording(gate.advisor)
-        advisor = Advisor(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
-        return advisor.identity, Policy.of(advisor, cells)
+        advisor = Advisor.of(dataclasses.replace(recording, cache_mode=CacheMode.REPLAY))
+        return [(one.identity, Policy.of(one, own)) for one, own in advisor.split(cells)]
 
     def _asked(self, gate: Gate) -> Asked:
         """Return what the raw verdicts of a gate depend on."""
@@ -171,7 +178,7 @@ class Desk:
             return dataclasses.replace(config, cache_dir=str(self._folder()), cache_mode=CacheMode.RECORD)
         return dataclasses.replace(config, cache_dir=str(cache.directory), cache_mode=cache.mode)
 
-    def _all_cells(self, asked: Asked) -> set[int]:
+    def _all_cells(self, asked: Asked) -> Collection[int]:
         config, indicator = asked
         every = (window_cells(indicator, config, self._market, one, warming=True) for one in self._windows)
         return {cell for cells in every for cell in np.unique(cells).tolist() if cell >= 0}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from bt_llm.backtest import Bootstrap
@@ -18,28 +17,44 @@ from bt_llm.research._ledger import TrialOutcome
 from bt_llm.research._standing import Standing, standing
 from bt_llm.research.walk_forward._metrics import best_of, measure, returns_of
 from bt_llm.research.walk_forward._trials import Stretches, Trial
+from bt_llm.shown import Told
 
 if TYPE_CHECKING:
     from bt_llm.research.walk_forward._results import FoldResult
     from bt_llm.research.walk_forward._search import Search
 
-__all__ = ["Contenders", "contenders", "searched_alone"]
+__all__ = [
+    "CHOSEN",
+    "FEWEST_BARS",
+    "UNGATED",
+    "Contenders",
+    "best_places",
+    "contenders",
+    "groups_of",
+    "opened",
+    "searched_alone",
+    "walked",
+]
 
 UNGATED, CHOSEN = "ungated", "chosen"
+FEWEST_BARS = 30
+"""Out-of-sample returns before contenders are compared."""
+
 _ASKED = ("gate.advisor.model", "gate.advisor.template")
-_FEWEST_BARS, _RESAMPLES = 30, 999
+_RESAMPLES = 999
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Contenders:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Contenders(Told):
     """What each contender of a study came to out of sample, on the same bars.
 
     Attributes
     ----------
     returns : DataFrame
-        Simple returns a bar, one column each; ``ungated`` is what was chosen, without a gate.
+        Simple returns a bar, of a panel the pooled ones, one column each; ``ungated`` is what was chosen,
+        without a gate.
     trades : dict of str to Index
-        When the trades of each were opened, and their side.
+        When the trades of each were opened, and their side; of a panel their symbol too.
     """
 
     returns: pd.DataFrame
@@ -61,11 +76,11 @@ def searched_alone(
     search: Search, trials: Sequence[Sequence[Trial]], outcomes: Mapping[str, TrialOutcome]
 ) -> dict[str, Stretches]:
     """Return the test stretches of each model and template that the grid names, each searched for itself."""
-    groups = _groups(search)
+    groups = groups_of(search)
     if len(groups) < 2:
         return {}
-    chosen = {name: _best(search, trials, outcomes, of) for name, of in groups.items()}
-    return {name: _walk(search, trials, places) for name, places in chosen.items()}
+    chosen = {name: best_places(search, trials, outcomes, of) for name, of in groups.items()}
+    return {name: walked(search, trials, places) for name, places in chosen.items()}
 
 
 def contenders(
@@ -97,16 +112,15 @@ def contenders(
     missing = ""
     if all(isinstance(trial.gate, AskingGate) for trial in gated):
         try:
-            records[UNGATED] = _walk(search, [[_opened(trial)] for trial in gated], [0] * len(gated))
+            records[UNGATED] = walked(search, [[opened(trial)] for trial in gated], [0] * len(gated))
         except StrategyError as error:  # it reads what only its own gate has
             missing = f"not compared with no gate out of sample: {error}"
     if len(records) < 2:
         return None, missing
     if spoilt := [name for name, one in records.items() if one.problems or one.value <= 0.0]:
         return None, f"out of sample {', '.join(spoilt)} cannot be compared: {_why(records, spoilt)}"
-    times = np.concatenate([np.arange(window.first, window.stop) for window in search.tests])
-    index = search.index[times][1:]
-    if len(index) < _FEWEST_BARS:
+    index = search.tested[1:]
+    if len(index) < FEWEST_BARS:
         return None, f"{len(index)} out-of-sample returns are too few to compare models by"
     returns = {name: returns_of(one.joined().equity) for name, one in records.items()}
     trades: dict[str, pd.Index] = {
@@ -120,7 +134,7 @@ def _why(records: Mapping[str, Stretches], names: Sequence[str]) -> str:
     return "; ".join([*records[names[0]].problems, "the account was ruined"][:1])
 
 
-def _groups(search: Search) -> dict[str, list[int]]:
+def groups_of(search: Search) -> dict[str, list[int]]:
     """Return the combinations of each model and template that the grid names, by a name of theirs."""
     asked = [name for name in _ASKED if len({str(one.get(name)) for one in search.combinations}) > 1]
     groups: dict[str, list[int]] = {}
@@ -135,7 +149,7 @@ def _short(name: str) -> str:
     return path.stem if path.suffix.lower() in (".gguf", ".toml") else name
 
 
-def _best(
+def best_places(
     search: Search,
     trials: Sequence[Sequence[Trial]],
     outcomes: Mapping[str, TrialOutcome],
@@ -150,7 +164,7 @@ def _best(
     return chosen
 
 
-def _walk(search: Search, trials: Sequence[Sequence[Trial]], chosen: Sequence[int]) -> Stretches:
+def walked(search: Search, trials: Sequence[Sequence[Trial]], chosen: Sequence[int]) -> Stretches:
     """Trade the test stretches by the trials that were chosen."""
     record = Stretches(value=search.setup.starting_cash(search.market))
     for fold, window, tried, place in zip(search.folds, search.tests, trials, chosen, strict=True):
@@ -158,7 +172,7 @@ def _walk(search: Search, trials: Sequence[Sequence[Trial]], chosen: Sequence[in
     return record
 
 
-def _opened(trial: Trial) -> Trial:
+def opened(trial: Trial) -> Trial:
     """Return a trial with an open gate in its gate's place, which warms up as long."""
     assert trial.gate is not None
     opened = trial.gate.baseline()

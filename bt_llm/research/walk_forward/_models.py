@@ -14,13 +14,14 @@ from bt_llm.backtest import answers_of
 from bt_llm.gates import AttachedAdviceGate, EntryGate, Gate, attached_gates
 from bt_llm.indicators import LLMAdvice
 from bt_llm.research.walk_forward._advice import Desk
+from bt_llm.shown import Told
 from bt_llm.verdicts import Prior
 
 __all__ = ["AskedModel", "asked_models", "gate_answers", "how_calibrated"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AskedModel:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class AskedModel(Told):
     """A model, one way to ask it, and the folds that chose both and traded with them.
 
     Attributes
@@ -76,20 +77,18 @@ def asked_models(desk: Desk, gates: Mapping[int, EntryGate | None]) -> tuple[Ask
     for number, gate in gates.items():
         if isinstance(gate, Gate):
             chosen.setdefault((gate.advisor, gate.indicator), {})[number] = gate
-    found = []
+    found: list[AskedModel] = []
     for (advisor, _), those in chosen.items():
-        asked = desk.policy(next(iter(those.values())))
-        if asked is not None:
-            identity, policy = asked
-            found.append(
-                AskedModel(
-                    advisor=advisor,
-                    name=identity.name,
-                    sha256=identity.sha256,
-                    folds=tuple(those),
-                    policy=policy,
-                )
+        found += [
+            AskedModel(
+                advisor=advisor,
+                name=identity.name,
+                sha256=identity.sha256,
+                folds=tuple(those),
+                policy=policy,
             )
+            for identity, policy in desk.policies(next(iter(those.values())))
+        ]
     return tuple(found)
 
 

@@ -15,30 +15,40 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.backtest import (
+    DESCRIPTIVE,
+    Accounted,
+    OneRun,
     PooledRun,
+    Primary,
     Section,
     added_sections,
-    aligned_returns,
     bars_section,
     count,
     equity_section,
     metrics_section,
     number,
     percent,
+    periods_per_year,
     refusal,
     sentences_section,
     table_section,
     trades_section,
 )
 from bt_llm.data import save_csv
+from bt_llm.equality import nan_equal
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
+from bt_llm.research._standing import Standing
+from bt_llm.research.walk_forward._contenders import Contenders
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
+from bt_llm.research.walk_forward._panel_contenders import tested_returns
+from bt_llm.research.walk_forward._question import sharpe_question
 from bt_llm.research.walk_forward._results import WalkForwardResult
 
 __all__ = ["PanelFold", "PanelWalkForwardResult"]
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class PanelFold:
     """One fold of a panel.
@@ -79,24 +89,21 @@ class PanelFold:
         return found
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class _TestRecord(PooledRun[WalkForwardResult]):
     """The out-of-sample records of many symbols as one; a symbol counts in the folds that it is in."""
 
     @cached_property
     def by_symbol(self) -> pd.DataFrame:
         """Returns of the accounts, one column a symbol; NaN outside of its test stretches."""
-        returns = aligned_returns({name: one.equity for name, one in self.symbols.items()})
-        for name, one in self.symbols.items():
-            inside = pd.Series(False, index=returns.index)
-            for fold in one.folds:
-                inside |= (returns.index >= fold.fold.test_start) & (returns.index <= fold.fold.test_end)
-            returns.loc[~inside, name] = math.nan
-        return returns
+        return tested_returns(
+            {name: one.equity for name, one in self.symbols.items()},
+            {name: [fold.fold for fold in one.folds] for name, one in self.symbols.items()},
+        )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PanelWalkForwardResult:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PanelWalkForwardResult(OneRun):
     """What a walk-forward study of many symbols found.
 
     Attributes
@@ -126,6 +133,12 @@ class PanelWalkForwardResult:
         As of `WalkForwardResult`, of the pooled record.
     settings : dict
         Everything else that was asked for.
+    contenders : Contenders or None
+        Pooled and out of sample, what each model or template of the grid comes to if it is searched for
+        itself, or else what was chosen; and what was chosen without a gate. None without a gate that asks a
+        model.
+    said : tuple of str
+        What else is to be said of the study.
     """
 
     name: str
@@ -141,6 +154,41 @@ class PanelWalkForwardResult:
     probabilistic_sharpe: float = math.nan
     deflated_sharpe: float = math.nan
     settings: dict[str, Any] = field(default_factory=dict)
+    contenders: Contenders | None = None
+    said: tuple[str, ...] = ()
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """Which of the `contenders` is better out of sample, if any; None if there are none to compare.
+
+        Raises
+        ------
+        MissingExtraError
+            If ``arch`` is not installed.
+        """
+        return None if self.contenders is None or self.problems else self.contenders.standing()
+
+    @property
+    def question(self) -> Primary | None:
+        """Whether the true pooled Sharpe ratio is above 0, given all trials; None with `problems`."""
+        if self.problems:
+            return None
+        return sharpe_question(
+            self.returns,
+            self.deflated_sharpe,
+            n_trials=self.n_trials,
+            trades=self.metrics["trades"],
+            periods_per_year=periods_per_year(pd.DatetimeIndex(self.returns.index)),
+        )
+
+    @property
+    def accounts(self) -> dict[str, Accounted]:
+        """The pooled record, as ``out_of_sample``."""
+        return {"out_of_sample": self.pooled}
+
+    def _told(self) -> str:
+        told = super()._told().partition(", ")[2]
+        return f"{self.name}: {len(self.symbols)} symbols, {len(self.folds)} folds, out of sample {told}"
 
     @cached_property
     def pooled(self) -> PooledRun[WalkForwardResult]:
@@ -203,11 +251,11 @@ class PanelWalkForwardResult:
             for note in one.notes:
                 said.setdefault(note, []).append(name)
         out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        return (*out, *(f"{_listed(names)}: {note}" for note, names in said.items()))
+        return (*out, *(f"{_listed(names)}: {note}" for note, names in said.items()), *self.said)
 
     @property
     def sentences(self) -> list[str]:
-        """The findings in plain words."""
+        """The findings in plain words, that of the one question first."""
         metrics = self.metrics
         whose = "for all symbols" if self.parameters == "panel" else "for each symbol"
         figures = (
@@ -215,14 +263,18 @@ class PanelWalkForwardResult:
             f"and pooled, {percent(metrics['return'])} in {count(metrics['trades'])} trades, with a Sharpe "
             f"ratio of {number(metrics['sharpe'])}."
         )
-        if refused := refusal(self.problems):
-            return [*refused, figures]
+        asked = self.question
+        if asked is None:
+            return [*refusal(self.problems), figures]
+        found = [asked.sentence, *(() if self.standing is None else self.standing.sentences)]
         return [
+            *found,
+            DESCRIPTIVE,
             figures,
-            f"The true Sharpe ratio is above 0 with probability {percent(self.probabilistic_sharpe, 0)}, if "
-            f"this was the only study ever run on these bars; as the best of all {self.n_trials} "
-            f"configurations tried it is {percent(self.deflated_sharpe, 0)} (deflated Sharpe ratio). The "
-            "truth lies between the two; below 95 % it is not distinguishable from luck.",
+            f"The bars of the record were not searched, so that p, from the deflated Sharpe ratio of all "
+            f"{self.n_trials} configurations, is the cautious end. If this was the only study ever run on "
+            f"them, the Sharpe ratio is above 0 with probability {percent(self.probabilistic_sharpe, 0)}; "
+            f"the truth lies between.",
         ]
 
     def sections(self) -> Iterator[Section]:
@@ -231,6 +283,8 @@ class PanelWalkForwardResult:
         yield from bars_section(self.notes)
         yield metrics_section({"out of sample, pooled": self.metrics})
         yield self._folds()
+        if self.standing is not None:
+            yield from self.standing.sections()
         text = "Growth of the pooled out-of-sample record, from 1."
         yield equity_section({"out of sample": self.equity}, text)
         yield self._symbols()
@@ -298,6 +352,7 @@ class PanelWalkForwardResult:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
         concluded = {
+            "question": self.question and self.question.to_dict(),
             "probabilistic_sharpe": self.probabilistic_sharpe,
             "deflated_sharpe": self.deflated_sharpe,
         }
@@ -312,6 +367,7 @@ class PanelWalkForwardResult:
                 "weights": self.weights,
                 "left_out": self.left_out,
                 **(dict.fromkeys(concluded) if self.problems else concluded),
+                "standing": None if self.standing is None else self.standing.to_dict(),
                 "n_trials": self.n_trials,
                 "combinations": len(self.combinations),
                 "settings": _plain(self.settings),

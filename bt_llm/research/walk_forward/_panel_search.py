@@ -19,9 +19,11 @@ from bt_llm.plain_json import canonical_json
 from bt_llm.research._ledger import TrialLedger, TrialOutcome, TrialRecord
 from bt_llm.research._splits import Fold, WalkForwardSplit
 from bt_llm.research.walk_forward._advice import Desk, answers_folder
+from bt_llm.research.walk_forward._contenders import best_places
 from bt_llm.research.walk_forward._grid import configure
 from bt_llm.research.walk_forward._metrics import Metric, Metrics, best_of, measure, sharpe_per_bar
 from bt_llm.research.walk_forward._models import asked_models
+from bt_llm.research.walk_forward._panel_contenders import Places, panel_contenders
 from bt_llm.research.walk_forward._panel_results import PanelFold, PanelWalkForwardResult
 from bt_llm.research.walk_forward._results import WalkForwardResult
 from bt_llm.research.walk_forward._search import SHORTEST, Search
@@ -137,7 +139,29 @@ class PanelSearch:
                 name: self._symbol(one, ledger, chosen if one_for_all else None, run)
                 for name, one in asked.items()
             }
-        return self._result(symbols, scores, chosen, ledger, run)
+            compared, missing = panel_contenders(
+                self.searches,
+                {name: one.trials for name, one in asked.items()},
+                self.weights,
+                {name: [fold.chosen for fold in one.folds] for name, one in symbols.items()},
+                lambda of: self._best_among(asked, scores, of),
+            )
+        found = self._result(symbols, scores, chosen, ledger, run)
+        return replace(found, contenders=compared, said=tuple(filter(None, [missing])))
+
+    def _best_among(
+        self, asked: Mapping[str, _Asked], scores: Mapping[int, Sequence[Metrics]], of: Sequence[int]
+    ) -> Places:
+        """Return what would be chosen if only some of the combinations could be."""
+        if self.parameters == "symbol":
+            return {
+                name: best_places(one.search, one.trials, one.outcomes, of) for name, one in asked.items()
+            }
+        best = {
+            number: of[best_of([metrics[place] for place in of], self.metric, self.min_trades)]
+            for number, metrics in scores.items()
+        }
+        return {name: [best[fold.number] for fold in one.search.folds] for name, one in asked.items()}
 
     def _asked(
         self,

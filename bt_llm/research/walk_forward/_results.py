@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import COLUMNS, Primary, Section, counted, periods_per_year
+from bt_llm.backtest import COLUMNS, Accounted, OneRun, Primary, Section, counted, periods_per_year
 from bt_llm.data import save_csv
+from bt_llm.equality import nan_equal
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
 from bt_llm.research._splits import Fold, fold_diagram
@@ -25,6 +26,7 @@ from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
 from bt_llm.research.walk_forward._question import sharpe_question
 from bt_llm.research.walk_forward._sections import walk_forward_sections
+from bt_llm.shown import Told
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
 from bt_llm.writing import write_whole
@@ -34,8 +36,9 @@ __all__ = ["FoldResult", "ParameterStability", "WalkForwardResult"]
 _COUNTS = ("trades",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoldResult:
+@nan_equal
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FoldResult(Told):
     """One fold: what was chosen on its train stretch, and what that did in the test that followed.
 
     Attributes
@@ -96,6 +99,7 @@ class FoldResult:
         }
 
 
+@nan_equal
 @dataclass(frozen=True, kw_only=True)
 class ParameterStability:
     """How steady the choice of one parameter was.
@@ -135,8 +139,8 @@ class ParameterStability:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class WalkForwardResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class WalkForwardResult(OneRun):
     """What a walk-forward study found.
 
     Attributes
@@ -208,6 +212,14 @@ class WalkForwardResult:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     contenders: Contenders | None = None
+
+    @property
+    def accounts(self) -> dict[str, Accounted]:
+        """The record itself, as ``out_of_sample``."""
+        return {"out_of_sample": self}
+
+    def _told(self) -> str:
+        return f"{self.name}: {len(self.folds)} folds, out of sample {super()._told().partition(', ')[2]}"
 
     @functools.cached_property
     def standing(self) -> Standing | None:

@@ -170,6 +170,12 @@ class Search:
             )
         return Window(start=first - self.warm_up + 1, first=first, stop=fold.train.stop)
 
+    @property
+    def tested(self) -> pd.DatetimeIndex:
+        """Times of the bars of all test stretches, joined."""
+        times = np.concatenate([np.arange(window.first, window.stop) for window in self.tests])
+        return self.index[times]
+
     def _test_window(self, fold: Fold) -> Window:
         # A test begins after its train, which begins after the warm-up, so there are bars enough.
         return Window(start=fold.test.start - self.warm_up + 1, first=fold.test.start, stop=fold.test.stop)
@@ -359,14 +365,13 @@ class Search:
         joined = record.joined()
         returns = returns_of(joined.equity)
         ratios = ledger.sharpes()
-        times = np.concatenate([np.arange(window.first, window.stop) for window in self.tests])
         year = filter(None, [year_assumed(self.index)])
         return WalkForwardResult(
             name=self.strategy.__name__,
             metric=self.metric,
             folds=tuple(folds),
             combinations=tuple(self.combinations),
-            equity=pd.Series(joined.equity, index=self.index[times], name="equity"),
+            equity=pd.Series(joined.equity, index=self.tested, name="equity"),
             trades=frame_of(Trade, record.trades, self.market),
             metrics=measure(joined, returns, self.yearly),
             probabilistic_sharpe=deflated(returns, [0.0]),

@@ -115,9 +115,9 @@ def _sentences(result: WalkForwardResult) -> list[str]:
     )
     if refused := refusal(result.problems):
         return [*refused, figures]
-    found = [figures]
-    if (question := result.question) is not None:
-        found += [question.sentence, DESCRIPTIVE]
+    asked = result.question
+    compared = [] if result.standing is None else result.standing.sentences
+    found = [figures] if asked is None else [asked.sentence, *compared, DESCRIPTIVE, figures]
     found.append(
         f"Walk-forward efficiency, the share of the in-sample return a year that was left out of sample, is "
         f"{percent(result.efficiency, 0)}; a search that fitted noise has one near 0 or below."
@@ -130,8 +130,6 @@ def _sentences(result: WalkForwardResult) -> list[str]:
         f"them, the Sharpe ratio is above 0 with probability {percent(result.probabilistic_sharpe, 0)}; "
         f"the truth lies between."
     )
-    if result.standing is not None:
-        found += result.standing.sentences
     if pbo is not None:
         found.append(
             f"In {percent(pbo.pbo, 0)} of the ways to halve the bars, what was best in one half was below "

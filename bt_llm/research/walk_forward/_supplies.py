@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import bt_llm
-from bt_llm.advice import Supplied
+from bt_llm.advice import Advisor, Supplied
 from bt_llm.cache import CacheMode, MemoryCache, Pack, Record, VerdictCache, parse_pack
 from bt_llm.exceptions import ClusterError
 from bt_llm.gates import Asker, AskingGate, Gate
@@ -34,12 +34,15 @@ class Answered:
         The words that were asked in.
     device : str
         What computed the answers beside a processor.
+    carried : object
+        What else an asker needs that answers by the bar.
     """
 
     source: Hashable
     identity: ModelIdentity
     template: PromptTemplate
     device: str
+    carried: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Supplies:
                 identity=asker.identity,
                 template=asker.template,
                 device=asker.device,
+                carried=asker.carried if isinstance(asker, Advisor) else None,
             )
             answered.append(found)
         pack = Pack(records=tuple(records.values()))
@@ -104,6 +108,7 @@ class Supplies:
                     template=one.template,
                     cache=_unpacked(self.pack),
                     device=one.device,
+                    carried=one.carried,
                 )
                 answered = gate.with_config(dataclasses.replace(gate.config, supplied=supplied))
                 return {**params, "gate": answered}

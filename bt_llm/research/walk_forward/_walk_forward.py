@@ -21,6 +21,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
+from bt_llm.progress import shows_progress
 from bt_llm.research._ledger import TrialLedger
 from bt_llm.research._splits import WalkForwardSplit
 from bt_llm.research._workers import check_jobs
@@ -113,6 +114,7 @@ class WalkForward(WalkForwardSplit):
         if self.warm_up is not None:
             object.__setattr__(self, "warm_up", whole("warm_up", self.warm_up, 1, of=" of bars"))
 
+    @shows_progress("trials", on_prompts="asking")
     def run(
         self,
         strategy: type[Any] | str,
@@ -214,6 +216,7 @@ class WalkForward(WalkForwardSplit):
         with TrialLedger(path) as ledger:
             return search.run(ledger, n_jobs, on_progress, on_prompts)
 
+    @shows_progress("trials", on_prompts="asking")
     def run_panel(
         self,
         strategy: type[Any] | str,
@@ -262,7 +265,10 @@ class WalkForward(WalkForwardSplit):
         Notes
         -----
         Folds are cut from all times at which some symbol has a bar, so that they are of the same dates in all
-        symbols. A symbol is in those in which its own bars, within its membership, are enough for a trial in
+        symbols. Where a gate asks a model, the result's ``standing`` says which model or template of the grid
+        is better out of sample, if any, each searched for itself, and how they stand to no gate.
+
+        A symbol is in those folds in which its own bars, within its membership, are enough for a trial in
         the train stretch and go on into the test stretch. One whose bars end within a stretch is closed there
         at its last close.
 

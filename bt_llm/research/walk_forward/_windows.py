@@ -99,6 +99,8 @@ def _silent(indicator: type[LLMAdvice]) -> type[LLMAdvice]:
     """Return the indicator without its verdicts: the states cost no model."""
 
     class Silent(indicator):  # type: ignore[misc, valid-type]
+        advises_places = True
+
         def advise(self, cells: Any) -> list[Verdict]:
             return [Verdict.invalid("not asked")] * len(cells)
 
@@ -108,7 +110,7 @@ def _silent(indicator: type[LLMAdvice]) -> type[LLMAdvice]:
 def window_cells(
     indicator: type[LLMAdvice], advisor: Any, market: Market, window: Window, *, warming: bool = False
 ) -> NDArray[np.int64]:
-    """Return the cell of the state space of each bar of a window, of all datas one after the other.
+    """Return what each bar of a window is asked about, its cell, of all datas one after the other.
 
     Parameters
     ----------
@@ -127,24 +129,26 @@ def window_cells(
     Returns
     -------
     ndarray of int64
-        -1 where a state is not finite, as on bars of a data that has not warmed up.
+        -1 where a state is not finite, as on bars of a data that has not warmed up. Of a model that answers
+        by the bar, the places that its advisor is asked about.
     """
     first = market.numbers[0 if warming else window.first]
     needed = warm_up_bars(indicator, advisor=advisor) if len(market) > 1 else 0
     return np.concatenate(
         [
-            _cells(indicator, advisor, bars)[int(np.searchsorted(bars.numbers, first)) :]
+            _cells(indicator, advisor, bars, name)[int(np.searchsorted(bars.numbers, first)) :]
             if len(bars) >= needed
             else np.full(len(bars), -1)
-            for bars in market.cut(window).bars.values()
+            for name, bars in market.cut(window).bars.items()
         ]
     )
 
 
-def _cells(indicator: type[LLMAdvice], advisor: Any, bars: Bars) -> NDArray[np.int64]:
-    """Return the cell of each bar of one data."""
+def _cells(indicator: type[LLMAdvice], advisor: Any, bars: Bars, name: str) -> NDArray[np.int64]:
+    """Return the cell of each bar of one data, or its place where the model answers by the bar."""
     cerebro = bt.Cerebro(stdstats=False)
-    cerebro.adddata(bars.feed())
+    cerebro.adddata(bars.feed(), name=name)
     cerebro.addstrategy(_Holder, make=_silent(indicator), advisor=advisor)  # type: ignore[arg-type]
     advice, space = cerebro.run()[0].advice, advisor.state_space
-    return np.asarray(space.cells([copy_values(getattr(advice.lines, name)) for name in space.names]))
+    columns = [copy_values(getattr(advice.lines, feature)) for feature in space.names]
+    return np.asarray(advice.places(columns, bars.numbers))

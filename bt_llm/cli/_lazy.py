@@ -1,0 +1,95 @@
+"""A group of commands whose modules are imported when they are used, so that the program starts at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+__all__ = ["Verb", "lazy_group"]
+
+
+class Verb(NamedTuple):
+    """A command that has not been imported.
+
+    Attributes
+    ----------
+    where : str
+        ``module:object`` in this room: a function, or a `typer.Typer` with commands of its own.
+    summary : str
+        What stands beside its name in the list of commands, short enough for one line.
+    """
+
+    where: str
+    summary: str
+
+
+def lazy_group(verbs: Mapping[str, Verb]) -> type[TyperGroup]:
+    """Return the class of a group with these commands, in this order, by their names."""
+
+    class Verbs(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            self.commands: Any = _Commands(verbs)
+            self._listing = False
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(self.commands)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            if self._listing:  # by name and summary
+                return TyperCommand(name=cmd_name, help=verbs[cmd_name].summary)
+            return self.commands.get(cmd_name)
+
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            with self._only_listed():
+                super().format_help(ctx, formatter)
+
+        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+            with self._only_listed():
+                return super().shell_complete(ctx, incomplete)
+
+        @contextlib.contextmanager
+        def _only_listed(self) -> Iterator[None]:
+            self._listing = True
+            try:
+                yield
+            finally:
+                self._listing = False
+
+    return Verbs
+
+
+class _Commands(Mapping[str, Any]):
+    """Commands by name, each made when it is looked up."""
+
+    def __init__(self, verbs: Mapping[str, Verb]) -> None:
+        self._verbs = verbs
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = _command(name, self._verbs[name].where)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._verbs)
+
+    def __len__(self) -> int:
+        return len(self._verbs)
+
+
+def _command(name: str, where: str) -> Any:
+    """Return what runs a command."""
+    module, _, member = where.partition(":")
+    found = getattr(import_module(f"bt_llm.cli.{module}"), member)
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(found)
+        found = alone
+    return get_command(found)

@@ -1,0 +1,62 @@
+"""How a manifest's file is laid out, written and read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bt_llm.exceptions import ConfigError
+from bt_llm.files import read_bytes
+from bt_llm.plain_json import canonical_json, strict_json
+from bt_llm.writing import write_whole
+
+__all__ = ["MAX_MB", "laid_out", "read_document", "write_text"]
+
+T = TypeVar("T")
+
+MAX_MB = 64
+"""Largest manifest, in MB; see `bt_llm.files`."""
+
+_LINE = 120  # what fits into it stands on one line of the file
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a manifest's text in one step; see `RunManifest.write`."""
+    target = Path(path)
+    try:
+        write_whole(target, text.encode("ascii"))
+    except OSError as error:
+        raise ConfigError(
+            f"{target}: cannot be written ({error.strerror or error}); name another file"
+        ) from error
+
+
+def read_document(path: str | os.PathLike[str], made_of: Callable[[Any, Path], T]) -> T:
+    """Return what is made of a file's JSON and the file's folder; see `read_manifest`."""
+    source = Path(path)
+    try:
+        data = read_bytes(source, MAX_MB)
+    except OSError as error:
+        raise ConfigError(
+            f"{source}: cannot be read ({error.strerror or error}); write one with bt-llm run --manifest FILE"
+        ) from error
+    try:
+        return made_of(strict_json(data.decode("utf-8")), source.absolute().parent)
+    except (ConfigError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
+        raise ConfigError(f"{source}: not a run manifest: {error}") from error
+
+
+def laid_out(value: Any, depth: int = 0) -> str:
+    """Return JSON that a person can read and diff: what is short stands on one line."""
+    compact = canonical_json(value)
+    if len(compact) <= _LINE - depth or not isinstance(value, dict | list | tuple) or not value:
+        return compact
+    pad = " " * (depth + 1)
+    if isinstance(value, dict):
+        entries = [f"{canonical_json(name)}: {laid_out(value[name], depth + 1)}" for name in sorted(value)]
+    else:
+        entries = [laid_out(item, depth + 1) for item in value]
+    opened, closed = "{}" if isinstance(value, dict) else "[]"
+    return f"{opened}\n{pad}" + f",\n{pad}".join(entries) + f"\n{' ' * depth}{closed}"

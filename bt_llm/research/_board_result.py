@@ -1,0 +1,209 @@
+"""What a board says: who is among the best, who cannot be told apart, and who is not ranked, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from bt_llm.backtest import Section, number, percent, sentences_section, table_section
+from bt_llm.plain_json import plain
+
+__all__ = ["UNGATED", "Board", "BoardEntry", "TaskScore"]
+
+UNGATED = "ungated"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TaskScore:
+    """An entry on a task.
+
+    Attributes
+    ----------
+    metrics : mapping of str to float
+        ``return``, ``sharpe``, ``max_drawdown`` and ``trades``; empty where it could not be run.
+    problems : tuple of str
+        What speaks against any conclusion from the run.
+    refused : str
+        Why it could not be run; else empty.
+    equity : pandas.Series, optional
+        Of the account, by time.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    refused: str = ""
+    equity: pd.Series[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoardEntry:
+    """An entry of a board.
+
+    Attributes
+    ----------
+    name : str
+        That of its pack, or of what needs none.
+    kind : str
+        ``pack``, ``chance``, ``rule`` or ``no gate``.
+    score : float
+        Mean over standard deviation of its returns a bar, over all tasks; see `board`. NaN if not ranked.
+    confidence : float
+        P-value that it is among the best; NaN if it is not known.
+    left_out : str
+        Why it is not ranked; empty if it is.
+    tasks : mapping of str to TaskScore
+        What it did on each.
+    """
+
+    name: str
+    kind: str
+    score: float
+    confidence: float
+    left_out: str
+    tasks: Mapping[str, TaskScore]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Board:
+    """Entries under one set of tasks, ranked.
+
+    Attributes
+    ----------
+    tasks : tuple of str
+        Their names.
+    entries : tuple of BoardEntry
+        As they were read; `ranked` has those that can be compared, the best first.
+    level : float
+        One less the confidence of the model confidence set.
+    beats_ungated : float
+        P-value that the best is no better than the strategies without a gate; NaN if it is not known.
+    bars : int
+        Returns of an entry over all tasks.
+    """
+
+    tasks: tuple[str, ...]
+    entries: tuple[BoardEntry, ...]
+    level: float
+    beats_ungated: float
+    bars: int
+
+    @property
+    def ranked(self) -> tuple[BoardEntry, ...]:
+        """The entries that can be compared, by their scores."""
+        found = [one for one in self.entries if not one.left_out]
+        return tuple(sorted(found, key=lambda one: (-one.score, one.name)))
+
+    @property
+    def best(self) -> tuple[BoardEntry, ...]:
+        """Those that may be the best: the model confidence set; without the ungated strategies."""
+        return tuple(one for one in self.ranked if one.confidence > self.level)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is found, first; and what cannot be told."""
+        compared = [one for one in self.ranked if one.kind != "no gate"]
+        if math.isnan(self.beats_ungated):
+            why = "fewer than two entries" if len(compared) < 2 else f"only {self.bars} returns"
+            return [f"Cannot tell which is best: {why} can be compared.", *self._left_out]
+        sure = f"{100 * (1 - self.level):g} % confidence"
+        names = ", ".join(one.name for one in self.best)
+        if len(self.best) == 1:
+            found = [f"Best with {sure}: {names}."]
+        elif len(self.best) == len(compared):
+            found = [f"Cannot tell which is best: with {sure} each of the {len(compared)} entries may be it."]
+        else:
+            worse = len(compared) - len(self.best)
+            found = [
+                f"Cannot tell which of {len(self.best)} is best: {names} (model confidence set, {sure}); "
+                f"{worse} of {len(compared)} are shown to be worse."
+            ]
+        chance = [one.name for one in self.best if one.kind in ("chance", "rule")]
+        if chance and len(self.best) > 1:
+            found.append(f"Among these are entries that know nothing: {', '.join(chance)}.")
+        if self.beats_ungated <= self.level:
+            found.append(f"The best is better than no gate at all (p = {self.beats_ungated:.3g}).")
+        else:
+            found.append(
+                f"It is not shown that any is better than no gate at all (p = {self.beats_ungated:.3g})."
+            )
+        return [*found, *self._left_out]
+
+    @property
+    def _left_out(self) -> list[str]:
+        return [f"Not ranked: {one.name}: {one.left_out}." for one in self.entries if one.left_out]
+
+    def sections(self) -> Iterator[Section]:
+        """Yield the parts of what is shown of it, the findings first."""
+        yield sentences_section(self.sentences)
+        rows = [
+            [one.name, one.kind, number(one.score, 4), _p(one.confidence), "yes" if one in self.best else ""]
+            for one in self.ranked
+        ]
+        yield table_section(
+            "Ranking",
+            ["", "kind", "score", "p", "may be the best"],
+            rows,
+            "Score: mean over standard deviation of the returns a bar over all tasks, each task in units of "
+            "its ungated strategy's deviation. p: that it is among the best (Hansen, Lunde and Nason's model "
+            "confidence set).",
+        )
+        for name in self.tasks:
+            cells = [[one.name, *_cells(one.tasks[name])] for one in (*self.ranked, *self._others)]
+            yield table_section(name, ["", "return", "Sharpe ratio", "max drawdown", "trades"], cells)
+
+    @property
+    def _others(self) -> tuple[BoardEntry, ...]:
+        return tuple(one for one in self.entries if one.left_out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it for JSON; NaN is None."""
+        found: dict[str, Any] = plain(
+            {
+                "tasks": list(self.tasks),
+                "returns": self.bars,
+                "level": self.level,
+                "beats_ungated": self.beats_ungated,
+                "best": [one.name for one in self.best],
+                "sentences": self.sentences,
+                "entries": [
+                    {
+                        "name": one.name,
+                        "kind": one.kind,
+                        "rank": None if one.left_out else self.ranked.index(one) + 1,
+                        "score": one.score,
+                        "confidence": one.confidence,
+                        "left_out": one.left_out,
+                        "tasks": {
+                            name: {
+                                "metrics": dict(score.metrics),
+                                "problems": list(score.problems),
+                                "refused": score.refused,
+                            }
+                            for name, score in one.tasks.items()
+                        },
+                    }
+                    for one in (*self.ranked, *self._others)
+                ],
+            }
+        )
+        return found
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
+def _cells(score: TaskScore) -> list[str]:
+    if score.refused:
+        return ["-"] * 4
+    metrics = score.metrics
+    return [
+        percent(metrics["return"]),
+        number(metrics["sharpe"]),
+        percent(metrics["max_drawdown"]),
+        number(metrics["trades"], 0),
+    ]

@@ -1,0 +1,43 @@
+"""
+Models that cannot know
+=======================
+
+Each bar judged by the newest model that cannot know it, and beside it the newest model alone.
+
+Scripts stand in for models here, so that it takes seconds; name GGUF files in ``examples/dated.toml``
+instead. What the newest model gains over the dated family on old bars is what it may have remembered of
+them.
+"""
+
+from pathlib import Path
+
+from bt_llm import AdvisorConfig, compare_models
+from bt_llm.advice import Advisor, Policy, drift_of, member_configs
+from bt_llm.research import after_cutoff
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILY = f"dated:{ROOT / 'examples' / 'dated.toml'}"
+
+
+def main() -> None:
+    policies = [Policy.of(Advisor(one)) for one in member_configs(AdvisorConfig(model=FAMILY))]
+    for change in drift_of(policies):
+        later, earlier = change.models
+        print(f"{1.0 - change.agreement:.0%} of the states change their verdict from {earlier} to {later}")
+    market = after_cutoff(ROOT / "data" / "eurusd_hourly.csv", FAMILY)
+    print(f"bars that a member may judge: {len(market.index)}, from {market.index[0]}")
+    found = compare_models(
+        f"{ROOT / 'strategies' / 'sma_cross.py'}:GatedSmaCross",
+        market,
+        {"dated": FAMILY, "undated": "scripted:contrarian"},
+        commission=0.00002,
+        resamples=499,
+    )
+    for name, run in found.runs.items():
+        print(f"{name:10} return {run.metrics['return']:+.4f} with {run.metrics['trades']:.0f} trades")
+    (pair,) = found.pairs
+    print(f"same verdict on {pair.agreed:.0%} of the bars")
+
+
+if __name__ == "__main__":
+    main()

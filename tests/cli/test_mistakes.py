@@ -1,0 +1,160 @@
+"""What is given wrongly is one line and exit code 2, before any work; what is odd is said, and done."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import rich.console
+from typer.main import get_command
+
+from bt_llm.cli import app
+from bt_llm.cli._output import Console, progress_bar
+from bt_llm.models import cpu_threads
+from tests.cli_cases import Cli, one_line
+from tests.engines import walk
+
+CROSS = "strategies/sma_cross.py:GatedSmaCross"
+RUN = ("run", "-s", CROSS, "-m", "scripted:trend")
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> str:
+    path = tmp_path / "bars.csv"
+    walk(200, seed=3).rename_axis("time").to_csv(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-p", "fast=ten"], "fast='ten': expected a number, as the default 10"),
+        (["-p", "fats=10"], "did you mean 'fast'?"),
+        (["--require", "agrees"], "require='agrees'"),
+        (["--reader", "telepathy"], "reader='telepathy'"),
+        (["--cash", "-5"], "cash=-5"),
+        (["-s", "absent.py:X"], "no strategy file 'absent.py'"),
+        (["-d", "absent.csv"], "absent.csv"),
+        (["-m", "no-such-model"], "no-such-model"),
+        (["--template", "absent.toml"], "absent.toml"),
+        (["--report", "no/such/x.html"], "--report no/such/x.html: no folder 'no/such'"),
+        (["--csv", "README.md"], "--csv README.md: 'README.md' is a file; expected a folder"),
+        (["--manifest", "data"], "--manifest data: a folder"),
+        (["--plot", "x.bmp"], "--plot x.bmp: expected a name ending in .png, .svg or .pdf"),
+    ],
+)
+def test_what_is_given_wrongly_is_one_line_and_code_2(
+    cli: Cli, bars: str, options: list[str], says: str
+) -> None:
+    outcome = cli(*RUN, "-d", bars, *options) if "-d" not in options else cli(*RUN, *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert says in one_line(outcome)
+
+
+def test_a_strategy_that_fails_while_it_runs_is_code_1(cli: Cli, bars: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import backtrader as bt\nclass Own(bt.Strategy):\n    def next(self):\n        1 / 0\n"
+    )
+    outcome = cli("run", "-s", f"{tmp_path / 'own.py'}:Own", "-m", "scripted:trend", "-d", bars)
+    assert outcome.code == 1
+    assert "ZeroDivisionError" in one_line(outcome)
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_the_work(
+    cli: Cli, bars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bt_llm.cli._places.os.access", lambda place, how: False)
+    outcome = cli(*RUN, "-d", bars, "--report", str(tmp_path / "x.html"))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "may not be written" in one_line(outcome)
+
+
+def test_results_are_printed_though_a_file_cannot_be_written(
+    cli: Cli, bars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bt_llm.report._policy_page.write_whole", full)
+    outcome = cli(*RUN, "-d", bars, "--format", "json", "--report", str(tmp_path / "x.html"))
+    assert "No space left" in one_line(outcome)
+    assert set(json.loads(outcome.out)["runs"]) == {"gated", "ungated", "buy_and_hold"}
+
+
+def test_what_is_seldom_meant_is_said(cli: Cli, bars: str) -> None:
+    outcome = cli(*RUN, "-d", bars, "--commission", "0.1", "--reader", "json", "--threads", "999")
+    assert "warning: --commission 0.1 is 10 % of the value of every trade" in outcome.err
+    assert "warning: --reader json: a confidence is what the model writes of itself" in outcome.err
+    assert "--threads" not in outcome.err  # a script computes nothing
+    outcome = cli(*RUN, "-d", bars, "--commission", "0.0002")
+    assert (outcome.code, "warning" in outcome.err) == (0, False)
+
+
+def test_more_threads_than_cores_and_layers_without_a_gpu_are_said(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bt_llm.models.gpu_names", list)
+    asked = ("policy", "-m", "absent", "--threads", "999", "--gpu-layers", "20")
+    outcome = cli(*asked)
+    assert outcome.code == 2
+    assert f"--threads 999: this process may use {cpu_threads()} cores" in outcome.err
+    assert "--gpu-layers 20: this build of llama.cpp knows no graphics processor" in outcome.err
+    monkeypatch.setattr("bt_llm.models.gpu_names", lambda: ["CUDA0"])
+    assert "--gpu-layers" not in cli(*asked).err
+
+
+@pytest.mark.parametrize("command", [(*RUN, "-d", "data/eurusd_hourly.csv"), ("policy",)])
+def test_money_is_not_spent_without_a_word(cli: Cli, command: tuple[str, ...]) -> None:
+    server = "openai:http://127.0.0.1:9/v1?model=m"
+    outcome = cli(*command, "-m", server, "--budget", "0", "--price-per-mtok", "5")
+    assert outcome.code == 2
+    assert "nothing was asked" in one_line(outcome)
+
+
+def test_names_with_brackets_and_colons_stand_as_they_are(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "x[/b] [old] :fire:"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("COLUMNS", "400")
+    outcome = cli("doctor", "--cache", str(folder))
+    assert str(folder) in outcome.out
+    outcome = cli("cache", "stats", "--cache", str(folder))
+    assert str(folder) in outcome.err
+    with progress_bar(f"asking {folder}") as update:
+        update(1, 2)
+    said = io.StringIO()
+    Console(file=said, width=200).print("a[/b] [old] :fire:")
+    assert said.getvalue() == "a[/b] [old] :fire:\n"
+
+
+def test_the_help_shows_the_brackets_of_a_text(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            text = getattr(parameter, "help", None) or ""
+            shown = rich.console.Console(file=io.StringIO()).render_str(text).plain
+            assert shown == text.replace("\\[", "["), (name, parameter.name)
+    assert "[walk_forward] and [grid]" in cli("walkforward", "--help").out
+
+
+def test_every_command_that_asks_on_bars_takes_the_same_options() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    asking = {"--template", "--reader", "--calibration", "--numerics", "--min-label-mass", "--gpu-layers"}
+    places = {"--threads", "--cache", "--cache-mode"}
+    read = {"--time-format", "--zone", "--columns", "--adjusted", "--symbol", "--after"}
+    account = {"--cash", "--commission", "--slippage", "--percent", "--sizer", "--setup"}
+    spending = {"--budget", "--price-per-mtok", "--yes"}
+    taken = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in commands.items()
+    }
+    for name in ("run", "test", "compare"):
+        assert asking | places | read | account | spending | {"--require"} <= taken[name], name
+    assert asking | places | read | account | spending <= taken["plan"]
+    assert asking | places | {"--require"} <= taken["demo"]
+    assert asking | places | spending <= taken["policy"]
+    assert asking | places <= taken["doctor"]
+    assert read <= taken["data"]
