@@ -62,7 +62,6 @@ sphinx_gallery_conf = {
     "gallery_dirs": ["generated/gallery"],
     "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
-    "abort_on_example_error": True,
     "only_warn_on_example_error": False,
     "remove_config_comments": True,
     "show_memory": False,

@@ -9,13 +9,14 @@ instead. What the newest model gains over the dated family on old bars is what i
 them.
 """
 
+import sys
 from pathlib import Path
 
 from bt_llm import AdvisorConfig, compare_models
 from bt_llm.advice import Advisor, Policy, drift_of, member_configs
 from bt_llm.research import after_cutoff
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.argv[0]).resolve().parent.parent
 FAMILY = f"dated:{ROOT / 'examples' / 'dated.toml'}"
 
 

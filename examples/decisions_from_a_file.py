@@ -5,11 +5,12 @@ Decisions of another tool
 Decisions that another tool wrote down, in the place of a model: the same gate, runs and warnings.
 """
 
+import sys
 from pathlib import Path
 
 from bt_llm import AdvisorConfig, Gate, gate_study
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.argv[0]).resolve().parent.parent
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def main(site: Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "bt_llm", *words.split(), *costs], check=True, capture_output=True
         )
-        take(page, IMAGES / "report.png")
+        take(page, IMAGES / "report.png", width=1000)
     take(site / "index.html", IMAGES / "docs.png")
 
 
