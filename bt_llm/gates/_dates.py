@@ -72,7 +72,8 @@ class DatedAnswers:
         """Return the last answer at or before each of several times; before the first, that."""
         known = np.frombuffer(self.times, dtype="<f8")
         places = np.maximum(0, np.searchsorted(known, times, side="right") - 1)
-        return np.frombuffer(self.allowed, dtype=np.uint8)[places] != 0
+        found: NDArray[np.bool_] = np.frombuffer(self.allowed, dtype=np.uint8)[places] != 0
+        return found
 
     @property
     def run_days(self) -> float:

@@ -27,7 +27,7 @@ from bt_llm.gates import (
 )
 from bt_llm.models import Progress
 from bt_llm.research._gate_runs import FEWEST, GateRuns, HowRun
-from bt_llm.research._null_runs import NullRuns
+from bt_llm.research._null_runs import NullRuns, block_length
 from bt_llm.research._runs import inspect_run
 from bt_llm.research._workers import chunk_size, leaves, run_each
 from bt_llm.shown import Told
@@ -40,7 +40,6 @@ EvaluatePanel: TypeAlias = Callable[[str, Sequence[EntryGate]], Sequence[Floats]
 """From a symbol and gates to the account's value at each bar with each gate, as `run_backtest` gives it."""
 
 _KIND = "gates with the same answers on other dates, the same dates in all symbols"
-_SHORTEST, _LEAST_BLOCKS = 5, 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -181,14 +180,9 @@ def _block_dates(
 ) -> int:
     """Return how many dates stay together: twice as long as an answer or a trade lasts, on average."""
     index = pd.DatetimeIndex(gated.returns.index)
-    a_day = count / max(1.0, (index[-1] - index[0]) / pd.Timedelta(days=1))  # dates of a calendar day
-    lasting = [one.run_days for told in answers.values() for one in told if math.isfinite(one.run_days)]
-    trades = gated.trades
-    held = [closed - opened for opened, closed in zip(trades["opened"], trades["closed"], strict=True)]
-    holding = float(np.mean([one / pd.Timedelta(days=1) for one in held])) if held else 0.0
-    longest = max(float(np.mean(lasting)) if lasting else 0.0, holding) * a_day
-    by_bars = block_bars * count / max(1, len(index))
-    return int(max(1, min(count // _LEAST_BLOCKS, max(_SHORTEST, math.ceil(max(2.0 * longest, by_bars))))))
+    told = [one for of_symbol in answers.values() for one in of_symbol]
+    days = (index[-1] - index[0]) / pd.Timedelta(days=1)
+    return block_length(count, max(1.0, days), told, gated.trades, block_bars * count / max(1, len(index)))
 
 
 def _evaluated(
