@@ -70,7 +70,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "write_computation_times": False,
     "plot_gallery": True,
-    "parallel": 2,
+    "parallel": True,
     "reset_modules": ("matplotlib",),
     "doc_module": (),
     "image_scrapers": ("matplotlib",),

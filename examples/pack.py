@@ -52,5 +52,6 @@ axes.stackplot(
     colors=("#c8553d", "#d9d9d9", "#0b6e4f"),
 )
 axes.set_ylabel("probability")
+figure.autofmt_xdate()
 axes.legend(frameon=False, loc="upper left")
 plt.show()

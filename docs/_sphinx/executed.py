@@ -146,7 +146,7 @@ def run_all(app: Any) -> None:
         for name, blocks in pages.items()
         if not name.startswith(TRANSLATIONS) and any(not one.why for one in blocks)
     }
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=app.parallel or 1) as pool:
         printed = pool.map(lambda item: attempt(*item, root.parent), own.items())
         outputs = dict(zip(own, printed, strict=True))
     for name, blocks in pages.items():
