@@ -32,6 +32,7 @@ __all__ = [
     "shows_progress",
     "telling",
     "told",
+    "within",
 ]
 
 Progress = Callable[[int, int], None]
@@ -41,6 +42,7 @@ PATIENCE = 2.0
 """Seconds of work before a bar is drawn."""
 
 _APART = 0.1
+_HEARD = 0.5  # seconds after which whoever is told hears again, inside a decode too
 _TOLD_BY = ("on_progress", "on_prompts")
 _OFF = {"0", "off", "no", "false"}
 
@@ -48,9 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _telling: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("bt_llm_telling", default=None)
-_partly: contextvars.ContextVar[Callable[[float], None] | None] = contextvars.ContextVar(
-    "bt_llm_partly", default=None
-)
+_partly: contextvars.ContextVar[_Part | None] = contextvars.ContextVar("bt_llm_partly", default=None)
 _bar: contextvars.ContextVar[Bar | None] = contextvars.ContextVar("bt_llm_bar", default=None)
 _quiet: contextvars.ContextVar[bool] = contextvars.ContextVar("bt_llm_quiet", default=False)
 _switch = {"on": True}
@@ -106,6 +106,29 @@ def current(label: str) -> Progress | None:
     return None if bar is None else functools.partial(bar.update, label)
 
 
+class _Part:
+    """How much of a batch is done, and up to what share the piece of it leads that is being computed."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self._tell, self._heard = tell, time.monotonic()
+        self._share = self._until = 0.0
+
+    def move(self, share: float, until: float) -> None:
+        """Note a share, and tell it; it never goes back."""
+        self._share = max(self._share, share)
+        self._until = max(self._share, until)
+        self._say(self._share)
+
+    def within(self, fraction: float) -> None:
+        """Tell how far the piece is, unless somebody heard just now."""
+        if time.monotonic() - self._heard >= _HEARD:
+            self._say(self._share + fraction * (self._until - self._share))
+
+    def _say(self, share: float) -> None:
+        self._tell(share)
+        self._heard = time.monotonic()
+
+
 @contextlib.contextmanager
 def partly(on_progress: Progress | None, done: Sized, total: int) -> Iterator[None]:
     """Have `part` tell in here how many of `total` are about done, where that is more than are in `done`."""
@@ -114,17 +137,33 @@ def partly(on_progress: Progress | None, done: Sized, total: int) -> Iterator[No
         if on_progress is not None:
             on_progress(max(len(done), min(total - 1, int(share * total))), total)
 
-    token = _partly.set(told)
+    token = _partly.set(None if on_progress is None else _Part(told))
     try:
         yield
     finally:
         _partly.reset(token)
 
 
-def part(share: float) -> None:
-    """Tell whoever wants to know what share of the work is done."""
+def part(share: float, *, until: float = 0.0) -> None:
+    """Tell whoever wants to know what share of the work is done.
+
+    Parameters
+    ----------
+    share : float
+        From 0 to 1.
+    until : float
+        The share that will be done after what is computed next, for `within`.
+    """
     if (found := _partly.get()) is not None:
-        found(share)
+        found.move(share, until)
+
+
+def within() -> Callable[[float], None] | None:
+    """Return what tells how much of the piece that is being computed is done, from 0 to 1, if anyone listens.
+
+    It may be called often: it tells twice a second, also while nothing moves.
+    """
+    return None if (found := _partly.get()) is None else found.within
 
 
 def shows_progress(label: str, **counted: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bt_llm import progress
-from bt_llm.progress import current, part, partly, quiet, show_progress, shows_progress, telling, told
+from bt_llm.progress import current, part, partly, quiet, show_progress, shows_progress, telling, told, within
 
 
 class Terminal(io.StringIO):
@@ -118,3 +118,23 @@ def test_a_part_of_a_batch_is_told_and_never_goes_back_or_ends() -> None:
         part(0.5)
         part(1.0)
     assert seen == [(25, 100), (60, 100), (99, 100)]
+
+
+def test_within_a_piece_it_is_told_how_far_that_is_but_not_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    now = [0.0]
+    monkeypatch.setattr("bt_llm.progress.time.monotonic", lambda: now[0])
+    assert within() is None  # nobody listens
+    with partly(lambda done, _: seen.append(done), [], 100):
+        part(0.25, until=0.75)
+        tell = within()
+        assert tell is not None
+        for now[0], fraction in ((0.1, 0.1), (0.6, 0.25), (0.7, 0.3), (1.2, 0.5), (1.3, 0.6)):
+            tell(fraction)
+        part(0.75)
+        for now[0] in (1.9, 2.5):
+            tell(0.5)  # of nothing: still there
+        part(0.5)
+    assert seen == [25, 37, 50, 75, 75, 75, 75]

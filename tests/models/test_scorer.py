@@ -29,6 +29,7 @@ from bt_llm.models.llama import _session as session
 from bt_llm.models.llama._native import MIN_ROWS, Context, Weights, cpu_threads, library
 from bt_llm.models.llama._scorer import LabelTrie, Scorer, log_softmax_at
 from bt_llm.models.llama._session import Session
+from bt_llm.progress import partly
 from tests.tiny_gguf import BOS, write_tiny_model
 
 LABELS = ("Bullish", "Neutral", "Bearish")  # (50, 1274, 621), (9042, 22728), (50, 517, 621) in SmolLM2
@@ -464,6 +465,36 @@ def test_batches_are_told_as_they_come(smollm2_path):
     assert [len(batch) for batch in Scorer(held).score(PROMPTS[:5], [" up", " down"])] == [2, 2, 1]
     assert list(Scorer(held).score([], LABELS)) == []
     held.close()
+
+
+def test_whoever_is_told_hears_inside_each_decode_and_changes_nothing(tiny, counted, monkeypatch):
+    monkeypatch.setattr("bt_llm.progress._HEARD", 0.0)
+    expected = ask(tiny, GRID)
+    counted.clear()
+    seen: list[int] = []
+    with partly(lambda done, _: seen.append(done), [], 1000):
+        assert ask(tiny, GRID) == expected
+    assert len(seen) > 5 * len(counted)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2 * len(counted), "and not the same share all the while"
+    assert seen[-1] == 999
+
+
+def test_what_whoever_is_told_raises_ends_the_decode_and_reaches_the_caller(tiny, monkeypatch):
+    monkeypatch.setattr("bt_llm.progress._HEARD", 0.0)
+    expected = ask(tiny, GRID)
+    calls = 0
+
+    def listener(*_: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 40:
+            raise LookupError("enough")
+
+    with partly(listener, [], len(GRID)), pytest.raises(LookupError, match="enough"):
+        ask(tiny, GRID)
+    assert calls == 40
+    assert ask(tiny, GRID) == expected
 
 
 # -- fast numerics

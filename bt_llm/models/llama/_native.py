@@ -35,6 +35,7 @@ from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics
 from bt_llm.models._files import file_stamp
 from bt_llm.models._interrupts import NotedInterrupt, can_give_up, given_up
+from bt_llm.progress import within
 
 __all__ = [
     "MIN_ROWS",
@@ -277,7 +278,8 @@ class Watch:
     """While entered, has llama.cpp stop computing in a context at a deadline, and at Ctrl-C.
 
     Python runs no signal handler while llama.cpp computes, which can take minutes; but it does run
-    one in the callback that llama.cpp asks between the nodes of its graph whether to go on.
+    one in the callback that llama.cpp asks between the nodes of its graph whether to go on. That tells
+    how far the decode is, too.
 
     Parameters
     ----------
@@ -285,17 +287,29 @@ class Watch:
         The context.
     deadline : float, optional
         Value of `time.monotonic` at which to stop.
+    expected : int
+        Nodes that the graph has, as far as is known; 0 is not at all.
+
+    Attributes
+    ----------
+    late : bool
+        Whether it was stopped at the deadline.
+    nodes : int
+        Nodes that were computed, where they were counted.
     """
 
-    def __init__(self, pointer: Any, deadline: float | None) -> None:
+    def __init__(self, pointer: Any, deadline: float | None, expected: int = 0) -> None:
         self._lc, self._pointer, self._deadline = library(), pointer, deadline
         self._interrupt = NotedInterrupt()
-        self.late = False
+        self._expected, self._tell = expected, within()
+        self._raised: BaseException | None = None
+        self.late, self.nodes = False, 0
 
     def __enter__(self) -> Watch:
         """Begin to watch."""
         self._interrupt.__enter__()
-        if self._interrupt.notes or self._deadline is not None or can_give_up():
+        asks = self._deadline is not None or self._tell is not None or can_give_up()
+        if self._interrupt.notes or asks:
             self._callback = self._lc.ggml_abort_callback(self._stop)  # kept: C has a bare pointer to it
             self._lc.llama_set_abort_callback(self._pointer, self._callback, None)
         return self
@@ -303,12 +317,20 @@ class Watch:
     def _stop(self, _: Any) -> bool:
         late = (self._deadline is not None and time.monotonic() > self._deadline) or given_up()
         self.late = self.late or late
-        return self.late or self._interrupt.came
+        self.nodes += 1
+        if self._tell is not None and self._raised is None:
+            try:
+                self._tell(min(1.0, self.nodes / self._expected) if self._expected else 0.0)
+            except BaseException as error:  # ctypes would print and drop it: raised when C has returned
+                self._raised = error
+        return self.late or self._interrupt.came or self._raised is not None
 
     def __exit__(self, *error: Any) -> None:
-        """End it; raises the KeyboardInterrupt that came meanwhile."""
+        """End it; raises the KeyboardInterrupt that came meanwhile, or what whoever is told raised."""
         self._lc.llama_set_abort_callback(self._pointer, self._lc.ggml_abort_callback(), None)
         self._interrupt.__exit__(*error)
+        if self._raised is not None:
+            raise self._raised
 
 
 def _tokenise(lc: Any, vocabulary: Any, text: str, special: bool) -> tuple[int, ...]:
@@ -406,6 +428,7 @@ class Context:
             )
         self._pointer = pointer
         self._memory = lc.llama_get_memory(pointer)
+        self._nodes = 0  # of the graph of the last decode: the next one's is about as long
         self._make_batch(shape.n_batch)
 
     def _make_batch(self, size: int) -> None:
@@ -470,11 +493,12 @@ class Context:
         self._batch.n_tokens = size
         self._first, self._length = first, length
         _log_tail.clear()
-        with Watch(self._pointer, deadline) as watch:
+        with Watch(self._pointer, deadline, self._nodes) as watch:
             code = self._lc.llama_decode(self._pointer, self._batch)
             if code:
                 self.clear()
         if code == 0:
+            self._nodes = watch.nodes or self._nodes
             return
         if watch.late:
             raise GenerationTimeout("the time limit ran out inside a decode")

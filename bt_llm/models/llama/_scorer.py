@@ -143,6 +143,27 @@ class _Asked:
         return min(1.0, (len(self.results) + more) / len(self.prompts))
 
 
+class _Told:
+    """Tells what share of a call's prompts is answered while a forest of them is decoded, by its tokens."""
+
+    def __init__(self, asked: _Asked, forest: Forest, rewinds: bool) -> None:
+        self._asked, self._prompts = asked, len(forest.new_tokens)
+        levels, trie = forest.levels(), asked.trie
+        lines = sum(len(node.path) for level in levels for node in level)
+        leaves = sum(bool(node.members) for level in levels for node in level)
+        again = 1 if rewinds else max(1, len(trie.branches))  # a model that cannot be cut back begins anew
+        self._total = again * lines + leaves * trie.decoded
+        self._done = self._coming = 0
+
+    def next(self, tokens: int) -> None:
+        """Tell that what was announced before is decoded, and that so many tokens are decoded now."""
+        self._done, self._coming = self._done + self._coming, tokens
+        part(self._share(self._done), until=self._share(self._done + tokens))
+
+    def _share(self, tokens: int) -> float:
+        return self._asked.share(tokens / self._total * self._prompts)
+
+
 class Scorer:
     """Scores prompts with a session's model. Thread-safe.
 
@@ -330,7 +351,7 @@ class Scorer:
         self, context: Context, forest: Forest, asked: _Asked, deadline: float | None
     ) -> dict[int, tuple[float, ...]]:
         levels, trie = forest.levels(), asked.trie
-        decoded, nodes_in_all = 0, sum(map(len, levels))
+        told = _Told(asked, forest, self.session.rewinds)
         leaves = sorted((n for level in levels for n in level if n.members), key=lambda n: n.sequence)
         steps: list[Steps] = [{} for _ in leaves]
         for head in [trie.head] if self.session.rewinds else trie.branches or [()]:
@@ -338,11 +359,11 @@ class Scorer:
                 for level in levels:
                     self.session.grow(context, level)
                     for nodes in decodes(level, context.shape, head=head, rows=1 + len(head)):
+                        told.next(sum(len(node.then(head)) for node in nodes))
                         self._decode_nodes(context, nodes, head, trie, steps, deadline)
-                        decoded += len(nodes)
-                        part(asked.share(decoded / nodes_in_all * len(forest.new_tokens)))
                 if self.session.rewinds:
-                    self._score_branches(context, leaves, trie, steps, deadline)
+                    self._score_branches(context, leaves, trie, steps, told, deadline)
+                told.next(0)
         rows: dict[int, tuple[float, ...]] = {}
         for leaf, found in zip(leaves, steps, strict=True):
             rows.update(dict.fromkeys(leaf.members, trie.totals(found)))
@@ -380,6 +401,7 @@ class Scorer:
         leaves: Sequence[Node],
         trie: LabelTrie,
         steps: Sequence[Steps],
+        told: _Told,
         deadline: float | None,
     ) -> None:
         """Decode the other branches of the trie after all prompts, one token of each at a time."""
@@ -388,6 +410,7 @@ class Scorer:
                 continue
             for depth, token in enumerate(branch):
                 starts = [leaf.end + depth for leaf in leaves]
+                told.next(len(leaves))
                 self.session.step(context, [token] * len(leaves), starts, deadline=deadline)
                 for leaf, found in zip(leaves, steps, strict=True):
                     _read(context, leaf.sequence, 0, branch[: depth + 1], trie, found)
