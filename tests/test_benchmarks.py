@@ -17,7 +17,9 @@ from bt_llm.data import load_bars, shipped
 from bt_llm.models import LlamaModel, ModelConfig, Prompt, read_facts
 
 FOLDER = Path(__file__).resolve().parent / "benchmarks"
-OWN = tuple(f"bench_{name}" for name in ("bars", "cold", "floor", "growth", "import", "memory", "warm"))
+OWN = tuple(
+    f"bench_{name}" for name in ("bars", "cells", "cold", "floor", "growth", "import", "memory", "warm")
+)
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +322,15 @@ def test_the_growth_benchmark_counts_what_it_says(load: Any) -> None:
     assert 1 < first["distinct_states"] == second["distinct_states"] < 105
     assert second["advice_seconds"] > 0
     assert second["rsi_seconds"] > 0
+
+
+def test_the_cells_benchmark_counts_the_prompts_that_are_asked(load: Any, tmp_path: Path) -> None:
+    cells = load("bench_cells")
+    assert cells.ask(tmp_path / "alone", (3, 4), [5], "none") == 1
+    assert cells.ask(tmp_path / "grid", (3, 4), [5], "grid") == 12
+    assert cells.ask(tmp_path / "grid", (3, 4), [7], "grid") == 0
+    assert len(cells.chosen_cells((5, 7, 3), "all")) == 105
+    assert len(set(cells.chosen_cells((7,) * 5, "some"))) == cells.VISITED
 
 
 @pytest.mark.model

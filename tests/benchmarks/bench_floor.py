@@ -16,6 +16,15 @@ held against the floor of the plain suffixes; and `numerics='fast'`: its speed, 
 probabilities differ from the canonical ones and between batch sizes. Where the scorer finds that the tree
 is not exact for a file, it does not use it, and the figure says so.
 
+The limit of labels of two tokens on K-quants: the last tokens of the second branch are decoded after all
+prompts, one token a sequence, and such a row costs 1.8 tokens of the raw decode at 105 rows and 5.5 at 8
+(width of the 1B shape, six of its layers, Q4_K_M, one thread, medians of interleaved runs in processor
+time). Labels forked inside the leaf's decode cost more: with the last token of each prompt decoded again for
+a second label, 1.06 of the leaf's decodes and labels today; with the whole leaf decoded twice, 1.74; both
+change bits, since a token alone is computed by other kernels than two. Labels of one token take 0.80 of it.
+Over the policy of 105 states, by the plain suffixes' floor of each: the tree 0.71 with two tokens and 0.63
+with one, plain batches of 32 0.83 and 0.88; a verdict of the tree takes 64 ms and 53.
+
 Contexts of all batch sizes are open at once: about 3 GB of memory for SmolLM2, 6 GB for the 1B shape.
 """
 
@@ -42,6 +51,9 @@ TREE_SEQUENCES = 128
 TREE = 0.65
 """What the tree may take of the plain suffixes' floor."""
 
+SHORT = "market_direction"
+"""A template with labels of one token each: nothing is decoded for them."""
+
 RAW_DECODES = 3
 """Of these the quickest counts: nothing disturbed it."""
 
@@ -61,12 +73,13 @@ class Bench:
         threads: int | None,
         numerics: str = "canonical",
         tree: bool = False,
+        template: str = "market",
     ) -> None:
         from bt_llm.models import LlamaModel, ModelConfig, ModelIdentity, read_facts
         from bt_llm.prompts import PromptTemplate
         from bt_llm.verdicts import StateSpace
 
-        facts, template, space = read_facts(path), PromptTemplate.load("market"), StateSpace()
+        facts, words, space = read_facts(path), PromptTemplate.load(template), StateSpace()
         identity = ModelIdentity(
             name=path.stem,
             sha256="0" * 64,
@@ -75,9 +88,9 @@ class Bench:
             eos_token=facts.eos_token,
         )
         cells = np.linspace(0, len(space) - 1, states).astype(int).tolist()
-        self.tree = tree
-        self.n_seq, self.numerics, self.labels = n_seq, numerics, template.continuations
-        self.prompts = template.prompts(space, cells, identity)
+        self.tree, self.template = tree, template
+        self.n_seq, self.numerics, self.labels = n_seq, numerics, words.continuations
+        self.prompts = words.prompts(space, cells, identity)
         self.backend = LlamaModel(ModelConfig(model_path=path, n_threads=threads), n_seq=n_seq)
         self._clock = time.process_time if threads == 1 else time.perf_counter
         self.plain_tokens = self._count_plain_tokens()
@@ -150,7 +163,8 @@ class Bench:
         return min(times) / length
 
     def __str__(self) -> str:
-        return f"{'tree' if self.tree else self.numerics}, batches of {self.n_seq}"
+        how = f"{'tree' if self.tree else self.numerics}, batches of {self.n_seq}"
+        return how if self.template == "market" else f"{how}, {self.template}"
 
     def close(self) -> None:
         """Free the model."""
@@ -193,7 +207,11 @@ def _measure(
     plain = [Bench(path, n_seq, **common) for n_seq in sizes]
     tree = Bench(path, TREE_SEQUENCES, tree=True, **common)
     fast = [Bench(path, n_seq, numerics="fast", **common) for n_seq in (1, 32)]
-    everyone = [*plain, tree, *fast]
+    short = [
+        Bench(path, n_seq, tree=n_seq == TREE_SEQUENCES, template=SHORT, **common)
+        for n_seq in (32, TREE_SEQUENCES)
+    ]
+    everyone = [*plain, tree, *fast, *short]
     try:
         for turn in range(rounds):
             for bench in everyone:
@@ -212,7 +230,16 @@ def _measure(
         )
         for bench in plain
     ]
-    figures += [_tree_figure(name, tree)]
+    figures += [
+        _tree_figure(name, tree),
+        Figure(
+            name=f"{name}: labels of one token, floor over time taken, batches of 32",
+            value=short[0].ratio,
+            unit="x",
+            target=(">=", CLOSE),
+        ),
+        _tree_figure(f"{name}: labels of one token", short[1]),
+    ]
     figures += [
         Figure(
             name=f"{name}: fast over canonical, time a verdict, batches of 32",

@@ -333,6 +333,19 @@ def test_sharing_lines_is_exact_and_decodes_fewer_tokens(tiny, counted):
     tiny.session.close()
 
 
+def test_labels_of_one_token_decode_nothing_of_their_own_and_are_exact(tiny, counted):
+    ask(tiny, GRID[:1], ["up", "down", "flat"])  # the prefix is kept
+    counted.clear()
+    alone = [ask(tiny, [prompt], ["u", "d", "f"])[0] for prompt in GRID]
+    assert len(counted) == len(GRID)
+    tiny.session.sharing_is_exact = None
+    assert ask(tiny, GRID, ["u", "d", "f"]) == alone, "as a tree"
+    assert tiny.session.sharing_is_exact is True
+    tiny.session.sharing_is_exact = False
+    assert ask(tiny, GRID, ["u", "d", "f"]) == alone, "in batches"
+    tiny.session.sharing_is_exact = True
+
+
 @pytest.mark.model
 def test_sharing_lines_is_exact_on_the_real_model(scorer):
     together = ask(scorer, GRID[:18])

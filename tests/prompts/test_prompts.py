@@ -8,7 +8,7 @@ import pytest
 
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.exceptions import PromptError
-from bt_llm.models import ModelIdentity
+from bt_llm.models import LlamaModel, ModelConfig, ModelIdentity, find_model, identify
 from bt_llm.prompts import PromptTemplate
 from bt_llm.prompts._template import chat_text
 from bt_llm.verdicts import Feature, StateSpace
@@ -197,3 +197,12 @@ def test_a_template_that_prints_the_date_has_no_clock() -> None:
     )
     identity = ModelIdentity(name="d", sha256="5" * 64, chat_template=dated)
     assert chat_text(identity, [{"role": "user", "content": "!"}]) == "26 Jul 2024!"
+
+
+@pytest.mark.model
+def test_answers_of_the_direction_template_are_one_token_each(smollm2_path: Path) -> None:
+    template, file = PromptTemplate.load("market_direction"), find_model(smollm2_path)
+    [prompt] = template.prompts(StateSpace(), [52], identify(file))
+    with LlamaModel(ModelConfig(model_path=file)) as model:
+        _, after = model.tokens(prompt, template.continuations)
+    assert [[text for _, text in label] for label in after] == [[" Up"], [" Flat"], [" Down"]]
