@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -286,6 +286,19 @@ class Moments:
         counted = np.diff(np.append(starts, len(times)))
         return cls(times=times[starts], levels=np.add.reduceat(levels, starts) / counted)
 
+    def moved(
+        self, block: int, *, n: int, seed: int = 0, strata: bool = True
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the times, and those whose answers they get, as float64, `n` times over.
+
+        With `strata` stretches in which the market moved as much change places among each other only.
+        """
+        dates = self.times.astype("<f8")
+        own, levels = dates.tobytes(), self.levels if strata else None
+        for draw in range(n):
+            order = permute_dates(len(dates), block, np.random.default_rng([seed, draw]), levels)
+            yield own, dates[order].tobytes()
+
     def block(self, answers: Sequence[DatedAnswers], trades: pd.DataFrame) -> int:
         """Return how many of them stay together; see `block_length`."""
         return block_length(len(self.times), float(self.times[-1] - self.times[0]), answers, trades)
@@ -363,16 +376,9 @@ def random_runs(
     strata : bool
         Whether the market's volatility counts.
     """
-    levels = moments.levels if strata else None
-    orders = (
-        permute_dates(len(moments.times), block, np.random.default_rng([seed, draw]), levels)
-        for draw in range(n)
-    )
-    dates = moments.times.astype("<f8")
-    own = dates.tobytes()
     gates = [
-        DatesGate(answers=answers, dates=own, others=dates[order].tobytes(), warm_up=warm_up)
-        for order in orders
+        DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
+        for dates, others in moments.moved(block, n=n, seed=seed, strata=strata)
     ]
     kind = _RANDOM + (_ALIKE_MARKETS if strata else "")
     return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])
