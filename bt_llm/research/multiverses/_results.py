@@ -209,8 +209,8 @@ def _of_policies(policies: Policies) -> Iterator[str]:
     invalid = int((policies.answers < 0).sum())
     if invalid:
         yield (
-            f"{invalid:,} of {policies.answers.size:,} verdicts are invalid; here they are an answer like any "
-            "other."
+            f"{invalid:,} of {policies.answers.size:,} verdicts are invalid; here they are an answer like "
+            "any other."
         )
 
 
