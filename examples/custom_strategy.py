@@ -1,15 +1,17 @@
-"""Add the gate to a strategy that you already have: the three lines marked below.
+"""
+Three lines, and a feature of your own
+======================================
 
-Run: python examples/custom_strategy.py
+A strategy that you have already becomes a gated one by the three lines that are marked. The market state
+gets one more feature, which the prompt speaks of. The model is scripted here, so that this runs in a
+second; name yours, such as ``"smollm2"``.
 """
 
-from pathlib import Path
-
 import backtrader as bt
+import matplotlib.pyplot as plt
 
 from bt_llm import AdvisorConfig, Feature, Gate, LLMAdvice, StateSpace, attach_gate, gate_study
-
-DATA = Path(__file__).resolve().parent.parent / "data" / "sp500_daily.csv"
+from bt_llm.data import shipped
 
 
 class MacdCross(bt.Strategy):
@@ -29,7 +31,9 @@ class MacdCross(bt.Strategy):
             self.close()
 
 
-# A feature of your own: its indicator, the edges of its buckets, and what the prompt says for each.
+# %%
+# A feature is an indicator, the edges of its buckets, and what the prompt says for each.
+
 BAND = Feature(
     name="percent_b",
     title="Bollinger %B",
@@ -45,14 +49,26 @@ class BandAdvice(LLMAdvice):
     lines = ("percent_b",)
 
 
-def main() -> None:
-    # The model is scripted here, so that the example runs in a second; name yours, such as "smollm2".
-    space = StateSpace().with_feature(BAND)
-    advisor = AdvisorConfig(model="scripted:trend", state_space=space)
-    gate = Gate(advisor=advisor, require="not_against", indicator=BandAdvice)
-    for name, run in gate_study(MacdCross, DATA, gate, commission=0.0001).runs.items():
-        print(f"{name:13}", {key: round(run.metrics[key], 4) for key in ("return", "max_drawdown", "trades")})
+space = StateSpace().with_feature(BAND)
+gate = Gate(
+    advisor=AdvisorConfig(model="scripted:trend", state_space=space),
+    require="not_against",
+    indicator=BandAdvice,
+)
+study = gate_study(MacdCross, shipped("sp500_daily.csv"), gate, commission=0.0001)
+for name, run in study.runs.items():
+    print(f"{name:13}", {key: round(run.metrics[key], 4) for key in ("return", "max_drawdown", "trades")})
 
+# %%
+# The verdict line on the last three hundred bars: what a long entry is asked about.
 
-if __name__ == "__main__":
-    main()
+said = next(iter(study.gated.verdicts.values())).tail(300)
+close = study.buy_and_hold.equity.reindex(said.index)
+figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+axes.plot(close, color="#7a7a7a", linewidth=1)
+for name, colour in (("bullish", "#0b6e4f"), ("neutral", "#b0b0b0"), ("bearish", "#c8553d")):
+    here = close[said["answer"] == name]
+    axes.plot(here.index, here, ".", color=colour, label=f"{name}: {len(here)} bars", markersize=5)
+axes.set_ylabel("buy and hold")
+axes.legend(frameon=False)
+plt.show()

@@ -1,17 +1,22 @@
-"""Each bar judged by the newest model that cannot know it, and beside it the newest model alone.
+"""
+Models that cannot know
+=======================
 
-Run: python examples/dated_models.py
-Scripts stand in for models here, so that it takes seconds; name GGUF files in examples/dated.toml instead.
-What the newest model gains over the dated family on old bars is what it may have remembered of them.
+Each bar judged by the newest model that cannot know it, and beside it the newest model alone.
+
+Scripts stand in for models here, so that it takes seconds; name GGUF files in ``examples/dated.toml``
+instead. What the newest model gains over the dated family on old bars is what it may have remembered of
+them.
 """
 
+import sys
 from pathlib import Path
 
 from bt_llm import AdvisorConfig, compare_models
 from bt_llm.advice import Advisor, Policy, drift_of, member_configs
 from bt_llm.research import after_cutoff
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.argv[0]).resolve().parent.parent
 FAMILY = f"dated:{ROOT / 'examples' / 'dated.toml'}"
 
 

@@ -1,13 +1,16 @@
-"""Decisions that another tool wrote down, in the place of a model: the same gate, runs and warnings.
+"""
+Decisions of another tool
+=========================
 
-Run: python examples/decisions_from_a_file.py
+Decisions that another tool wrote down, in the place of a model: the same gate, runs and warnings.
 """
 
+import sys
 from pathlib import Path
 
 from bt_llm import AdvisorConfig, Gate, gate_study
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.argv[0]).resolve().parent.parent
 
 
 def main() -> None:

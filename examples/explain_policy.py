@@ -1,6 +1,9 @@
-"""What a model is: its policy as a rule, written to a file, and the model against its own rule.
+"""
+A policy as a rule
+==================
 
-Run: python examples/explain_policy.py
+What a model is: its policy as a rule, written to a file, and the model against its own rule.
+
 No model is needed: the verdicts of SmolLM2 come with bt_llm.
 """
 

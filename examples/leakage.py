@@ -1,6 +1,8 @@
-"""Could the model have known? Five probes on a scripted model that remembers, and on one that does not.
+"""
+Could the model have known?
+===========================
 
-Run from the root of the project: python examples/leakage.py
+Could the model have known? Five probes on a scripted model that remembers, and on one that does not.
 """
 
 from bt_llm import AdvisorConfig

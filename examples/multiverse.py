@@ -1,9 +1,12 @@
-"""One verdict asked for in every way that would have been as good: 96 specifications, from a pack.
+"""
+A multiverse of specifications
+==============================
 
-Run: python examples/multiverse.py
+One verdict asked for in every way that would have been as good: 96 specifications, from a pack.
+
 No model is needed: the verdicts of SmolLM2 come with bt_llm. The table and the page show more:
-bt-llm multiverse -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv --commission 0.00002
---pack data/demo_multiverse.jsonl.gz --report multiverse.html
+``bt-llm multiverse -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv --commission 0.00002
+--pack data/demo_multiverse.jsonl.gz --report multiverse.html``
 """
 
 import tempfile

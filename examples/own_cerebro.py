@@ -1,20 +1,20 @@
-"""A strategy without a gate in its own set-up: a pair of futures on margin, its orders judged by a model.
+"""
+Your own Cerebro: a pair of futures on margin
+=============================================
 
-Run: python examples/own_cerebro.py [MODEL]
-From the shell: bt-llm run -s examples/own_cerebro.py:Pair --setup examples/own_cerebro.py:futures
-    -d sp500=data/sp500_daily.csv -d oil=data/wti_daily.csv
-The first run asks the model, which takes seconds.
+A strategy that knows of no gate, in its own set-up, its orders judged by a model. From the shell:
+``bt-llm run -s examples/own_cerebro.py:Pair --setup examples/own_cerebro.py:futures -d
+sp500=data/sp500_daily.csv -d oil=data/wti_daily.csv``. The first run asks the model, which takes
+seconds.
 """
 
 import sys
-from pathlib import Path
 
 import backtrader as bt
 
-from bt_llm import AdvisorConfig, Gate, gate_study
-from bt_llm.backtest import Market
+from bt_llm import AdvisorConfig, Gate, Market, gate_study
+from bt_llm.data import shipped
 
-DATA = Path(__file__).resolve().parent.parent / "data"
 CONTRACTS = {"sp500": (5.0, 1_500.0), "oil": (100.0, 900.0)}  # money a point, margin of one contract
 
 
@@ -50,7 +50,10 @@ class Pair(bt.Strategy):
 
 
 def main(model: str = "smollm2") -> None:
-    market = Market.of({"sp500": DATA / "sp500_daily.csv", "oil": DATA / "wti_daily.csv"})
+    """Run the pair gated, ungated, and buy and hold, and draw what was vetoed."""
+    import matplotlib.pyplot as plt
+
+    market = Market.of({"sp500": shipped("sp500_daily.csv"), "oil": shipped("wti_daily.csv")})
     study = gate_study(
         Pair,
         market.between("2010-01-01", None),
@@ -61,6 +64,16 @@ def main(model: str = "smollm2") -> None:
         print(f"{name:13}", {key: round(run.metrics[key], 4) for key in ("return", "max_drawdown", "trades")})
     print(f"{study.gated.orders['vetoed']} orders vetoed; {'; '.join(study.problems) or 'no problems'}")
 
+    _, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    for name in ("gated", "ungated"):
+        axes.plot(study.runs[name].equity, label=name, linewidth=1.2)
+    orders = study.gated.order_log
+    vetoed = orders[orders["vetoed"] & ~orders["early"]]["time"]
+    axes.plot(vetoed, study.gated.equity.reindex(vetoed), "v", color="#c8553d", label="an order was vetoed")
+    axes.set_ylabel("account value")
+    axes.legend(frameon=False)
+    plt.show()
+
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:2])

@@ -1,6 +1,9 @@
-"""A trading system that loads a model, has it judge the market, decides, and frees it again.
+"""
+A trading system that frees its model
+=====================================
 
-Run: python examples/trading_system.py [model]
+It loads a model, has it judge several markets, decides, and frees it again, whatever happens. No model,
+no trade.
 """
 
 import sys

@@ -1,18 +1,35 @@
-"""The recipes of docs/bars.md, run as they stand on small samples in the sources' own forms; the install."""
+"""The recipes of docs/bars.md, run on small samples in the sources' own forms; what the pages promise.
+
+The pages' other code runs when the site is built: `make docs`.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import sys
 import tomllib
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import pandas as pd
 import pytest
+import typer
 
-DOCS = Path(__file__).parent.parent / "docs" / "bars.md"
+from bt_llm.cli import app
+
+FOLDER = Path(__file__).parent.parent / "docs"
+DOCS = FOLDER / "bars.md"
+sys.path.insert(0, str(FOLDER / "_sphinx"))
+import executed  # noqa: E402
+import links  # noqa: E402
+import reference  # noqa: E402
+
+PAGES = sorted(one for one in FOLDER.rglob("*.md") if "generated" not in one.parts)
 
 
 def recipe(words: str) -> str:
@@ -98,3 +115,95 @@ def test_what_an_install_without_a_compiler_needs_is_all_but_llama() -> None:
     needed = [re.split(r"[><=\[]", one)[0] for one in project["dependencies"]]
     assert sorted(line.split()) == sorted(set(needed) - {"llama-cpp-python"})
     assert f"bt_llm-{project['version']}-py3-none-any.whl" in text
+
+
+def commands_of(block: executed.Block) -> list[list[str]]:
+    """Return the words of each command of bt-llm in a block."""
+    lines = [line.removeprefix("$ ") for line in block.code.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("bt-llm ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(FOLDER).as_posix())
+def test_commands_that_no_build_runs_have_the_options_that_they_name(page: Path) -> None:
+    root = typer.main.get_command(app)
+    for block in executed.blocks_of(executed.text_of(page)):
+        for words in commands_of(block):
+            command, context = root, typer.Context(root)
+            for word in words[1:]:
+                if not hasattr(command, "get_command"):
+                    break
+                command = command.get_command(context, word)
+                assert command is not None, words
+            known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+            given = [word.split("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", word)]
+            assert [word for word in given if word not in known] == [], words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(FOLDER).as_posix())
+def test_tables_of_settings_are_toml(page: Path) -> None:
+    for code in re.findall(r"^```toml\n(.*?)^```$", executed.text_of(page), re.MULTILINE | re.DOTALL):
+        tomllib.loads(code)
+
+
+@pytest.mark.parametrize("page", sorted((FOLDER / "zh").glob("[!i]*.md")), ids=lambda page: page.name)
+def test_a_translation_runs_the_code_of_its_page(page: Path) -> None:
+    names = {"models.md": "choosing_a_model.md", "results.md": "p_values.md"}
+    english = executed.blocks_of((FOLDER / names.get(page.name, page.name)).read_text(encoding="utf-8"))
+    assert executed.blocks_of(page.read_text(encoding="utf-8")) == english
+
+
+def test_every_chapter_is_in_the_contents() -> None:
+    listed = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        contents = re.findall(r"^```\{toctree\}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        listed |= {one.lstrip("/") for found in contents for one in found.split()}
+    names = {page.relative_to(FOLDER).with_suffix("").as_posix() for page in PAGES}
+    assert names - listed == {"index"}
+
+
+def test_notebooks_are_kept_without_what_they_printed() -> None:
+    notebooks = sorted((FOLDER / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) >= 5
+    for path in notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        for cell in notebook.cells:
+            assert not (cell.cell_type == "code" and (cell.outputs or cell.execution_count)), path
+
+
+def test_a_page_is_one_script_whose_blocks_print_beneath_themselves(repository: Path) -> None:
+    text = (
+        "```python\nx = 2\nprint(x)\n```\n<!-- not run: no key -->\n```sh\nfalse\n```\n"
+        "```sh\nls data | head -1\n```\n<!-- exit code: 3 -->\n```sh\nexit 3\n```\n"
+        "```python\nprint(x + 1)\n```\n"
+    )
+    blocks = executed.blocks_of(text)
+    assert [block.why for block in blocks] == ["", "no key", "", "", ""]
+    assert executed.run_page("page", blocks, repository) == ["2", "", "README.md", "", "3"]
+
+
+@pytest.mark.parametrize("code", ["```python\n1 / 0\n```\n", "```sh\nfalse\n```\n"])
+def test_a_block_that_fails_stops_the_build(code: str, repository: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"page: a block failed(.|\n)*(ZeroDivisionError|ended with 1)"):
+        executed.run_page("page", executed.blocks_of(code), repository)
+
+
+def test_links_that_lead_nowhere_and_pages_that_need_a_network_are_found(folder: Path) -> None:
+    (folder / "a.html").write_text('<a href="b.html#here">b</a> <a href="https://x.org">x</a> <p id="top">')
+    (folder / "b.html").write_text('<a href="a.html#top">a</a> <a href="c.html">c</a> <i id="here"></i>')
+    assert links.faults_of(folder.resolve()) == ["b.html: c.html: no such file"]
+    (folder / "b.html").write_text('<script src="https://x.org/y.js"></script>')
+    assert links.faults_of(folder.resolve()) == [
+        "a.html: b.html#here: no such place in the page",
+        "b.html: loads https://x.org/y.js",
+    ]
+
+
+def test_the_reference_has_a_page_for_every_command_and_room() -> None:
+    commands = reference.command_pages()
+    assert {"index", "run", "test", "cache_merge", "models_fetch"} <= set(commands)
+    assert "| `--data`, `-d` `[NAME=]FILE` |" in commands["run"]
+    rooms = reference.room_pages()
+    assert "bt_llm.gates.Gate" in rooms["gates"]
+    assert json.dumps(rooms) == json.dumps(reference.room_pages())

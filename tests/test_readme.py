@@ -59,13 +59,13 @@ def test_the_chinese_readme_has_the_same_code(repository: Path) -> None:
     assert english == chinese
 
 
-def test_the_readmes_say_what_the_test_command_prints(
+def test_the_pages_say_what_the_test_command_prints(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The demo's verdicts come from its pack; the command's other nulls do not change these figures."""
-    english, chinese = (
+    english, chinese, page, translated = (
         " ".join((repository / name).read_text(encoding="utf-8").split())
-        for name in ("README.md", "README.zh-CN.md")
+        for name in ("README.md", "README.zh-CN.md", "docs/does_it_help.md", "docs/zh/results.md")
     )
     import_pack(VerdictCache(tmp_path), repository / "data" / "demo_pack.jsonl")
     monkeypatch.chdir(repository)
@@ -75,5 +75,12 @@ def test_the_readmes_say_what_the_test_command_prints(
     found = json.loads(done.stdout)
     p, could = found["question"]["p_value"], 100 * found["question"]["detectable"]
     assert (found["random"]["n"], found["question"]["found"]) == (99, False)
-    assert f"(p = {p:.2f}; timing worth {could:.0f} % a year would have been found)" in english
-    assert f"p = {p:.2f}；每年值 {could:.0f} % 的择时会被发现" in chinese
+    for text in (english, page):
+        assert f"(p = {p:.2f}; timing worth {could:.0f} % a year would have been found)" in text
+    for text in (chinese, translated):
+        assert f"p = {p:.2f}；每年值 {could:.0f} % 的择时会被发现" in text
+
+
+def test_the_readme_is_short(repository: Path) -> None:
+    for name in ("README.md", "README.zh-CN.md"):
+        assert len((repository / name).read_text(encoding="utf-8").splitlines()) <= 120

@@ -186,7 +186,8 @@ class AccountAnalyzer(bt.Analyzer):
         )
 
     def _note(self, counts: bool) -> None:
-        account, now, value = self.account, self._clock[0], self._broker.getvalue()
+        account, clock = self.account, self._clock
+        now, value = clock.array[clock._idx], self._broker.getvalue()
         if self._told is not None:
             self._tell(self._told)
         self._begun = counts if self._first is None else now >= self._first

@@ -153,8 +153,11 @@ def drive_strategy(
     ------
     BtLlmError
         As in `run_strategy`.
+    Exception
+        What goes wrong in the package of `drive` itself: that is no error of the strategy's.
     """
-    with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
+    driver = Path(inspect.getfile(drive)).parent
+    with own_errors(strategy, params, driver), contextlib.redirect_stdout(sys.stderr):
         cerebro = setup.open(market, **modes)
         driven: list[bt.Strategy] = []
 
@@ -190,31 +193,46 @@ def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: M
 
 
 @contextlib.contextmanager
-def own_errors(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what a strategy raises into an error of one line that names the strategy's own file and line."""
+def own_errors(
+    strategy: type[bt.Strategy], params: Mapping[str, Any], driver: Path | None = None
+) -> Iterator[None]:
+    """Turn what a strategy raises into an error of one line that names the strategy's own file and line.
+
+    What comes from a folder of those who drive it, or from Backtrader as they call it, is left as it is.
+    """
     try:
         yield
     except BtLlmError:
         raise
     except Exception as error:
+        frames, own = _frames_of(error), _files_of(strategy)
+        theirs = [frame for frame in frames if _is_theirs(frame[0], own)]
+        driven = [number for number, frame in enumerate(frames) if driver in frame[0].parents]
+        if driven and not any(_is_theirs(frame[0], own) for frame in frames[driven[-1] :]):
+            raise
+        named = [frame for frame in theirs if frame[0] in own] or theirs
+        place = f" ({named[-1][0].name}, line {named[-1][1]})" if named else ""
         raise StrategyFailed(
-            f"{strategy.__name__} failed with {_shown(params)}: {type(error).__name__}: {error}"
-            f"{_place_of(error, strategy)}"
+            f"{strategy.__name__} failed with {_shown(params)}: {type(error).__name__}: {error}{place}"
         ) from error
 
 
-def _place_of(error: Exception, strategy: type[bt.Strategy]) -> str:
-    """Return the innermost line of the user's own code that an error passed through, as text."""
-    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+def _frames_of(error: Exception) -> list[tuple[Path, int | None]]:
+    return [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def _files_of(strategy: type[bt.Strategy]) -> set[Path]:
+    """Return the files of a strategy's classes but Backtrader's."""
     own = set()
     for kind in strategy.__mro__:
         if not kind.__module__.startswith(("backtrader.", "builtins")):
             with contextlib.suppress(OSError, TypeError):
                 own.add(Path(inspect.getfile(kind)))
-    theirs = [frame for frame in frames if frame[0] in own] or [
-        frame for frame in frames if not any(parent in _LIBRARIES for parent in frame[0].parents)
-    ]
-    return f" ({theirs[-1][0].name}, line {theirs[-1][1]})" if theirs else ""
+    return own
+
+
+def _is_theirs(file: Path, own: set[Path]) -> bool:
+    return file in own or not any(parent in _LIBRARIES for parent in file.parents)
 
 
 _LIBRARIES = (Path(inspect.getfile(bt)).parent, Path(__file__).parent.parent)

@@ -68,6 +68,16 @@ class RestingBroker(PlainBroker):
         if self.cash != self._valued_cash:
             self._stale = True
 
+    def notify(self, order: Any) -> None:
+        """Keep what an order is now, for its owner to hear: as ``Order.clone`` does, without detours."""
+        if type(order) not in _PLAIN_ORDERS or type(order.executed) is not bt.order.OrderData:
+            super().notify(order)
+            return
+        order.executed.markpending()
+        told = _copied(order)
+        told.executed = _copied(order.executed)
+        self.notifs.append(told)
+
     def _is_free(self, data: Any) -> bool:
         scheme = self.getcommissioninfo(data)
         if not _is_free(scheme):
@@ -139,6 +149,15 @@ class RestingBroker(PlainBroker):
         return super().get_fundvalue()
 
     fundvalue = property(get_fundvalue)
+
+
+_PLAIN_ORDERS = (bt.BuyOrder, bt.SellOrder)
+
+
+def _copied(one: Any) -> Any:
+    made = object.__new__(type(one))
+    vars(made).update(vars(one))
+    return made
 
 
 def _is_free(scheme: Any) -> bool:

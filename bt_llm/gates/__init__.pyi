@@ -26,6 +26,8 @@ from ._gated import gated as gated
 from ._gated import judge_orders as judge_orders
 from ._gated import order_gate_of as order_gate_of
 from ._gated import ungated as ungated
+from ._known import KnownAnswers as KnownAnswers
+from ._known import known_answers as known_answers
 from ._line import attach_gate as attach_gate
 from ._news_gate import NewsGate as NewsGate
 from ._null_answers import Answers as Answers

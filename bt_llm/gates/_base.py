@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.advice import AdvisorConfig, AnalystConfig
 from bt_llm.exceptions import ConfigError
@@ -230,8 +232,15 @@ class EntryGate(Described):
         """
         return AlwaysOpen(warm_up=self.warm_up_bars)
 
-    def known_answers(self) -> Callable[[int, int], bool] | None:
+    def known_answers(self, data: str, times: NDArray[np.float64]) -> Callable[[int, int], bool] | None:
         """Return what answers a strategy's entries without a run, for a gate that needs none to know.
+
+        Parameters
+        ----------
+        data : str
+            Name of the data.
+        times : ndarray of float, of shape (n_bars,)
+            Backtrader's numbers of its bars.
 
         Returns
         -------

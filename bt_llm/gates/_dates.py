@@ -1,10 +1,10 @@
-"""A null gate of a panel: the answers that a gate gave to a symbol, on other dates, the same for all."""
+"""A null gate: the answers that a gate gave, at other times; in a panel on other dates, the same for all."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import AttachedGate, Decision, EntryGate
+from bt_llm.gates._base import LONG, SHORT, AttachedGate, Decision, EntryGate
 from bt_llm.indicators import WarmUp
 
-__all__ = ["DatedAnswers", "DatesGate", "permute_dates"]
+__all__ = ["ROUNDING", "DatedAnswers", "DatesGate", "permute_dates"]
 
 Floats = NDArray[np.float64]
+
+ROUNDING = 1e-7
+"""Days, a hundredth of a second: the same time on another date is another number in its last digit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +68,12 @@ class DatedAnswers:
             found.append(cls(data=data, side=side, times=times, allowed=let_through))
         return tuple(found)
 
-    def at(self, time: float) -> bool:
-        """Return the last answer at or before a time; before the first, that."""
-        times = np.frombuffer(self.times, dtype="<f8")
-        return bool(self.allowed[max(0, int(np.searchsorted(times, time, side="right")) - 1)])
+    def at(self, times: Floats) -> NDArray[np.bool_]:
+        """Return the last answer at or before each of several times; before the first, that."""
+        known = np.frombuffer(self.times, dtype="<f8")
+        places = np.maximum(0, np.searchsorted(known, times, side="right") - 1)
+        found: NDArray[np.bool_] = np.frombuffer(self.allowed, dtype=np.uint8)[places] != 0
+        return found
 
     @property
     def run_days(self) -> float:
@@ -81,19 +86,21 @@ class DatedAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class DatesGate(EntryGate):
-    """Answer on each date as another gate answered on another date, at the same time of day.
+    """Answer on each date, or at each bar, as another gate answered on another one.
 
     The answer to an entry is the one that the other gate gave last, at or before that time of the other date,
-    to an entry of the same side on the same data. Gates of several symbols with the same `dates` and `others`
-    keep what their answers had in common on a date. It knows answers from all over the data: it is there to
-    be compared with, not to be traded.
+    to an entry of the same side on the same data. So it is as long until an answer changes as it was for the
+    other gate, however often a strategy asks meanwhile. Gates of several symbols with the same `dates` and
+    `others` keep what their answers had in common on a date. It knows answers from all over the data: it is
+    there to be compared with, not to be traded.
 
     Parameters
     ----------
     answers : tuple of DatedAnswers
         Of the other gate.
     dates, others : bytes
-        Days, oldest first, and for each the day whose answers it gets, as float64 numbers of Backtrader's.
+        Days or bars, oldest first, and for each the one whose answers it gets, as float64 numbers of
+        Backtrader's. What comes between two belongs to the first, and keeps its distance from it.
     warm_up : int
         Bars that the strategy waits for, as it would for the other gate.
 
@@ -133,14 +140,22 @@ class DatesGate(EntryGate):
 
     def answer(self, data: str, side: int, time: float) -> bool:
         """Return whether an entry is let through; one that the other gate was never asked about is not."""
+        return bool(self.line(data, side, np.array([time]))[0])
+
+    def line(self, data: str, side: int, times: Floats) -> NDArray[np.bool_]:
+        """Return what is answered to one side at each of several times, as `answer` does at one."""
+        told = next((one for one in self.answers if (one.data, one.side) == (data, side)), None)
+        if told is None:
+            return np.zeros(len(times), dtype=bool)
         dates = np.frombuffer(self.dates, dtype="<f8")
-        day = math.floor(time)
-        place = max(0, int(np.searchsorted(dates, day, side="right")) - 1)
-        then = float(np.frombuffer(self.others, dtype="<f8")[place]) + (time - day)
-        for one in self.answers:
-            if one.data == data and one.side == side:
-                return one.at(then)
-        return False
+        place = np.maximum(0, np.searchsorted(dates, times, side="right") - 1)
+        then = np.frombuffer(self.others, dtype="<f8")[place] + (times - dates[place])
+        return told.at(then + ROUNDING)
+
+    def known_answers(self, data: str, times: Floats) -> Callable[[int, int], bool]:
+        """Return what answers a strategy's entries on one data without a run."""
+        lines = {side: self.line(data, side, times) for side in (LONG, SHORT)}
+        return lambda bar, side: bool(lines[side][bar - 1])
 
 
 class _AttachedDates(AttachedGate):

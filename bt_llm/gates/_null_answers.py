@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
@@ -41,9 +40,6 @@ class Answers:
         end of the warm-up on, whether the strategy asked or not.
     warm_up : int
         Bars until the gate's first possible answer, that bar included.
-    long_strata, short_strata : bytes
-        A label for each answer, such as how volatile the market was; answers are permuted within a label.
-        Empty where all are alike.
 
     Raises
     ------
@@ -63,19 +59,13 @@ class Answers:
     short: bytes
     per: Per
     warm_up: int = 0
-    long_strata: bytes = b""
-    short_strata: bytes = b""
 
     def __post_init__(self) -> None:
         """Check the answers, once."""
         for name in ("long", "short"):
-            value, labels = getattr(self, name), getattr(self, f"{name}_strata")
+            value = getattr(self, name)
             if not isinstance(value, bytes) or not set(value) <= {0, 1}:
                 raise ConfigError(f"{name}={value!r:.40}: expected bytes of 0 and 1, one for each answer")
-            if labels and len(labels) != len(value):
-                raise ConfigError(
-                    f"{name}_strata: {len(labels)} labels of {len(value)} answers: expected one each"
-                )
         if self.per not in get_args(Per):
             raise ConfigError(f"per={self.per!r}: expected one of {list(get_args(Per))}")
         if self.per == "bar" and len(self.long) != len(self.short):
@@ -85,7 +75,7 @@ class Answers:
         object.__setattr__(self, "warm_up", whole("warm_up", self.warm_up, 0, of=" of bars"))
 
     @classmethod
-    def of_log(cls, log: Iterable[Decision], warm_up: int = 0, strata: Sequence[int] = ()) -> Answers:
+    def of_log(cls, log: Iterable[Decision], warm_up: int = 0) -> Answers:
         """Return the answers that an attached gate logged, one for each entry it was asked about.
 
         Parameters
@@ -94,50 +84,26 @@ class Answers:
             In order.
         warm_up : int
             See `Answers`.
-        strata : sequence of int
-            A label for each decision, if they have any.
         """
         decisions = list(log)
         long, short = (bytes(d.allowed for d in decisions if d.side == side) for side in (LONG, SHORT))
-        labels = {
-            side: bytes(label for d, label in zip(decisions, strata, strict=True) if d.side == side)
-            if strata
-            else b""
-            for side in (LONG, SHORT)
-        }
-        return cls(
-            long=long,
-            short=short,
-            per="entry",
-            warm_up=warm_up,
-            long_strata=labels[LONG],
-            short_strata=labels[SHORT],
-        )
+        return cls(long=long, short=short, per="entry", warm_up=warm_up)
 
     def of_side(self, side: int) -> bytes:
         """Return the answers to one side, `LONG` or `SHORT`."""
         return self.long if side == LONG else self.short
 
-    def strata_of(self, side: int) -> bytes:
-        """Return the labels of the answers to one side; one and the same where none are given."""
-        labels = self.long_strata if side == LONG else self.short_strata
-        return labels or bytes(len(self.of_side(side)))
-
     @property
     def log_arrangements(self) -> float:
         """Logarithm of how many different orders `permuted` may give."""
-        sides = ((_array(self.of_side(side)), _array(self.strata_of(side))) for side in (LONG, SHORT))
-        return sum(log_arrangements(*one) for one in sides)
+        return sum(log_arrangements(_array(self.of_side(side))) for side in (LONG, SHORT))
 
     def contested(self) -> tuple[int, int]:
-        """Return how many answers allowed, and how many blocked, of the strata that hold both."""
+        """Return how many answers allowed, and how many blocked, of the sides to which it gave both."""
         allowed = blocked = 0
-        for side in (LONG, SHORT):
-            answers, labels = _array(self.of_side(side)), _array(self.strata_of(side))
-            for label in np.unique(labels):
-                here = answers[labels == label]
-                if 0 < (passed := int(here.sum())) < len(here):
-                    allowed, blocked = allowed + passed, blocked + len(here) - passed
+        for answers in (self.long, self.short):
+            if 0 < (passed := sum(answers)) < len(answers):
+                allowed, blocked = allowed + passed, blocked + len(answers) - passed
         return allowed, blocked
 
     def pass_rate(self, side: int | None = None) -> float:
@@ -150,7 +116,7 @@ class Answers:
         return _runs(self.of_side(side))
 
     def permuted(self, *seeds: int) -> Answers:
-        """Return the answers with their runs in a random order, each side and stratum on its own.
+        """Return the answers with their runs in a random order, each side on its own.
 
         See `bt_llm.statistics.permute_runs`.
         """
@@ -158,7 +124,6 @@ class Answers:
             permute_runs(
                 _array(self.of_side(side)),
                 np.random.default_rng([*seeds, stream]),
-                _array(self.strata_of(side)),
             ).tobytes()
             for stream, side in enumerate((LONG, SHORT))
         )
@@ -177,40 +142,30 @@ def _array(values: bytes) -> NDArray[np.uint8]:
 
 
 class Dealer:
-    """Gives out answers per entry in turn: each side, and each stratum of it, its own.
+    """Gives out answers per entry in turn, each side its own.
 
-    The k-th entry that is asked about in a stratum gets that stratum's k-th answer, and after the last comes
-    the first again; a stratum without answers gets those of the nearest that has some.
+    The k-th entry that is asked about gets the k-th answer, and after the last comes the first again.
 
     Examples
     --------
-    >>> dealer = Dealer(Answers(long=bytes([1, 0, 0]), short=b"", per="entry", long_strata=bytes([0, 0, 1])))
-    >>> [dealer.take(LONG, stratum) for stratum in (0, 1, 0, 0, 2)], dealer.take(SHORT, 0)
-    ([True, False, False, True, False], False)
+    >>> dealer = Dealer(Answers(long=bytes([1, 0, 0]), short=b"", per="entry"))
+    >>> [dealer.take(LONG) for _ in range(4)], dealer.take(SHORT)
+    ([True, False, False, True], False)
     """
 
     def __init__(self, answers: Answers) -> None:
-        self._queues: dict[int, dict[int, list[int]]] = {}
-        for side in (LONG, SHORT):
-            queues: dict[int, list[int]] = {}
-            for label, answer in zip(answers.strata_of(side), answers.of_side(side), strict=True):
-                queues.setdefault(label, []).append(answer)
-            self._queues[side] = queues
-        self._given = {LONG: Counter[int](), SHORT: Counter[int]()}
+        self._answers = {side: answers.of_side(side) for side in (LONG, SHORT)}
+        self._given = {LONG: 0, SHORT: 0}
 
-    def next(self, side: int, stratum: int) -> bool:
+    def next(self, side: int) -> bool:
         """Return the answer to the next entry, and do not count it as given."""
-        queues = self._queues[side]
-        if not queues:
-            return False
-        label = stratum if stratum in queues else min(queues, key=lambda known: (abs(known - stratum), known))
-        queue = queues[label]
-        return bool(queue[self._given[side][stratum] % len(queue)])
+        answers = self._answers[side]
+        return bool(answers[self._given[side] % len(answers)]) if answers else False
 
-    def take(self, side: int, stratum: int) -> bool:
+    def take(self, side: int) -> bool:
         """Return the answer to the next entry, and go on to the one after."""
-        answer = self.next(side, stratum)
-        self._given[side][stratum] += 1
+        answer = self.next(side)
+        self._given[side] += 1
         return answer
 
 

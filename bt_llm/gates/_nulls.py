@@ -3,11 +3,12 @@
 They share the interface of `Gate`, so that they run in the same strategy, unchanged:
 
 - `RandomGate` gives a gate's own answers in a random order;
-- `ShiftedGate` gives them at other bars;
+- `DatesGate` gives them at other times, stretches of which have changed places;
+- `ShiftedGate` gives them all some bars later;
 - `RuleGate` decides by a plain rule on the model's features.
 
-`bt_llm.gates.AlwaysOpen` and `NeverOpen` are the other two. A `RandomGate` and a `ShiftedGate` know answers
-from all over the data, the future included: they are there to be compared with, not to be traded.
+`bt_llm.gates.AlwaysOpen` and `NeverOpen` are the other two. Gates of known answers have them from all over
+the data, the future included: they are there to be compared with, not to be traded.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError, DataError
@@ -56,23 +59,18 @@ class _AnswerGate(EntryGate):
     def given(self) -> Answers:
         """Return the answers that this gate gives."""
 
-    def known_answers(self) -> Callable[[int, int], bool]:
+    def known_answers(self, data: str, times: NDArray[np.float64]) -> Callable[[int, int], bool]:
         """Return what answers a strategy's entries on one data without a run."""
         given = self.given()
         if given.per == "bar":
             first = max(1, given.warm_up)
             return lambda bar, side: bool(given.of_side(side)[bar - first])
-        dealer, labels = Dealer(given), next(iter(self.labels.values()), b"")
-        return lambda bar, side: dealer.take(side, labels[bar - 1] if bar <= len(labels) else 0)
-
-    @property
-    def labels(self) -> dict[str, bytes]:
-        """The label of every bar, by the data's name; none here."""
-        return {}
+        dealer = Dealer(given)
+        return lambda _, side: dealer.take(side)
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; the strategy's first ``next`` waits for the warm-up."""
-        attached = _AttachedAnswers(strategy, data, self.given(), self.labels)
+        attached = _AttachedAnswers(strategy, data, self.given())
         if self.answers.warm_up > 1:
             WarmUp(attached.data, bars=self.answers.warm_up)  # type: ignore[call-arg]
         return attached
@@ -80,13 +78,14 @@ class _AnswerGate(EntryGate):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomGate(_AnswerGate):
-    """Give a gate's answers with their runs in a random order, each side and stratum on its own.
+    """Give a gate's answers with their runs in a random order, each side on its own.
 
     Answers *per entry* are given to the strategy's entries in turn, as `Dealer` does: the k-th long entry it
-    asks about in quiet bars gets the k-th long answer of quiet bars. It passes the share of entries that the
-    gate passed, in runs as long, also of a strategy that asks again after a veto. Answers *per bar* are
-    given by the number of the bar. They keep the share of bars and how long a verdict lasts; what share of
-    the entries passes is left to chance.
+    asks about gets the k-th long answer. It passes the share of entries that the gate passed, in runs as
+    long. Of a strategy that asks again after a veto runs of entries are not stretches of time, and a gate
+    that is open for a while and closed for a while is found too good by these too often; see `DatesGate`.
+    Answers *per bar* are given by the number of the bar. They keep the share of bars and how long a verdict
+    lasts; what share of the entries passes is left to chance.
 
     Parameters
     ----------
@@ -94,9 +93,6 @@ class RandomGate(_AnswerGate):
         Of the gate that this one is compared with.
     seed, draw : int
         Any two different pairs give independent gates; the same pair gives the same gate.
-    strata : tuple of (str, bytes)
-        Of each data by its name, the label of every bar, from its first on; see
-        `bt_llm.statistics.volatility_strata`. Without them all bars are alike.
 
     Examples
     --------
@@ -110,18 +106,12 @@ class RandomGate(_AnswerGate):
 
     seed: int = 0
     draw: int = 0
-    strata: tuple[tuple[str, bytes], ...] = ()
 
     def __post_init__(self) -> None:
         """Check the numbers, once."""
         super().__post_init__()
         for name in ("seed", "draw"):
             object.__setattr__(self, name, whole(name, getattr(self, name), 0))
-
-    @property
-    def labels(self) -> dict[str, bytes]:
-        """The label of every bar, by the data's name."""
-        return dict(self.strata)
 
     def given(self) -> Answers:
         """Return the answers in this gate's order."""
@@ -165,10 +155,9 @@ class ShiftedGate(_AnswerGate):
 class _AttachedAnswers(AttachedGate):
     """A gate of known answers on one strategy and one data."""
 
-    def __init__(self, strategy: bt.Strategy, data: Any, answers: Answers, labels: dict[str, bytes]) -> None:
+    def __init__(self, strategy: bt.Strategy, data: Any, answers: Answers) -> None:
         super().__init__(strategy, data)
         self._answers = answers
-        self._labels = labels.get(str(getattr(self.data, "_name", "")), b"")
         # One for all datas of a strategy: their answers were in one order, and stay together.
         self._dealer = strategy.__dict__.setdefault("_bt_llm_dealer", Dealer(answers))
 
@@ -176,7 +165,7 @@ class _AttachedAnswers(AttachedGate):
         """Return the decision on an entry; asking again at the same bar gives the same."""
         answers, bar = self._answers.of_side(side), self.bar
         if self._answers.per == "entry":
-            return Decision(bar, side, self._dealer.next(side, self._label(bar)))
+            return Decision(bar, side, self._dealer.next(side))
         index = bar - max(1, self._answers.warm_up)
         if index >= len(answers):
             raise DataError(
@@ -188,11 +177,8 @@ class _AttachedAnswers(AttachedGate):
     def ask(self, side: int) -> Decision:
         decision = super().ask(side)
         if not decision.early and self._answers.per == "entry":
-            self._dealer.take(side, self._label(decision.bar))
+            self._dealer.take(side)
         return decision
-
-    def _label(self, bar: int) -> int:
-        return self._labels[bar - 1] if 0 < bar <= len(self._labels) else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Most strategies forget everything when they are flat. Then a pass over the bars in which every entry is held
 back shows what is asked of an account that stays flat; the strategy put at the bar of one of these
 questions, and its entry let in, shows what comes of it; and what any other answers would do is a walk over
-such episodes (`bt_llm.statistics.EpisodeBook`).
+such episodes (`bt_llm.statistics.EpisodeWalks`).
 
 Whether a strategy is of that kind nobody has to say. A second pass, in which every entry is let in, has to
 be a walk over the same episodes: the same questions in the same order, the same fills at sizes that follow
@@ -14,7 +14,6 @@ out.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,18 +21,10 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
-from bt_llm.backtest import (
-    Backtest,
-    account_figures,
-    drive_strategy,
-    earned_by,
-    is_gain,
-    legs_from,
-    periods_per_year,
-)
-from bt_llm.research._sightings import Asked, Log, Probe, Sighting, Unfit, is_flat, sightings_in
-from bt_llm.research._timing import TimingOf
-from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalk, Legs, Question, Replayed
+from bt_llm.backtest import Backtest, drive_strategy, is_gain
+from bt_llm.gates import EntryGate, known_answers
+from bt_llm.research._sightings import Asked, Bit, Log, Probe, Sighting, Unfit, is_flat, sightings_in
+from bt_llm.statistics import Episode, EpisodeBook, EpisodeWalks, Question, Replay, replay
 
 __all__ = ["Learner"]
 
@@ -62,91 +53,93 @@ class Learner:
     ----------
     book : EpisodeBook
         What is known.
+    first : int
+        The bar, from 0, whose close is the first that counts.
     """
 
     book: EpisodeBook
+    first: int
 
     def __init__(self, backtest: Backtest, warm_up: int) -> None:
         if len(backtest.market) != 1:
             raise Unfit("it has several datas")
         if backtest.engine != "lean":
             raise Unfit("the engine is not lean")
-        if backtest.start is not None or backtest.settles:
-            raise Unfit("it starts later than it could, or closes what is open in the end")
+        if backtest.start is not None:
+            raise Unfit("it starts later than it could")
         self._backtest, self._warm_up = backtest, warm_up
         bars = next(iter(backtest.market.bars.values()))
         self._times = bars.numbers
         self._closes = backtest.market.first["close"].to_numpy(dtype=np.float64)
         self._bars = len(self._closes)
+        self._bar_of = {time: bar for bar, time in enumerate(self._times.tolist(), 1)}
         self._log = Log()
-        self._waiting: list[EpisodeWalk] = []
+        self._wants: Iterator[Question] = iter(())
+        self._wanted: Question | None = None
         self._all_in: list[Asked] = []
+        self._then: Iterator[Asked] = iter(())
+        self._is_checked = False
+        self._walked = EpisodeWalks(1, self._as_then)
         self._seen: dict[Question, Sighting] = {}
         self._sized = {True: True, False: True}  # by what sizes may follow: the account, or nothing
         self._lost = ""  # what was not asked again, in a run that had left a position behind
 
-    def learn(self, walks: Sequence[EpisodeWalk]) -> None:
-        """Learn all that walks need to reach their end.
+    def replay(self, gates: Sequence[EntryGate]) -> Replay:
+        """Return what gates that know their answers do to the account.
+
+        Raises
+        ------
+        Unfit
+            If they do not know them, or the strategy's runs are not made of episodes.
+        """
+        answers = known_answers(gates, next(iter(self._backtest.market.bars)), self._times)
+        if answers is None:
+            raise Unfit("their answers are not known before")
+        return self.learn(EpisodeWalks(len(gates), answers))
+
+    def learn(self, walks: EpisodeWalks) -> Replay:
+        """Learn all that walks need to reach their end, and return what they do to the account.
 
         Raises
         ------
         Unfit
             If the strategy's runs are not made of episodes.
         """
-        begun = bool(self._all_in)
-        self._waiting = [*walks]
-        if begun:
+        self._wants = self._through(walks)
+        if not self._all_in:
+            self._run()
+        else:
             self._go_on()
-        before = -1
-        while self._waiting or not self._all_in:
-            known = len(self.book.known) if self._all_in else 0
-            if known == before:
+        while self._wanted is not None:
+            before = len(self.book.known)
+            self._run()
+            if len(self.book.known) == before:
                 raise Unfit(self._lost or "an entry that was asked about once was not asked about again")
-            before = known
-            backtest = self._backtest
-            params = {**backtest.params, "gate": Probe(log=self._log, warm_up=self._warm_up)}
-            if not drive_strategy(
-                backtest.strategy, backtest.market, backtest.setup, params, self._drive, **backtest.modes
-            ):
-                raise Unfit("Backtrader has to run it in its own loop")
-        if not begun:
+        if not self._is_checked:
             self._check_all_in()
+            self._is_checked = True
+        return replay(self.book, walks)
 
-    def figures(self, walk: EpisodeWalk, timing: TimingOf | None = None) -> dict[str, float] | None:
-        """Return the figures of a backtest with a walk's answers; None where they cannot be told.
+    def _as_then(self, who: Any, bar: int, side: int) -> Any:
+        """Answer as when all was let in."""
+        one = next(self._then, None)
+        if one is None or one.question != (bar, side):
+            raise Unfit(f"what it asks when it is flat depends on what it did, at bar {bar}")
+        return np.full(len(who), one.allowed)
 
-        Parameters
-        ----------
-        walk : EpisodeWalk
-            That reached its end.
-        timing : TimingOf, optional
-            Measures the timing too.
-        """
-        found = self.book.replay(walk.taken)
-        if found is None:
-            return None
-        figures = account_figures(
-            found.equity[self._first :],
-            yearly=self._yearly,
-            cash=self.book.cash,
-            won=found.won,
-            held=found.held,
-            traded=found.traded,
-        )
-        return figures if timing is None else {**figures, **timing.of_legs(self._legs(found))}
+    def _through(self, walks: EpisodeWalks) -> Iterator[Question]:
+        if not self._is_checked:
+            self._then = iter(self._all_in)
+            yield from self._walked.through(self.book)
+        yield from walks.through(self.book)
 
-    def _legs(self, found: Replayed) -> Legs:
-        """Return what the sides of a replayed account earned, as `legs_of` does of a backtest."""
-        bars, sizes, prices, costs = found.fills
-        money = earned_by(
-            self._closes[self._first :],
-            np.maximum(bars.astype(np.intp) - 1 - self._first, 0),
-            sizes,
-            prices,
-            costs,
-            slippage=self._backtest.setup.slippage,
-        )
-        return legs_from(money, found.equity[self._first :], self._backtest.market.index[self._first :])
+    def _run(self) -> None:
+        backtest = self._backtest
+        params = {**backtest.params, "gate": Probe(log=self._log, warm_up=self._warm_up)}
+        if not drive_strategy(
+            backtest.strategy, backtest.market, backtest.setup, params, self._drive, **backtest.modes
+        ):
+            raise Unfit("Backtrader has to run it in its own loop")
 
     # What is called bar by bar, inside of Backtrader's run
 
@@ -154,17 +147,18 @@ class Learner:
         if not self._all_in:
             yield from self._first_passes(strategy)
         else:
-            yield from range(min(self._bars, max(self._first + 1, _SETTLED)))
+            yield from range(min(self._bars, max(self.first + 1, _SETTLED)))
         self._dirty, self._lost = False, ""
-        while self._waiting:
-            for question in sorted({walk.wanted for walk in self._waiting if walk.wanted is not None}):
-                yield from self._episode_at(strategy, question)
-                if self._lost:
-                    return
+        while self._wanted is not None:
+            yield from self._episode_at(strategy, self._wanted)
+            if self._lost:
+                return
             self._go_on()
 
-    def _go_on(self) -> None:
-        self._waiting = [walk for walk in self._waiting if not walk.go(self.book)]
+    def _go_on(self) -> bool:
+        """Walk on to the next entry whose episode is to be learnt; return whether there is one."""
+        self._wanted = next(self._wants, None)
+        return self._wanted is not None
 
     def _first_passes(self, strategy: bt.Strategy) -> Iterator[int]:
         """See what is asked of a flat account, and what is done when all is let in."""
@@ -173,10 +167,9 @@ class Learner:
             raise Unfit("its positions are on margin")
         if broker.p.coc:
             raise Unfit("orders fill at the close they are sent at")
-        self._first = strategy._minperiods[0] - 1
-        if self._bars - self._first < 2:
+        self.first = strategy._minperiods[0] - 1
+        if self._bars - self.first < 3:
             raise Unfit("it has too few bars")
-        self._yearly = periods_per_year(self._backtest.market.index[self._first :])
         cash = float(broker.startingcash)
         yield from range(self._bars)
         if broker.orders or not all(asked.flat for asked in log.asked):
@@ -184,16 +177,15 @@ class Learner:
         self.book = EpisodeBook(bars=self._bars, cash=cash, questions=[asked.question for asked in log.asked])
         if len(set(self.book.questions)) < len(self.book.questions):
             raise Unfit("it asks twice about one entry")
+        if any(bar <= self.first for bar, _ in self.book.questions):
+            raise Unfit("it asks before its first bar")
         log.asked, log.all_in = [], True
         self._empty(strategy, _OTHER_CASH * cash)
         yield from range(self._bars)
         self._all_in, log.asked, log.all_in = log.asked, [], False
-        for one in sightings_in(self._all_in, broker, self._times):
+        for one in sightings_in(self._all_in, broker, self._bar_of):
             self._seen[one.asked.question] = one
         self._empty(strategy, cash)
-        self._then = iter(self._all_in)
-        self._walked = EpisodeWalk(functools.partial(_as_then, self._then))
-        self._waiting.append(self._walked)
         self._go_on()
 
     def _episode_at(self, strategy: bt.Strategy, question: Question) -> Iterator[int]:
@@ -219,10 +211,12 @@ class Learner:
         inner = [one for one in asked[1:] if not one.flat]
         if any(one.question[0] + 1 != resume or one.question[0] == bar for one in inner):
             raise Unfit(f"it asks about more entries while it holds one, after bar {bar}")
-        (sighting,) = sightings_in([asked[0], *inner], broker, self._times)
+        (sighting,) = sightings_in([asked[0], *inner], broker, self._bar_of)
         self._compare(sighting)
         scheme = broker.getcommissioninfo(strategy.data)
-        self.book.known[question] = self._episode(sighting, resume, scheme)
+        if self._backtest.settles and resume > self._bars:
+            sighting.bits += self._settling(broker.getposition(strategy.data).size, broker.p, scheme)
+        self.book.add(self._episode(sighting, resume, scheme))
 
     def _empty(self, strategy: bt.Strategy, cash: float) -> None:
         """Give the strategy an account without a position; it hears of orders as at a next bar."""
@@ -265,11 +259,23 @@ class Learner:
         self.book.of_account = self._sized[True]
         if next(self._then, None) is not None:
             raise Unfit("what it asks when it is flat depends on what it did")
-        found = self.book.replay(self._walked.taken, _OTHER_CASH * self.book.cash)
-        if found is None or not all(
-            _close(float(found.equity[asked.question[0] - 1]), asked.value) for asked in self._all_in
+        found = replay(self.book, self._walked, _OTHER_CASH * self.book.cash)
+        equity = found.equities(0, 1)[0]
+        last = self._bars if self._backtest.settles else self._bars + 1  # its value is that after settling
+        if not found.told[0] or not all(
+            _close(float(equity[asked.question[0] - 1]), asked.value)
+            for asked in self._all_in
+            if asked.question[0] < last
         ):
             raise Unfit("an account in which all is let in is not made of its episodes")
+
+    def _settling(self, size: float, costs: Any, scheme: Any) -> Iterator[Bit]:
+        """Yield what closes a position at the last close, as `AccountAnalyzer` does."""
+        close = float(self._closes[-1])
+        slip = close * (costs.slip_perc or 0.0) or (costs.slip_fixed or 0.0)
+        price = close - math.copysign(slip, size)
+        if size:
+            yield Bit(self._bars, -size, price, float(scheme.getcommission(size, price)), False)
 
     def _episode(self, one: Sighting, resume: int, scheme: Any) -> Episode:
         """Return an episode, in the money of the account that it was seen in."""
@@ -298,7 +304,7 @@ class Learner:
             resume=resume,
             path=path,
             inner=tuple(asked.question for asked in one.inner),
-            held=int(np.count_nonzero(held[max(0, self._first - bar) :])),
+            held=int(np.count_nonzero(held[max(0, self.first - bar) :])),
             traded=math.fsum(abs(bit.size * bit.price) for bit in one.bits),
             won=tuple(won),
             least=self._least(one, scheme),
@@ -313,7 +319,7 @@ class Learner:
             cash -= bit.size * bit.price + bit.cost
             least = min(least, cash) if bit.opens else least
         for sent in {order.created.dt for order in one.orders}:
-            bar = int(np.searchsorted(self._times, sent)) + 1
+            bar = self._bar_of[sent]
             cash = -math.fsum(bit.size * bit.price + bit.cost for bit in one.bits if bit.bar <= bar)
             for order in one.orders:
                 if order.created.dt == sent:
@@ -321,14 +327,6 @@ class Learner:
                     cash -= size * price + scheme.getcommission(size, price)
                     least = min(least, cash)
         return least
-
-
-def _as_then(then: Iterator[Asked], bar: int, side: int) -> bool:
-    """Answer as when all was let in."""
-    one = next(then, None)
-    if one is None or one.question != (bar, side):
-        raise Unfit(f"what it asks when it is flat depends on what it did, at bar {bar}")
-    return one.allowed
 
 
 def _close(one: float, other: float) -> bool:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.backtest import Backtest, Market, load_strategy
-from bt_llm.exceptions import BtLlmError
+from bt_llm.exceptions import StrategyFailed
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._episodes import Learner
+from bt_llm.research._replayed import Figures
 from bt_llm.research._runs import Source, run_many
 from bt_llm.research._sightings import Unfit
 from bt_llm.research._timing import TimingOf
-from bt_llm.statistics import EpisodeWalk
+from bt_llm.statistics import Replay
 
-__all__ = ["GateRuns", "HowRun"]
+__all__ = ["FEWEST", "GateRuns", "HowRun"]
 
-_FEWEST = 24
+T = TypeVar("T")
+Floats: TypeAlias = NDArray[np.float64]
+
+FEWEST = 24
 """Gates below which learning would cost more than it saves."""
 
 _AGREE = 1e-9
@@ -62,6 +69,18 @@ class HowRun:
         if self.largest_difference is not None:
             said += f"; it ran {self.checked} of the others too: they differ by {self.largest_difference:.0e}"
         return f"{said}."
+
+    def plus(self, other: HowRun) -> HowRun:
+        """Return both together; the reason is the first that there is."""
+        known = [one.largest_difference for one in (self, other) if one.largest_difference is not None]
+        return HowRun(
+            replayed=self.replayed + other.replayed,
+            ran=self.ran + other.ran,
+            episodes=self.episodes + other.episodes,
+            checked=self.checked + other.checked,
+            largest_difference=max(known, default=None),
+            reason=self.reason or other.reason,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -117,6 +136,7 @@ class GateRuns:
     ) -> None:
         self._strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
         self._market, self._n_jobs, self._settings = market, n_jobs, settings
+        self._backtest = Backtest.of(self._strategy, market, **settings)
         self._on_progress, self._done, self._total = on_progress, 0, total
         self._learners: dict[int, Learner] = {}
         self.how = HowRun()
@@ -126,55 +146,82 @@ class GateRuns:
 
     def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
         """Return the metrics of each gate, in their order."""
-        found = self._replayed(gates) if not self._reason else None
+        return self._found(gates, self._figures, self._run, _difference)
+
+    def equities(self, gates: Sequence[EntryGate]) -> list[Floats]:
+        """Return the account's value at each bar that counts, with each gate, in their order."""
+        return self._found(gates, _equities_of, self._run_for_equity, _largest_apart)
+
+    def _found(
+        self,
+        gates: Sequence[EntryGate],
+        replayed: Callable[[Learner, Replay], list[T | None]],
+        run: Callable[[Sequence[EntryGate]], list[T]],
+        apart: Callable[[T | None, T], float],
+    ) -> list[T]:
+        """Return what is measured of each gate: of its replay, or of a run where a reason speaks against it.
+
+        A reason is one of ours, or an error of the strategy in runs that are not as it expects. Other errors
+        are nobody's reason.
+        """
+        found: list[T] | None = None
+        if not self._reason:
+            try:
+                found = self._replay(gates, replayed, run, apart)
+            except (Unfit, StrategyFailed) as error:
+                self._reason = str(error)
+                if self.how.replayed:
+                    self.withdrawn = True
+                    self.how = HowRun()
         if found is None:
-            found = self._run(gates)
-            self._count(ran=len(gates), reason=self._reason)
+            found = run(gates)
+            self.how = self.how.plus(HowRun(ran=len(gates), reason=self._reason))
         self._done += len(gates)
         return found
 
-    def _replayed(self, gates: Sequence[EntryGate]) -> list[dict[str, float]] | None:
-        try:
-            return self._replay(gates)
-        except BtLlmError as error:
-            self._reason = str(error)
-            if self.how.replayed:
-                self.withdrawn = True
-                self.how = HowRun()
-            return None
-
-    def _replay(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
-        answers = [gate.known_answers() for gate in gates]
+    def _replay(
+        self,
+        gates: Sequence[EntryGate],
+        replayed: Callable[[Learner, Replay], list[T | None]],
+        run: Callable[[Sequence[EntryGate]], list[T]],
+        apart: Callable[[T | None, T], float],
+    ) -> list[T]:
         warm_ups = {gate.warm_up_bars for gate in gates}
-        if len(gates) < _FEWEST and not self._learners:
-            raise Unfit(f"they are fewer than {_FEWEST}")
-        if len(warm_ups) != 1 or any(answer is None for answer in answers):
-            raise Unfit("their answers are not known before")
+        if len(gates) < FEWEST and not self._learners:
+            raise Unfit(f"they are fewer than {FEWEST}")
+        if len(warm_ups) != 1:
+            raise Unfit("they warm up in different times")
         learner = self._learner(warm_ups.pop())
-        walks = [EpisodeWalk(answer) for answer in answers if answer is not None]
-        learner.learn(walks)
-        found = [learner.figures(walk, self._timing) for walk in walks]
-        there = [number for number, metrics in enumerate(found) if metrics is not None]
+        found = replayed(learner, learner.replay(gates))
+        there = [number for number, measured in enumerate(found) if measured is not None]
         checked = sorted({there[0], there[-1]}) if there else []
         running = sorted({*range(len(gates))} - {*there} | {*checked})
-        ran = dict(zip(running, self._run([gates[number] for number in running]), strict=True))
-        largest = max((_difference(found[number], ran[number]) for number in checked), default=0.0)
+        ran = dict(zip(running, run([gates[number] for number in running]), strict=True))
+        largest = max((apart(found[number], ran[number]) for number in checked), default=0.0)
         if largest > _AGREE:
             raise Unfit(f"a gate that was run differs by {largest:.1e}")
-        self._count(
+        done = HowRun(
             replayed=len(there),
             ran=len(gates) - len(there),
             checked=len(checked),
             largest_difference=largest if checked else None,
             episodes=len(learner.book.known) - self.how.episodes,
         )
-        return [ran.get(number) or found[number] or {} for number in range(len(gates))]
+        self.how = self.how.plus(done)
+        return [
+            ran[number] if number in ran or measured is None else measured
+            for number, measured in enumerate(found)
+        ]
 
     def _learner(self, warm_up: int) -> Learner:
         if warm_up not in self._learners:
-            backtest = Backtest.of(self._strategy, self._market, **self._settings)
-            self._learners[warm_up] = Learner(backtest, warm_up)
+            self._learners[warm_up] = Learner(self._backtest, warm_up)
         return self._learners[warm_up]
+
+    def _figures(self, learner: Learner, found: Replay) -> list[dict[str, float] | None]:
+        slippage = self._backtest.setup.slippage
+        ungated = None if self._timing is None else self._timing.ungated
+        return Figures(self._market, learner.first, slippage=slippage, ungated=ungated).of(found)
 
     def _run(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
         return run_many(
@@ -187,23 +234,17 @@ class GateRuns:
             **self._settings,
         )
 
+    def _run_for_equity(self, gates: Sequence[EntryGate]) -> list[Floats]:
+        found = []
+        for gate in gates:
+            result, _ = self._backtest.run(gate, "")
+            found.append(np.array(result.equity, dtype=np.float64))
+            self._progress(len(found), 0)
+        return found
+
     def _progress(self, done: int, _: int) -> None:
         if self._on_progress is not None:
             self._on_progress(self._done + done, self._total)
-
-    def _count(self, *, reason: str = "", **counted: Any) -> None:
-        before = asdict(self.how)
-        both = [before["largest_difference"], counted.pop("largest_difference", None)]
-        known = [one for one in both if one is not None]
-        added = {name: before[name] + number for name, number in counted.items()}
-        self.how = HowRun(
-            **{
-                **before,
-                **added,
-                "largest_difference": max(known) if known else None,
-                "reason": reason or self.how.reason,
-            }
-        )
 
 
 def _difference(one: Mapping[str, float] | None, other: Mapping[str, float]) -> float:
@@ -216,3 +257,17 @@ def _difference(one: Mapping[str, float] | None, other: Mapping[str, float]) -> 
         elif mine != true:
             found.append(abs(mine - true) / max(1.0, abs(true)))
     return max(found)
+
+
+def _equities_of(learner: Learner, found: Replay) -> list[Floats | None]:
+    """Return the value of each account at each bar that counts; None where that is not known."""
+    values = found.equities(0, len(found))[:, learner.first :]
+    known = found.told & (values > 0.0).all(axis=1)
+    return [value if told else None for value, told in zip(values, known.tolist(), strict=True)]
+
+
+def _largest_apart(one: Floats | None, other: Floats) -> float:
+    """Return the largest difference of two accounts' values, as a share of these."""
+    if one is None or len(one) != len(other):
+        return math.inf
+    return float(np.max(np.abs(one - other) / np.abs(other)))

@@ -1,4 +1,4 @@
-"""A gate's answers, and its result among those of null gates."""
+"""A gate's answers, and its result among those of gates that give them at other times."""
 
 from __future__ import annotations
 
@@ -20,28 +20,39 @@ from bt_llm.gates import (
     SHORT,
     Answers,
     AttachedGate,
+    DatedAnswers,
+    DatesGate,
     Decision,
     EntryGate,
-    RandomGate,
     ShiftedGate,
     attach_gate,
     attached_gates,
+    permute_dates,
 )
 from bt_llm.research._runs import Source, inspect_run
-from bt_llm.research._timing import Strata, closes_of, strata_of
 from bt_llm.shown import Told
 
 __all__ = [
     "Evaluate",
+    "Moments",
     "NullRuns",
     "bar_answers",
+    "block_length",
+    "dated_bars",
+    "dated_entries",
     "entry_answers",
+    "entry_log",
     "random_runs",
     "shifted_runs",
 ]
 
+Log: TypeAlias = list[tuple[float, str, Decision]]
+"""Backtrader's numbers of bars, names of datas, and what a gate answered there, oldest first."""
+
 RANKED = ("timing", "sharpe", "return")
 """The metrics that are compared with the nulls'; the first is tested, the others are described."""
+
+Floats: TypeAlias = NDArray[np.float64]
 
 Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, float]]]
 """From gates to the metrics of a backtest with each: ``timing``, the score of `statistics.timing_of`, and
@@ -50,6 +61,10 @@ Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, floa
 _FEWEST_SHIFTS = 19
 """Shifted gates that have to be comparable for a rank among them."""
 _ROUNDING = 1e-9
+_SHORTEST = 5
+_LEAST_BLOCKS = 24
+"""So many make three parts by volatility; see `permute_dates`."""
+_MOST_MOMENTS = 20_000
 _ALIKE = 0.1
 """By how much the trades of a comparable gate may differ, as a share."""
 
@@ -145,23 +160,15 @@ def _ranked(value: float, gained: float) -> float:
     return float(value)
 
 
-_RANDOM = {
-    "entry": "random gates with the same pass rate",
-    "bar": "random gates open on the same share of bars",
-}
-_STRATA = ", in markets as volatile"
+_RANDOM = "random gates with the same answers at other times"
+_ALIKE_MARKETS = ", in markets as volatile"
 _SHIFTED = "gates with the same verdicts at other bars"
 
 
-def entry_answers(
-    strategy: Source, data: DataSource, gate: EntryGate, strata: bool = False, **settings: Any
-) -> Answers:
+def entry_log(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Log:
     """Return what a gate answers to a strategy's entries, by running the strategy once.
 
-    With `strata` each has the label of its bar, how much the market moves; see `strata_of`.
-
-    Of a strategy with gates on several datas they are in the order of time, whichever data they are for: null
-    gates give them out in that order too, so that what goes together stays together.
+    Of a strategy with gates on several datas they are in the order of time, whichever data they are for.
 
     Raises
     ------
@@ -180,17 +187,28 @@ def entry_answers(
             f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
             f"to test"
         )
-    ordered = sorted(log, key=lambda one: one[0])
-    labels: list[int] = []
-    if strata:
-        lines = dict(strata_of(closes_of(market), len(ordered), gate.warm_up_bars))
-        labels = [_label(lines, name, told) for _, name, told in ordered] if lines else []
-    return Answers.of_log((told for _, _, told in ordered), warm_up=gate.warm_up_bars, strata=labels)
+    return sorted(log, key=lambda one: one[0])
 
 
-def _label(lines: Mapping[str, bytes], name: str, told: Decision) -> int:
-    line = lines.get(name, b"")
-    return line[told.bar - 1] if told.bar <= len(line) else 0
+def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Answers:
+    """Return the answers of `entry_log`, each side on its own."""
+    log = entry_log(strategy, data, gate, **settings)
+    return Answers.of_log((told for _, _, told in log), warm_up=gate.warm_up_bars)
+
+
+def dated_entries(log: Log) -> tuple[DatedAnswers, ...]:
+    """Return the answers of a log by data, side and time."""
+    return DatedAnswers.of((name, told.side, time, told.allowed) for time, name, told in log)
+
+
+def dated_bars(answers: Answers, market: Market) -> tuple[DatedAnswers, ...]:
+    """Return answers per bar by data, side and time; see `bar_answers`."""
+    ((name, bars),) = market.bars.items()
+    times = bars.numbers[max(1, answers.warm_up) - 1 :].astype("<f8").tobytes()
+    return tuple(
+        DatedAnswers(data=name, side=side, times=times, allowed=answers.of_side(side))
+        for side in (LONG, SHORT)
+    )
 
 
 def _time_of(decision: Decision, gate: AttachedGate, market: Market) -> float:
@@ -231,32 +249,132 @@ def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
     return Answers(long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=warm_up)
 
 
-def random_runs(
-    answers: Answers,
-    observed: Mapping[str, float],
-    evaluate: Evaluate,
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """The times at which a gate may answer, as stretches of them change places.
+
+    Attributes
+    ----------
+    times : ndarray of float, of shape (n,)
+        Backtrader's numbers of the bars, oldest first; of more than 20,000 bars every second, third, ...
+    levels : ndarray of float, of shape (n,)
+        How much the market moved at each: the mean size of the returns.
+    """
+
+    times: Floats
+    levels: Floats
+
+    @classmethod
+    def of(cls, market: Market, warm_up: int) -> Moments:
+        """Return the times of a market's bars, from a gate's first answer on."""
+        numbers = {name: bars.numbers for name, bars in market.bars.items()}
+        first = max(own[min(max(1, warm_up), len(own)) - 1] for own in numbers.values() if len(own))
+        times = np.unique(np.concatenate(list(numbers.values())))
+        times = times[times >= first]
+        sums, counts = np.zeros((2, len(times)))
+        for name, bars in market.items():
+            close = bars["close"].to_numpy(dtype=np.float64)
+            before = close[:-1]
+            moves = np.abs(np.divide(np.diff(close), before, out=np.zeros(len(before)), where=before != 0.0))
+            after = numbers[name][1:]
+            places = np.searchsorted(times, after[after >= first])
+            np.add.at(sums, places, moves[after >= first])
+            np.add.at(counts, places, 1.0)
+        levels = np.divide(sums, counts, out=np.zeros(len(times)), where=counts > 0.0)
+        step = -(-len(times) // _MOST_MOMENTS)
+        starts = np.arange(0, len(times), max(1, step))
+        counted = np.diff(np.append(starts, len(times)))
+        return cls(times=times[starts], levels=np.add.reduceat(levels, starts) / counted)
+
+    def block(self, answers: Sequence[DatedAnswers], trades: pd.DataFrame) -> int:
+        """Return how many of them stay together; see `block_length`."""
+        return block_length(len(self.times), float(self.times[-1] - self.times[0]), answers, trades)
+
+
+def block_length(
+    count: int,
+    days: float,
+    answers: Sequence[DatedAnswers],
+    trades: pd.DataFrame,
     *,
-    n: int,
-    seed: int = 0,
-    strata: Strata = (),
-) -> NullRuns:
-    """Return a result among those of random gates.
+    least: float = _SHORTEST,
+    blocks: int = _LEAST_BLOCKS,
+) -> int:
+    """Return how many of some times stay together: twice as long as an answer or a trade lasts, on average.
 
     Parameters
     ----------
-    answers : Answers
-        Of the gate under test; see `entry_answers` and `bar_answers`.
+    count : int
+        Number of times.
+    days : float
+        From the first to the last of them.
+    answers : sequence of DatedAnswers
+        Of the gate under test.
+    trades : DataFrame
+        Of its run, with ``opened`` and ``closed``.
+    least : float
+        A block is no shorter, but for `blocks`.
+    blocks : int
+        How many there are at least, of as many times.
+    """
+    a_day = count / days if days > 0.0 else 1.0
+    lasting = [one.run_days for one in answers if math.isfinite(one.run_days)]
+    held = [closed - opened for opened, closed in zip(trades["opened"], trades["closed"], strict=True)]
+    holding = float(np.mean([one / pd.Timedelta(days=1) for one in held])) if held else 0.0
+    longest = max(float(np.mean(lasting)) if lasting else 0.0, holding) * a_day
+    wanted = math.ceil(max(_SHORTEST, least, 2.0 * longest))
+    return max(1, min(count // blocks, wanted))
+
+
+def random_runs(
+    answers: tuple[DatedAnswers, ...],
+    observed: Mapping[str, float],
+    evaluate: Evaluate,
+    *,
+    moments: Moments,
+    block: int,
+    n: int,
+    seed: int = 0,
+    warm_up: int = 0,
+    strata: bool = True,
+) -> NullRuns:
+    """Return a result among those of gates that give the same answers at other times.
+
+    Stretches of time change places, those in which the market moves as much only among each other. So a gate
+    keeps how long its answers last, what it answers to both sides at once, and how it depends on volatility;
+    what it loses is what its answers have to do with what comes next.
+
+    Parameters
+    ----------
+    answers : tuple of DatedAnswers
+        Of the gate under test; see `dated_entries` and `dated_bars`.
     observed : mapping of str to float
         Metrics of the gate under test.
     evaluate : callable
         Gives the metrics of each random gate.
+    moments : Moments
+        The times that change places.
+    block : int
+        How many of them stay together; see `block_length`.
     n, seed : int
         How many, and where chance comes from.
-    strata : tuple of (str, bytes)
-        The label of every bar, where the answers have one; see `strata_of`.
+    warm_up : int
+        Bars until the first answer.
+    strata : bool
+        Whether the market's volatility counts.
     """
-    gates = [RandomGate(answers=answers, seed=seed, draw=draw, strata=strata) for draw in range(n)]
-    kind = _RANDOM[answers.per] + (_STRATA if answers.long_strata or answers.short_strata else "")
+    levels = moments.levels if strata else None
+    orders = (
+        permute_dates(len(moments.times), block, np.random.default_rng([seed, draw]), levels)
+        for draw in range(n)
+    )
+    dates = moments.times.astype("<f8")
+    own = dates.tobytes()
+    gates = [
+        DatesGate(answers=answers, dates=own, others=dates[order].tobytes(), warm_up=warm_up)
+        for order in orders
+    ]
+    kind = _RANDOM + (_ALIKE_MARKETS if strata else "")
     return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.backtest import Market, PanelRun, Universe, periods_per_year, run_backtest
+from bt_llm.backtest import Market, PanelRun, Universe, periods_per_year
 from bt_llm.gates import (
     AttachedGate,
     DatedAnswers,
@@ -25,9 +26,10 @@ from bt_llm.gates import (
     permute_dates,
 )
 from bt_llm.models import Progress
-from bt_llm.research._null_runs import NullRuns
+from bt_llm.research._gate_runs import FEWEST, GateRuns, HowRun
+from bt_llm.research._null_runs import NullRuns, block_length
 from bt_llm.research._runs import inspect_run
-from bt_llm.research._workers import chunk_size, run_each
+from bt_llm.research._workers import chunk_size, leaves, run_each
 from bt_llm.shown import Told
 
 __all__ = ["EvaluatePanel", "PanelNulls", "dated_answers", "joint_null_runs"]
@@ -38,8 +40,7 @@ EvaluatePanel: TypeAlias = Callable[[str, Sequence[EntryGate]], Sequence[Floats]
 """From a symbol and gates to the account's value at each bar with each gate, as `run_backtest` gives it."""
 
 _KIND = "gates with the same answers on other dates, the same dates in all symbols"
-_CHUNKS_A_WORKER = 4
-_SHORTEST, _LEAST_BLOCKS = 5, 10
+_LEAST_BLOCKS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -56,11 +57,14 @@ class PanelNulls(Told):
         its nulls.
     block_dates : int
         Dates in a block that kept its order.
+    how : HowRun
+        How many of the symbols' accounts with null gates were replayed, and how good that is.
     """
 
     pooled: NullRuns
     symbols: pd.DataFrame
     block_dates: int
+    how: HowRun = field(default_factory=HowRun)
 
 
 def dated_answers(
@@ -129,6 +133,7 @@ def joint_null_runs(
         own = pd.DatetimeIndex(gated.symbols[symbol].equity.index).normalize()
         inside = (dates >= own[0]) & (dates <= own[-1])
         numbers = np.array([bt.date2num(day) for day in dates[inside]], dtype="<f8")
+        days_of_all = numbers.tobytes()
         told = answers.get(symbol, ())
         made: list[EntryGate] = []
         for order in orders:
@@ -137,22 +142,25 @@ def joint_null_runs(
             else:  # the days it has, in the order in which all of them come
                 places = (np.cumsum(inside) - 1)[order[inside[order]]]
                 others = numbers[np.resize(places, len(numbers))]
-            made.append(
-                DatesGate(answers=told, dates=numbers.tobytes(), others=others.tobytes(), warm_up=warm_up)
-            )
+            made.append(DatesGate(answers=told, dates=days_of_all, others=others.tobytes(), warm_up=warm_up))
         return made
 
-    found = _Pool(gated, n)
+    found, how = _Pool(gated, n), list[HowRun]()
     done = 0
     for symbol, start, equities in _evaluated(
-        strategy, universe, list(gated.symbols), gates, n, n_jobs, evaluate, dict(settings or {})
+        strategy, universe, list(gated.symbols), gates, n, n_jobs, evaluate, dict(settings or {}), how
     ):
         found.add(symbol, start, equities)
         done += len(equities)
         if on_progress is not None:
             on_progress(done, n * len(gated.symbols))
     nulls = NullRuns(kind=_KIND, observed=gated.metrics, nulls=found.pooled(), tested="sharpe")
-    return PanelNulls(pooled=nulls, symbols=found.by_symbol(), block_dates=block)
+    return PanelNulls(
+        pooled=nulls,
+        symbols=found.by_symbol(),
+        block_dates=block,
+        how=functools.reduce(HowRun.plus, how, HowRun()),
+    )
 
 
 def _dates(run: PanelRun) -> pd.DatetimeIndex:
@@ -173,14 +181,10 @@ def _block_dates(
 ) -> int:
     """Return how many dates stay together: twice as long as an answer or a trade lasts, on average."""
     index = pd.DatetimeIndex(gated.returns.index)
-    a_day = count / max(1.0, (index[-1] - index[0]) / pd.Timedelta(days=1))  # dates of a calendar day
-    lasting = [one.run_days for told in answers.values() for one in told if math.isfinite(one.run_days)]
-    trades = gated.trades
-    held = [closed - opened for opened, closed in zip(trades["opened"], trades["closed"], strict=True)]
-    holding = float(np.mean([one / pd.Timedelta(days=1) for one in held])) if held else 0.0
-    longest = max(float(np.mean(lasting)) if lasting else 0.0, holding) * a_day
-    by_bars = block_bars * count / max(1, len(index))
-    return int(max(1, min(count // _LEAST_BLOCKS, max(_SHORTEST, math.ceil(max(2.0 * longest, by_bars))))))
+    told = [one for of_symbol in answers.values() for one in of_symbol]
+    days = (index[-1] - index[0]) / pd.Timedelta(days=1)
+    least = block_bars * count / max(1, len(index))
+    return block_length(count, max(1.0, days), told, gated.trades, least=least, blocks=_LEAST_BLOCKS)
 
 
 def _evaluated(
@@ -192,34 +196,39 @@ def _evaluated(
     n_jobs: int | None,
     evaluate: EvaluatePanel | None,
     settings: dict[str, Any],
+    how: list[HowRun],
 ) -> Iterator[tuple[str, int, Sequence[Floats]]]:
-    """Yield symbols, numbers of the first null gate of some, and what their accounts were worth."""
+    """Yield symbols, numbers of the first null gate of some, and what their accounts were worth.
+
+    How each was found is added to `how`.
+    """
     if evaluate is not None:
         for symbol in symbols:
             yield symbol, 0, evaluate(symbol, gates(symbol))
         return
-    size = chunk_size(n, n_jobs, chunks=_CHUNKS_A_WORKER)
+    # A symbol's gates are replayed together, and shared out only where symbols are too few for all workers.
+    share = chunk_size(n, n_jobs, chunks=1) if leaves(n_jobs) else n
+    size = min(n, max(FEWEST, share * len(symbols)))
     places = [(symbol, start) for symbol in symbols for start in range(0, n, size)]
-    made = {symbol: gates(symbol) for symbol in symbols}
-    chunks = [
-        (
-            strategy,
-            universe[symbol],
-            made[symbol][start : start + size],
-            {**settings, **universe.members[symbol].settings},
-        )
-        for symbol, start in places
-    ]
-    with contextlib.closing(run_each(_equities, chunks, n_jobs, ordered=True)) as done:
-        for (symbol, start), equities in zip(places, done, strict=True):
+
+    def chunks() -> Iterator[tuple[Any, ...]]:
+        made: tuple[str, list[EntryGate]] = ("", [])
+        for symbol, start in places:
+            made = made if made[0] == symbol else (symbol, gates(symbol))
+            own = {**settings, **universe.members[symbol].settings}
+            yield strategy, universe[symbol], made[1][start : start + size], own
+
+    with contextlib.closing(run_each(_equities, chunks(), n_jobs, ordered=True)) as done:
+        for (symbol, start), (equities, one) in zip(places, done, strict=True):
+            how.append(one)
             yield symbol, start, equities
 
 
 def _equities(
     strategy: type[bt.Strategy] | str, market: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
-) -> list[Floats]:
-    runs = (run_backtest(strategy, market, gate=gate, **settings) for gate in gates)
-    return [np.array(run.equity, dtype=np.float64) for run in runs]
+) -> tuple[list[Floats], HowRun]:
+    runs = GateRuns(strategy, market, **settings)
+    return runs.equities(gates), runs.how
 
 
 class _Pool:

@@ -230,7 +230,7 @@ class PanelTest(Panel[SymbolTest]):
             title=f"The gate among {nulls.n} {nulls.kind}",
             text=f"These gates know nothing: blocks of {self.random.block_dates} dates changed places, of "
             "like volatility, in all symbols alike, so that what symbols have in common stays. The p-value "
-            "of the Sharpe ratio is the test; that of the return is descriptive.",
+            f"of the Sharpe ratio is the test; that of the return is descriptive. {self.random.how.sentence}",
             table=table_of(["", "above", "p"], rows),
             content=nulls,
         )
@@ -249,6 +249,7 @@ class PanelTest(Panel[SymbolTest]):
             "random": self.random.pooled.to_dict(),
             "symbols_among_random": self.random.symbols.reset_index(),
             "block_dates": self.random.block_dates,
+            "null_gates": self.random.how.to_dict(),
             "question": self.question.to_dict(),
             "against": self.against and self.against.to_dict(),
             "over_ungated": self.over_ungated,

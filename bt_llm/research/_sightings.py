@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import backtrader as bt
-import numpy as np
-from numpy.typing import NDArray
 
 from bt_llm.exceptions import BtLlmError
 from bt_llm.gates import AttachedGate, Decision, EntryGate
@@ -106,7 +104,7 @@ class Sighting:
     orders: list[Any] = field(default_factory=list)
 
 
-def sightings_in(asked: Sequence[Asked], broker: Any, times: NDArray[np.float64]) -> list[Sighting]:
+def sightings_in(asked: Sequence[Asked], broker: Any, bars: Mapping[float, int]) -> list[Sighting]:
     """Return the entries that were let in, with their fills and orders.
 
     Parameters
@@ -115,8 +113,8 @@ def sightings_in(asked: Sequence[Asked], broker: Any, times: NDArray[np.float64]
         Since the broker was empty.
     broker : Broker
         As it stands.
-    times : ndarray of float
-        Backtrader's numbers of the bars.
+    bars : mapping of float to int
+        From Backtrader's numbers of the bars to these, from 1.
 
     Raises
     ------
@@ -144,7 +142,7 @@ def sightings_in(asked: Sequence[Asked], broker: Any, times: NDArray[np.float64]
     fills.sort(key=lambda fill: fill[:2])
     holder, held = None, 0.0
     for time, _, fill, sender in fills:
-        bar = int(np.searchsorted(times, time)) + 1
+        bar = bars[time]
         if fill.closed:
             if holder is None:
                 raise Unfit("what is closed was opened by no entry that was asked about")

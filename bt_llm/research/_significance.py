@@ -41,14 +41,17 @@ from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._null_runs import (
     Evaluate,
+    Moments,
     NullRuns,
     bar_answers,
-    entry_answers,
+    dated_bars,
+    dated_entries,
+    entry_log,
     random_runs,
     shifted_runs,
 )
 from bt_llm.research._runs import Source
-from bt_llm.research._timing import TimingOf, closes_of, strata_of, timing_question
+from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, count_trials
 from bt_llm.settings import number, whole
 
@@ -259,13 +262,13 @@ def gate_test(
         Shifted gates, spaced evenly over the bars; 0 for none. By default 50 on one data, and none on
         several, which have no bars in common to shift by.
     per : {'entry', 'bar'}
-        Whether random gates keep the share of *entries* that the gate passed, or that of *bars*; see
-        `RandomGate`. Entries by default: a gate that follows the trend passes most entries of a strategy
-        that follows it too, and a random gate at the share of its bars passes fewer, so that what would be
-        compared is mostly how much was traded.
+        Whether random gates have what the gate answered to the strategy's *entries*, or what it would at
+        all *bars*. Entries by default: a gate that follows the trend passes most entries of a strategy that
+        follows it too, and gates with its answers to all bars pass fewer, so that what would be compared is
+        mostly how much was traded.
     strata : bool
-        Whether random gates give an entry the answer to one in a market as volatile, where there are entries
-        enough; a gate that is open in quiet markets is then compared with gates that are as well.
+        Whether random gates answer as the gate did in a market as volatile; a gate that is open in quiet
+        markets is then compared with gates that are as well.
     rule : gate, optional
         The plain rule to compare with; by default `RuleGate` on the features of a `Gate`.
     alpha : float
@@ -302,12 +305,13 @@ def gate_test(
     Notes
     -----
     One question is answered, by one p-value: is the gate's timing better than that of gates that know
-    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers to
-    each side, in markets as volatile, in another order. What is compared is the *score* of the timing, in its
-    own standard errors; so it holds too where random gates make more or fewer trades than the gate, as they
-    do in a strategy that asks again after a veto. A strategy, gate or model that was chosen because of its
-    result on these bars makes p too small: test the one, or use bars that the choice did not see. How often
-    it finds what is not there, and what is, is simulated in ``docs/size.md``.
+    nothing? It is one-sided, and comes in steps of ``1 / (1 + n)``. Random gates give the same answers at
+    other times: stretches of time, twice as long as an answer or a trade lasts on average, have changed
+    places with others in which the market moved as much. What is compared is the *score* of the timing, in
+    its own standard errors; so it holds too where random gates make more or fewer trades than the gate, as
+    they do in a strategy that asks again after a veto. A strategy, gate or model that was chosen because of
+    its result on these bars makes p too small: test the one, or use bars that the choice did not see. How
+    often it finds what is not there, and what is, is simulated in ``docs/size.md``.
 
     References
     ----------
@@ -338,10 +342,8 @@ def gate_test(
     study = gate_study(strategy, market, gate, **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     effect = Effect.of(study.gated, study.ungated, market, bootstrap)
-    entries = entry_answers(strategy, market, gate, strata, **settings)
-    labelled = bool(entries.long_strata or entries.short_strata)
-    asked = len(entries.long) + len(entries.short)
-    lines = strata_of(closes_of(market), asked, gate.warm_up_bars) if labelled else ()
+    log = entry_log(strategy, market, gate, **settings)
+    entries = Answers.of_log((told for _, _, told in log), warm_up=gate.warm_up_bars)
     line = bar_answers(market, gate) if shifts or per == "bar" else None
     timing = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
     observed = {**study.gated.metrics, **(timing(study.gated) if timing is not None else {})}
@@ -356,12 +358,23 @@ def gate_test(
         **settings,
     )
     nulls = evaluate or runs
-    told = line if per == "bar" and line is not None else entries
-    strata_told = lines if told is entries else ()
-    random = random_runs(told, observed, nulls, n=n, seed=seed, strata=strata_told)
+    if per == "bar" and line is not None:
+        answers, told = line, dated_bars(line, market)
+    else:
+        answers, told = entries, dated_entries(log)
+    moments = Moments.of(market, gate.warm_up_bars)
+    ways: dict[str, Any] = {
+        "moments": moments,
+        "block": moments.block(told, study.gated.trades),
+        "n": n,
+        "seed": seed,
+        "warm_up": gate.warm_up_bars,
+        "strata": strata,
+    }
+    random = random_runs(told, observed, nulls, **ways)
     shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
     if runs.withdrawn:
-        random = random_runs(told, observed, nulls, n=n, seed=seed, strata=strata_told)
+        random = random_runs(told, observed, nulls, **ways)
 
     warm_up = gate.warm_up_bars
     closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
@@ -382,7 +395,13 @@ def gate_test(
         random=random,
         shifted=shifted,
         entries=entries,
-        question=timing_question(random, told, effect.error, alpha=alpha, problem=effect.problem),
+        question=timing_question(
+            random,
+            answers,
+            effect.error,
+            alpha=alpha,
+            problem=effect.problem,
+        ),
         effect=effect,
         against=against(
             {name: run.returns for name, run in compared.items()},

@@ -89,7 +89,7 @@ def timing_question(
     runs : NullRuns
         The gate among random ones, with ``timing``.
     entries : Answers
-        What it answered to the entries, with the strata that the random gates keep.
+        What it answered to the entries.
     error : float
         Standard error of its timing, a year.
     alpha : float
@@ -104,11 +104,10 @@ def timing_question(
     least = max(1.0 / (1 + runs.n), math.exp(-min(entries.log_arrangements, 700.0)))
     reason = ""
     if min(allowed, blocked) < _FEWEST:
-        alike = ", in markets as volatile" if entries.long_strata or entries.short_strata else ""
         told = (
             f"the gate let {allowed} through and blocked {blocked}" if allowed else "it had one answer only"
         )
-        reason = f"to entries of a side{alike}, {told}; at least {_FEWEST} of both are needed"
+        reason = f"to entries of a side, {told}; at least {_FEWEST} of both are needed"
     # The bar that the score had to pass, which differs a little from that of a normal one.
     bar = float(np.quantile(runs.values("timing"), 1.0 - alpha)) if 1.0 / (1 + runs.n) <= alpha else math.inf
     detectable = error * (bar + statistics.detectable(1.0, alpha=0.5))

@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
@@ -58,7 +58,7 @@ def chunk_size(count: int, n_jobs: int | None, *, chunks: int) -> int:
 
 def run_each(
     work: Callable[..., R],
-    arguments: Sequence[tuple[Any, ...]],
+    arguments: Iterable[tuple[Any, ...]],
     n_jobs: int | None,
     *,
     ordered: bool,
@@ -70,8 +70,8 @@ def run_each(
     ----------
     work : callable
         A function of a module.
-    arguments : sequence of tuple
-        What it is called with, one call after the other.
+    arguments : iterable of tuple
+        What it is called with, one call after the other; taken as they are needed.
     n_jobs : int or None
         See `leaves`.
     ordered : bool

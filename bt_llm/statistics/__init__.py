@@ -8,7 +8,7 @@
   `min_track_record_length`, all of which take returns or their `ReturnMoments`.
 - A search: `probability_of_backtest_overfitting`.
 - Two strategies on the same bars, and one among random ones: `paired_bootstrap`, `rank_p_value`,
-  `permute_runs`, `permute_blocks`, `volatility_strata`.
+  `permute_runs`.
 - Many pairs at once, such as the symbols of a panel, resampled by the same dates: `joint_differences`.
 - Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
   other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.

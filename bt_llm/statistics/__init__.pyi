@@ -8,9 +8,8 @@ from ._best import model_confidence_set as model_confidence_set
 from ._best import superior_predictive_ability as superior_predictive_ability
 from ._episodes import Episode as Episode
 from ._episodes import EpisodeBook as EpisodeBook
-from ._episodes import EpisodeWalk as EpisodeWalk
+from ._episodes import EpisodeWalks as EpisodeWalks
 from ._episodes import Question as Question
-from ._episodes import Replayed as Replayed
 from ._exchange import Exchange as Exchange
 from ._exchange import exchange_test as exchange_test
 from ._exchange import holm as holm
@@ -43,6 +42,10 @@ from ._permuting import log_arrangements as log_arrangements
 from ._permuting import permute_blocks as permute_blocks
 from ._permuting import permute_runs as permute_runs
 from ._permuting import volatility_strata as volatility_strata
+from ._replay import EpisodeColumns as EpisodeColumns
+from ._replay import Replay as Replay
+from ._replay import Stretch as Stretch
+from ._replay import replay as replay
 from ._resampling import BootstrapResult as BootstrapResult
 from ._resampling import paired_bootstrap as paired_bootstrap
 from ._resampling import rank_p_value as rank_p_value
@@ -73,3 +76,4 @@ from ._timing import cost_curve as cost_curve
 from ._timing import detectable as detectable
 from ._timing import take_apart as take_apart
 from ._timing import timing_of as timing_of
+from ._timing_many import ManyTimings as ManyTimings

@@ -1,4 +1,4 @@
-"""Random orders that keep what has to be kept: runs, strata, and blocks of dates."""
+"""Random orders of answers that keep their runs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.exceptions import ConfigError
 from bt_llm.statistics._inputs import Floats, finite
 
 __all__ = ["log_arrangements", "permute_blocks", "permute_runs", "volatility_strata"]
 
-Labels = NDArray[np.uint8]
-
 _TRAILING = 20
 
 
-def permute_runs(
-    answers: ArrayLike, rng: np.random.Generator, strata: ArrayLike | None = None
-) -> NDArray[np.uint8]:
-    """Return answers of 0 and 1 with the same runs in a random order, each stratum on its own.
+def permute_runs(answers: ArrayLike, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return answers of 0 and 1 with the same runs in a random order.
 
     The lengths of the runs of 1 and those of the runs of 0 are shuffled, and the two kinds take turns. The
     kind of which there is one more comes first; if there are as many of both, a coin says which. So the
@@ -32,35 +28,13 @@ def permute_runs(
         0 and 1, oldest first.
     rng : numpy.random.Generator
         Where chance comes from.
-    strata : array_like of shape (n,), optional
-        A label for each answer; answers change places with others of their label only.
 
     Examples
     --------
     >>> permute_runs([1, 1, 1, 0, 0, 1], np.random.default_rng(0)).tolist()
     [1, 0, 0, 1, 1, 1]
-    >>> permute_runs([1, 1, 0, 0], np.random.default_rng(0), strata=[7, 7, 8, 8]).tolist()
-    [1, 1, 0, 0]
     """
     values = np.asarray(answers, dtype=np.uint8)
-    found = values.copy()
-    for group in _groups(values, strata):
-        found[group] = _permuted(values[group], rng)
-    return found
-
-
-def _groups(values: Labels, strata: ArrayLike | None) -> list[NDArray[np.intp]]:
-    if strata is None:
-        return [np.arange(len(values))]
-    labels = np.asarray(strata)
-    if labels.shape != values.shape:
-        raise DataError(
-            f"strata of shape {labels.shape}: expected one label for each of {len(values)} answers"
-        )
-    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
-
-
-def _permuted(values: Labels, rng: np.random.Generator) -> Labels:
     if not len(values):
         return values
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1
@@ -76,7 +50,7 @@ def _permuted(values: Labels, rng: np.random.Generator) -> Labels:
     return np.repeat(turns, order).astype(np.uint8)
 
 
-def log_arrangements(answers: ArrayLike, strata: ArrayLike | None = None) -> float:
+def log_arrangements(answers: ArrayLike) -> float:
     """Return the logarithm of how many different outcomes `permute_runs` has.
 
     Examples
@@ -85,10 +59,6 @@ def log_arrangements(answers: ArrayLike, strata: ArrayLike | None = None) -> flo
     (8, 1.0)
     """
     values = np.asarray(answers, dtype=np.uint8)
-    return sum(_log_arrangements(values[group]) for group in _groups(values, strata))
-
-
-def _log_arrangements(values: Labels) -> float:
     if not len(values):
         return 0.0
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1

@@ -1,7 +1,7 @@
 """Gates: a run over a bare one, and the 200 null gates of a test over 200 runs, in processor time.
 
 The bare run is Backtrader's own ``cerebro.run()`` of the strategy on a `PandasData` feed, without bt_llm.
-The null gates are those that `gate_test` makes of a gate with a pass rate of 0.4, in markets as volatile,
+The null gates give the answers of a gate with a pass rate of 0.4 at other times, as those of `gate_test` do,
 with the timing that it ranks them by. They are replayed from the strategy's episodes: learning these, and
 running some gates in Backtrader as a check, is counted in. They are timed against single `run_backtest`
 calls of the same gates in the same rounds, of the lean engine and of the plain one, which measure no timing.
@@ -26,6 +26,8 @@ CASES = {
     "breakout, EURUSD hours": ("donchian.py:GatedDonchian", "eurusd_hourly.csv", 0.06),
 }
 WARM_UP, GATES, COMMISSION = 114, 200, 0.0002
+_BLOCK = 100
+"""Bars that keep their order in a null gate."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -127,13 +129,21 @@ def _gate() -> Any:
 
 def _gates(strategy: Any, market: Any, count: int) -> list[Any]:
     """Return the null gates of its test."""
-    from bt_llm.gates import RandomGate
-    from bt_llm.research._null_runs import entry_answers
-    from bt_llm.research._timing import closes_of, strata_of
+    import numpy as np
 
-    told = entry_answers(strategy, market, _gate(), strata=True, commission=COMMISSION)
-    strata = strata_of(closes_of(market), len(told.long) + len(told.short), WARM_UP)
-    return [RandomGate(answers=told, draw=draw, strata=strata) for draw in range(count)]
+    from bt_llm.gates import DatesGate, permute_dates
+    from bt_llm.research._null_runs import Moments, dated_entries, entry_log
+
+    told = dated_entries(entry_log(strategy, market, _gate(), commission=COMMISSION))
+    moments = Moments.of(market, WARM_UP)
+    times, count_of = moments.times, len(moments.times)
+    orders = [
+        permute_dates(count_of, 60, np.random.default_rng([0, k]), moments.levels) for k in range(count)
+    ]
+    return [
+        DatesGate(answers=told, dates=times.tobytes(), others=times[order].tobytes(), warm_up=WARM_UP)
+        for order in orders
+    ]
 
 
 def _timing(strategy: Any, market: Any) -> Any:

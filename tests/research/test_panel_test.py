@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm.backtest import Market
+from bt_llm import attach_gate
+from bt_llm.backtest import Market, run_backtest
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import DatesGate, EntryGate, Gate
 from bt_llm.research import PanelComparison, PanelTest, TrialLedger, Tried, compare_on_panel, panel_test
@@ -56,6 +58,42 @@ def test_by_hand_is_what_backtrader_says() -> None:
     expected = slow.random.pooled.values("sharpe")
     assert quick.random.pooled.values("sharpe") == pytest.approx(expected, rel=1e-6)
     assert quick.random.symbols["p_value"].tolist() == slow.random.symbols["p_value"].tolist()
+
+
+class Crossing(bt.Strategy):
+    """Long while the close is above its average."""
+
+    params = (("gate", None),)
+
+    def __init__(self):
+        self.over = bt.ind.CrossOver(self.data, bt.ind.SMA(self.data, period=5))
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self):
+        if self.over < 0 and self.position:
+            self.close()
+        elif self.over > 0 and self.gate.allows_long():
+            self.buy()
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_null_gates_of_all_symbols_are_replayed_as_backtrader_runs_them(n_jobs: int | None) -> None:
+    frames = {f"s{seed}": random_walk(240 + 10 * seed, seed=seed) for seed in range(2)}
+
+    def run(symbol: str, gates: Sequence[EntryGate]) -> list[np.ndarray]:
+        market, plain = Market.of({symbol: frames[symbol]}), {"engine": "plain", "settles": True}
+        return [np.array(run_backtest(Crossing, market, gate=gate, **plain).equity) for gate in gates]
+
+    mine = panel_test(Crossing, frames, GATE, n=30, resamples=99, n_jobs=n_jobs)
+    true = panel_test(Crossing, frames, GATE, n=30, resamples=99, evaluate=run)
+    how = mine.random.how
+    assert (how.replayed, how.ran, how.reason, true.random.how.replayed) == (60, 0, "", 0)
+    for metric in ("sharpe", "return"):
+        expected = true.random.pooled.nulls[metric].tolist()
+        assert mine.random.pooled.nulls[metric].tolist() == pytest.approx(expected, rel=1e-9)
+        assert len({round(value, 9) for value in expected}) > 20
+    assert mine.random.symbols["p_value"].tolist() == true.random.symbols["p_value"].tolist()
+    assert "60 were replayed" in " ".join(section.text for section in mine.sections())
 
 
 def test_knowledge_is_found_in_all_symbols_pooled() -> None:

@@ -287,9 +287,8 @@ def test_a_plan_says_that_it_is_over_the_budget(priced: Path) -> None:
 
 @pytest.mark.model
 @pytest.mark.usefixtures("smollm2_path")
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_the_readme_has_the_figures_of_the_plan(name: str, repository: Path) -> None:
-    text = (repository / name).read_text(encoding="utf-8")
+def test_the_page_has_the_figures_of_the_plan(repository: Path) -> None:
+    text = (repository / "docs" / "cost.md").read_text(encoding="utf-8")
     [command] = re.findall(r"^bt-llm plan (--symbols .*)$", text, re.MULTILINE)
     made = run(*shlex.split(command))
     shown = [

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from bt_llm.gates import LONG, SHORT, Answers, Dealer, EntryGate, RandomGate, ShiftedGate
-from bt_llm.research._timing import Strata, strata_of
+from bt_llm.gates import LONG, SHORT, Answers, DatedAnswers, DatesGate, EntryGate, ShiftedGate
+from bt_llm.research._null_runs import Moments
 from bt_llm.statistics import Legs, Timing, timing_of
 from tests.size.markets import Bars, mean
 
@@ -112,9 +113,20 @@ class Account:
         """Side of each entry."""
         return np.array([entry.side for entry in self.entries], dtype=np.int64)
 
-    def strata(self, entries: int) -> Strata:
-        """Return the label of every bar, as a test of so many entries has them."""
-        return strata_of({"bars": self.bars.close}, entries, WARM_UP)
+    @cached_property
+    def moments(self) -> Moments:
+        """The bars at which a gate may answer, one a day."""
+        close = self.bars.close
+        levels = np.abs(np.diff(close, prepend=close[:1]) / np.concatenate([close[:1], close[:-1]]))
+        first = WARM_UP - 1
+        return Moments(times=np.arange(len(close), dtype=float)[first:], levels=levels[first:])
+
+    def trades(self, run: tuple[list[int], list[bool]]) -> pd.DataFrame:
+        """Return from when to when each trade of a run lasts."""
+        made = [self.entries[row] for row, made in zip(*run, strict=True) if made]
+        days = np.array([[one.bar + 1, min(one.leaves + 1, len(self.bars) - 1)] for one in made])
+        table = pd.to_datetime(days.reshape(-1, 2).ravel(), unit="D").to_numpy().reshape(-1, 2)
+        return pd.DataFrame(table, columns=["opened", "closed"])
 
     # Runs
 
@@ -158,27 +170,18 @@ class Account:
             traded=path["traded"].T @ mask,
         )
 
-    def log(self, run: tuple[list[int], list[bool]], labels: bytes = b"") -> Answers:
-        """Return what a gate answered in a run."""
-        told = {
-            side: [
-                (made, self.entries[row].bar)
-                for row, made in zip(*run, strict=True)
-                if self.sides[row] == side
-            ]
-            for side in (LONG, SHORT)
-        }
-        long, short = (bytes(made for made, _ in told[side]) for side in (LONG, SHORT))
-        strata = {s: bytes(labels[bar] for _, bar in told[s]) if labels else b"" for s in (LONG, SHORT)}
-        return Answers(
-            long=long, short=short, per="entry", long_strata=strata[LONG], short_strata=strata[SHORT]
-        )
+    def log(self, run: tuple[list[int], list[bool]]) -> tuple[Answers, tuple[DatedAnswers, ...]]:
+        """Return what a gate answered in a run, in order and by time."""
+        told = [(self.entries[row], made) for row, made in zip(*run, strict=True)]
+        long, short = (bytes(made for one, made in told if one.side == side) for side in (LONG, SHORT))
+        dated = DatedAnswers.of(("bars", one.side, float(one.bar), made) for one, made in told)
+        return Answers(long=long, short=short, per="entry"), dated
 
     def run_of(self, gate: EntryGate) -> tuple[list[int], list[bool]]:
         """Return the run of a null gate."""
-        if isinstance(gate, RandomGate) and gate.answers.per == "entry":
-            dealer, labels = Dealer(gate.given()), next(iter(gate.labels.values()), b"")
-            return self.made(lambda entry: dealer.take(entry.side, labels[entry.bar] if labels else 0))
+        if isinstance(gate, DatesGate):
+            times = np.arange(len(self.bars), dtype=float)
+            return self.with_lines(*(gate.line("bars", side, times) for side in (LONG, SHORT)))
         assert isinstance(gate, ShiftedGate)
         given = gate.given()
         lines = {side: np.frombuffer(given.of_side(side), dtype=np.uint8) for side in (LONG, SHORT)}
@@ -192,12 +195,13 @@ class Account:
 
     def mask_of(self, gate: EntryGate) -> Floats:
         """Return the entries that the run of a null gate makes."""
-        if self.again or not isinstance(gate, RandomGate):
+        if self.again or not isinstance(gate, DatesGate):
             return self.mask(self.run_of(gate))
         # What is asked about does not depend on the answers: each entry has its own.
-        given, found = gate.given(), np.empty(len(self.entries))
+        bars, found = np.array([one.bar for one in self.entries], dtype=float), np.empty(len(self.entries))
         for side in (LONG, SHORT):
-            found[self.sides == side] = np.frombuffer(given.of_side(side), dtype=np.uint8)
+            here = self.sides == side
+            found[here] = gate.line("bars", side, bars[here])
         return found
 
     def sharpes(self, masks: Floats) -> list[float]:

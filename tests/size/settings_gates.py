@@ -100,9 +100,11 @@ def said_of(
     mask = account.mask(run)
     timing = account.timing(mask)
     observed = {"timing": account.scores(mask[None])[0], "trades": float(mask.sum())}
-    strata = account.strata(len(run[0]))
-    answers = account.log(run, strata[0][1] if strata else b"")
-    nulls = random_runs(answers, observed, account.evaluate, n=RANDOM, seed=seed, strata=strata)
+    answers, dated = account.log(run)
+    block = account.moments.block(dated, account.trades(run))
+    nulls = random_runs(
+        dated, observed, account.evaluate, moments=account.moments, block=block, n=RANDOM, seed=seed
+    )
     question = timing_question(nulls, answers, timing.error)
     found: dict[str, bool | None] = {TEST: question.found}
     good = bool(question.found)

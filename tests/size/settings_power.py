@@ -15,7 +15,7 @@ from tests.size.settings_gates import ANY, BETTER, TEST, said_of
 
 __all__ = ["SETTINGS"]
 
-SHARPE = "for comparison: the same, ranked by Sharpe ratio without strata"
+SHARPE = "for comparison: the same, ranked by Sharpe ratio, volatile markets or not"
 
 
 def study(seed: int, *, strategy: str, bars: int, drift: float) -> Found:
@@ -36,14 +36,18 @@ def study(seed: int, *, strategy: str, bars: int, drift: float) -> Found:
 def _by_sharpe(account: Account, lines: tuple[np.ndarray, np.ndarray], seed: int) -> bool | None:
     """Return what ranking Sharpe ratios says, to compare the power with."""
     run = account.with_lines(*lines)
-    answers = account.log(run)
+    answers, dated = account.log(run)
 
     def evaluate(gates: object) -> list[dict[str, float]]:
         masks = np.array([account.mask_of(gate) for gate in gates])  # type: ignore[attr-defined]
         return [{"timing": value} for value in account.sharpes(masks)]
 
     observed = {"timing": account.sharpes(account.mask(run)[None])[0]}
-    return timing_question(random_runs(answers, observed, evaluate, n=99, seed=seed), answers, 0.0).found
+    block = account.moments.block(dated, account.trades(run))
+    nulls = random_runs(
+        dated, observed, evaluate, moments=account.moments, block=block, n=99, seed=seed, strata=False
+    )
+    return timing_question(nulls, answers, 0.0).found
 
 
 def knows(strategy: str, bars: int, drift: float, least: float, repeats: int = 500) -> Setting:

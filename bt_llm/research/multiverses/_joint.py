@@ -149,7 +149,7 @@ class MovedGate(EntryGate):
         bars, answers = self.told[side]
         return bool(answers[max(0, bisect.bisect_right(bars, bar) - 1)]) if bars else False
 
-    def known_answers(self) -> Callable[[int, int], bool]:
+    def known_answers(self, data: str, times: Floats) -> Callable[[int, int], bool]:
         """Return `answer`: it needs no run to know."""
         return self.answer
 

@@ -17,6 +17,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, SHORT, Gate, attached_gates
 from bt_llm.models import Progress
+from bt_llm.progress import shows_progress
 from bt_llm.research._gate_runs import GateRuns
 from bt_llm.research._null_runs import Evaluate
 from bt_llm.research._runs import Source, inspect_run
@@ -31,6 +32,7 @@ from bt_llm.settings import number, whole
 __all__ = ["multiverse"]
 
 
+@shows_progress("specifications")
 def multiverse(
     strategy: Source | None = None,
     data: DataSource | None = None,
