@@ -1,5 +1,5 @@
-# make demo | test | check | docs | bench | size | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is installed
-# into .venv. `make demo PYTHON=python3.12` chooses another Python.
+# make demo | test | test-second | check | docs | bench | size | attack. Needs Python 3.11+, git, make and a C++ compiler; all else is
+# installed into .venv. `make demo PYTHON=python3.12` chooses another Python.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # llama.cpp is compiled from source; what is left out of it stands in .ci/llama-cpp.cmake.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF '-DCMAKE_PROJECT_llama.cpp_INCLUDE=$(CURDIR)/.ci/llama-cpp.cmake'
 
-.PHONY: demo demo-pack test check bench size leakage-rates attack examples docs pictures clean
+.PHONY: demo demo-pack test test-second check bench size leakage-rates attack examples docs pictures clean
 
 demo: $(VENV)/.installed
 	$(BIN)/bt-llm demo
@@ -23,6 +23,13 @@ demo-pack: $(VENV)/.installed
 test: export LLAMA_SERVER ?= $(CURDIR)/build/llama-server/bin/llama-server
 test: $(VENV)/.installed-test build/llama-server/bin/llama-server
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# What differs between Pythons, on another one than the first: of the PATH, pyenv, uv or apt.
+test-second: $(VENV)/.installed-test
+	second=$$(.ci/second-python $(BIN)/python) && $(MAKE) test PYTHON=$$second VENV=$(VENV)-second PYTEST_ARGS="-m 'not model' \
+	  tests/test_*.py tests/advice tests/backtest tests/cache tests/data tests/gates tests/indicators tests/manifest \
+	  tests/prompts tests/sources tests/statistics tests/verdicts tests/cli/test_start.py tests/cli/test_init.py \
+	  tests/research/test_ledger.py tests/research/test_walk_forward.py tests/research/test_workers.py"
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -82,4 +89,4 @@ build/llama-server/bin/llama-server: | $(VENV)/.installed-test
 	.ci/llama-server $(BIN)/python build/llama-server
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-second

@@ -43,6 +43,35 @@ def pytest_unconfigure() -> None:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_MAY_BE_SKIPPED = ("no ::1", "BT_LLM_LONG_TESTS", "platform", "Windows", "POSIX")
+"""What the reason of a skipped test says where nothing is missing that CI could bring."""
+
+
+def _fail_if_something_is_missing(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI a test that is skipped because a program or a package is missing has failed."""
+    if "CI" not in os.environ or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(known in reason for known in _MAY_BE_SKIPPED):
+        report.outcome = "failed"
+        report.longrepr = f"{reason}: CI brings what it tests with, or tests/conftest.py allows the reason"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """See `_fail_if_something_is_missing`."""
+    report = yield
+    _fail_if_something_is_missing(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """See `_fail_if_something_is_missing`: a whole module may be skipped."""
+    report = yield
+    _fail_if_something_is_missing(report)
+    return report
+
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -86,7 +86,7 @@ EXPECTED = {
         "bullish",
     ),
     "test": (
-        *("random gates with the same pass rate", "the gate:", "p = ", "plain rule"),
+        *("random gates with the same answers at other times", "the gate:", "p = ", "plain rule"),
         *("What the gate's effect is made of", "side bias", "of the value traded"),
     ),
     "compare": ("Brier score", "Bars by answer", "Which is better", "Policy of scripted:contrarian, raw"),

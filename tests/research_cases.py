@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import backtrader as bt
 import numpy as np
@@ -10,8 +11,10 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import periods_per_year
-from bt_llm.gates import LONG, SHORT, Answers, Gate, RandomGate, attach_gate
+from bt_llm.backtest import Market, periods_per_year
+from bt_llm.gates import LONG, SHORT, Answers, DatesGate, EntryGate, Gate, attach_gate
+from bt_llm.research import NullRuns
+from bt_llm.research._null_runs import Moments, dated_entries, entry_log, random_runs
 from tests.engines import QuickAdvice
 
 HOLD, SIZE, CASH = 3, 50, 10_000.0
@@ -44,6 +47,7 @@ class AlternateByHand:
         opens, closes = bars["open"].to_numpy(), bars["close"].to_numpy()
         first = max(1, warm_up)
         asked = [bar for bar in range(first, len(bars) + 1) if bar % HOLD == 0]
+        self.times = np.array([bt.date2num(bars.index[bar - 1]) for bar in asked])
         self.sides = np.array([LONG if bar // HOLD % 2 == 0 else SHORT for bar in asked])
         self.gains = np.zeros((len(asked), len(bars)))
         for row, bar, side in zip(self.gains, asked, self.sides, strict=True):
@@ -60,6 +64,9 @@ class AlternateByHand:
         allowed = np.zeros(len(self.sides))
         for side in (LONG, SHORT):
             allowed[self.sides == side] = list(answers.of_side(side))
+        return self._metrics(allowed)
+
+    def _metrics(self, allowed: np.ndarray) -> dict[str, float]:
         equity = CASH + allowed @ self.gains
         returns = np.diff(equity) / equity[:-1]
         return {
@@ -67,8 +74,22 @@ class AlternateByHand:
             "sharpe": statistics.sharpe_ratio(returns, periods_per_year=self.yearly),
         }
 
-    def evaluate(self, gates: Sequence[RandomGate]) -> list[dict[str, float]]:
-        return [self.metrics(gate.given()) for gate in gates]
+    def evaluate(self, gates: Sequence[DatesGate]) -> list[dict[str, float]]:
+        lines = [{side: gate.line("data", side, self.times) for side in (LONG, SHORT)} for gate in gates]
+        return [self._metrics(np.where(self.sides == LONG, one[LONG], one[SHORT])) for one in lines]
+
+
+def random_gates_of(
+    strategy: Any, bars: pd.DataFrame, gate: EntryGate, observed: Any, evaluate: Any, *, n: int, **ways: Any
+) -> NullRuns:
+    """Return a gate's result among those of random gates, as its test has them."""
+    told = dated_entries(entry_log(strategy, bars, gate, **ways.pop("settings", {})))
+    moments = Moments.of(Market.of(bars), gate.warm_up_bars)
+    block = moments.block(told, pd.DataFrame(columns=["opened", "closed"]))
+    warm_up = gate.warm_up_bars
+    return random_runs(
+        told, observed, evaluate, moments=moments, block=block, n=n, warm_up=warm_up, strata=False, **ways
+    )
 
 
 def gate_of(model: str, **settings: object) -> Gate:

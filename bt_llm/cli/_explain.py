@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bt_llm.advice import Advisor, Policy, telling
+from bt_llm import advice as advising
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import BarsRead, FormatOption, OneModel
 from bt_llm.cli._output import Format, deliver, progress_bar, say
@@ -56,8 +56,12 @@ def explain(
     from bt_llm.research import explain as explained
 
     config = asking.config()
-    with Advisor(config) as advisor, progress_bar(f"asking {config.model}") as update, telling(update):
-        policy = Policy.of(advisor)
+    with (
+        advising.Advisor(config) as advisor,
+        progress_bar(f"asking {config.model}") as update,
+        advising.telling(update),
+    ):
+        policy = advising.Policy.of(advisor)
     market = None
     if data is not None:
         from bt_llm.backtest import Market

@@ -13,7 +13,7 @@ from bt_llm.exceptions import ConfigError
 __all__ = ["init"]
 
 _PROJECT = Path(__file__).parent / "project"
-_OWN = ("strategy.py", "study.toml", "notebook.ipynb", "README.md")
+_OWN = {"strategy.py": "_strategy.py"} | {one: one for one in ("study.toml", "notebook.ipynb", "README.md")}
 _SHIPPED = {"data/eurusd_hourly.csv": "eurusd_hourly.csv", "verdicts.jsonl": "demo_pack.jsonl"}
 
 
@@ -31,7 +31,9 @@ def init(
     from bt_llm.data import shipped
     from bt_llm.writing import write_whole
 
-    sources = {name: _PROJECT / name for name in _OWN} | {to: shipped(name) for to, name in _SHIPPED.items()}
+    sources = {to: _PROJECT / name for to, name in _OWN.items()} | {
+        to: shipped(name) for to, name in _SHIPPED.items()
+    }
     if there := [name for name in sources if (folder / name).exists()]:
         raise ConfigError(f"{folder / there[0]} is there already: name a folder that is new or empty")
     try:

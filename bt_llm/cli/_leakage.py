@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.advice import AdvisorConfig
 from bt_llm.cli._budget import approve
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Account, BarsRead, OneModel, Output, Spending, parse_params
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate
+
+if TYPE_CHECKING:
+    from bt_llm.advice import AdvisorConfig
 
 __all__ = ["leakage"]
 
@@ -90,6 +91,7 @@ def leakage(
     -m "memory:data/sp500_daily.csv?until=2012-12-31" shows what it says of a model that remembers.
     """
     from bt_llm.backtest import Market
+    from bt_llm.gates import Gate
     from bt_llm.research import leakage_probes
 
     if strategy is None and (param or synthetic):

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.cache import VerdictCache, export_pack, import_pack
+from bt_llm import advice as advising
+from bt_llm import cache as caches
 from bt_llm.cli._budget import check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Account, Asking, BarsRead, GateRule, Output, Spending, StrategyOrStudy
@@ -147,8 +147,8 @@ def _placed(asking: Asking, pack: Path | None) -> Iterator[Asking]:
         yield asking
         return
     with temporary_folder() as folder:
-        with VerdictCache(folder, "record") as imported:
-            import_pack(imported, pack)
+        with caches.VerdictCache(folder, "record") as imported:
+            caches.import_pack(imported, pack)
         yield dataclasses.replace(asking, cache=folder, cache_mode="replay")
 
 
@@ -162,11 +162,11 @@ def _templates(wording: list[str] | None) -> list[Any] | None:
     return own + [one for one in wordings() if "all" in wording and one not in own]
 
 
-def _write(path: Path, configs: Sequence[AdvisorConfig]) -> None:
+def _write(path: Path, configs: Sequence[advising.AdvisorConfig]) -> None:
     """Write the verdicts of all specifications to a pack."""
     keys: dict[str, None] = {}
     for config in configs:
-        keys |= dict.fromkeys(Advisor(config).keys(range(len(config.state_space))))
+        keys |= dict.fromkeys(advising.Advisor(config).keys(range(len(config.state_space))))
     first = configs[0]
-    pack = export_pack(VerdictCache(first.cache_dir, first.cache_mode), path, list(keys))
+    pack = caches.export_pack(caches.VerdictCache(first.cache_dir, first.cache_mode), path, list(keys))
     say(f"{path}: {len(pack.records):,} verdicts, {path.stat().st_size / 1000:,.0f} kB")

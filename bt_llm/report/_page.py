@@ -101,9 +101,9 @@ def write_report(
     ----------
     path : path
         The file; replaced if it is there.
-        result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a
-        panel; or a Policy or LeakageResult
-        What to report. The page ends with the checklists of `bt_llm.research.checklist`.
+    result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a panel
+        Or a Policy, an Explanation, a Multiverse, a Board or a LeakageResult: what to report. The page ends
+        with the checklists of `bt_llm.research.checklist`.
     data : path, DataFrame, feed, mapping, sequence or Market, optional
         The bars it was found on, for their hash, and of one data for the price chart. A panel says itself
         what its symbols' bars are.

@@ -86,13 +86,18 @@ def with_figures(section: Section, result: Any) -> Table:
         for name, metrics in section.content.items()
     }
     table = metrics_table(columns)
-    reasons: dict[str, list[str]] = {}
+    missing: dict[tuple[str, str], list[str]] = {}  # by reason and figures: of which accounts
     for name, one in told.items():
+        alike: dict[str, dict[str, None]] = {}
         for figure, why in one.reasons.items():
             if figure in METRICS:
-                of = f"{name.replace('_', ' ')}: " if len(told) > 1 else ""
-                reasons.setdefault(f"{of}{why}", []).append(METRICS[figure][0])
-    said = "; ".join(f"{', '.join(dict.fromkeys(names))} ({why})" for why, names in reasons.items())
+                alike.setdefault(why, {})[METRICS[figure][0]] = None
+        for why, figures in alike.items():
+            missing.setdefault((why, ", ".join(figures)), []).append(name.replace("_", " "))
+    said = "; ".join(
+        f"{figures} ({why})" if len(names) == len(told) else f"{figures} of {', '.join(names)} ({why})"
+        for (why, figures), names in missing.items()
+    )
     table["note"] = f"No figure: {said}." if said else ""
     means = [name for name in columns if name not in told]
     if means:

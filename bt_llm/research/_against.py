@@ -12,6 +12,7 @@ import pandas as pd
 from bt_llm.backtest import Bootstrap, Section, interval, number, table_section
 from bt_llm.plain_json import plain
 from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, StepwiseDifferences
 
 __all__ = ["Against", "against"]
@@ -20,8 +21,8 @@ GATED = "gated"
 _CALLED = {"ungated": "the ungated strategy", "rule": "the plain rule"}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Against:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Against(Told):
     """How a gated strategy stands to runs that need no model, all judged together.
 
     Attributes

@@ -26,6 +26,7 @@ from bt_llm.exceptions import BtLlmError, ConfigError, DataError, ReplayMiss
 from bt_llm.files import read_text
 from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
+from bt_llm.progress import shows_progress
 from bt_llm.research._board_result import UNGATED, Board, BoardEntry, TaskScore
 from bt_llm.settings import is_number
 from bt_llm.writing import temporary_folder
@@ -165,6 +166,7 @@ def _task(entry: Any, where: str) -> Task:
     return Task(**entry)
 
 
+@shows_progress("entries")
 def board(
     folder: str | os.PathLike[str],
     *,

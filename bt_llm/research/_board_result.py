@@ -11,14 +11,15 @@ import pandas as pd
 
 from bt_llm.backtest import Section, number, percent, sentences_section, table_section
 from bt_llm.plain_json import plain
+from bt_llm.shown import Shown, Told
 
 __all__ = ["UNGATED", "Board", "BoardEntry", "TaskScore"]
 
 UNGATED = "ungated"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TaskScore:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TaskScore(Told):
     """An entry on a task.
 
     Attributes
@@ -39,8 +40,8 @@ class TaskScore:
     equity: pd.Series[float] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BoardEntry:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BoardEntry(Told):
     """An entry of a board.
 
     Attributes
@@ -67,8 +68,8 @@ class BoardEntry:
     tasks: Mapping[str, TaskScore]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Board:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Board(Shown):
     """Entries under one set of tasks, ranked.
 
     Attributes

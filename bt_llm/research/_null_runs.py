@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -61,7 +61,9 @@ Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, floa
 _FEWEST_SHIFTS = 19
 """Shifted gates that have to be comparable for a rank among them."""
 _ROUNDING = 1e-9
-_SHORTEST, _LEAST_BLOCKS = 5, 10
+_SHORTEST = 5
+_LEAST_BLOCKS = 24
+"""So many make three parts by volatility; see `permute_dates`."""
 _MOST_MOMENTS = 20_000
 _ALIKE = 0.1
 """By how much the trades of a comparable gate may differ, as a share."""
@@ -284,20 +286,39 @@ class Moments:
         counted = np.diff(np.append(starts, len(times)))
         return cls(times=times[starts], levels=np.add.reduceat(levels, starts) / counted)
 
+    def moved(
+        self, block: int, *, n: int, seed: int = 0, strata: bool = True
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the times, and those whose answers they get, as float64, `n` times over.
+
+        With `strata` stretches in which the market moved as much change places among each other only.
+        """
+        dates = self.times.astype("<f8")
+        own, levels = dates.tobytes(), self.levels if strata else None
+        for draw in range(n):
+            order = permute_dates(len(dates), block, np.random.default_rng([seed, draw]), levels)
+            yield own, dates[order].tobytes()
+
     def block(self, answers: Sequence[DatedAnswers], trades: pd.DataFrame) -> int:
         """Return how many of them stay together; see `block_length`."""
         return block_length(len(self.times), float(self.times[-1] - self.times[0]), answers, trades)
 
 
 def block_length(
-    count: int, days: float, answers: Sequence[DatedAnswers], trades: pd.DataFrame, least: float = _SHORTEST
+    count: int,
+    days: float,
+    answers: Sequence[DatedAnswers],
+    trades: pd.DataFrame,
+    *,
+    least: float = _SHORTEST,
+    blocks: int = _LEAST_BLOCKS,
 ) -> int:
     """Return how many of some times stay together: twice as long as an answer or a trade lasts, on average.
 
     Parameters
     ----------
     count : int
-        Number of times; there are ten blocks at least.
+        Number of times.
     days : float
         From the first to the last of them.
     answers : sequence of DatedAnswers
@@ -305,7 +326,9 @@ def block_length(
     trades : DataFrame
         Of its run, with ``opened`` and ``closed``.
     least : float
-        A block is no shorter.
+        A block is no shorter, but for `blocks`.
+    blocks : int
+        How many there are at least, of as many times.
     """
     a_day = count / days if days > 0.0 else 1.0
     lasting = [one.run_days for one in answers if math.isfinite(one.run_days)]
@@ -313,7 +336,7 @@ def block_length(
     holding = float(np.mean([one / pd.Timedelta(days=1) for one in held])) if held else 0.0
     longest = max(float(np.mean(lasting)) if lasting else 0.0, holding) * a_day
     wanted = math.ceil(max(_SHORTEST, least, 2.0 * longest))
-    return max(1, min(count // _LEAST_BLOCKS, wanted))
+    return max(1, min(count // blocks, wanted))
 
 
 def random_runs(
@@ -353,16 +376,9 @@ def random_runs(
     strata : bool
         Whether the market's volatility counts.
     """
-    levels = moments.levels if strata else None
-    orders = (
-        permute_dates(len(moments.times), block, np.random.default_rng([seed, draw]), levels)
-        for draw in range(n)
-    )
-    dates = moments.times.astype("<f8")
-    own = dates.tobytes()
     gates = [
-        DatesGate(answers=answers, dates=own, others=dates[order].tobytes(), warm_up=warm_up)
-        for order in orders
+        DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
+        for dates, others in moments.moved(block, n=n, seed=seed, strata=strata)
     ]
     kind = _RANDOM + (_ALIKE_MARKETS if strata else "")
     return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])

@@ -40,6 +40,7 @@ EvaluatePanel: TypeAlias = Callable[[str, Sequence[EntryGate]], Sequence[Floats]
 """From a symbol and gates to the account's value at each bar with each gate, as `run_backtest` gives it."""
 
 _KIND = "gates with the same answers on other dates, the same dates in all symbols"
+_LEAST_BLOCKS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -182,7 +183,8 @@ def _block_dates(
     index = pd.DatetimeIndex(gated.returns.index)
     told = [one for of_symbol in answers.values() for one in of_symbol]
     days = (index[-1] - index[0]) / pd.Timedelta(days=1)
-    return block_length(count, max(1.0, days), told, gated.trades, block_bars * count / max(1, len(index)))
+    least = block_bars * count / max(1, len(index))
+    return block_length(count, max(1.0, days), told, gated.trades, least=least, blocks=_LEAST_BLOCKS)
 
 
 def _evaluated(

@@ -128,19 +128,20 @@ def _gate() -> Any:
 
 
 def _gates(strategy: Any, market: Any, count: int) -> list[Any]:
-    """Return gates that give the answers of one at other times, as the null gates of its test do."""
+    """Return the null gates of its test."""
     import numpy as np
 
     from bt_llm.gates import DatesGate, permute_dates
-    from bt_llm.research._panel_nulls import dated_answers
+    from bt_llm.research._null_runs import Moments, dated_entries, entry_log
 
-    answers = dated_answers(strategy, market, _gate(), commission=COMMISSION)
-    (bars,) = market.bars.values()
-    times = bars.numbers[WARM_UP - 1 :]
-    orders = (permute_dates(len(times), _BLOCK, np.random.default_rng([0, draw])) for draw in range(count))
-    dates = times.tobytes()
+    told = dated_entries(entry_log(strategy, market, _gate(), commission=COMMISSION))
+    moments = Moments.of(market, WARM_UP)
+    times, count_of = moments.times, len(moments.times)
+    orders = [
+        permute_dates(count_of, 60, np.random.default_rng([0, k]), moments.levels) for k in range(count)
+    ]
     return [
-        DatesGate(answers=answers, dates=dates, others=times[order].tobytes(), warm_up=WARM_UP)
+        DatesGate(answers=told, dates=times.tobytes(), others=times[order].tobytes(), warm_up=WARM_UP)
         for order in orders
     ]
 

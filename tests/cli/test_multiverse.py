@@ -75,5 +75,4 @@ def test_a_model_is_tested_against_its_own_rule(tmp_path: Path) -> None:
     found = json.loads(run("test", *model, *STRATEGY, *few, "--rule", tmp_path / "rule.py"))
 
     assert json.loads(text)["leaves"] == 3
-    assert found["runs"]["rule"]["metrics"] == found["runs"]["gated"]["metrics"]
-    assert found["over_rule"]["sharpe"]["estimate"] == 0.0
+    assert found["runs"]["rule"]["return"] == found["runs"]["gated"]["return"] != 0.0

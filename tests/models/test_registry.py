@@ -67,7 +67,7 @@ def test_a_name_is_of_one_kind(name: str, kind: str, shown: str) -> None:
 def test_a_misspelt_kind_without_a_colon_is_no_script(name: str) -> None:
     with pytest.raises(
         ModelNotFoundError,
-        match=r"kinds of models are dated, .*file, ollama, openai, scripted, systemone: did",
+        match=r"kinds of models are dated, .*file, memory, ollama, openai, scripted, systemone: did",
     ):
         kind_of(name).identify(OFF)
 
@@ -75,7 +75,7 @@ def test_a_misspelt_kind_without_a_colon_is_no_script(name: str) -> None:
 def test_a_misspelt_kind_lists_the_kinds_and_repeats_no_password() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"^no kind of models .opneai., only dated, .*file, ollama, .*; did you mean openai\?$",
+        match=r"^no kind of models .opneai., only dated, .*file, memory, ollama, .*; did you mean openai\?$",
     ):
         kind_of("opneai:http://user:secret@host/v1")
     with pytest.raises(ConfigError, match="want scripted:NAME"):

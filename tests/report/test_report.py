@@ -155,7 +155,7 @@ def test_csv(results: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_errors_name_what_to_do(results: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="report of a int: expected one of GateStudy"):
+    with pytest.raises(ConfigError, match="report of a int: expected one of BacktestResult, GateStudy"):
         write_report(tmp_path / "a.html", 3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cannot be written"):
         write_report(tmp_path / "none" / "a.html", results["run"])

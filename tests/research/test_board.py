@@ -97,7 +97,7 @@ def test_the_board_that_ships_has_its_tasks_and_small_packs() -> None:
     tasks = BoardTasks.read(shipped_board())
     assert len(tasks.tasks) == 4
     packs = sorted(shipped_board().glob("*.jsonl"))
-    assert len(packs) >= 1
+    assert len(packs) == 4
     assert all(pack.stat().st_size < 200_000 for pack in packs)
     for task in tasks.tasks:
         assert tasks.file(task.data).is_file()

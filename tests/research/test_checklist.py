@@ -12,7 +12,7 @@ import pytest
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import GateStudy, gate_study, panel_study
 from bt_llm.report import write_report
-from bt_llm.research import CheckLine, checklist, leakage_probes
+from bt_llm.research import CheckLine, checklist, checklist_sections, leakage_probes
 from tests.report_cases import one_of_each
 from tests.research_cases import Alternate, gate_of, random_walk
 
@@ -139,3 +139,15 @@ def test_every_page_ends_with_both(results: dict[str, Any], tmp_path: Path) -> N
         last = page.index("Where this comes from")
         assert page.index("Checklist: Kong et al.") < page.index("Checklist: Yao and Zheng") < last
         assert page.count('<b class="') == 18
+
+
+def test_one_run_alone_is_answered_and_what_traded_nothing_has_no_lists(results: dict[str, Any]) -> None:
+    ungated = results["run"].ungated
+    assert outcomes(ungated, COSTS, FILLED) == ["failed", "passed"]
+    policy = results["run"].gated.asked[0].policy()
+    assert list(checklist_sections(policy)) == []
+    assert [section.kind for section in checklist_sections(ungated)] == [
+        "sentences",
+        "checklist",
+        "checklist",
+    ]

@@ -10,7 +10,18 @@ import pytest
 
 from bt_llm.backtest import Market, Setup, legs_of, load_strategy, run_backtest
 from bt_llm.data import load_bars, shipped
-from bt_llm.gates import AlwaysOpen, Answers, EntryGate, NeverOpen, RandomGate, ShiftedGate
+from bt_llm.gates import (
+    AlwaysOpen,
+    Answers,
+    DatedAnswers,
+    DatesGate,
+    EntryGate,
+    NeverOpen,
+    RandomGate,
+    ShiftedGate,
+    known_answers,
+    permute_dates,
+)
 from bt_llm.research import gate_test
 from bt_llm.research._gate_runs import GateRuns
 from bt_llm.research._runs import run_many
@@ -352,3 +363,36 @@ def test_a_strategy_that_fails_where_it_is_put_elsewhere_is_run() -> None:
     runs(nulls())
     assert (runs.how.replayed, runs.how.ran) == (0, 24)
     assert "time went back (test_episodes.py" in runs.how.reason
+
+
+@pytest.mark.parametrize("passed", [0.0, 0.95, 1.0])
+def test_gates_that_let_nearly_all_or_nothing_in_have_the_timing_of_a_run(passed: float) -> None:
+    """What is left of the timing is then small against its parts, or nothing but rounding."""
+    case, market = CASES["close_then_turn"], Market.of(BARS)
+    gates, settings = nulls(passed=passed), {"commission": 0.001}
+    timing = timing_on(case.strategy, market, **settings)
+    runs = GateRuns(case.strategy, market, timing=timing, **settings)
+    mine = runs(gates)
+    assert (runs.how.replayed, runs.how.reason) == (24, "")
+    assert apart(mine[:4], run_many(case.strategy, market, gates[:4], measure=timing, **settings)) <= 1e-9
+
+
+def test_gates_that_answer_at_other_times_are_asked_together_as_each_alone() -> None:
+    rng = np.random.default_rng(2)
+    times = Market.of(BARS).numbers
+    entries = [
+        ("a", side, float(time), bool(rng.random() < 0.5)) for time in times[30::7] for side in (1, -1)
+    ]
+    answers, dates = DatedAnswers.of(entries[:-1]), times[20:]
+    orders = [permute_dates(len(dates), 11, np.random.default_rng(draw)) for draw in range(5)]
+    gates = [
+        DatesGate(answers=answers, dates=dates.tobytes(), others=dates[order].tobytes()) for order in orders
+    ]
+    asked = known_answers(gates, "a", times)
+    assert asked is not None
+    every = np.arange(len(gates))
+    for bar in range(1, len(times) + 1):
+        for side in (1, -1):
+            alone = [gate.answer("a", side, float(times[bar - 1])) for gate in gates]
+            assert asked(every, bar, side).tolist() == alone
+            assert asked(every[[3, 1]], bar, side).tolist() == [alone[3], alone[1]]

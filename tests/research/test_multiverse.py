@@ -14,7 +14,7 @@ from bt_llm.backtest import run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.prompts import PromptTemplate, with_label_order
 from bt_llm.report import write_csv, write_report
-from bt_llm.research import Multiverse, multiverse
+from bt_llm.research import Multiverse, Policies, multiverse
 from bt_llm.verdicts import Feature, StateSpace
 from tests.report_cases import Page
 from tests.research_cases import Alternate, gate_of, random_walk
@@ -32,9 +32,18 @@ def found_by(model: str, templates: Sequence[str] = TWO, **settings: Any) -> Mul
     return multiverse(Alternate, BARS, gate=gate_of(model), templates=templates, n=19, **settings)
 
 
-def test_every_combination_is_examined_and_the_headline_is_the_first_of_each() -> None:
-    found = found_by("scripted:random")
-    space = found.policies.space
+def policies_of(model: str, templates: Sequence[str] = TWO, **settings: Any) -> Policies:
+    return multiverse(gate=gate_of(model), templates=templates, **settings).policies
+
+
+@pytest.fixture(scope="module")
+def noise() -> Multiverse:
+    """Return the multiverse of a model that hears only noise, traded."""
+    return found_by("scripted:random")
+
+
+def test_every_combination_is_examined_and_the_headline_is_the_first_of_each(noise: Multiverse) -> None:
+    found, space = noise, noise.policies.space
 
     assert space.shape == (1, 2, 6, 1, 2)
     assert len(found.table) == 24
@@ -50,9 +59,8 @@ def test_every_combination_is_examined_and_the_headline_is_the_first_of_each() -
     assert found.gated.equity.equals(alone.equity)
 
 
-def test_a_specification_is_what_asking_and_trading_it_alone_gives() -> None:
-    found = found_by("scripted:random")
-    number = 17
+def test_a_specification_is_what_asking_and_trading_it_alone_gives(noise: Multiverse) -> None:
+    found, number = noise, 17
     one = found.policies.space.specifications[number]
 
     gate = gate_of("scripted:random").with_config(one.config)
@@ -60,7 +68,7 @@ def test_a_specification_is_what_asking_and_trading_it_alone_gives() -> None:
 
     assert found.policies.space.named(number)["wording"] == "market/brief"
     assert isinstance(one.config.template, PromptTemplate)
-    order = ("bearish", "bullish", "neutral")
+    order = ("neutral", "bullish", "bearish")
     assert one.config.template == with_label_order(PromptTemplate.load("market/brief"), order)
     assert found.table["return"][number] == alone.metrics["return"]
     assert found.table["trades"][number] == alone.metrics["trades"]
@@ -68,32 +76,32 @@ def test_a_specification_is_what_asking_and_trading_it_alone_gives() -> None:
 
 
 def test_a_model_that_does_not_heed_the_words_hangs_on_none_of_them() -> None:
-    found = found_by("scripted:trend", calibrations=["grid"])  # it reads the line of the trend alone
+    found = policies_of("scripted:trend", calibrations=["grid"])  # it reads the line of the trend alone
 
-    assert found.policies.unanimous == 105
-    frame = found.policies.by_dimension
-    assert frame["kappa"].tolist() == [1.0, 1.0]
+    assert found.unanimous == 105
+    frame = found.by_dimension
+    assert frame["kappa"].tolist() == pytest.approx([1.0, 1.0])
     assert frame["changed"].tolist() == [0.0, 0.0]
-    by = found.policies.by_feature.set_index("feature").loc["trend"].iloc[0]
-    assert (by["main"], by["total"]) == (1.0, 1.0)
+    by = found.by_feature.set_index("feature").loc["trend"].iloc[0]
+    assert (by["main"], by["total"]) == pytest.approx((1.0, 1.0))
     assert by["changed"] == pytest.approx(0.8)  # of 20 ordered pairs of 5 buckets 4 stay on their side
 
 
 def test_a_model_that_hears_only_noise_agrees_by_chance_alone() -> None:
-    found = found_by("scripted:random", templates=("market", "market/brief", "market/sceptic"))
+    found = policies_of("scripted:random", templates=("market", "market/brief", "market/sceptic"))
 
-    frame = found.policies.by_dimension
+    frame = found.by_dimension
     assert abs(frame.loc["wording", "kappa"]) < 0.05
     assert frame.loc["calibration", "kappa"] > 0.7
-    assert frame.loc[["wording", "labels"], "total"].min() > 0.7
+    assert frame.loc[["wording", "labels"], "total"].min() > 0.6
 
 
 def test_levels_are_compared_with_the_headline() -> None:
-    found = found_by("scripted:random", calibrations=["grid"], label_orders=False)
+    found = policies_of("scripted:random", calibrations=["grid"], label_orders=False)
 
-    one = found.policies.by_level.iloc[0]
+    one = found.by_level.iloc[0]
 
-    answers = found.policies.answers
+    answers = found.answers
     assert (one["dimension"], one["level"]) == ("wording", "market/brief")
     assert one["changed"] == (answers[0] != answers[1]).sum() > 30
 
@@ -157,9 +165,8 @@ def test_a_large_state_space_is_refused() -> None:
         multiverse(gate=gate)
 
 
-def test_json_page_and_tables_show_it(tmp_path: Path) -> None:
-    found = found_by("scripted:random")
-
+def test_json_page_and_tables_show_it(tmp_path: Path, noise: Multiverse) -> None:
+    found = noise
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     write_report(tmp_path / "page.html", found, data=BARS)
     write_csv(tmp_path / "tables", found, data=BARS)
@@ -185,13 +192,15 @@ def test_policies_alone_have_a_page(tmp_path: Path) -> None:
 
 
 def test_the_same_arguments_give_the_same_result() -> None:
-    one, two = found_by("scripted:random"), found_by("scripted:random")
+    few = {"templates": ["market"], "label_orders": False}
+    one, two = found_by("scripted:random", **few), found_by("scripted:random", **few)
 
     assert one.to_dict() == two.to_dict()
 
 
 def test_a_specification_that_lets_nothing_in_is_left_out_of_the_test() -> None:
-    found = found_by("scripted:bullish")  # every answer is the first label: no entry is ever blocked
+    # Every answer is the first label: every long entry is let in, and every short one blocked.
+    found = found_by("scripted:bullish", label_orders=False)
 
     assert found.traded is not None
     assert found.traded.joint is not None

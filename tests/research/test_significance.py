@@ -12,17 +12,32 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bt_llm.backtest import run_backtest
+from bt_llm.backtest import Market, run_backtest
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import LONG, SHORT, AlwaysOpen, Answers, NeverOpen, RandomGate, RuleGate
+from bt_llm.gates import LONG, AlwaysOpen, Answers, DatedAnswers, DatesGate, NeverOpen, RuleGate
 from bt_llm.research import GateTest, NullRuns, bar_answers, gate_test
-from bt_llm.research._null_runs import entry_answers, random_runs, shifted_runs
+from bt_llm.research._null_runs import (
+    Moments,
+    dated_entries,
+    entry_answers,
+    entry_log,
+    random_runs,
+    shifted_runs,
+)
 from bt_llm.research._runs import run_many
 from bt_llm.research._timing import timing_question
 from bt_llm.statistics import cost_curve
 from tests.engines import QuickAdvice
-from tests.research_cases import CASH, Alternate, AlternateByHand, gate_of, random_walk, regimes
+from tests.research_cases import (
+    CASH,
+    Alternate,
+    AlternateByHand,
+    gate_of,
+    random_gates_of,
+    random_walk,
+    regimes,
+)
 
 REVERSION = f"{shipped('rsi_reversion.py')}:GatedRsiReversion"
 
@@ -86,21 +101,46 @@ def test_ranks_are_counted_by_hand_and_an_idle_account_has_a_sharpe_of_zero() ->
     assert runs.to_dict()["distinct"] == {"return": 4, "sharpe": 4}
 
 
-def test_the_nulls_have_the_gates_pass_rate_and_runs() -> None:
-    seen: list[RandomGate] = []
+def test_the_nulls_answer_as_long_and_as_often_as_the_gate() -> None:
+    seen: list[DatesGate] = []
 
     def evaluate(gates: Sequence[Any]) -> list[dict[str, float]]:
         seen.extend(gates)
         return [{"return": 0.0, "sharpe": 0.0} for _ in gates]
 
-    answers = entry_answers(Alternate, random_walk(200), gate_of("scripted:random:5"))
-    runs = random_runs(answers, {"return": 0.0, "sharpe": 0.0}, evaluate, n=20, seed=4)
+    bars, gate = random_walk(400), gate_of("scripted:random:5")
+    told = dated_entries(entry_log(Alternate, bars, gate))
+    observed = {"return": 0.0, "sharpe": 0.0}
+    runs = random_gates_of(Alternate, bars, gate, observed, evaluate, n=20, seed=4)
     assert (runs.n, runs.p_value("return")) == (20, 1.0)
-    for gate in seen:
-        for side in (LONG, SHORT):
-            assert gate.given().pass_rate(side) == answers.pass_rate(side)
-            assert sorted(gate.given().runs(side)) == sorted(answers.runs(side))
-    assert len({gate.given() for gate in seen}) == 20
+    times = Moments.of(Market.of(bars), gate.warm_up_bars).times
+    for one in told:
+        own = one.at(times)
+        lines = np.array([null.line("data", one.side, times) for null in seen])
+        assert np.abs(lines.mean(axis=1) - own.mean()).max() < 0.1
+        changes = np.count_nonzero(np.diff(lines, axis=1), axis=1)
+        assert abs(np.mean(changes) / np.count_nonzero(np.diff(own)) - 1.0) < 0.5
+        assert len(np.unique(lines, axis=0)) == 20
+
+
+def test_in_wild_markets_the_nulls_answer_as_the_gate_did_in_wild_markets() -> None:
+    rng = np.random.default_rng(0)
+    moves = np.repeat(np.tile([0.002, 0.02], 10), 30) * rng.standard_normal(600)
+    bars = pd.DataFrame({"close": 100.0 * np.exp(np.cumsum(moves))}, index=random_walk(600).index)
+    moments = Moments.of(Market.of(bars), 1)
+    wild = np.repeat(np.tile([False, True], 10), 30)
+    told = DatedAnswers.of(("data", LONG, time, not w) for time, w in zip(moments.times, wild, strict=True))
+    open_in_wild = {}
+    for strata in (True, False):
+        seen: list[DatesGate] = []
+
+        def evaluate(gates: Sequence[Any], seen: list[DatesGate] = seen) -> list[dict[str, float]]:
+            seen.extend(gates)
+            return [{"timing": 0.0} for _ in gates]
+
+        random_runs(told, {"timing": 0.0}, evaluate, moments=moments, block=15, n=20, strata=strata)
+        open_in_wild[strata] = np.mean([gate.line("data", LONG, moments.times)[wild] for gate in seen])
+    assert open_in_wild[True] < 0.25 < 0.4 < open_in_wild[False] < 0.6
 
 
 def test_shifts_are_even_and_never_back_home() -> None:
@@ -152,12 +192,12 @@ def test_a_few_entries_cannot_tell_whatever_their_rank() -> None:
     )
 
 
-def test_entries_whose_strata_have_one_answer_each_cannot_tell() -> None:
-    # Open in quiet markets, closed in wild ones: volatility is all that it knows.
-    answers = Answers(long=bytes([1, 0] * 20), short=b"", per="entry", long_strata=bytes([0, 1] * 20))
+def test_one_answer_to_each_side_cannot_tell() -> None:
+    # Bullish for ever: a side is all that it knows.
+    answers = Answers(long=bytes([1] * 20), short=bytes(20), per="entry")
     question = timing_question(nulls_of([0.0] * 99, 9.0), answers, 0.01)
     assert question.found is None
-    assert "in markets as volatile, it had one answer only" in question.sentence
+    assert "to entries of a side, it had one answer only" in question.sentence
 
 
 def test_the_smallest_p_is_that_of_the_nulls_or_of_the_orders_there_are() -> None:
@@ -281,14 +321,13 @@ def test_one_sentence_tests_and_all_after_it_describe() -> None:
     assert found.sentences[3].startswith("The gate let ")
     later = " ".join(found.sentences[3:])
     assert not re.search(r"better|worse|luck|p = |shown", later)
-    assert "Among 9 random gates with the same pass rate" in later
+    assert "Among 9 random gates with the same answers at other times" in later
     assert found.question.found is None  # nine gates cannot give a p below 0.1
     assert not found.beats_random
 
 
-def test_random_gates_can_keep_the_rate_of_bars_instead() -> None:
+def test_random_gates_can_have_the_answers_to_all_bars_instead() -> None:
     found = small_test(per="bar")
-    assert "open on the same share of bars" in found.random.kind
     assert found.random.values("return").tolist() != small_test().random.values("return").tolist()
 
 
@@ -333,8 +372,9 @@ def test_a_planted_edge_is_found() -> None:
 def test_a_model_that_is_wrong_about_the_edge_ranks_last() -> None:
     bars = regimes(400)
     by_hand = AlternateByHand(bars, 16)
-    answers = entry_answers(Alternate, bars, gate_of("scripted:contrarian"))
-    runs = random_runs(answers, by_hand.metrics(answers), by_hand.evaluate, n=199)
+    gate = gate_of("scripted:contrarian")
+    observed = by_hand.metrics(entry_answers(Alternate, bars, gate))
+    runs = random_gates_of(Alternate, bars, gate, observed, by_hand.evaluate, n=199)
     assert runs.p_value("sharpe") > 0.99
     assert runs.p_value("return") > 0.99
 
@@ -345,7 +385,11 @@ def test_the_results_worked_out_by_hand_are_backtraders() -> None:
     gate = gate_of("scripted:random:5")
     answers = entry_answers(Alternate, bars, gate)
     by_hand = AlternateByHand(bars, answers.warm_up)
-    gates = [RandomGate(answers=answers, draw=draw) for draw in range(5)]
+    told, times = dated_entries(entry_log(Alternate, bars, gate)), Moments.of(Market.of(bars), 16).times
+    gates = [
+        DatesGate(answers=told, dates=times.tobytes(), others=np.roll(times, 7 * k).tobytes(), warm_up=16)
+        for k in range(5)
+    ]
     found = run_many(Alternate, bars, gates)
     for one, other in zip(found, by_hand.evaluate(gates), strict=True):
         assert one["return"] == pytest.approx(other["return"], abs=1e-12)
@@ -359,9 +403,12 @@ def p_values_of_random_models(seeds: int, n: int) -> dict[str, np.ndarray]:
     found: dict[str, list[float]] = {"return": [], "sharpe": []}
     for seed in range(seeds):
         bars = random_walk(260, seed=seed)
-        answers = entry_answers(Alternate, bars, gate_of(f"scripted:random:{seed}"))
+        gate = gate_of(f"scripted:random:{seed}")
+        answers = entry_answers(Alternate, bars, gate)
         by_hand = AlternateByHand(bars, answers.warm_up)
-        runs = random_runs(answers, by_hand.metrics(answers), by_hand.evaluate, n=n, seed=seed)
+        runs = random_gates_of(
+            Alternate, bars, gate, by_hand.metrics(answers), by_hand.evaluate, n=n, seed=seed
+        )
         for metric, values in found.items():
             values.append(runs.p_value(metric))
     return {metric: np.array(values) for metric, values in found.items()}
@@ -390,9 +437,10 @@ def test_a_random_model_is_found_as_often_as_chance_says_with_a_strategy_that_wa
     for seed in range(200):
         bars = random_walk(260, seed=seed)
         gate = gate_of(f"scripted:random:{seed}", require="not_against")
-        answers = entry_answers(REVERSION, bars, gate, params=settings["params"])
         observed = run_backtest(REVERSION, bars, gate=gate, params=settings["params"]).metrics
         evaluate = partial(run_many, REVERSION, bars, **settings)
-        p.append(random_runs(answers, observed, evaluate, n=39, seed=seed).p_value("sharpe"))
+        own = {"settings": {"params": settings["params"]}}
+        runs = random_gates_of(REVERSION, bars, gate, observed, evaluate, n=39, seed=seed, **own)
+        p.append(runs.p_value("sharpe"))
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.08

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import backtrader as bt
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 
 from bt_llm import Market, run_backtest
 from bt_llm.backtest import legs_of
-from bt_llm.gates import LONG, AlwaysOpen, RandomGate, ShiftedGate, attach_gate
+from bt_llm.gates import LONG, AlwaysOpen, Answers, DatesGate, ShiftedGate, attach_gate
 from tests.size import settings_gates, settings_intervals, settings_power
 from tests.size.accounts import WARM_UP, Account
 from tests.size.markets import Bars, garch, iid, walk
@@ -56,19 +58,27 @@ def test_accounts_worked_out_by_hand_earn_what_backtraders_do() -> None:
     market = Market.of(frame_of(bars))
     said = [rng.random(500) < 0.5 for _ in range(2)]
     run = account.with_lines(*said)
-    answers = account.log(run)
+    _, told = account.log(run)
     lines = [np.asarray(line[WARM_UP - 1 :], dtype=np.uint8).tobytes() for line in said]
-    shifted = ShiftedGate(
-        answers=type(answers)(long=lines[0], short=lines[1], per="bar", warm_up=WARM_UP), bars=0
+    shifted = ShiftedGate(answers=Answers(long=lines[0], short=lines[1], per="bar", warm_up=WARM_UP), bars=0)
+    times = account.moments.times
+    random = DatesGate(answers=told, dates=times.tobytes(), others=np.roll(times, 37).tobytes())
+    first = bt.date2num(market.index[0])
+    same = tuple(
+        dataclasses.replace(one, data="data", times=(np.frombuffer(one.times) + first).tobytes())
+        for one in told
     )
-    random = RandomGate(
-        answers=type(answers)(long=answers.long, short=answers.short, per="entry", warm_up=WARM_UP)
+    in_backtrader = DatesGate(
+        answers=same,
+        dates=(times + first).tobytes(),
+        others=(np.roll(times, 37) + first).tobytes(),
+        warm_up=WARM_UP,
     )
     for gate, mask in (
         (AlwaysOpen(warm_up=WARM_UP), account.everything),
         (shifted, account.mask(run)),
-        (random, account.mask(account.run_of(random))),
-        (random, account.mask_of(random)),
+        (in_backtrader, account.mask(account.run_of(random))),
+        (in_backtrader, account.mask_of(random)),
     ):
         result = run_backtest(Turns, market, gate=gate, commission=COST)
         own, theirs = account.legs(mask), legs_of(result, market)

@@ -33,6 +33,7 @@ from bt_llm.research.explained._exports import Rule, to_pine, to_python
 from bt_llm.research.explained._shape import Monotonicity, Symmetry, monotonicity, symmetry
 from bt_llm.research.explained._trees import Tree, best_tree, depth_of, leaves, smallest_tree, told
 from bt_llm.settings import whole
+from bt_llm.shown import Shown
 from bt_llm.verdicts import INVALID, LabelSet, StateSpace
 from bt_llm.writing import write_whole
 
@@ -42,8 +43,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Explanation(Shown):
     """A policy as a rule.
 
     Attributes

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bt_llm.advice import Advisor, AdvisorConfig, Usage
 from bt_llm.models import Backend, Progress
 from bt_llm.research.leakage._points import Points
+from bt_llm.shown import Told
 from bt_llm.verdicts import Verdict, contrasted
 
 __all__ = ["Said", "ask"]
@@ -21,8 +22,8 @@ __all__ = ["Said", "ask"]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Said:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Said(Told):
     """A model's answers on the points, as expected worths: by the default labels bullish less bearish.
 
     Attributes

@@ -12,6 +12,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.models import Progress
+from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 from bt_llm.research._cutoff_table import latest_cutoff
 from bt_llm.research._cutoffs import day_of, models_asked
@@ -28,6 +29,7 @@ from bt_llm.settings import number, whole
 __all__ = ["leakage_probes"]
 
 
+@shows_progress("asking")
 def leakage_probes(
     data: DataSource,
     gate: Gate | AdvisorConfig,

@@ -18,6 +18,7 @@ from bt_llm.gates import Gate
 from bt_llm.indicators import copy_values
 from bt_llm.research._leakage import other_futures
 from bt_llm.research._runs import inspect_run
+from bt_llm.shown import Told
 
 __all__ = ["LookAhead", "Points", "States", "look_ahead", "points_of", "states_of"]
 
@@ -29,8 +30,8 @@ _AFTER = 40  # bars after the last that is left as it is, in a look for look-ahe
 _HISTORY = 3  # warm-ups before it
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class States:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class States(Told):
     """The market state of every bar, as the model is told it.
 
     Attributes
@@ -97,8 +98,8 @@ def states_of(market: Market, gate: Gate) -> States:
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Points:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Points(Told):
     """Bars that are asked about; none of their outcomes overlap.
 
     Attributes

@@ -16,14 +16,15 @@ from bt_llm.research._leakage import LeakReport
 from bt_llm.research.leakage._controls import CONTROLS, Control
 from bt_llm.research.leakage._probes import PROBES, Probe
 from bt_llm.research.leakage._synthetic import SyntheticHistories
+from bt_llm.shown import Shown
 
 __all__ = ["LeakageResult"]
 
 _SHORT = dict(zip(PROBES, ("future", "identified", "cut-off", "recall", "contrast"), strict=True))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LeakageResult:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class LeakageResult(Shown):
     """What five probes found of a model on a market.
 
     Attributes

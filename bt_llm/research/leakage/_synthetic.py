@@ -17,9 +17,11 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.progress import shows_progress
 from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._runs import Source
 from bt_llm.settings import whole
+from bt_llm.shown import Shown
 from bt_llm.statistics import holm, phase_order, stationary_order
 
 __all__ = ["HISTORIES", "SyntheticHistories", "synthetic_histories", "synthetic_market"]
@@ -70,8 +72,8 @@ def synthetic_market(market: Market, kind: str, seed: int) -> Market:
     return market.map(lambda _, bars: reordered(bars, order))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SyntheticHistories:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SyntheticHistories(Shown):
     """What a gate adds on the real history, among what it adds on histories that never happened.
 
     Attributes
@@ -191,6 +193,7 @@ class SyntheticHistories:
         }
 
 
+@shows_progress("histories")
 def synthetic_histories(
     strategy: Source,
     data: DataSource,

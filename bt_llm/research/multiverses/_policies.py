@@ -18,6 +18,7 @@ from bt_llm.advice import Advisor, Panel, Policy, Usage, panels
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import Progress
 from bt_llm.research.multiverses._specifications import Space
+from bt_llm.shown import Told
 from bt_llm.verdicts import INVALID, LabelSet, StateSpace, Verdict
 
 __all__ = ["Policies", "ask_all"]
@@ -25,8 +26,8 @@ __all__ = ["Policies", "ask_all"]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Policies:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Policies(Told):
     """The verdicts of every specification on every cell of one state space.
 
     Attributes

@@ -15,12 +15,13 @@ from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._tried import Tried
 from bt_llm.research.multiverses._joint import JointNull
 from bt_llm.research.multiverses._policies import Policies
+from bt_llm.shown import Shown, Told
 
 __all__ = ["Multiverse", "Traded"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Traded:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Traded(Told):
     """A strategy gated by every specification of a multiverse, on the same bars.
 
     Attributes
@@ -100,8 +101,8 @@ class Traded:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Multiverse:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Multiverse(Shown):
     """One verdict asked for in every way that would have been as good.
 
     Attributes
@@ -207,8 +208,10 @@ def _of_policies(policies: Policies) -> Iterator[str]:
     yield f"Another bucket of one feature alone changes the headline's answer in: {said} of the cases."
     invalid = int((policies.answers < 0).sum())
     if invalid:
-        yield f"{invalid:,} of {policies.answers.size:,} verdicts are invalid; they are an answer of "
-        "their own here."
+        yield (
+            f"{invalid:,} of {policies.answers.size:,} verdicts are invalid; here they are an answer like "
+            "any other."
+        )
 
 
 def _of_joint(traded: Traded) -> Iterator[str]:

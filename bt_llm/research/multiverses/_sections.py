@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bt_llm.backtest import (
     Section,
@@ -123,14 +124,20 @@ def _agreement(policies: Policies) -> Iterator[Section]:
         text="Share of them that speak for the long side less that for the short side, in "
         "hundredths: 100 is all "
         "for long, -100 all for short. 0 is all neutral, or as many for either side.",
-        content={"panels": policies.panels(policies.leaning()), "scale": 1.0},
+        content=_map(policies, policies.leaning()),
     )
     yield Section(
         kind="policy",
         title="Where they say what the headline says",
         text="Share of the specifications with the headline's answer, in hundredths.",
-        content={"panels": policies.panels(policies.same_as_headline), "scale": 1.0},
+        content=_map(policies, policies.same_as_headline),
     )
+
+
+def _map(policies: Policies, values: NDArray[np.float64]) -> dict[str, Any]:
+    """Return a value a cell as a page draws it, from -1 to 1 and without signs for the labels."""
+    panels = policies.panels(values)
+    return {"panels": panels, "scale": 1.0, "marks": [[] for _ in panels]}
 
 
 def _dimensions(policies: Policies) -> Iterator[Section]:

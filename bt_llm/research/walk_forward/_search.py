@@ -16,9 +16,7 @@ from bt_llm import statistics
 from bt_llm.backtest import (
     Market,
     Setup,
-    Trade,
     Window,
-    frame_of,
     periods_per_year,
     problems_of,
     warm_up_of,
@@ -45,7 +43,7 @@ from bt_llm.research.walk_forward._jobs import Job, run_jobs
 from bt_llm.research.walk_forward._metrics import Metric, best_of, measure, returns_of, sharpe_per_bar
 from bt_llm.research.walk_forward._models import AskedModel, asked_models, gate_answers, how_calibrated
 from bt_llm.research.walk_forward._results import FoldResult, WalkForwardResult
-from bt_llm.research.walk_forward._trials import Stretches, Trial, deflated, in_all_of
+from bt_llm.research.walk_forward._trials import Stretches, Trial, deflated, in_all_of, told_of
 from bt_llm.research.walk_forward._windows import run_trial
 
 __all__ = ["SHORTEST", "Search"]
@@ -340,12 +338,13 @@ class Search:
                 cash=record.value,
                 settles=window in self.settled,
             )
-            record.trades += ran.account.trades
             of_account = problems_of(ran, self.market, None)
             record.problems += [f"fold {number}: {problem}" for problem in of_account]
             record.assumed += assumptions_of(ran.strategy)
             record.gate_problems.append(problems_of(ran, self.market, trial.gate)[len(of_account) :])
             seen = gate_answers(ran.strategy, self.market.cut(window).first.index)
+            record.trades += ran.account.trades
+            record.listed.append(told_of(ran.account, self.market, seen))
         record.outcomes.append(outcome)
         record.value = float(outcome.equity[-1])
         return outcome, None if seen is None else seen.loc[self.index[window.first] :]
@@ -372,7 +371,7 @@ class Search:
             folds=tuple(folds),
             combinations=tuple(self.combinations),
             equity=pd.Series(joined.equity, index=self.tested, name="equity"),
-            trades=frame_of(Trade, record.trades, self.market),
+            trades=record.told(self.market),
             metrics=measure(joined, returns, self.yearly),
             probabilistic_sharpe=deflated(returns, [0.0]),
             deflated_sharpe=deflated(returns, [ratios[name] for name in sorted(ratios)]),

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm import statistics
-from bt_llm.backtest import Trade
+from bt_llm.backtest import Account, Fill, Market, SentOrder, Trade, frame_of, trades_told
 from bt_llm.exceptions import DataError
 from bt_llm.gates import EntryGate
 from bt_llm.research._ledger import TrialOutcome
 from bt_llm.verdicts import Prior
 
-__all__ = ["Stretches", "Trial", "deflated", "in_all_of"]
+__all__ = ["Stretches", "Trial", "deflated", "in_all_of", "told_of"]
 
 Floats = NDArray[np.float64]
 
@@ -40,10 +41,16 @@ class Stretches:
 
     value: float
     trades: list[Trade] = dataclasses.field(default_factory=list)
+    listed: list[pd.DataFrame] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
     gate_problems: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
     assumed: list[str] = dataclasses.field(default_factory=list)
     outcomes: list[TrialOutcome] = dataclasses.field(default_factory=list)
+
+    def told(self, market: Market) -> pd.DataFrame:
+        """Return the closed trades of all stretches; each began and ended with its own fills."""
+        full = [part for part in self.listed if len(part)]
+        return pd.concat(full, ignore_index=True) if full else told_of(Account(), market, None)
 
     def joined(self) -> TrialOutcome:
         return TrialOutcome(
@@ -53,6 +60,19 @@ class Stretches:
             held=sum(outcome.held for outcome in self.outcomes),
             traded=math.fsum(outcome.traded for outcome in self.outcomes),
         )
+
+
+def told_of(account: Account, market: Market, seen: pd.DataFrame | None) -> pd.DataFrame:
+    """Return the closed trades of a stretch, with their prices and what the model had said before."""
+    trades, fills, orders = (
+        frame_of(kind, rows, market)
+        for kind, rows in (
+            (Trade, account.trades),
+            (Fill, account.fills),
+            (SentOrder, list(account.orders.values())),
+        )
+    )
+    return trades_told(trades, fills, orders, {} if seen is None else {next(iter(market)): seen})
 
 
 def in_all_of(found: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -1,0 +1,43 @@
+"""Two entries under one task, ranked from their packs, with what knows nothing beside them.
+
+Run: python examples/board.py
+`bt-llm board` does the same with the tasks and packs in data/board, which takes longer.
+"""
+
+import tempfile
+from pathlib import Path
+
+from bt_llm import AdvisorConfig
+from bt_llm.advice import Advisor, Policy
+from bt_llm.cache import VerdictCache, export_pack
+from bt_llm.research import board
+
+TASKS = """
+format = 1
+chance = 1
+resamples = 199
+
+[[task]]
+name = "EUR/USD hours, moving averages"
+strategy = "sma_cross.py:GatedSmaCross"
+data = "eurusd_hourly.csv"
+commission = 0.00002
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tasks.toml").write_text(TASKS)
+        for entry, model in (("follower", "scripted:trend"), ("contrarian", "scripted:contrarian")):
+            with VerdictCache(folder / entry) as cache:
+                Policy.of(Advisor(AdvisorConfig(model=model, cache_dir=cache.directory)))
+                export_pack(cache, folder / f"{entry}.jsonl")
+        found = board(folder)
+        for one in found.ranked:
+            print(f"{one.name:12} {one.kind:8} score {one.score:+.4f}  p {one.confidence:.3g}")
+        print("\n".join(found.sentences))
+
+
+if __name__ == "__main__":
+    main()
