@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.gates import LONG, SHORT, DatesGate
-from bt_llm.research._null_runs import Moments
+from bt_llm.research._moments import Moments
 from bt_llm.research.multiverses._joint import Entries, joint_null
 
 ENTRIES, SPECIFICATIONS = 120, 12

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from bt_llm.backtest import Primary
 from bt_llm.gates import LONG, SHORT, DatedAnswers, DatesGate
-from bt_llm.research._null_runs import Evaluate, Moments
+from bt_llm.research._moments import Moments
+from bt_llm.research._null_runs import Evaluate
 from bt_llm.shown import Told
 
 __all__ = ["Entries", "JointNull", "joint_null"]

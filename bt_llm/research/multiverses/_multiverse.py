@@ -19,7 +19,8 @@ from bt_llm.gates import LONG, SHORT, Gate, attached_gates
 from bt_llm.models import Progress
 from bt_llm.progress import shows_progress
 from bt_llm.research._gate_runs import GateRuns
-from bt_llm.research._null_runs import Evaluate, Moments
+from bt_llm.research._moments import Moments
+from bt_llm.research._null_runs import Evaluate
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.research._timing import TimingOf
 from bt_llm.research._tried import count_trials

@@ -66,6 +66,7 @@ class Traded(Told):
             observed={"timing": self.joint.median},
             nulls=pd.DataFrame({"timing": self.joint.medians}),
             tested="timing",
+            subject="the median",
         )
 
     def to_dict(self) -> dict[str, Any]:
