@@ -22,8 +22,8 @@ prompts, one token a sequence, and such a row costs 1.8 tokens of the raw decode
 time). Labels forked inside the leaf's decode cost more: with the last token of each prompt decoded again for
 a second label, 1.06 of the leaf's decodes and labels today; with the whole leaf decoded twice, 1.74; both
 change bits, since a token alone is computed by other kernels than two. Labels of one token take 0.80 of it.
-Over the policy of 105 states, by the plain suffixes' floor of each: the tree 0.71 with two tokens and 0.63
-with one, plain batches of 32 0.83 and 0.88; a verdict of the tree takes 64 ms and 53.
+Over the policy of 105 states, by the plain suffixes' floor of each: the tree 0.70 with two tokens and 0.63
+with one, the floor over plain batches of 32 0.83 and 0.88; a verdict of the tree takes 64 ms and 55.
 
 Contexts of all batch sizes are open at once: about 3 GB of memory for SmolLM2, 6 GB for the 1B shape.
 """
