@@ -24,6 +24,7 @@ author = "the bt_llm founders"
 copyright = "the bt_llm founders; GPL-3.0-or-later"
 version = release = bt_llm.__version__
 language = "en"
+smartquotes = False  # `--each` stays what it is
 root_doc = "index"
 
 extensions = [

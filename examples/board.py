@@ -1,7 +1,10 @@
-"""Two entries under one task, ranked from their packs, with what knows nothing beside them.
+"""
+A board of models
+=================
 
-Run: python examples/board.py
-`bt-llm board` does the same with the tasks and packs in data/board, which takes longer.
+Two entries under one task, ranked from their packs, with what knows nothing beside them.
+
+``bt-llm board`` does the same with the tasks and packs in ``data/board``, which takes longer.
 """
 
 import tempfile

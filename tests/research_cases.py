@@ -14,7 +14,8 @@ from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import Market, periods_per_year
 from bt_llm.gates import LONG, SHORT, Answers, DatesGate, EntryGate, Gate, attach_gate
 from bt_llm.research import NullRuns
-from bt_llm.research._null_runs import Moments, dated_entries, entry_log, random_runs
+from bt_llm.research._moments import Moments
+from bt_llm.research._null_runs import dated_entries, entry_log, random_runs
 from tests.engines import QuickAdvice
 
 HOLD, SIZE, CASH = 3, 50, 10_000.0

@@ -44,11 +44,11 @@ class Section:
     Parameters
     ----------
     kind : str
-            ``sentences``, ``table``, ``metrics`` (a table, whose content are the figures by run and name),
+        ``sentences``, ``table``, ``metrics`` (a table, whose content are the figures by run and name),
         ``trades`` (a table, whose content is all of them), ``image``, or a picture that a page draws from
         what the section holds: ``equity``, ``histograms``, ``forest``, ``folds``, ``stability``, ``policy``,
         ``checklist``.
-        title : str
+    title : str
         Its heading.
     text : str
         A sentence or two in plain words, above it.

@@ -88,7 +88,7 @@ def multiverse(
 
     - the results of all specifications as a curve, with the headline's place in it;
 
-    - one test: whether the median timing is better than luck, all answers moved to other entries together.
+    - one test: whether the median timing is better than luck, all answers moved to other times together.
 
     --calibration makes it one level; by default both. Without -s and -d the policies alone are examined.
 

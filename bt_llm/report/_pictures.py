@@ -56,7 +56,7 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
         ],
         "observed": across(observed),
         "anchor": "end" if across(observed) > WIDTH / 2 else "start",
-        "label": f"the gate: {shown(observed)}",
+        "label": f"{runs.subject}: {shown(observed)}",
         "ticks": [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 6)],
         "name": {"timing": "Score of the timing", "return": "Return", "sharpe": "Sharpe ratio"}[metric],
         "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}{tested}.",

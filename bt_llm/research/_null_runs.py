@@ -27,17 +27,15 @@ from bt_llm.gates import (
     ShiftedGate,
     attach_gate,
     attached_gates,
-    permute_dates,
 )
+from bt_llm.research._moments import Moments
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.shown import Told
 
 __all__ = [
     "Evaluate",
-    "Moments",
     "NullRuns",
     "bar_answers",
-    "block_length",
     "dated_bars",
     "dated_entries",
     "entry_answers",
@@ -61,10 +59,6 @@ Evaluate: TypeAlias = Callable[[Sequence[EntryGate]], Sequence[Mapping[str, floa
 _FEWEST_SHIFTS = 19
 """Shifted gates that have to be comparable for a rank among them."""
 _ROUNDING = 1e-9
-_SHORTEST = 5
-_LEAST_BLOCKS = 24
-"""So many make three parts by volatility; see `permute_dates`."""
-_MOST_MOMENTS = 20_000
 _ALIKE = 0.1
 """By how much the trades of a comparable gate may differ, as a share."""
 
@@ -86,6 +80,8 @@ class NullRuns(Told):
         Why these gates are no yardstick, in which case there is no rank; usually empty.
     tested : str
         The metric whose p-value answers the question; empty where all only describe.
+    subject : str
+        What is compared with them, in a word.
 
     Notes
     -----
@@ -105,6 +101,7 @@ class NullRuns(Told):
     nulls: pd.DataFrame
     refused: str = ""
     tested: str = ""
+    subject: str = "the gate"
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -249,83 +246,6 @@ def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
     return Answers(long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=warm_up)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Moments:
-    """The times at which a gate may answer, as stretches of them change places.
-
-    Attributes
-    ----------
-    times : ndarray of float, of shape (n,)
-        Backtrader's numbers of the bars, oldest first; of more than 20,000 bars every second, third, ...
-    levels : ndarray of float, of shape (n,)
-        How much the market moved at each: the mean size of the returns.
-    """
-
-    times: Floats
-    levels: Floats
-
-    @classmethod
-    def of(cls, market: Market, warm_up: int) -> Moments:
-        """Return the times of a market's bars, from a gate's first answer on."""
-        numbers = {name: bars.numbers for name, bars in market.bars.items()}
-        first = max(own[min(max(1, warm_up), len(own)) - 1] for own in numbers.values() if len(own))
-        times = np.unique(np.concatenate(list(numbers.values())))
-        times = times[times >= first]
-        sums, counts = np.zeros((2, len(times)))
-        for name, bars in market.items():
-            close = bars["close"].to_numpy(dtype=np.float64)
-            before = close[:-1]
-            moves = np.abs(np.divide(np.diff(close), before, out=np.zeros(len(before)), where=before != 0.0))
-            after = numbers[name][1:]
-            places = np.searchsorted(times, after[after >= first])
-            np.add.at(sums, places, moves[after >= first])
-            np.add.at(counts, places, 1.0)
-        levels = np.divide(sums, counts, out=np.zeros(len(times)), where=counts > 0.0)
-        step = -(-len(times) // _MOST_MOMENTS)
-        starts = np.arange(0, len(times), max(1, step))
-        counted = np.diff(np.append(starts, len(times)))
-        return cls(times=times[starts], levels=np.add.reduceat(levels, starts) / counted)
-
-    def block(self, answers: Sequence[DatedAnswers], trades: pd.DataFrame) -> int:
-        """Return how many of them stay together; see `block_length`."""
-        return block_length(len(self.times), float(self.times[-1] - self.times[0]), answers, trades)
-
-
-def block_length(
-    count: int,
-    days: float,
-    answers: Sequence[DatedAnswers],
-    trades: pd.DataFrame,
-    *,
-    least: float = _SHORTEST,
-    blocks: int = _LEAST_BLOCKS,
-) -> int:
-    """Return how many of some times stay together: twice as long as an answer or a trade lasts, on average.
-
-    Parameters
-    ----------
-    count : int
-        Number of times.
-    days : float
-        From the first to the last of them.
-    answers : sequence of DatedAnswers
-        Of the gate under test.
-    trades : DataFrame
-        Of its run, with ``opened`` and ``closed``.
-    least : float
-        A block is no shorter, but for `blocks`.
-    blocks : int
-        How many there are at least, of as many times.
-    """
-    a_day = count / days if days > 0.0 else 1.0
-    lasting = [one.run_days for one in answers if math.isfinite(one.run_days)]
-    held = [closed - opened for opened, closed in zip(trades["opened"], trades["closed"], strict=True)]
-    holding = float(np.mean([one / pd.Timedelta(days=1) for one in held])) if held else 0.0
-    longest = max(float(np.mean(lasting)) if lasting else 0.0, holding) * a_day
-    wanted = math.ceil(max(_SHORTEST, least, 2.0 * longest))
-    return max(1, min(count // blocks, wanted))
-
-
 def random_runs(
     answers: tuple[DatedAnswers, ...],
     observed: Mapping[str, float],
@@ -363,16 +283,9 @@ def random_runs(
     strata : bool
         Whether the market's volatility counts.
     """
-    levels = moments.levels if strata else None
-    orders = (
-        permute_dates(len(moments.times), block, np.random.default_rng([seed, draw]), levels)
-        for draw in range(n)
-    )
-    dates = moments.times.astype("<f8")
-    own = dates.tobytes()
     gates = [
-        DatesGate(answers=answers, dates=own, others=dates[order].tobytes(), warm_up=warm_up)
-        for order in orders
+        DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
+        for dates, others in moments.moved(block, n=n, seed=seed, strata=strata)
     ]
     kind = _RANDOM + (_ALIKE_MARKETS if strata else "")
     return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])

@@ -27,7 +27,8 @@ from bt_llm.gates import (
 )
 from bt_llm.models import Progress
 from bt_llm.research._gate_runs import FEWEST, GateRuns, HowRun
-from bt_llm.research._null_runs import NullRuns, block_length
+from bt_llm.research._moments import block_length
+from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._runs import inspect_run
 from bt_llm.research._workers import chunk_size, leaves, run_each
 from bt_llm.shown import Told

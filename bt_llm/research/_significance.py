@@ -39,9 +39,9 @@ from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
+from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import (
     Evaluate,
-    Moments,
     NullRuns,
     bar_answers,
     dated_bars,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bt_llm import statistics
 from bt_llm.backtest import BacktestResult, Market, Primary, legs_of
@@ -17,16 +15,11 @@ from bt_llm.gates import Answers
 if TYPE_CHECKING:
     from bt_llm.research._null_runs import NullRuns
 
-__all__ = ["Strata", "TimingOf", "closes_of", "strata_of", "timing_question"]
-
-Strata: TypeAlias = tuple[tuple[str, bytes], ...]
-"""Of each data by its name, a label for every bar."""
+__all__ = ["TimingOf", "timing_question"]
 
 _UNTIMED = "the runs have no timing to compare"
 _FEWEST = 5
 """Entries that have to be let through, and blocked, before a p-value is relied on."""
-_ENTRIES_A_STRATUM = 25
-_MOST_STRATA = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,30 +46,6 @@ class TimingOf:
     def of_legs(self, gated: statistics.Legs) -> dict[str, float]:
         """Return the score of an account that was not ruined, by what its sides earned."""
         return {"timing": statistics.timing_of(gated, self.ungated).score}
-
-
-def strata_of(closes: Mapping[str, NDArray[np.float64]], entries: int, warm_up: int = 0) -> Strata:
-    """Return how much each bar's market moves, in as many groups as so many entries can fill.
-
-    There are up to five, one for 25 entries. One group is none: then all bars are alike.
-
-    Parameters
-    ----------
-    closes : mapping of str to ndarray
-        Of each data by its name.
-    entries : int
-        That the gate was asked about.
-    warm_up : int
-        Bars until its first answer.
-    """
-    groups = min(_MOST_STRATA, entries // _ENTRIES_A_STRATUM)
-    if groups < 2:
-        return ()
-    return tuple(
-        (name, statistics.volatility_strata(close, groups, first=max(0, warm_up - 1)).tobytes())
-        for name, close in closes.items()
-        if len(close)
-    )
 
 
 def timing_question(
@@ -119,8 +88,3 @@ def timing_question(
         detectable=detectable if math.isfinite(detectable) and error > 0.0 else None,
         reason=reason,
     )
-
-
-def closes_of(market: Market) -> dict[str, NDArray[np.float64]]:
-    """Return the closes of each data."""
-    return {name: bars["close"].to_numpy(dtype=float) for name, bars in market.items()}

@@ -39,9 +39,7 @@ from ._performance import max_drawdown as max_drawdown
 from ._performance import sharpe_ratio as sharpe_ratio
 from ._performance import sortino_ratio as sortino_ratio
 from ._permuting import log_arrangements as log_arrangements
-from ._permuting import permute_blocks as permute_blocks
 from ._permuting import permute_runs as permute_runs
-from ._permuting import volatility_strata as volatility_strata
 from ._replay import EpisodeColumns as EpisodeColumns
 from ._replay import Replay as Replay
 from ._replay import Stretch as Stretch

@@ -114,7 +114,7 @@ def run_page(name: str, blocks: list[Block], repository: Path) -> list[str]:
         )
         if done.returncode:
             raise RuntimeError(f"{name}: a block failed\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-        parts = done.stdout.split(_MARK)[2::2]
+        parts = done.stdout.replace(f"{folder}/", "").split(_MARK)[2::2]
         return [part.strip("\n") for part in parts]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args
@@ -35,15 +34,14 @@ def write(folder: Path) -> None:
         for old in (folder / part).glob("*.md"):
             if f"{part}/{old.name}" not in pages:
                 old.unlink()
+    named = set(re.findall(r"^   (bt_llm\.\S+)$", "\n".join(pages.values()), re.MULTILINE))
+    for old in (folder / "api").glob("*.rst"):
+        if old.stem not in named:
+            old.unlink()
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-
-
-def clean(folder: Path) -> None:
-    """Remove what was written."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def command_pages() -> dict[str, str]:

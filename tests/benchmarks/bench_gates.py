@@ -132,7 +132,8 @@ def _gates(strategy: Any, market: Any, count: int) -> list[Any]:
     import numpy as np
 
     from bt_llm.gates import DatesGate, permute_dates
-    from bt_llm.research._null_runs import Moments, dated_entries, entry_log
+    from bt_llm.research._moments import Moments
+    from bt_llm.research._null_runs import dated_entries, entry_log
 
     told = dated_entries(entry_log(strategy, market, _gate(), commission=COMMISSION))
     moments = Moments.of(market, WARM_UP)

@@ -76,4 +76,3 @@ def test_a_model_is_tested_against_its_own_rule(tmp_path: Path) -> None:
 
     assert json.loads(text)["leaves"] == 3
     assert found["runs"]["rule"]["return"] == found["runs"]["gated"]["return"] != 0.0
-    assert found["over_rule"]["sharpe"]["estimate"] == 0.0

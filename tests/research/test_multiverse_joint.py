@@ -3,23 +3,33 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pytest
+import pandas as pd
 
-from bt_llm.gates import LONG, SHORT
-from bt_llm.research.multiverses._joint import Entries, MovedGate, joint_null
+from bt_llm.gates import LONG, SHORT, DatesGate
+from bt_llm.research._moments import Moments
+from bt_llm.research.multiverses._joint import Entries, joint_null
 
 ENTRIES, SPECIFICATIONS = 120, 12
 
 
 def entries_of(allowed: np.ndarray) -> Entries:
-    """Return entries that take turns between the sides, in two strata of markets."""
+    """Return entries, one a day, that take turns between the sides."""
     count = len(allowed)
     return Entries(
-        bars=np.arange(10, 10 + count),
+        data="bars",
+        times=np.arange(10.0, 10.0 + count),
         sides=np.where(np.arange(count) % 2 == 0, LONG, SHORT),
-        strata=(np.arange(count) // (count // 2)).clip(max=1),
         allowed=allowed,
     )
+
+
+def ways(entries: Entries) -> dict[str, object]:
+    """Return the times that change places: of a market that does not always move as much."""
+    wild = np.repeat([1.0, 3.0], len(entries.times) // 2)
+    return {
+        "moments": Moments(times=entries.times, levels=wild),
+        "trades": pd.DataFrame(columns=["opened", "closed"]),
+    }
 
 
 def scores(entries: Entries, gains: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -38,11 +48,12 @@ class ByHand:
     def __init__(self, entries: Entries, gains: np.ndarray) -> None:
         self.entries, self.gains = entries, gains
 
-    def __call__(self, gates: Sequence[MovedGate]) -> list[Mapping[str, float]]:
+    def __call__(self, gates: Sequence[DatesGate]) -> list[Mapping[str, float]]:
         allowed = np.empty((len(self.gains), len(gates)))
         for side in (LONG, SHORT):
             own = self.entries.sides == side
-            allowed[own] = np.stack([np.frombuffer(gate.told[side][1], np.uint8) for gate in gates], axis=1)
+            times = self.entries.times[own]
+            allowed[own] = np.stack([gate.line("bars", side, times) for gate in gates], axis=1)
         return [{"timing": score} for score in scores(self.entries, self.gains, allowed)]
 
 
@@ -60,7 +71,7 @@ def p_value(seed: int, edge: float) -> float:
     common, own = persistent(rng, ENTRIES, 1), persistent(rng, ENTRIES, SPECIFICATIONS)
     entries = entries_of(common + 0.4 * own + edge * gains[:, None] > 0.0)
     observed = scores(entries, gains, entries.allowed.astype(float))
-    null = joint_null(entries, observed, ByHand(entries, gains), n=39, seed=seed)
+    null = joint_null(entries, observed, ByHand(entries, gains), n=39, seed=seed, **ways(entries))
     return null.question.p_value
 
 
@@ -75,26 +86,23 @@ def test_a_multiverse_that_knows_something_is_found() -> None:
     assert sum(p_value(seed, 1.0) <= 0.1 for seed in range(20)) >= 17
 
 
-def test_an_order_moves_entries_among_their_side_and_stratum_and_all_specifications_alike() -> None:
+def test_all_specifications_are_moved_alike() -> None:
     rng = np.random.default_rng(0)
-    entries = entries_of(rng.random((40, 3)) < 0.5)
+    entries = entries_of(np.repeat(rng.random((60, 3)) < 0.5, 2, axis=0))
+    seen: list[DatesGate] = []
 
-    order = entries.order(rng, 2)
+    def evaluate(gates: Sequence[DatesGate]) -> list[Mapping[str, float]]:
+        seen.extend(gates)
+        return [{"timing": 0.0} for _ in gates]
 
-    assert sorted(order.tolist()) == list(range(40))
-    assert (entries.sides[order] == entries.sides).all()
-    assert (entries.strata[order] == entries.strata).all()
-    for column in range(3):
-        gate = entries.gate(column, order)
-        told = [gate.answer(bar, side) for bar, side in zip(entries.bars, entries.sides, strict=True)]
-        assert told == entries.allowed[order, column].tolist()
+    joint_null(entries, np.zeros(3), evaluate, n=5, **ways(entries))
 
-
-def test_an_entry_that_is_not_listed_gets_the_answer_of_the_last_one_before_it() -> None:
-    gate = MovedGate(told={LONG: ((5, 9), bytes([0, 1])), SHORT: ((), b"")})
-
-    assert [gate.answer(bar, LONG) for bar in (1, 5, 8, 9, 50)] == [False, False, False, True, True]
-    assert not gate.answer(9, SHORT)
+    assert len(seen) == 15
+    for draw in range(5):
+        together = seen[3 * draw : 3 * draw + 3]
+        assert len({gate.others for gate in together}) == 1
+        assert {gate.answers for gate in together} == {entries.told(column) for column in range(3)}
+    assert len({gate.others for gate in seen}) == 5
 
 
 def test_specifications_with_one_answer_have_no_part_in_the_test() -> None:
@@ -103,7 +111,7 @@ def test_specifications_with_one_answer_have_no_part_in_the_test() -> None:
     entries = entries_of(allowed)
     gains = rng.standard_normal(40)
 
-    null = joint_null(entries, np.array([0.0, 0.0, 1.5]), ByHand(entries, gains), n=19)
+    null = joint_null(entries, np.array([0.0, 0.0, 1.5]), ByHand(entries, gains), n=19, **ways(entries))
 
     assert null.informative.tolist() == [False, False, True]
     assert null.median == 1.5
@@ -113,17 +121,7 @@ def test_specifications_with_one_answer_have_no_part_in_the_test() -> None:
 def test_without_an_informative_specification_the_test_refuses() -> None:
     entries = entries_of(np.ones((40, 2), dtype=bool))
 
-    null = joint_null(entries, np.zeros(2), ByHand(entries, np.ones(40)), n=19)
+    null = joint_null(entries, np.zeros(2), ByHand(entries, np.ones(40)), n=19, **ways(entries))
 
     assert null.question.found is None
     assert "no specification let through and blocked at least 5" in null.question.sentence
-
-
-@pytest.mark.parametrize(("row", "block"), [([0, 0, 0, 0, 1, 1, 1, 1] * 5, 4), ([0, 1] * 20, 1)])
-def test_a_block_is_as_long_as_an_answer_lasts(row: list[int], block: int) -> None:
-    allowed = np.array(row, dtype=bool)[:, None]
-    entries = Entries(
-        bars=np.arange(40), sides=np.full(40, LONG), strata=np.zeros(40, dtype=int), allowed=allowed
-    )
-
-    assert entries.block() == block

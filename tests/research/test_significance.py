@@ -17,8 +17,8 @@ from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import LONG, AlwaysOpen, Answers, DatedAnswers, DatesGate, NeverOpen, RuleGate
 from bt_llm.research import GateTest, NullRuns, bar_answers, gate_test
+from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import (
-    Moments,
     dated_entries,
     entry_answers,
     entry_log,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from bt_llm.gates import LONG, SHORT, Answers, DatedAnswers, DatesGate, EntryGate, ShiftedGate
-from bt_llm.research._null_runs import Moments
+from bt_llm.research._moments import Moments
 from bt_llm.statistics import Legs, Timing, timing_of
 from tests.size.markets import Bars, mean
 

@@ -19,9 +19,10 @@ from bt_llm.gates import LONG, SHORT, Gate, attached_gates
 from bt_llm.models import Progress
 from bt_llm.progress import shows_progress
 from bt_llm.research._gate_runs import GateRuns
+from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import Evaluate
 from bt_llm.research._runs import Source, inspect_run
-from bt_llm.research._timing import TimingOf, closes_of, strata_of
+from bt_llm.research._timing import TimingOf
 from bt_llm.research._tried import count_trials
 from bt_llm.research.multiverses._joint import Entries, JointNull, joint_null
 from bt_llm.research.multiverses._policies import Policies, ask_all
@@ -225,6 +226,8 @@ class _Trader:
                 entries,
                 np.array([scores[first] for first in self.alike]),
                 evaluate or runs,
+                moments=Moments.of(self.market, self.gates[0].warm_up_bars),
+                trades=study.ungated.trades,
                 n=n,
                 seed=seed,
                 warm_up=self.gates[0].warm_up_bars,
@@ -275,11 +278,10 @@ class _Trader:
         """Return the entries that any run asked about, and what each specification answers to them."""
         asked = sorted(self.asked)
         bars, sides = (np.array([one[at] for one in asked], dtype=np.int64) for at in (0, 1))
-        lines = dict(strata_of(closes_of(self.market), len(asked), self.gates[0].warm_up_bars))
-        line = np.frombuffer(next(iter(lines.values()), bytes(len(self.market.index))), dtype=np.uint8)
+        ((data, told),) = self.market.bars.items()
         columns = {first: self._answers(first, bars, sides) for first in self.runs}
         allowed = np.stack([columns[first] for first in self.alike], axis=1)
-        return Entries(bars=bars, sides=sides, strata=line[bars - 1].astype(np.int64), allowed=allowed)
+        return Entries(data=data, times=told.numbers[bars - 1], sides=sides, allowed=allowed)
 
     def _answers(self, number: int, bars: NDArray[np.int64], sides: NDArray[np.int64]) -> NDArray[np.bool_]:
         said = next(iter(self.runs[number].verdicts.values()))

@@ -66,6 +66,7 @@ class Traded(Told):
             observed={"timing": self.joint.median},
             nulls=pd.DataFrame({"timing": self.joint.medians}),
             tested="timing",
+            subject="the median",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,8 +209,10 @@ def _of_policies(policies: Policies) -> Iterator[str]:
     yield f"Another bucket of one feature alone changes the headline's answer in: {said} of the cases."
     invalid = int((policies.answers < 0).sum())
     if invalid:
-        yield f"{invalid:,} of {policies.answers.size:,} verdicts are invalid; they are an answer of "
-        "their own here."
+        yield (
+            f"{invalid:,} of {policies.answers.size:,} verdicts are invalid; here they are an answer like "
+            "any other."
+        )
 
 
 def _of_joint(traded: Traded) -> Iterator[str]:

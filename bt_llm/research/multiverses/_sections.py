@@ -92,8 +92,8 @@ def _luck(traded: Traded) -> Iterator[Section]:
     yield Section(
         kind="histograms",
         title=f"The median timing among {runs.n} {runs.kind}",
-        text="In each, the answers of all specifications were moved to other entries together, "
-        f"{joint.block} in a row, within a side and markets as volatile. The score is that of the median "
+        text="In each, the answers of all specifications were moved to other times together, "
+        f"{joint.block} bars in a row, among markets as volatile. The score is that of the median "
         f"specification. Its rank is tested: p = {joint.question.p_value:.3g}. {traded.how}".rstrip(),
         content=runs,
     )
