@@ -55,9 +55,11 @@ class ArrayFeed(bt.feed.DataBase):
         self._loaded = len(self._columns["datetime"])
         missing = array("d", [math.nan]) * self._loaded
         for name in self.lines.getlinealiases():
-            line = getattr(self.lines, name)
-            # The room that Cerebro's `lookahead` made stays behind the bars.
-            line.array = self._columns.get(name, missing) + line.array
+            line, values = getattr(self.lines, name), self._columns.pop(name, None)
+            values = missing[:] if values is None else values
+            values.extend(line.array)  # the room that Cerebro's `lookahead` made stays behind the bars
+            line.array = values
+        self._columns = {"datetime": array("d")}
         self.home()
 
     def _load(self) -> bool:

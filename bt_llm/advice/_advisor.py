@@ -373,7 +373,7 @@ class Advisor(Asker[Verdict]):
         usage.cache_hits += len(distinct) - sum(not self._verdicts[cell].cached for cell in new)
         answers = [self._verdicts[cell] for cell in cells]
         for cell in new:  # from now on the answer comes from memory
-            self._verdicts[cell] = dataclasses.replace(self._verdicts[cell], cached=True)
+            self._verdicts[cell] = _marked(self._verdicts[cell], self._verdicts[cell].model, cached=True)
         return answers
 
     def _judge(self, cells: Sequence[int], usage: Usage, on_progress: Progress | None) -> None:
@@ -414,7 +414,7 @@ class Advisor(Asker[Verdict]):
         """Return the raw verdicts of cells, from memory, the cache or the model."""
         known, name = self._raw(), self.identity.name
         found = {
-            cell: dataclasses.replace(known[cell], model=name, cached=cell not in self._fresh)
+            cell: _marked(known[cell], name, cached=cell not in self._fresh)
             for cell in cells
             if cell in known
         }
@@ -534,3 +534,10 @@ class Advisor(Asker[Verdict]):
         if self.config.reader == "contrast":
             return read_contrast(backend, prompts, self._named(), words, self.labels, numerics)
         return read_logprobs(backend, prompts, words, self.labels, numerics)
+
+
+def _marked(verdict: Verdict, model: str, *, cached: bool) -> Verdict:
+    """Return the verdict as one of a model, cached or not; the same one where it is so already."""
+    if verdict.cached is cached and verdict.model == model:
+        return verdict
+    return dataclasses.replace(verdict, model=model, cached=cached)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import backtrader as bt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -18,12 +17,9 @@ from bt_llm import statistics
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.equality import nan_equal
-from bt_llm.indicators import require_bars
-from bt_llm.progress import Progress, current
 
 __all__ = [
     "Account",
-    "AccountAnalyzer",
     "Fill",
     "SentOrder",
     "Trade",
@@ -33,9 +29,6 @@ __all__ = [
     "measure_account",
     "order_counts",
 ]
-
-_OFTEN = 0x3FF
-"""Of so many bars, less one, one is told of."""
 
 _OPEN = ("Created", "Submitted", "Accepted", "Partial")
 
@@ -142,155 +135,6 @@ class Account:
             return values
         places = np.searchsorted(known, numbers, side="right")
         return np.concatenate([[self.cash], values])[places]
-
-
-class AccountAnalyzer(bt.Analyzer):
-    """Keeps an `Account`, and ends the run at the bar of its ruin.
-
-    Parameters
-    ----------
-    first : float, optional
-        Backtrader's number of the first bar that counts. By default the first that ``next`` is called at, or,
-        of a strategy that joins, at which one of its datas has warmed up.
-    joins : bool
-        Whether the strategy trades datas before all of them have warmed up.
-    settles : bool
-        Whether what is open at the end is closed at the last close of its data, at the broker's costs.
-    """
-
-    params = (("first", None), ("joins", False), ("settles", False))
-
-    def start(self) -> None:
-        """Begin with nothing; see how the run has to go."""
-        require_bars(self.strategy, joins=self.p.joins or self.p.first is not None)
-        self.account = Account(cash=float(self.strategy.broker.startingcash))
-        self._begun = False
-        self._broker, self._clock = self.strategy.broker, self.strategy.lines.datetime
-        self._first = self.p.first
-        self._told, self._seen = current("bars"), 0
-        datas = enumerate(self.strategy.datas)
-        self._names = {data: str(getattr(data, "_name", "") or f"data{number}") for number, data in datas}
-
-    def prenext(self) -> None:
-        """Count the bar if it counts, and note ruin wherever it comes."""
-        self._note(self._begun or (self.p.joins and self._one_is_warm()))
-
-    def next(self) -> None:
-        """Count the bar."""
-        self._note(True)
-
-    def _one_is_warm(self) -> bool:
-        strategy = self.strategy
-        return any(
-            len(data) >= needed for data, needed in zip(strategy.datas, strategy._minperiods, strict=True)
-        )
-
-    def _note(self, counts: bool) -> None:
-        account, clock = self.account, self._clock
-        now, value = clock.array[clock._idx], self._broker.getvalue()
-        if self._told is not None:
-            self._tell(self._told)
-        self._begun = counts if self._first is None else now >= self._first
-        if self._begun:
-            account.numbers.append(now)
-            account.equity.append(value)
-            for position in self._broker.positions.values():
-                if position.size:
-                    account.held += 1
-                    break
-        if value <= 0.0 and account.ruined is None:
-            account.ruined, account.ruin_value = now, value
-            self.strategy.cerebro.runstop()
-
-    def _tell(self, told: Progress) -> None:
-        """Tell how many bars are done, now and then."""
-        self._seen += 1
-        if not self._seen & _OFTEN:
-            told(self._seen, max(self._seen, max(data.buflen() for data in self.strategy.datas)))
-
-    def notify_order(self, order: Any) -> None:
-        """Keep the order, what became of it, and its fills."""
-        sent = self.account.orders.get(order.ref)
-        if sent is None:
-            sent = self.account.orders[order.ref] = SentOrder(
-                time=order.created.dt,
-                data=self._names[order.data],
-                side=1 if order.isbuy() else -1,
-                size=abs(order.created.size),
-                kind=order.getordername(),
-                # Strategies learn of an order a bar later; with `quicknotify`, in the bar's own `next`.
-                early=not self._begun and self.strategy._minperstatus > 0,
-            )
-        sent.status = order.getstatusname()
-        sent.vetoed = sent.vetoed or bool(order.info.get("vetoed"))
-        if sent.refused:
-            sent.reason = self._reason(order)
-        for bit in order.executed.iterpending():
-            self.account.fills.append(
-                Fill(
-                    time=bit.dt,
-                    data=sent.data,
-                    size=bit.size,
-                    price=bit.price,
-                    commission=bit.closedcomm + bit.openedcomm,
-                )
-            )
-        mult = self.strategy.broker.getcommissioninfo(order.data).p.mult
-        sent.traded = abs(order.executed.size * order.executed.price) * mult
-
-    def _reason(self, order: Any) -> str:
-        if order.status != order.Margin:
-            return order.info.get("reason") or f"{order.getordername()} order rejected by the broker"
-        broker, size, price = self.strategy.broker, order.created.size, order.created.price
-        cost = broker.getcommissioninfo(order.data).getoperationcost(size, price)
-        return f"{size:g} at {price:g} cost {cost:,.2f}, and the cash was {broker.getcash():,.2f}"
-
-    def notify_trade(self, trade: Any) -> None:
-        """Keep a closed trade."""
-        if trade.isclosed:
-            self._keep(trade, trade.dtclose, trade.barlen, trade.pnl, trade.pnlcomm)
-
-    def _keep(self, trade: Any, closed: float, bars: int, pnl: float, pnlcomm: float) -> None:
-        self.account.trades.append(
-            Trade(
-                opened=trade.dtopen,
-                closed=closed,
-                direction=1 if trade.long else -1,
-                bars=bars,
-                pnl=pnl,
-                pnlcomm=pnlcomm,
-                data=self._names[trade.data],
-            )
-        )
-
-    def stop(self) -> None:
-        """Close what is still open, if that was asked for."""
-        account = self.account
-        if self._told is not None:
-            self._told(self._seen, self._seen)
-        if not self.p.settles or account.ruined is not None or not account.numbers:
-            return
-        open_ones = [(data, position) for data, position in self._broker.positions.items() if position.size]
-        for data, position in open_ones:
-            account.equity[-1] -= self._settle(data, position.size)
-        account.held -= bool(open_ones)  # at the last close there is no position any more
-
-    def _settle(self, data: Any, size: float) -> float:
-        """Close a position at its data's last close; return what that cost, the value at that close given."""
-        close, now = float(data.close[0]), float(data.datetime[0])
-        broker, terms = self._broker, self._broker.getcommissioninfo(data)
-        slip = close * (broker.p.slip_perc or 0.0) or (broker.p.slip_fixed or 0.0)
-        price = close - math.copysign(slip, size)
-        commission = float(terms.getcommission(size, price))
-        fill = Fill(time=now, data=self._names[data], size=-size, price=price, commission=commission)
-        self.account.fills.append(fill)
-        self.account.settled.append(fill)
-        self.account.settled_value += abs(size * price) * terms.p.mult
-        for trade in (one for kept in self.strategy._trades[data].values() for one in kept if one.isopen):
-            pnl = trade.pnl + float(terms.profitandloss(trade.size, trade.price, price))
-            paid = trade.commission + float(terms.getcommission(trade.size, price))
-            self._keep(trade, now, len(data) - trade.baropen, pnl, pnl - paid)
-        return commission + abs(size) * slip * float(terms.p.mult)
 
 
 _TIMES = ("opened", "closed", "time")

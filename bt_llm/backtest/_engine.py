@@ -14,7 +14,8 @@ from typing import Any
 
 import backtrader as bt
 
-from bt_llm.backtest._account import Account, AccountAnalyzer
+from bt_llm.backtest._account import Account
+from bt_llm.backtest._account_analyzer import AccountAnalyzer
 from bt_llm.backtest._lean import Drive
 from bt_llm.backtest._market import Market, Window
 from bt_llm.backtest._setup import Engine, Setup

@@ -3,8 +3,7 @@
 At every bar Backtrader asks each feed for its next time, has the broker value every position, converts
 times to check for interest, tells every analyzer the cash, and moves every line by itself. `LeanCerebro`
 runs a strategy on one preloaded data in a loop that does what can be seen of this, in the same order; any
-other run goes through Backtrader's own loop. `RestingBroker` does nothing on bars without orders, but where
-interest or margin is due on a position; what the account is worth it works out when it is asked.
+other run goes through Backtrader's own loop.
 """
 
 from __future__ import annotations
@@ -15,169 +14,10 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
+from bt_llm.backtest._brokers import RestingBroker
 from bt_llm.backtest._line_store import fill_lines
 
-__all__ = ["Drive", "LeanCerebro", "PlainBroker", "RestingBroker"]
-
-
-class PlainBroker(bt.brokers.BackBroker):
-    """Backtrader's broker, of which a data without a bar can be asked for its position.
-
-    The original values such a position at the price of a bar that is not there.
-    """
-
-    def getposition(self, data: Any) -> Any:
-        """Return the position on a data."""
-        return self.positions[data] if len(data) else bt.Position()
-
-
-class RestingBroker(PlainBroker):
-    """The same broker, which rests on bars on which nothing can happen.
-
-    What is derived from cash and positions (value, leverage, fund) is worked out when it is asked for.
-    """
-
-    def init(self) -> None:
-        """Begin with nothing open."""
-        super().init()
-        self._stale = False
-        self._valued_cash = math.nan
-        self._free: dict[Any, Any] = {}
-
-    def next(self) -> None:
-        """Fill orders, charge interest and margin; rest where there are none."""
-        if (
-            self.pending
-            or self.submitted
-            or self._toactivate
-            or self._userhist
-            or self._fundhist
-            or self._cash_addition
-        ):
-            super().next()
-            self._stale = False
-            self._valued_cash = self.cash
-            return
-        for data, position in self.positions.items():
-            if position.size:
-                if self._free.get(data) is not self.getcommissioninfo(data) and not self._is_free(data):
-                    super().next()
-                    self._stale = False
-                    return
-                self._stale = True
-        if self.cash != self._valued_cash:
-            self._stale = True
-
-    def notify(self, order: Any) -> None:
-        """Keep what an order is now, for its owner to hear: as ``Order.clone`` does, without detours."""
-        if type(order) not in _PLAIN_ORDERS or type(order.executed) is not bt.order.OrderData:
-            super().notify(order)
-            return
-        order.executed.markpending()
-        told = _copied(order)
-        told.executed = _copied(order.executed)
-        self.notifs.append(told)
-
-    def _is_free(self, data: Any) -> bool:
-        scheme = self.getcommissioninfo(data)
-        if not _is_free(scheme):
-            return False
-        self._free[data] = scheme
-        return True
-
-    def _get_value(self, datas: Any = None, lever: bool = False) -> Any:
-        if datas is None:
-            self._stale = False
-            self._valued_cash = self.cash
-        return super()._get_value(datas=datas, lever=lever)
-
-    def _freshen(self) -> None:
-        if self._stale:
-            self._get_value()
-
-    def get_value(self, datas: Any = None, mkt: bool = False, lever: bool = False) -> Any:
-        """Return the value of the account, or of datas."""
-        if self._stale:
-            if datas is None and not mkt and not lever and self._quick_value():
-                return self._value
-            self._get_value()
-        return super().get_value(datas=datas, mkt=mkt, lever=lever)
-
-    def _quick_value(self) -> bool:
-        """Work out what the account is worth and nothing else, as Backtrader does to the last bit."""
-        held = 0.0
-        if not self.p.shortcash:
-            return False
-        for data, position in self.positions.items():
-            scheme = self._free.get(data)
-            if scheme is None or scheme is not self.getcommissioninfo(data):
-                return False
-            size, close = position.size, data.close[0]
-            value, gained = size * close, size * (close - position.price) * scheme.p.mult
-            if value > 0:
-                held += (value - gained) / scheme.p.leverage
-                held += gained
-            else:
-                held += value
-        self._value = self.cash + held
-        return True
-
-    getvalue = get_value
-
-    def set_cash(self, cash: float) -> None:
-        """Set the cash; until the next bar the account is worth just that, as in Backtrader."""
-        self._freshen()
-        super().set_cash(cash)
-
-    setcash = set_cash
-
-    def get_leverage(self) -> Any:
-        """Return the leverage of the account."""
-        self._freshen()
-        return super().get_leverage()
-
-    def get_fundshares(self) -> Any:
-        """Return the shares of the account as a fund."""
-        self._freshen()
-        return super().get_fundshares()
-
-    fundshares = property(get_fundshares)
-
-    def get_fundvalue(self) -> Any:
-        """Return the value of a share of the account as a fund."""
-        self._freshen()
-        return super().get_fundvalue()
-
-    fundvalue = property(get_fundvalue)
-
-
-_PLAIN_ORDERS = (bt.BuyOrder, bt.SellOrder)
-
-
-def _copied(one: Any) -> Any:
-    made = object.__new__(type(one))
-    vars(made).update(vars(one))
-    return made
-
-
-def _is_free(scheme: Any) -> bool:
-    """Return whether holding a position changes no cash, and it is worth its size at the price."""
-    return (
-        scheme.stocklike
-        and not scheme.p.interest
-        and all(getattr(type(scheme), name) is getattr(bt.CommInfoBase, name) for name in _HOLDING)
-    )
-
-
-_HOLDING = (
-    "stocklike",
-    "get_credit_interest",
-    "_get_credit_interest",
-    "cashadjust",
-    "getvaluesize",
-    "profitandloss",
-    "get_leverage",
-)
+__all__ = ["Drive", "LeanCerebro"]
 
 
 Drive: TypeAlias = Callable[[bt.Strategy], Iterator[int]]
@@ -265,7 +105,9 @@ class _Loop:
         moved_before: list[Any] = []
         period = strategy._minperiods[0]
         hears = self._hears_cash()
-        analyzers = list(self._analyzers())
+        account = self._account(broker) if drive is None else None
+        analyzers = list(self._analyzers(account))
+        turns, risky, due = -1, False, 0
         for bar in range(bars) if drive is None else drive(strategy):
             now = times[bar]
             length = bar + 1
@@ -284,6 +126,8 @@ class _Loop:
             if broker.notifs:
                 self._deliver()
             if cerebro._event_stop:
+                if account is not None:
+                    account.finish(bar)
                 return
             if moving is not None:
                 for line, lag in moving:
@@ -314,10 +158,19 @@ class _Loop:
                 strategy.prenext()
                 for one in analyzers:
                     one[2]()
+            if account is not None:
+                if broker.turns != turns:
+                    turns, risky = broker.turns, account.turn(bar)
+                if risky:
+                    account.check(now)
+                if bar == due:
+                    due = account.pass_by(bar)
             if strategy._orderspending or strategy._tradespending:
                 strategy.clear()
             if cerebro._event_stop:
-                return
+                break
+        if account is not None:
+            account.finish(length)
 
     def _jump(self, bar: int, *, settled: bool) -> None:
         """Make the strategy's own lines as long as they would be at a bar; others are moved by it."""
@@ -350,12 +203,19 @@ class _Loop:
             for one in every
         )
 
-    def _analyzers(self) -> Iterator[tuple[Callable[[], None], ...]]:
-        """Yield what is called of each analyzer at a bar: ``next``, ``nextstart``, ``prenext``."""
+    def _account(self, broker: Any) -> Any:
+        """Return the analyzer that keeps the account, if it need not be called bar by bar."""
+        if type(broker) is not RestingBroker:
+            return None
+        kept = [one for one in self.strategy.analyzers if getattr(one, "follows", None) is not None]
+        return kept[0] if len(kept) == 1 and kept[0].follows(self.data) else None
+
+    def _analyzers(self, account: Any) -> Iterator[tuple[Callable[[], None], ...]]:
+        """Yield what is called of each analyzer but one: ``next``, ``nextstart``, ``prenext``."""
         own = ("next", "nextstart", "prenext")
         for one in self.strategy.analyzers:
             kind = type(one)
-            if getattr(one, "rests", False):
+            if one is account or getattr(one, "rests", False):
                 continue
             plain = all(getattr(kind, f"_{name}") is getattr(bt.Analyzer, f"_{name}") for name in own)
             names = own if plain and not one._children else [f"_{name}" for name in own]

@@ -3,7 +3,7 @@
 Trials of a study differ in a gate, or in one of several parameters; most of their indicators are those of
 the trial before. What Backtrader's own indicators give is a function of their class, parameters and inputs,
 so their lines are kept under these and the content of the bars; those of others are worked out in every
-run.
+run. The lines inside of an indicator that nobody can see are let go when it has been worked out.
 """
 
 from __future__ import annotations
@@ -95,19 +95,19 @@ class _Filling:
         self.keys |= {id(line): number for number, line in enumerate(data.lines.lines)}
         self.alive: list[Any] = []  # whose `id` is a key above
 
-    def fill(self, one: Any) -> None:
-        """Fill the lines of an indicator and those inside of it."""
+    def fill(self, one: Any, hidden: bool = False) -> None:
+        """Fill the lines of an indicator and those inside of it, which are let go if nobody can see them."""
         key = self.key(one)
-        nodes = list(_tree(one))
+        nodes = [one] if hidden else list(_tree(one))
         lines = [line for node in nodes for line in _lines(node)]
         too_long = 8 * len(self.missing) * len(lines) > _MOST_BYTES // 8
         if key is None or too_long or any(len(line.array) for line in lines):
-            self._work_out(one)
+            self._work_out(one, hidden)
             return
-        whole = (self.bars, key)
+        whole = (self.bars, key, hidden)
         kept = _store.get(whole)
         if kept is None:
-            self._work_out(one)
+            self._work_out(one, hidden)
             _store.put(whole, [array("d", line.array) for line in lines])
             return
         for line, values in zip(lines, kept, strict=True):
@@ -116,7 +116,7 @@ class _Filling:
         for line in _lines(one):
             line.oncebinding()
 
-    def _work_out(self, one: Any) -> None:
+    def _work_out(self, one: Any, hidden: bool) -> None:
         kind = type(one)
         plain = kind._once is bt.Indicator._once and kind.forward is bt.Indicator.forward
         if not plain or one._lineiterators[one.ObsType] or one._clock.buflen() != len(self.missing):
@@ -128,8 +128,9 @@ class _Filling:
             else:
                 line.forward(size=len(self.missing))
         children = one._lineiterators[one.IndType]
+        unseen = _unseen(one, hidden)
         for child in children:
-            self.fill(child)
+            self.fill(child, any(child is other for other in unseen))
         for source in one.datas:
             source.home()
         for child in children:
@@ -140,6 +141,9 @@ class _Filling:
         one.once(one._minperiod, one.buflen())
         for line in _lines(one):
             line.oncebinding()
+        for child in unseen:
+            for line in _lines(child):
+                line.array = array("d")
 
     def key(self, source: Any) -> Hashable | None:
         """Return what a source of values depends on besides the bars; None if that is not known."""
@@ -190,6 +194,26 @@ def _value(value: Any) -> Hashable | None:
 def _lines(one: Any) -> list[Any]:
     lines = one.lines
     return list(getattr(lines, "lines", lines))
+
+
+def _unseen(one: Any, hidden: bool) -> list[Any]:
+    """Return the indicators inside of one that no strategy can get at: they are no attributes of it."""
+    children: list[Any] = one._lineiterators[one.IndType]
+    if type(one)._icacheuse:  # an indicator inside of one may be another one's, too
+        return []
+    if hidden or getattr(one, "hides_states", False):
+        return children
+    if not type(one).__module__.startswith("backtrader.indicators."):
+        return []
+    named = {id(value) for value in vars(one).values()}
+    return [child for child in children if named.isdisjoint(_ids(child))]
+
+
+def _ids(one: Any) -> Iterator[int]:
+    """Yield what tells apart an indicator, all inside of it, and their lines."""
+    for node in _tree(one):
+        yield id(node)
+        yield from map(id, _lines(node))
 
 
 def _tree(one: Any) -> Iterator[Any]:

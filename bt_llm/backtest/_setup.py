@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import backtrader as bt
 
-from bt_llm.backtest._lean import LeanCerebro, PlainBroker, RestingBroker
+from bt_llm.backtest._brokers import PlainBroker, RestingBroker
+from bt_llm.backtest._lean import LeanCerebro
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._strategy_files import function_in, load_function
 from bt_llm.exceptions import ConfigError, StrategyError

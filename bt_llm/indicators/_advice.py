@@ -37,6 +37,7 @@ _ANSWER = (*_OUTPUTS, "label")
 _BUILT_IN = ("trend", "rsi", "volatility")
 _PERIODS = ("ema", "slope", "rsi", "atr", "median")
 _LIVE = ("auto", "on", "off")
+_MAKERS = ("__init__", "_bind_states", "_make_trend", "_make_rsi", "_make_volatility", "once")
 
 
 class LLMAdvice(bt.Indicator):
@@ -351,6 +352,12 @@ class LLMAdvice(bt.Indicator):
             else:
                 raise ConfigError(f"feature {name!r} has no indicator: expected Feature(..., indicator=...)")
             self._bind(name, line)
+
+    @property
+    def hides_states(self) -> bool:
+        """Whether all indicators inside of it are its own, so that nobody can see their lines."""
+        own = all(getattr(type(self), name) is getattr(LLMAdvice, name) for name in _MAKERS)
+        return own and all(one.indicator is None for one in self.config.state_space.features)
 
     def _bind(self, name: str, line: Any) -> None:
         if name not in self.lines.getlinealiases():

@@ -12,7 +12,8 @@ import pytest
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import _line_store, load_strategy, run_backtest
-from bt_llm.backtest._lean import LeanCerebro, PlainBroker, RestingBroker
+from bt_llm.backtest._brokers import PlainBroker, RestingBroker
+from bt_llm.backtest._lean import LeanCerebro
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AlwaysOpen, Answers, Gate, RandomGate, gated
@@ -284,6 +285,34 @@ def test_lines_that_are_kept_are_those_of_the_same_indicator_on_the_same_bars(ba
             kept.append(repr(cerebro.run()[0].rows))
     assert kept[0] == kept[2] == kept[4]
     assert kept[1] == kept[3] == kept[5]
+
+
+class Inside(bt.Indicator):
+    """Has an indicator inside that whoever has this one can read."""
+
+    lines: Any = ("twice",)
+
+    def __init__(self) -> None:
+        self.inner = bt.ind.EMA(self.data, period=3)
+        self.lines.twice = 2.0 * self.inner
+
+
+class Reads(bt.Strategy):
+    def __init__(self) -> None:
+        self.read = [bt.ind.CrossOver(self.data.close, bt.ind.SMA(self.data, period=4)), Inside(self.data)]
+
+
+@pytest.mark.parametrize(("objcache", "let_go"), [(False, True), (True, False)])
+def test_only_lines_that_nobody_can_see_are_let_go(objcache: bool, let_go: bool) -> None:
+    _line_store.forget_lines()
+    for _ in range(2):  # worked out, and kept
+        cerebro = LeanCerebro(stdstats=False, objcache=objcache)
+        cerebro.adddata(feed(BARS))
+        cerebro.addstrategy(Reads)
+        crossed, inside = cerebro.run()[0].read
+        assert len(inside.inner.lines.ema.array) == len(crossed.lines.crossover.array) == len(BARS)
+        inner = [line for child in _line_store._tree(crossed) for line in _line_store._lines(child)][1:]
+        assert {len(line.array) for line in inner} == {0 if let_go else len(BARS)}
 
 
 def test_lines_of_other_peoples_indicators_are_worked_out_in_every_run() -> None:
