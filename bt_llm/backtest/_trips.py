@@ -186,7 +186,8 @@ def kept_out(gated: Any, ungated: Any) -> pd.DataFrame:
     """
     keys = ["data", "opened", "direction"]
     made = set(gated.trades[keys].itertuples(index=False, name=None))
-    missing = [row not in made for row in ungated.trades[keys].itertuples(index=False, name=None)]
+    rows = ungated.trades[keys].itertuples(index=False, name=None)
+    missing = np.array([row not in made for row in rows], dtype=bool)
     found = ungated.trades[missing].reset_index(drop=True)
     said = list(_said(found, ungated.order_log, gated.verdicts))
     verdicts = pd.Series([answer for answer, _ in said], dtype=object)

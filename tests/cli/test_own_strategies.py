@@ -155,7 +155,9 @@ class TestDatas:
             )
         table = cli("run", *told).out
         assert all(word in table for word in ("Symbols", "s00", "other", "ungated"))
-        assert "--manifest beside --each" in cli("run", *told, "--manifest", "x.json").err
+        manifest = folder / "panel.json"
+        assert f"manifest: {manifest}" in cli("run", *told, "--manifest", str(manifest)).err
+        assert manifest.is_file()
         tests = [*told, "--random", "2", "--resamples", "20", "--format", "json"]
         assert list(found(cli("test", *tests))["symbols"]) == ["s00", "other"]
 

@@ -121,7 +121,7 @@ class TestPaths:
         text = text.replace(
             "[grid]",
             'gate.advisor.template = "b.toml"\n[grid]\n'
-            'gate.advisor.model = ["smollm2", "c.gguf", "../d.GGUF", "scripted:a/b"]',
+            'gate.advisor.model = ["smollm2", "c.gguf", "../d.GGUF", "scripted:trend"]',
         )
         text += '[compare]\nmodels = {one = "c.gguf", two = "smollm2"}\n'
         folder, loaded = study.parent, load_study(write(study, text))
@@ -131,7 +131,7 @@ class TestPaths:
         assert loaded.gate.advisor.template == "market"
         assert loaded.gate.advisor.cache_dir == str(folder / "verdicts")
         assert loaded.params["gate.advisor.template"] == str(folder / "b.toml")
-        models = ["smollm2", str(folder / "c.gguf"), str(folder / "../d.GGUF"), "scripted:a/b"]
+        models = ["smollm2", str(folder / "c.gguf"), str(folder / "../d.GGUF"), "scripted:trend"]
         assert loaded.grid["gate.advisor.model"] == models
         assert loaded.compare.models == {"one": str(folder / "c.gguf"), "two": "smollm2"}
 

@@ -26,6 +26,7 @@ from bt_llm.backtest import (
     table_section,
 )
 from bt_llm.backtest import Source as DataSource
+from bt_llm.data import save_csv
 from bt_llm.exceptions import ConfigError
 from bt_llm.indicators import LLMAdvice, copy_values
 from bt_llm.plain_json import plain
@@ -165,12 +166,14 @@ class Explanation(Shown):
         made = {
             ".py": lambda: to_python(self.rule),
             ".pine": lambda: to_pine(self.rule),
-            ".csv": lambda: self.cells().to_csv(index=False, lineterminator="\n"),
         }
-        if target.suffix not in made:
-            raise ConfigError(f"{str(target)!r}: expected a file that ends in {', '.join(made)}")
+        if target.suffix not in (*made, ".csv"):
+            raise ConfigError(f"{str(target)!r}: expected a file that ends in {', '.join((*made, '.csv'))}")
         try:
-            write_whole(target, made[target.suffix]())
+            if target.suffix == ".csv":
+                save_csv(self.cells(), target, index=False)
+            else:
+                write_whole(target, made[target.suffix]())
         except OSError as error:
             raise ConfigError(f"{str(target)!r} cannot be written ({error})") from error
 
