@@ -297,7 +297,7 @@ class Inside(bt.Indicator):
         self.lines.twice = 2.0 * self.inner
 
 
-class Reads(bt.Strategy):
+class KeepsTwo(bt.Strategy):
     def __init__(self) -> None:
         self.read = [bt.ind.CrossOver(self.data.close, bt.ind.SMA(self.data, period=4)), Inside(self.data)]
 
@@ -308,7 +308,7 @@ def test_only_lines_that_nobody_can_see_are_let_go(objcache: bool, let_go: bool)
     for _ in range(2):  # worked out, and kept
         cerebro = LeanCerebro(stdstats=False, objcache=objcache)
         cerebro.adddata(feed(BARS))
-        cerebro.addstrategy(Reads)
+        cerebro.addstrategy(KeepsTwo)
         crossed, inside = cerebro.run()[0].read
         assert len(inside.inner.lines.ema.array) == len(crossed.lines.crossover.array) == len(BARS)
         inner = [line for child in _line_store._tree(crossed) for line in _line_store._lines(child)][1:]
