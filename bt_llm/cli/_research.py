@@ -78,7 +78,8 @@ def run_test(
         ),
     ] = None,
     per: Annotated[
-        str, typer.Option(help="entry or bar: what random gates keep the pass rate of.")
+        str,
+        typer.Option(help="entry or bar: whether random gates have the answers to entries, or to all bars."),
     ] = "entry",
     strata: Annotated[
         bool,
