@@ -136,7 +136,7 @@ def drawn(section: Section) -> dict[str, Any]:
     elif section.kind == "curve":
         part["content"] = specification_curve(section.content)
     elif section.kind == "stability":
-        part["content"] = {**section.content, "rows": stability(section.content["parameters"])}
+        part["content"] = stability(**section.content)
     elif section.kind == "image":
         part["content"] = base64.b64encode(section.content).decode()
     return part

@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bt_llm.backtest import percent
+from bt_llm.report._pictures import ticks
 
 if TYPE_CHECKING:
     from bt_llm.research import Multiverse
 
 __all__ = ["specification_curve"]
 
-WIDTH, LABELS, TOP, CURVE, ROW, GAP = 960, 210, 14, 200, 17, 10
-_NAMED = 30  # characters of a level beside its marks
+TOP, CURVE, ROW, GAP, SIDE = 14, 200, 17, 10, 6
 
 
-def specification_curve(result: Multiverse) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """Width, room for what stands on the left, characters of a level, and the size of a point.
+
+    The marks of a level stand beside its name, or, where there is no room, below it.
+    """
+
+    name: str
+    width: int
+    start: int
+    named: int
+    dot: float
+    below: int = 0
+
+
+_FORMS = (
+    _Form(name="wide", width=960, start=210, named=30, dot=3.0),
+    _Form(name="slim", width=360, start=58, named=48, dot=2.0, below=14),
+)
+
+
+def specification_curve(result: Multiverse) -> list[dict[str, Any]]:
     """Return the places of a multiverse's returns, lowest first, and of a mark for each of its choices.
 
-    The headline's column is marked. Of equal returns the specification that stands first comes first.
+    Once for a screen, and once for a telephone. The headline's column is marked. Of equal returns the
+    specification that stands first comes first.
     """
+    return [_drawn(result, form) for form in _FORMS]
+
+
+def _drawn(result: Multiverse, form: _Form) -> dict[str, Any]:
     traded, space = result.traded, result.policies.space
     assert traded is not None  # a curve is drawn of what was traded
     returns = traded.table["return"].to_numpy(dtype=float)
     ungated = float(traded.ungated.metrics["return"])
     order = np.argsort(returns, kind="stable")
     low, high = float(min(returns.min(), ungated, 0.0)), float(max(returns.max(), ungated, 0.0))
-    step = (WIDTH - LABELS) / len(order)
+    end = form.width - SIDE
+    step = (end - form.start) / len(order)
 
     def across(column: int) -> float:
-        return round(LABELS + (column + 0.5) * step, 1)
+        return round(form.start + (column + 0.5) * step, 1)
 
     def down(value: float) -> float:
         return round(TOP + (high - value) / ((high - low) or 1.0) * CURVE, 1)
@@ -56,26 +84,35 @@ def specification_curve(result: Multiverse) -> dict[str, Any]:
         y += ROW
         for level, name in enumerate(dimension.levels):
             own = [n for n, one in enumerate(space.specifications) if one.levels[axis] == level]
-            marks = sorted(across(places[number]) for number in own)
-            median = float(np.median(returns[own]))
-            short = name if len(name) <= _NAMED else f"{name[: _NAMED - 1]}\u2026"
-            told = f"{name}: median return {percent(median)}"
-            rows.append({"kind": "level", "y": y, "text": short, "told": told, "marks": marks})
-            y += ROW
+            rows.append(
+                {
+                    "kind": "level",
+                    "y": y,
+                    "text": name if len(name) <= form.named else f"{name[: form.named - 1]}\u2026",
+                    "told": f"{name}: median return {percent(float(np.median(returns[own])))}",
+                    "marks": sorted(across(places[number]) for number in own),
+                    "marks_y": y - 4 + form.below,
+                }
+            )
+            y += ROW + form.below
         y += GAP
+    found = ticks(low, high, 4) if high > low else [0.0]
+    beside = returns[order][len(order) * 2 // 3 :]  # the points that the line's name stands among
+    above = bool(np.median(beside) < ungated)
     return {
+        "name": form.name,
         "points": points,
         "rows": rows,
+        "dot": form.dot,
         "mark": round(min(4.0, max(1.0, 0.7 * step)), 1),
         "headline": across(places[0]),
-        "zero": down(0.0),
+        "ticks": [{"y": down(at), "text": percent(at, 1), "zero": at == 0.0} for at in found],
         "ungated": down(ungated),
+        "ungated_y": down(ungated) + (-5 if above else 15),
         "ungated_text": f"ungated {percent(ungated)}",
-        "top": percent(high),
-        "bottom": percent(low),
-        "floor": TOP + CURVE,
-        "start": LABELS,
-        "width": WIDTH,
+        "start": form.start,
+        "end": end,
+        "width": form.width,
         "height": round(y, 1),
         "label": f"Return of {len(order)} specifications, lowest first; the headline is place "
         f"{traded.place} from the top",

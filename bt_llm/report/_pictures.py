@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["bars_of", "cost_curve", "fold_strips", "forest", "histogram", "stability", "ticks"]
 
 WIDTH, HEIGHT, FLOOR, BINS = 480, 220, 180, 24
-LABELS, ROW = 130, 20
+LABELS, ROW = 150, 20
+DIGIT = 10.5  # of a figure beside an axis, on a telephone
 
 
 def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
@@ -57,7 +58,9 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
         "observed": across(observed),
         "anchor": "end" if across(observed) > WIDTH / 2 else "start",
         "label": f"{runs.subject}: {shown(observed)}",
-        "ticks": [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 6)],
+        "ticks": [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 5)],
+        "most": f"{int(counts.max()):,}",
+        "margin": _margin(f"{int(counts.max()):,}"),
         "name": {"timing": "Score of the timing", "return": "Return", "sharpe": "Sharpe ratio"}[metric],
         "text": f"Above {percent(runs.share_below(metric), 0)} of {runs.n}{tested}.",
     }
@@ -76,14 +79,13 @@ def cost_curve(points: Sequence[CostPoint]) -> dict[str, Any] | None:
 
     upper = [place(point.cost, point.effect.high) for point in points]
     lower = [place(point.cost, point.effect.low) for point in reversed(points)]
+    up = [(at, percent(at, 1)) for at in ticks(low, high, 4)]
     return {
+        "margin": _margin(*(text for _, text in up)),
         "line": " ".join(place(point.cost, point.effect.estimate) for point in points),
         "band": " ".join([*upper, *lower]),
         "zero": round(FLOOR + low / span * FLOOR, 1),
-        "up": [
-            {"y": round(FLOOR - (at - low) / span * FLOOR, 1), "text": percent(at, 1)}
-            for at in ticks(low, high, 4)
-        ],
+        "up": [{"y": round(FLOOR - (at - low) / span * FLOOR, 1), "text": text} for at, text in up],
         "across": [{"x": round(at / most * WIDTH, 1), "text": percent(at, 3)} for at in ticks(0.0, most, 4)],
     }
 
@@ -125,20 +127,16 @@ def fold_strips(folds: Sequence[FoldResult]) -> list[dict[str, Any]]:
     return found
 
 
-def stability(parameters: Sequence[ParameterStability]) -> list[dict[str, Any]]:
-    """Return each parameter's choice fold by fold; `tone` numbers its distinct values."""
+def stability(folds: Sequence[int], parameters: Sequence[ParameterStability]) -> dict[str, Any]:
+    """Return each fold's choices; `tone` numbers the distinct values of a parameter."""
     found = []
     for one in parameters:
-        distinct = list(dict.fromkeys(str(value) for value in one.chosen))
-        found.append(
-            {
-                "name": one.name,
-                "cells": [{"value": str(v), "tone": distinct.index(str(v)) % 6} for v in one.chosen],
-                "text": f"{one.usual} in {percent(one.share, 0)} of the folds, {percent(1 / one.values, 0)} "
-                f"by lot; {one.changes} changes",
-            }
-        )
-    return found
+        distinct = list(dict.fromkeys(map(str, one.chosen)))
+        found.append([{"value": str(v), "tone": distinct.index(str(v)) % 6} for v in one.chosen])
+    return {
+        "names": [one.name for one in parameters],
+        "folds": list(zip(folds, zip(*found, strict=True), strict=True)),
+    }
 
 
 def forest(effect: PanelEffect) -> dict[str, Any]:
@@ -171,8 +169,8 @@ def forest(effect: PanelEffect) -> dict[str, Any]:
             }
         )
     height = ROW * len(named) + 8
-    ticks = {"zero": across(0.0), "left": shown(low + margin), "right": shown(high - margin)}
-    return {"rows": rows, "height": height, "start": LABELS, **ticks}
+    marks = [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 4)]
+    return {"rows": rows, "height": height, "zero": across(0.0), "ticks": marks}
 
 
 def bars_of(
@@ -210,7 +208,13 @@ def bars_of(
     ticks = [{"x": round(place * width, 1), "text": shown(float(edges[place]))} for place in marks]
     if outside:
         text = f"{text[:-1]}; {outside} beyond the ends are in the last bars."
-    return {"name": name, "text": text, "bars": bars, "ticks": ticks, "most": most}
+    found = f"{most:,}"
+    return {"name": name, "text": text, "bars": bars, "ticks": ticks, "most": found, "margin": _margin(found)}
+
+
+def _margin(*texts: str) -> int:
+    """Return the room that figures take on the left of an axis, or half of the first below it."""
+    return max(42, round(12 + DIGIT * max(map(len, texts), default=0)))
 
 
 def _step(rough: float) -> float:

@@ -34,15 +34,22 @@ def shade(value: float, scale: float = 1.0) -> tuple[int, int, int]:
 
 
 def ink(value: float, scale: float = 1.0) -> str:
-    """Return the colour of text that can be read on `shade`.
+    """Return the colour of text that can be read on `shade`: of dark and white, what contrasts more.
+
+    Contrast is that of WCAG 2.2, and at least 4.1.
 
     Examples
     --------
     >>> ink(0.1), ink(-1.0)
     ('#1b1b1b', '#ffffff')
     """
-    red, green, blue = shade(value, scale)
-    return "#ffffff" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "#1b1b1b"
+    behind, dark = _luminance(shade(value, scale)), _luminance((27, 27, 27))
+    return "#ffffff" if 1.05 / (behind + 0.05) > (behind + 0.05) / (dark + 0.05) else "#1b1b1b"
+
+
+def _luminance(colour: tuple[int, int, int]) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def environment() -> jinja2.Environment:

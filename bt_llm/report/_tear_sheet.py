@@ -291,12 +291,20 @@ def _kept_out(pairs: Sequence[tuple[str, BacktestResult, BacktestResult]], of: s
 
 
 def trades_listed(trades: pd.DataFrame) -> dict[str, Any]:
-    """Return trades as a table that can be sorted, newest first: words, and the numbers behind them."""
+    """Return trades as a table that can be sorted, newest first: words, and the numbers behind them.
+
+    Times of day are left out where all of them are midnight, as those of daily bars are.
+    """
     shown = trades.iloc[::-1][:SHOWN_TRADES]
-    columns = [_column(*one, shown) for one in _COLUMNS if one[0] in shown and _is_told(shown[one[0]])]
+    if {"data", "symbol"} <= set(shown) and (shown["data"] == shown["symbol"]).all():
+        shown = shown.drop(columns="data")
+    times = [pd.DatetimeIndex(shown[name]).round("s") for name in ("opened", "closed")]
+    moment = "%Y-%m-%d" if all((one == one.normalize()).all() for one in times) else "%Y-%m-%d %H:%M"
+    columns = [one for one in _COLUMNS if one[0] in shown and _is_told(shown[one[0]])]
+    cells = [[_cell(value, kind, moment) for value in shown[name].tolist()] for name, _, kind in columns]
     note = f"The last {len(shown):,} of {len(trades):,}." if len(shown) < len(trades) else ""
-    rows = list(zip(*(cells for _, cells in columns), strict=True))
-    return {"head": [title for title, _ in columns], "rows": rows, "note": note}
+    rows = list(zip(*cells, strict=True))
+    return {"head": [title for _, title, _ in columns], "rows": rows, "note": note}
 
 
 def _is_told(column: pd.Series[Any]) -> bool:
@@ -305,13 +313,9 @@ def _is_told(column: pd.Series[Any]) -> bool:
     return bool((column.astype(str) != "").any()) and not column.isna().all()
 
 
-def _column(name: str, title: str, kind: str, trades: pd.DataFrame) -> tuple[str, list[tuple[str, str]]]:
-    return title, [_cell(value, kind) for value in trades[name].tolist()]
-
-
-def _cell(value: Any, kind: str) -> tuple[str, str]:
+def _cell(value: Any, kind: str, moment: str) -> tuple[str, str]:
     if kind == "time":
-        text = f"{pd.Timestamp(value).round('s'):%Y-%m-%d %H:%M}"
+        text = f"{pd.Timestamp(value).round('s'):{moment}}"
         return text, text
     if kind == "side":
         text = "long" if value > 0 else "short"

@@ -1,7 +1,7 @@
 "use strict";
 // The charts of the page, drawn by uPlot. Time runs in bars, so that nights and weekends take no room.
 (function () {
-  const LEAST = 12, CANDLE = 5;
+  const LEAST = 12, CANDLE = 5, PAPER = 900;  // pixels across a page of paper
   const specs = JSON.parse(document.getElementById("charts").textContent);
   const root = document.documentElement, drawn = [];
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
@@ -229,8 +229,19 @@
   });
   const again = () => drawn.forEach((one) => one.redraw(false));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-  window.addEventListener("beforeprint", () => { root.dataset.paper = "1"; again(); });
-  window.addEventListener("afterprint", () => { delete root.dataset.paper; again(); });
+  let folded = [];  // what is opened for the paper alone
+  const fit = (width) => drawn.forEach((one) => one.setSize({width: width || Math.max(200, one.root.parentElement.clientWidth), height: one.height}));
+  window.addEventListener("beforeprint", () => {
+    root.dataset.paper = "1";
+    folded = [...document.querySelectorAll("details:not([open])")];
+    folded.forEach((one) => { one.open = true; });
+    fit(PAPER);
+  });
+  window.addEventListener("afterprint", () => {
+    delete root.dataset.paper;
+    folded.forEach((one) => { one.open = false; });
+    fit();
+  });
 
   // Tables that are sorted by the column whose head is pressed: numbers by size, words by letter.
   document.querySelectorAll("table.sorted").forEach((table) => table.querySelectorAll("th button").forEach((button, column) => {
