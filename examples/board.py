@@ -10,6 +10,8 @@ Two entries under one task, ranked from their packs, with what knows nothing bes
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+
 from bt_llm import AdvisorConfig
 from bt_llm.advice import Advisor, Policy
 from bt_llm.cache import VerdictCache, export_pack
@@ -40,6 +42,14 @@ def main() -> None:
         for one in found.ranked:
             print(f"{one.name:12} {one.kind:8} score {one.score:+.4f}  p {one.confidence:.3g}")
         print("\n".join(found.sentences))
+
+    ranked = found.ranked[::-1]
+    _, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    colours = ["#0b6e4f" if one.kind == "pack" else "#b0b0b0" for one in ranked]
+    axes.barh([one.name for one in ranked], [one.score for one in ranked], color=colours)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("score; grey knows nothing")
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ them.
 """
 
 import sys
+import tomllib
 from pathlib import Path
+
+import matplotlib.pyplot as plt
 
 from bt_llm import AdvisorConfig, compare_models
 from bt_llm.advice import Advisor, Policy, drift_of, member_configs
@@ -38,6 +41,17 @@ def main() -> None:
         print(f"{name:10} return {run.metrics['return']:+.4f} with {run.metrics['trades']:.0f} trades")
     (pair,) = found.pairs
     print(f"same verdict on {pair.agreed:.0%} of the bars")
+
+    _, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
+    for name, colour in (("dated", "#0b6e4f"), ("undated", "#c8553d"), ("ungated", "#7a7a7a")):
+        axes.plot(found.runs[name].equity, label=name, color=colour, linewidth=1.2)
+    members = tomllib.loads((ROOT / "examples" / "dated.toml").read_text(encoding="utf-8"))["member"]
+    for one in members[1:]:
+        axes.axvline(one["knowledge_ends"], color="#7a7a7a", linestyle=":")
+        axes.text(one["knowledge_ends"], axes.get_ylim()[0], f" then {one['model']}", va="bottom")
+    axes.set_ylabel("account value")
+    axes.legend(frameon=False)
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ No model is needed: the verdicts of SmolLM2 come with bt_llm.
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+
 from bt_llm import Advisor, AdvisorConfig, Gate, Policy, VerdictCache, gate_test
 from bt_llm.backtest import load_function
 from bt_llm.cache import import_pack
@@ -42,7 +44,16 @@ def main() -> None:
             commission=0.00002,
         )
     print("\nDoes the model beat a rule of seven leaves?")
-    print(test.sentences[-2])
+    print("", *test.sentences, sep="\n- ")
+
+    _, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
+    agreed = [100 * found.agreement(tree) for tree in found.depths]
+    axes.step(range(len(agreed)), agreed, "o-", where="mid", color="#0b6e4f")
+    axes.set_xlabel("cuts in a row of the best tree")
+    axes.set_ylabel("states on which it\nsays the same, in %")
+    axes.set_ylim(0, 105)
+    axes.grid(alpha=0.25)
+    plt.show()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ No model is needed: the verdicts of SmolLM2 come with bt_llm. The table and the 
 
 import tempfile
 
+import matplotlib.pyplot as plt
+
 from bt_llm import AdvisorConfig, Gate, VerdictCache
 from bt_llm.cache import import_pack
 from bt_llm.data import shipped
@@ -32,6 +34,19 @@ def main() -> None:
     print("\nThe headline with one choice changed, of 105 answers:")
     print(found.policies.by_level.round(2).to_string(index=False))
     print("", *found.sentences, sep="\n- ")
+
+    table = found.traded.table
+    order = table["return"].argsort(kind="stable").tolist()  # of positions: the headline is the first
+    returns = 100 * table["return"].to_numpy()[order]
+    _, axes = plt.subplots(figsize=(9, 3.5), layout="constrained")
+    axes.plot(returns, "o", color="#0b6e4f", markersize=3, label="a specification")
+    axes.plot(order.index(0), returns[order.index(0)], "o", color="#c8553d", label="the headline")
+    ungated = 100 * found.traded.ungated.metrics["return"]
+    axes.axhline(ungated, color="#3a66b1", linestyle="--", linewidth=1, label="ungated")
+    axes.set_xlabel("specifications, lowest first")
+    axes.set_ylabel("return in %")
+    axes.legend(frameon=False)
+    plt.show()
 
 
 if __name__ == "__main__":

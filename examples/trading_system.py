@@ -8,6 +8,9 @@ no trade.
 
 import sys
 
+import matplotlib.pyplot as plt
+import psutil
+
 from bt_llm import ModelManager
 from bt_llm.advice import MarketAnalysis, MarketAnalystAgent, Regime, RiskLevel
 
@@ -49,8 +52,18 @@ def main(model_path: str = "smollm2") -> None:
         "vix": 14.5,
     }
     system = TradingSystem(model_path)
+    process = psutil.Process()
+    memory = {"before": process.memory_info().rss}
+    system.llm_manager.load_model()  # a second time it is there already
+    memory["loaded"] = process.memory_info().rss
     print(system.analyze_and_trade(market_data))
     print("model freed:", not system.llm_manager.is_loaded)
+    memory["freed"] = process.memory_info().rss
+
+    _, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    axes.bar(list(memory), [size / 1e6 for size in memory.values()], color=("#b0b0b0", "#0b6e4f", "#b0b0b0"))
+    axes.set_ylabel("memory of the process, MB")
+    plt.show()
 
 
 if __name__ == "__main__":
