@@ -162,7 +162,9 @@ def test_every_chapter_is_in_the_contents() -> None:
     assert names - listed == {"index"}
 
 
-@pytest.mark.parametrize("example", sorted((DOCS.parent / "examples").glob("*.py")), ids=lambda one: one.stem)
+@pytest.mark.parametrize(
+    "example", sorted((FOLDER.parent / "examples").glob("*.py")), ids=lambda one: one.stem
+)
 def test_an_example_ends_with_its_picture(example: Path) -> None:
     text = example.read_text(encoding="utf-8").partition("\n\nif __name__")[0]
     assert text.rstrip().endswith("plt.show()")
