@@ -1,7 +1,7 @@
 from ._cerebro import plot_cerebro as plot_cerebro
+from ._kinds import Reportable as Reportable
 from ._notebook import plot_result as plot_result
 from ._notebook import result_html as result_html
-from ._page import Reportable as Reportable
 from ._page import write_csv as write_csv
 from ._page import write_report as write_report
 from ._plots import plot_equity as plot_equity

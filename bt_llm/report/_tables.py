@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 
 from bt_llm.data import save_csv
 from bt_llm.exceptions import ConfigError
 
-__all__ = ["write_tables"]
+__all__ = ["Frames", "write_tables"]
+
+Frames: TypeAlias = Mapping[str, pd.DataFrame]
+"""Tables by what they are of."""
 
 
 def write_tables(
     folder: str | os.PathLike[str],
-    trades: Mapping[str, pd.DataFrame],
-    verdicts: Mapping[str, pd.DataFrame] | None = None,
-    more: Mapping[str, Mapping[str, pd.DataFrame]] | None = None,
+    trades: Frames,
+    verdicts: Frames | None = None,
+    more: Mapping[str, Frames] | None = None,
 ) -> list[Path]:
     """Write ``trades.csv``, and with verdicts ``verdicts.csv``, into a folder; of none there is no file.
 
