@@ -176,8 +176,8 @@ def test_json_page_and_tables_show_it(tmp_path: Path, noise: Multiverse) -> None
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
     circles = [attributes for tag, attributes in page.tags if tag == "circle"]
-    assert len(circles) == 24
-    assert sum(attributes["r"] == "5" for attributes in circles) == 1  # the headline
+    assert len(circles) == 2 * 24  # for a screen, and for a telephone
+    assert sum(attributes["r"] == "5" for attributes in circles) == 2  # the headline
     assert "Where the specifications lean" in text
     frame = pd.read_csv(tmp_path / "tables" / "specifications.csv")
     assert len(frame) == 24
