@@ -41,8 +41,8 @@ def write_report(
     path : path
         The file; replaced if it is there.
     result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a panel
-        Or a Policy, an Explanation, a Multiverse, a Board or a LeakageResult: what to report. The page ends
-        with the checklists of `bt_llm.research.checklist`.
+        Or a Policy, an Explanation, a Multiverse, a Board or a LeakageResult: what to report. Near the end of
+        a page of trades or of probes stand the checklists of `bt_llm.research.checklist`.
     data : path, DataFrame, feed, mapping, sequence or Market, optional
         The bars it was found on, for their hash, and of one data for the price chart. A panel says itself
         what its symbols' bars are.
