@@ -35,7 +35,7 @@ from bt_llm.models import (
 )
 from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
-from bt_llm.settings import is_number
+from bt_llm.settings import is_number, one_of
 from bt_llm.verdicts import (
     LabelMasses,
     Prior,
@@ -124,9 +124,8 @@ class AdvisorConfig(AskerConfig):
     def __post_init__(self) -> None:
         """Check the choices, once."""
         super().__post_init__()
-        for name, choices in (("reader", get_args(Reader)), ("numerics", get_args(Numerics))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
+        one_of("reader", self.reader, get_args(Reader))
+        one_of("numerics", self.numerics, get_args(Numerics))
         if self.calibration is None:
             object.__setattr__(self, "calibration", "grid" if self.reader == "logprobs" else "none")
         if self.calibration == "grid" and str(self.model).startswith(_DECISIONS):

@@ -31,6 +31,7 @@ __all__ = [
     "OnMissing",
     "Questions",
     "Require",
+    "wait_for",
 ]
 
 LONG, SHORT = 1, -1
@@ -184,6 +185,13 @@ class AttachedGate(abc.ABC):
         return sum(decision.missing for decision in self.log)
 
 
+def wait_for(bars: int, gate: AttachedGate) -> AttachedGate:
+    """Return a gate for whose warm-up the strategy's first ``next`` waits, as it would for an indicator."""
+    if bars > 1:
+        WarmUp(gate.data, bars=bars)  # type: ignore[call-arg]
+    return gate
+
+
 class EntryGate(Described):
     """A gate: a value in a strategy's parameters that lets the strategy's entries through, or not.
 
@@ -330,10 +338,7 @@ class _FixedGate(EntryGate):
         return self.warm_up
 
     def _attach(self, strategy: bt.Strategy, data: Any, allowed: bool) -> AttachedGate:
-        gate = _AttachedFixedGate(strategy, data, allowed)
-        if self.warm_up > 1:
-            WarmUp(gate.data, bars=self.warm_up)  # type: ignore[call-arg]
-        return gate
+        return wait_for(self.warm_up, _AttachedFixedGate(strategy, data, allowed))
 
 
 class AlwaysOpen(_FixedGate):

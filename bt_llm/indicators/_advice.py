@@ -23,6 +23,7 @@ from bt_llm.indicators._live import LiveAsker
 from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
 from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
+from bt_llm.settings import one_of
 from bt_llm.verdicts import LabelSet, Verdict, prior_source
 
 if TYPE_CHECKING:
@@ -316,8 +317,7 @@ class LLMAdvice(bt.Indicator):
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or value < 0 or (least == "above 0" and value == 0):
                 raise ConfigError(f"{name}={value!r}: expected a number of seconds {least}")
-        if self.p.live not in _LIVE:
-            raise ConfigError(f"live={self.p.live!r}: expected one of {list(_LIVE)}")
+        one_of("live", self.p.live, _LIVE)
         return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
 
     def _check_length(self) -> None:
