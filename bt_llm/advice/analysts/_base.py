@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
+from bt_llm.advice._asker import Asker, Usage
+from bt_llm.advice._asker_config import AskerConfig
+from bt_llm.advice._tables import TABLES
 from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
 from bt_llm.cache import GeneratedText, Question, Record, VerdictCache
