@@ -30,12 +30,13 @@ from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._files import IdentifiedFile
 from bt_llm.models.llama._generation import GrammarWriter, json_grammar
 from bt_llm.models.llama._memory import check_fits
-from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads, library
+from bt_llm.models.llama._native import computing_threads, cpu_threads, library
 from bt_llm.models.llama._scorer import Scorer
 from bt_llm.models.llama._session import Session
 from bt_llm.models.llama._text import TextWriter
 from bt_llm.models.llama._tokens import continued
 from bt_llm.models.llama._trial import try_load
+from bt_llm.models.llama._weights import Weights
 from bt_llm.settings import is_number, python_scalar
 
 __all__ = ["Keeper", "LlamaModel", "system_info"]

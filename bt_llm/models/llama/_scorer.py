@@ -12,6 +12,7 @@ import numpy.typing as npt
 from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, GenerationTimeout, ModelError
 from bt_llm.models._base import LabelScores, Numerics, Prompt
+from bt_llm.models.llama._context import Context, ContextShape
 from bt_llm.models.llama._forest import (
     Forest,
     Node,
@@ -21,7 +22,6 @@ from bt_llm.models.llama._forest import (
     forests,
     tokens_decoded,
 )
-from bt_llm.models.llama._native import Context, ContextShape
 from bt_llm.models.llama._session import Session, decode_block
 from bt_llm.models.llama._tokens import continued
 from bt_llm.progress import part
