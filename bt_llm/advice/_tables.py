@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from bt_llm.cache import CacheMode, VerdictCache
-from bt_llm.locks import ForkableLock
+from bt_llm.locks import ForkableLock, begin_anew_in_child
 
 __all__ = ["TABLES", "Tables", "answers_apart", "forget_answers"]
 
@@ -21,9 +20,7 @@ class Tables:
     """
 
     def __init__(self) -> None:
-        self.reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.reset)
+        begin_anew_in_child(self.reset)
 
     def reset(self) -> None:
         """Forget everything."""

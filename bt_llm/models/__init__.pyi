@@ -33,7 +33,6 @@ from ._gguf import ModelFacts as ModelFacts
 from ._gguf import read_facts as read_facts
 from ._interrupts import giving_up_when as giving_up_when
 from ._keeping import ManagerUsage as ManagerUsage
-from ._manager import Answerer as Answerer
 from ._manager import ModelManager as ModelManager
 from ._manager import forget_managers as forget_managers
 from ._memory import RememberingScript as RememberingScript
@@ -48,6 +47,7 @@ from ._registry import split_name as split_name
 from ._sandbox import BoundedEnvironment as BoundedEnvironment
 from ._scripted import ScriptedBackend as ScriptedBackend
 from ._slow import slow_quantization as slow_quantization
+from ._succession import Answerer as Answerer
 from ._thoughts import open_thought as open_thought
 from ._throttle import LLMThrottler as LLMThrottler
 from .llama._device import build_commit as build_commit

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm.exceptions import ConfigError, ModelError, ModelFileError
-from bt_llm.locks import ForkableLock
+from bt_llm.locks import ForkableLock, begin_anew_in_child
 from bt_llm.models._files import file_stamp
 from bt_llm.models._interrupts import NotedInterrupt, given_up
 from bt_llm.models.llama._native import forget_errors, free_in, free_nothing, last_error, library
@@ -141,9 +141,7 @@ class _Pool:
     """The weights that are in use in this process; a forked child begins with none."""
 
     def __init__(self) -> None:
-        self.reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.reset)
+        begin_anew_in_child(self.reset)
 
     def reset(self) -> None:
         self.lock = ForkableLock()
