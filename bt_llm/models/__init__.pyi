@@ -54,10 +54,10 @@ from .llama._device import build_commit as build_commit
 from .llama._device import gpu_names as gpu_names
 from .llama._files import identify as identify
 from .llama._llama import LlamaModel as LlamaModel
-from .llama._llama import system_info as system_info
 from .llama._memory import available_memory_mb as available_memory_mb
 from .llama._memory import estimate_memory_mb as estimate_memory_mb
 from .llama._memory import total_memory_mb as total_memory_mb
 from .llama._native import cpu_threads as cpu_threads
+from .llama._native import system_info as system_info
 from .openai._backend import RemoteBackend as RemoteBackend
 from .openai._config import RemoteConfig as RemoteConfig

@@ -23,6 +23,7 @@ __all__ = [
     "free_nothing",
     "last_error",
     "library",
+    "system_info",
 ]
 
 _log = plain_text.logger("bt_llm.llama")
@@ -73,6 +74,12 @@ def _on_log(level: int, text: bytes | None, _: Any) -> None:
         if level == 3:  # GGML_LOG_LEVEL_ERROR
             _log_tail.append(line)
         _log.debug("%s", line)
+
+
+def system_info() -> str:
+    """Return llama.cpp's line on its build and the CPU features it uses; loads the library."""
+    text = library().llama_print_system_info().decode("ascii", "replace")
+    return " ".join(text.split()).strip("| ")
 
 
 def forget_errors() -> None:
