@@ -33,7 +33,6 @@ from bt_llm.models import (
 from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import (
-    LabelMasses,
     Prior,
     Verdict,
     calibrated,
@@ -348,10 +347,6 @@ class Advisor(Asker[Verdict]):
         """Return the raw verdicts that are known by now, by cell."""
         with self._lock:
             return dict(self._raw())
-
-    def label_masses(self) -> LabelMasses:
-        """Return what share of the probability the labels hold, in the verdicts that are known by now."""
-        return LabelMasses.of((one.label_mass for one in self.known().values()), self.config.min_label_mass)
 
     def used(self) -> dict[str, Verdict]:
         """Return the raw verdicts that are known by now, by their keys: those that runs here depend on."""

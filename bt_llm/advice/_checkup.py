@@ -47,6 +47,8 @@ class Checkup:
     difference : float
         Largest one between the probabilities of the same states asked at once, and again in another order and
         in two parts; NaN if one of them got no answer.
+    floor : float
+        What share of the probability the labels must hold, or the verdict is invalid.
     """
 
     model: str

@@ -120,19 +120,14 @@ class Answers:
         See `bt_llm.statistics.permute_runs`.
         """
         long, short = (
-            permute_runs(
-                _array(self.of_side(side)),
-                np.random.default_rng([*seeds, stream]),
-            ).tobytes()
+            permute_runs(_array(self.of_side(side)), np.random.default_rng([*seeds, stream])).tobytes()
             for stream, side in enumerate((LONG, SHORT))
         )
         return replace(self, long=long, short=short)
 
     def shifted(self, steps: int) -> Answers:
         """Return the answers moved `steps` later; those that fall off the end come first."""
-        long, short = (
-            bytes(np.roll(np.frombuffer(self.of_side(side), dtype=np.uint8), steps)) for side in (LONG, SHORT)
-        )
+        long, short = (np.roll(_array(self.of_side(side)), steps).tobytes() for side in (LONG, SHORT))
         return replace(self, long=long, short=short)
 
 
@@ -169,7 +164,7 @@ class Dealer:
 
 
 def _runs(answers: bytes) -> list[Run]:
-    values = np.frombuffer(answers, dtype=np.uint8)
+    values = _array(answers)
     if not len(values):
         return []
     edges = np.flatnonzero(np.diff(values)) + 1
