@@ -297,7 +297,7 @@ class Advisor(Asker[Verdict]):
                 known[cell] = found[cell]
                 if not verdict.cached:
                     self._fresh.add(cell)
-        least = self.config.min_label_mass or 0.0
+        least = self.config.floor
         return {cell: found[cell].held_to(least) for cell in cells}
 
     def _described(self, cell: int) -> str:
@@ -322,7 +322,7 @@ class Advisor(Asker[Verdict]):
         usage, on_progress
             As in `advise_cells`.
         """
-        counted, least = usage if usage is not None else Usage(), self.config.min_label_mass or 0.0
+        counted, least = usage if usage is not None else Usage(), self.config.floor
         if self.config.reader != "json":
             self.template.check_answer(self.identity)
 

@@ -121,6 +121,11 @@ class AdvisorConfig(AskerConfig):
         return str(self.template) if self.template is not None else default
 
     @property
+    def floor(self) -> float:
+        """What share of the probability the labels must hold, by default too."""
+        return self.min_label_mass or 0.0
+
+    @property
     def by_bar(self) -> bool:
         """Whether the answers depend on the bar, and not on the state of the market alone."""
         if self.supplied is not None:  # nothing of the model need be here

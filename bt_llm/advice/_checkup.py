@@ -135,9 +135,9 @@ def checkup(advisor: Advisor, *, states: int = 10) -> Checkup:
         prompt_tokens=tokens,
         label_tokens=dict(zip(labels, after, strict=False)),
         states=tuple(", ".join(advisor.space.describe(cell).values()) for cell in cells),
-        verdicts=tuple(verdict.held_to(advisor.config.min_label_mass or 0.0) for verdict in once),
+        verdicts=tuple(verdict.held_to(advisor.config.floor) for verdict in once),
         difference=_difference(once, again),
-        floor=advisor.config.min_label_mass or 0.0,
+        floor=advisor.config.floor,
     )
 
 

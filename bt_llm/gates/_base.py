@@ -13,7 +13,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig, AnalystUsage
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._description import Asker, Described, Describer
 from bt_llm.indicators import WarmUp, closed_bars
@@ -85,6 +85,12 @@ class Questions:
     model_calls: int = 0
     model_seconds: float = 0.0
     tokens: int = 0
+
+    @classmethod
+    def of(cls, usage: AnalystUsage, **counts: int) -> Questions:
+        """Return counts of questions and answers, with what answering cost."""
+        costs = ("cache_hits", "model_calls", "model_seconds", "tokens")
+        return cls(**counts, **{name: getattr(usage, name) for name in costs})
 
     def __add__(self, other: Questions) -> Questions:
         """Return the sum, field by field."""

@@ -110,14 +110,11 @@ class _AttachedNewsGate(AttachedGate):
     def questions(self) -> Questions:
         """Return what was asked of the headlines so far."""
         usage = self.news.usage
-        return Questions(
+        return Questions.of(
+            usage,
             asked=usage.answers,
             answers=usage.answers - usage.invalid,
             invalid=usage.invalid,
-            cache_hits=usage.cache_hits,
-            model_calls=usage.model_calls,
-            model_seconds=usage.model_seconds,
-            tokens=usage.tokens,
         )
 
     def decide(self, side: int) -> Decision:

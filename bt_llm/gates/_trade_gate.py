@@ -166,16 +166,13 @@ class AttachedTradeGate(AttachedGate):
 
     def questions(self) -> Questions:
         """Return what was asked about trades so far."""
-        answers, usage = self._known.values(), self._usage
-        return Questions(
+        answers = self._known.values()
+        return Questions.of(
+            self._usage,
             asked=len(answers),
             answers=sum(advice.valid for advice in answers),
             invalid=sum(not advice.valid for advice in answers),
             missing=self._untold,
-            cache_hits=usage.cache_hits,
-            model_calls=usage.model_calls,
-            model_seconds=usage.model_seconds,
-            tokens=usage.tokens,
         )
 
     def decide(self, side: int) -> Decision:
