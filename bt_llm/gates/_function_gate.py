@@ -58,7 +58,7 @@ class FunctionGate(FeatureGate):
         self._check_indicator()
 
     @property
-    def taken(self) -> Sequence[str]:
+    def feature_names(self) -> Sequence[str]:
         """Those of the state space."""
         return self.advisor.state_space.names
 
@@ -68,7 +68,7 @@ class FunctionGate(FeatureGate):
             return self.on_missing == "pass"
         return worth * side > 0 if self.require == "agree" else worth * side >= 0
 
-    def decided(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
+    def decision(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
         """Return the decision by what the function makes of the features."""
         try:
             worth = float(self.function(**features))

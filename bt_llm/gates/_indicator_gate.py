@@ -37,12 +37,12 @@ class FeatureGate(IndicatorGate):
 
     @property
     @abc.abstractmethod
-    def taken(self) -> Sequence[str]:
+    def feature_names(self) -> Sequence[str]:
         """Names of the features that it decides by."""
 
     @abc.abstractmethod
-    def decided(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
-        """Return the decision on an entry at a bar, by the features that are taken."""
+    def decision(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
+        """Return the decision on an entry at a bar, by the features of `feature_names`."""
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; in the strategy's ``__init__``."""
@@ -61,5 +61,5 @@ class _AttachedFeatures(AttachedGate):
 
     def decide(self, side: int) -> Decision:
         """Return the decision by the features of the current bar."""
-        known = {name: value_now(self.features, name) for name in self.gate.taken}
-        return self.gate.decided(self.bar, side, known)
+        known = {name: value_now(self.features, name) for name in self.gate.feature_names}
+        return self.gate.decision(self.bar, side, known)

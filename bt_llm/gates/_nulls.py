@@ -221,7 +221,7 @@ class RuleGate(FeatureGate):
         self._check_indicator()
 
     @property
-    def taken(self) -> Sequence[str]:
+    def feature_names(self) -> Sequence[str]:
         """The two of the rule."""
         return "trend", "rsi"
 
@@ -231,6 +231,6 @@ class RuleGate(FeatureGate):
             return trend > self.trend and rsi < self.overbought
         return trend < -self.trend and rsi > self.oversold
 
-    def decided(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
+    def decision(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
         """Return the decision by the rule."""
         return Decision(bar, side, self.allows(side, features["trend"], features["rsi"]))

@@ -34,7 +34,7 @@ from ._gguf import read_facts as read_facts
 from ._interrupts import giving_up_when as giving_up_when
 from ._keeping import ManagerUsage as ManagerUsage
 from ._manager import ModelManager as ModelManager
-from ._manager import forget_managers as forget_managers
+from ._manager_pool import forget_managers as forget_managers
 from ._memory import RememberingScript as RememberingScript
 from ._memory import what_followed as what_followed
 from ._registry import Capability as Capability

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +13,18 @@ from typing import Any, Self
 
 from bt_llm import plain_text
 from bt_llm.exceptions import ConfigError, ModelError, ModelFileError
-from bt_llm.locks import ForkableLock, begin_anew_in_child
+from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Backend
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._keeping import ManagerUsage, ModelKeeper, ModelWatch, process_mb
+from bt_llm.models._manager_pool import the_one_for
 from bt_llm.models._registry import KnownModels, ModelKind, kind_of, model_kinds
 from bt_llm.models._succession import Answerer, Succession
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama._llama import LlamaModel
 from bt_llm.settings import is_number, python_scalar
 
-__all__ = ["ModelManager", "forget_managers"]
+__all__ = ["ModelManager"]
 
 _log = plain_text.logger("bt_llm.manager")
 
@@ -126,7 +128,7 @@ class ModelManager:
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _described, (self._description(),)
+        return functools.partial(ModelManager.described, **self._description()), ()
 
     def __copy__(self) -> Self:
         return self
@@ -153,8 +155,7 @@ class ModelManager:
         addresses = tuple(kind_of(os.fspath(name)).address for name in names)
         facts["config"] = dataclasses.replace(made._config, model_path="any")
         key = (addresses, *(facts[name] for name in sorted(facts) if "path" not in name))
-        with _managers.lock:
-            return _managers.by_description.setdefault(key, made)
+        return the_one_for(key, made)
 
     # Text, and the settings of a load
 
@@ -424,30 +425,3 @@ class ModelManager:
     ) -> None:
         """Free the model's memory."""
         self.unload_model()
-
-
-class _Managers:
-    """The managers of this process by their description; a forked child begins with none."""
-
-    def __init__(self) -> None:
-        begin_anew_in_child(self.reset)
-
-    def reset(self) -> None:
-        self.lock = ForkableLock()
-        self.by_description: dict[tuple[Any, ...], ModelManager] = {}
-
-
-_managers = _Managers()
-
-
-def _described(description: dict[str, Any]) -> ModelManager:
-    return ModelManager.described(**description)
-
-
-def forget_managers() -> None:
-    """Free and drop the managers that were made from descriptions; the next ones begin anew."""
-    with _managers.lock:
-        managers = list(_managers.by_description.values())
-        _managers.by_description.clear()
-    for manager in managers:
-        manager.unload_model()
