@@ -47,7 +47,8 @@ from bt_llm.models.openai._identity import identify_servers
 from bt_llm.models.openai._probing import find_reader
 from bt_llm.models.openai._readers import RemoteReader, stored_reader
 from bt_llm.models.openai._scores import check_labels
-from bt_llm.models.openai._servers import Server, Servers
+from bt_llm.models.openai._server import Server
+from bt_llm.models.openai._servers import Servers
 from bt_llm.models.openai._wording import Wording
 
 __all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
