@@ -16,10 +16,10 @@ from bt_llm.models import BoundedEnvironment, ModelIdentity, Prompt, open_though
 from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._chat_text import chat_text
 from bt_llm.prompts._states import example_values, state_values
-from bt_llm.prompts._template_files import Example, parsed, shipped, template_text
+from bt_llm.prompts._template_files import parsed, shipped, template_text
 from bt_llm.verdicts import LabelSet, StateSpace
 
-__all__ = ["PromptTemplate", "wordings"]
+__all__ = ["Example", "PromptTemplate", "wordings"]
 
 _QUESTION = "\u27e6question\u27e7"  # stands for the question while the chat around it is rendered
 
@@ -30,6 +30,22 @@ _SANDBOX = BoundedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
     return _SANDBOX.compiled(source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A question's variables, and the answer to it.
+
+    Parameters
+    ----------
+    values : mapping
+        In a template with labels numbers by feature, of a state; otherwise the variables themselves.
+    answer : str
+        In a template with labels a label's name; otherwise the text as the model should write it.
+    """
+
+    values: Mapping[str, Any]
+    answer: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -155,8 +171,9 @@ class PromptTemplate:
             If it is not one.
         """
         fields = parsed(text, where)
+        examples = tuple(Example(**example) for example in fields.pop("examples"))
         try:
-            return cls(**fields, text=text)
+            return cls(**fields, examples=examples, text=text)
         except PromptError as error:
             raise PromptError(f"{where}: {error}") from error
 

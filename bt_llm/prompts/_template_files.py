@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,27 +14,11 @@ from bt_llm.exceptions import ConfigError, PromptError
 from bt_llm.files import read_text
 from bt_llm.verdicts import DEFAULT_LABELS, LabelSet
 
-__all__ = ["Example", "parsed", "shipped", "template_text"]
+__all__ = ["parsed", "shipped", "template_text"]
 
 FORMAT = 1
 _NEEDED = {"format": int, "name": str, "version": int, "user": str}
 _KNOWN = {*_NEEDED, "labels", "answer", "system", "examples", "reason"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A question's variables, and the answer to it.
-
-    Parameters
-    ----------
-    values : mapping
-        In a template with labels numbers by feature, of a state; otherwise the variables themselves.
-    answer : str
-        In a template with labels a label's name; otherwise the text as the model should write it.
-    """
-
-    values: Mapping[str, Any]
-    answer: str
 
 
 def template_text(name: str) -> str:
@@ -57,7 +40,9 @@ def template_text(name: str) -> str:
 
 
 def parsed(text: str, where: str) -> dict[str, Any]:
-    """Return the fields of a template that its file says; `where` names it in errors.
+    """Return the fields of a template that its file says, of each example values and answer.
+
+    `where` names the file in errors.
 
     Raises
     ------
@@ -85,7 +70,7 @@ def parsed(text: str, where: str) -> dict[str, Any]:
         "system": given["system"].strip(),
         "labels": labels,
         "answer": given["answer"],
-        "examples": tuple(_example(entry, labels, where) for entry in given["examples"]),
+        "examples": [_example(entry, labels, where) for entry in given["examples"]],
         "reason": given["reason"].strip(),
     }
 
@@ -118,14 +103,14 @@ def _labels(given: Any, where: str) -> LabelSet:
         raise PromptError(f"{where}: {error}") from error
 
 
-def _example(entry: Any, labels: LabelSet | None, where: str) -> Example:
+def _example(entry: Any, labels: LabelSet | None, where: str) -> dict[str, Any]:
     if labels is None:
         right = isinstance(entry, dict) and set(entry) == {"values", "answer"}
         if not right or not isinstance(entry["values"], dict) or not isinstance(entry["answer"], str):
             raise PromptError(
                 f"{where}: example {entry!r:.80}; expected a table 'values' and a text 'answer'"
             )
-        return Example(values=entry["values"], answer=entry["answer"].strip())
+        return {"values": entry["values"], "answer": entry["answer"].strip()}
     right = (
         isinstance(entry, dict) and set(entry) == {"state", "verdict"} and isinstance(entry["state"], dict)
     )
@@ -133,7 +118,7 @@ def _example(entry: Any, labels: LabelSet | None, where: str) -> Example:
         raise PromptError(
             f"{where}: example {entry!r:.120}; expected a state of numbers and a verdict of {labels.names}"
         )
-    return Example(values={n: float(v) for n, v in entry["state"].items()}, answer=entry["verdict"])
+    return {"values": {n: float(v) for n, v in entry["state"].items()}, "answer": entry["verdict"]}
 
 
 def _are_numbers(state: Mapping[str, Any]) -> bool:
