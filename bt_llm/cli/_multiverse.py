@@ -12,9 +12,10 @@ import typer
 
 from bt_llm import advice as advising
 from bt_llm import cache as caches
+from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
 from bt_llm.cli._budget import check_budget
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Account, Asking, BarsRead, GateRule, Output, Spending, StrategyOrStudy
+from bt_llm.cli._options import Account, Asking, GateRule, Output, Spending
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
 from bt_llm.writing import temporary_folder

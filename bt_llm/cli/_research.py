@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bt_llm.cli._bar_options import BarsRead, StrategyOnBars, StrategyOrStudy
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import (
     Account,
     Asking,
-    BarsRead,
     GateRule,
     ModelsOption,
     OneModel,
     Output,
     Resampling,
     Spending,
-    StrategyOnBars,
-    StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.cli._places import folder_to_write

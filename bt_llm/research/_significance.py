@@ -53,7 +53,7 @@ from bt_llm.research._null_runs import (
 from bt_llm.research._runs import Source
 from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, count_trials
-from bt_llm.settings import number, whole
+from bt_llm.settings import number, one_of, whole
 
 __all__ = ["GateTest", "gate_test"]
 
@@ -337,8 +337,7 @@ def gate_test(
     seed = whole("seed", seed, 0)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
-    if per not in get_args(Per):
-        raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
+    one_of("per", per, get_args(Per))
     study = gate_study(strategy, market, gate, **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     effect = Effect.of(study.gated, study.ungated, market, bootstrap)
