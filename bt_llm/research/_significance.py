@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from bt_llm.backtest import (
     DESCRIPTIVE,
+    Backtest,
     BacktestResult,
     Bootstrap,
     Effect,
@@ -33,12 +34,13 @@ from bt_llm.backtest import (
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
+from bt_llm.gates import LONG, SHORT, Answers, Describer, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
+from bt_llm.research._kept_runs import KeptRuns, legs_sha256, made_of, place_of_runs
 from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import (
     Evaluate,
@@ -289,7 +291,9 @@ def gate_test(
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
     output : path, optional
-        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`.
+        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`. Null gates
+        that Backtrader has run are kept there until the test has ended, without one beside the stored
+        verdicts: a test that was stopped, and is run again, goes on where it was.
     **settings
         Other arguments of `run_backtest`.
 
@@ -347,6 +351,20 @@ def gate_test(
     line = bar_answers(market, gate) if shifts or per == "bar" else None
     timing = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
     observed = {**study.gated.metrics, **(timing(study.gated) if timing is not None else {})}
+    if per == "bar" and line is not None:
+        answers, told = line, dated_bars(line, market)
+    else:
+        answers, told = entries, dated_entries(log)
+
+    def made() -> Any:
+        return {
+            "runs": made_of(Backtest.of(strategy, market, **settings)),
+            "answers": Describer().describe("answers", [told, line if shifts else None]),
+            "timing": None if timing is None else legs_sha256(timing.ungated),
+            "drawn": [seed, strata],
+        }
+
+    kept = KeptRuns(place_of_runs(gate, output), made, total=n + shifts)
     runs = GateRuns(
         strategy,
         market,
@@ -355,13 +373,10 @@ def gate_test(
         total=n + shifts,
         on_progress=on_progress,
         timing=timing,
+        kept=kept,
         **settings,
     )
     nulls = evaluate or runs
-    if per == "bar" and line is not None:
-        answers, told = line, dated_bars(line, market)
-    else:
-        answers, told = entries, dated_entries(log)
     moments = Moments.of(market, gate.warm_up_bars)
     ways: dict[str, Any] = {
         "moments": moments,
@@ -371,10 +386,11 @@ def gate_test(
         "warm_up": gate.warm_up_bars,
         "strata": strata,
     }
-    random = random_runs(told, observed, nulls, **ways)
-    shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
-    if runs.withdrawn:
+    with kept:
         random = random_runs(told, observed, nulls, **ways)
+        shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
+        if runs.withdrawn:
+            random = random_runs(told, observed, nulls, **ways)
 
     warm_up = gate.warm_up_bars
     closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
@@ -386,7 +402,7 @@ def gate_test(
         )
     trial = {"gated": (study.gated, gate)}
     compared = {"gated": study.gated, "ungated": study.ungated, **({} if ruled is None else {"rule": ruled})}
-    return GateTest(
+    test = GateTest(
         gated=study.gated,
         ungated=study.ungated,
         closed=closed,
@@ -411,6 +427,8 @@ def gate_test(
         null_gates=runs.how,
         tried=None if output is None else count_trials(output, strategy, market, trial, settings),
     )
+    kept.forget()
+    return test
 
 
 def _rule_run(
