@@ -23,12 +23,10 @@ from bt_llm.backtest import (
     equity_section,
     gate_study,
     metrics_section,
-    percent,
     problems_in,
     refusal,
     run_backtest,
     sentences_section,
-    table_of,
     trades_section,
 )
 from bt_llm.backtest import Source as DataSource
@@ -50,6 +48,8 @@ from bt_llm.research._null_runs import (
     dated_entries,
     entry_log,
     random_runs,
+    rank_sentence,
+    ranks_section,
     shifted_runs,
 )
 from bt_llm.research._runs import Source
@@ -139,7 +139,7 @@ class GateTest(ManyRuns):
         if refused := refusal(self.problems):
             return [*refused, figures]
         found = [self.question.sentence, self.against.sentence, DESCRIPTIVE, figures, *self.effect.sentences]
-        found += [_described(runs) for runs in (self.random, self.shifted) if runs is not None]
+        found += [rank_sentence(runs) for runs in (self.random, self.shifted) if runs is not None]
         return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
@@ -152,7 +152,7 @@ class GateTest(ManyRuns):
             yield from self.effect.sections()
             for nulls in (self.random, self.shifted):
                 if nulls is not None and nulls.n and not nulls.refused:
-                    yield _ranks(nulls, self.null_gates.sentence)
+                    yield ranks_section(nulls, self.null_gates.sentence)
         yield equity_section({name: run.equity for name, run in self.runs.items()})
         if self.gated.advice is not None:
             yield from advice_sections(self.gated.advice)
@@ -189,36 +189,6 @@ class GateTest(ManyRuns):
 
 
 _CONCLUDED_FROM = ("gated", "ungated", "rule")
-
-
-_NAMES = {"timing": "timing", "sharpe": "Sharpe ratio", "return": "return"}
-
-
-def _ranks(nulls: NullRuns, how: str) -> Section:
-    rows = [[_NAMES[metric], percent(nulls.share_below(metric), 0)] for metric in nulls.ranked]
-    text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
-    if nulls.tested in nulls.ranked:
-        text += (
-            f" Its {_NAMES[nulls.tested]} is tested: p = {nulls.p_value(nulls.tested):.3g}, the share of them"
-            " that did at least as well, the gate itself counted in. The other figures describe."
-        )
-    return Section(
-        kind="histograms",
-        title=f"The gate among {nulls.n} {nulls.kind}",
-        text=f"{text} {how}".rstrip(),
-        table=table_of(["", "above"], rows),
-        content=nulls,
-    )
-
-
-def _described(runs: NullRuns) -> str:
-    """Return where the gate stands among null gates, as a description."""
-    if runs.refused:
-        return f"Among gates with the same verdicts at other bars it has no rank: {runs.refused}."
-    shares = ", ".join(
-        f"{_NAMES[metric]} above {100 * runs.share_below(metric):.0f} %" for metric in runs.ranked
-    )
-    return f"Among {runs.n} {runs.kind}: {shares}."
 
 
 @shows_progress("gates that know nothing")
