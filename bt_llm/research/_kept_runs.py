@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 import bt_llm
 from bt_llm.backtest import Backtest
 from bt_llm.cache import CacheMode, JsonStore, Row, VerdictCache, seal, unseal
-from bt_llm.exceptions import BtLlmError, CacheCorruptError, CacheError
+from bt_llm.exceptions import BtLlmError, CacheCorruptError, CacheError, ConfigError
 from bt_llm.gates import AskingGate, EntryGate, content_sha256
 from bt_llm.plain_json import canonical_json
 from bt_llm.research._workers import code_sha256
@@ -111,9 +111,9 @@ def legs_sha256(legs: Legs) -> str:
 class KeptRuns:
     """The finished null runs of one test.
 
-    While it is entered, an exception that stops the test gets a note of how many are kept. Of what cannot be
-    known by its content nothing is kept; neither is it where the store cannot be used. Both are logged, and
-    are no reason to stop.
+    Entered for as long as the test lasts: if it ends, its runs are dropped; if an exception stops it, they
+    are kept, and that gets a note of how many. Of what cannot be known by its content nothing is kept; neither
+    is it where the store cannot be used. Both are logged, and are no reason to stop.
 
     Parameters
     ----------
@@ -127,13 +127,18 @@ class KeptRuns:
     """
 
     def __init__(self, folder: Path | None, describe: Callable[[], Any], *, total: int) -> None:
-        self._store = None if folder is None else JsonStore(folder)
+        self._store: JsonStore | None = None
         self._describe = describe
         self._total = total
         self._name = ""
         self._waiting: list[Row] = []
         self._written_at = time.monotonic()
         self._is_copy = self._used = False
+        if folder is not None:
+            try:
+                self._store = JsonStore(folder)
+            except BtLlmError as error:  # a ledger can be where no cache can
+                self._give_up(str(error))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a worker on this machine needs to keep runs of the same test."""
@@ -154,9 +159,9 @@ class KeptRuns:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what waits; tell an error how many runs are kept."""
+        """Drop the runs of a test that has ended; of another, write what waits, and note how many."""
         if error is None:
-            self.settle()
+            self._forget()
             return
         self._write()
         if self._used and (count := self._count()):
@@ -174,9 +179,11 @@ class KeptRuns:
         gates : sequence of gate
             All that are looked for.
         """
-        if self._store is None or not self._store.path.exists():
+        if self._store is None:
             return {}
         with self._minding() as store:
+            if not store.path.exists():
+                return {}
             keys = [self._key(place, what, gate) for gate in gates]
             rows = store.read(keys)
             read = {at: _value(rows[key]) for at, key in enumerate(keys) if key in rows}
@@ -186,7 +193,10 @@ class KeptRuns:
 
     def add(self, place: str, what: str, gate: EntryGate, measured: Measured) -> None:
         """Keep what was measured of a run; it is on disk within about a second."""
-        if self._store is None or len(measured) > _LONGEST:
+        if self._store is None:
+            return
+        if len(measured) > _LONGEST:
+            self._give_up(f"an account of {len(measured):,} bars is too long; {_LONGEST:,} are the most")
             return
         with self._minding():
             key = self._key(place, what, gate)
@@ -199,8 +209,7 @@ class KeptRuns:
         if self._is_copy or self._used or time.monotonic() - self._written_at >= _PATIENCE_S:
             self._write()
 
-    def forget(self) -> None:
-        """Drop the runs of this test: it has ended."""
+    def _forget(self) -> None:
         self._waiting.clear()
         if self._used:
             with self._minding() as store:
@@ -241,7 +250,12 @@ class KeptRuns:
 
     def _test(self) -> str:
         """Return the hash of everything that makes the runs of this test, but the gate of each."""
-        self._name = self._name or content_sha256([FORMAT, _versions(), self._describe()])
+        if not self._name:
+            told = self._describe()
+            try:
+                self._name = content_sha256([FORMAT, _versions(), told])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"what makes them cannot be written down ({error})") from error
         return self._name
 
     @contextlib.contextmanager
@@ -256,7 +270,7 @@ class KeptRuns:
             self._give_up(str(error))
 
     def _give_up(self, reason: str) -> None:
-        if not self._is_copy and self._store is not None:  # of a worker, this test says it
+        if not self._is_copy:  # of a worker, the test itself says it
             _log.warning("null runs are not kept: %s", reason)
         self._store, self._used, self._waiting = None, False, []
 

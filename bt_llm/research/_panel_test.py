@@ -392,25 +392,23 @@ def panel_test(
             kept=keeping,
             settings=settings,
         )
-    runs = {"gated": (gated, gate)}
-    test = PanelTest(
-        symbols=found,
-        weights=kept,
-        left_out=left_out,
-        random=random,
-        against=against(
-            {name: run.returns for name, run in compared.items()},
-            bootstrap,
-            {name: run.trades for name, run in compared.items()},
+        runs = {"gated": (gated, gate)}
+        return PanelTest(
+            symbols=found,
+            weights=kept,
+            left_out=left_out,
+            random=random,
+            against=against(
+                {name: run.returns for name, run in compared.items()},
+                bootstrap,
+                {name: run.trades for name, run in compared.items()},
+            )
+            if sound
+            else None,
+            over_ungated=over_ungated,
+            worth=panel_worth(
+                gated, ungated, {name: sides_in(one.study.effect) for name, one in found.items()}, bootstrap
+            ),
+            alpha=alpha,
+            tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
         )
-        if sound
-        else None,
-        over_ungated=over_ungated,
-        worth=panel_worth(
-            gated, ungated, {name: sides_in(one.study.effect) for name, one in found.items()}, bootstrap
-        ),
-        alpha=alpha,
-        tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
-    )
-    keeping.forget()
-    return test

@@ -362,43 +362,45 @@ def gate_test(
         if runs.withdrawn:
             random = random_runs(told, observed, nulls, **ways)
 
-    warm_up = gate.warm_up_bars
-    closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
-    ruled = _rule_run(strategy, market, gate, rule, settings)
-    if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
-        raise ConfigError(
-            f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
-            f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
+        warm_up = gate.warm_up_bars
+        closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
+        ruled = _rule_run(strategy, market, gate, rule, settings)
+        if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
+            raise ConfigError(
+                f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
+                f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
+            )
+        trial = {"gated": (study.gated, gate)}
+        compared = {
+            "gated": study.gated,
+            "ungated": study.ungated,
+            **({} if ruled is None else {"rule": ruled}),
+        }
+        return GateTest(
+            gated=study.gated,
+            ungated=study.ungated,
+            closed=closed,
+            buy_and_hold=study.buy_and_hold,
+            rule=ruled,
+            random=random,
+            shifted=shifted,
+            entries=entries,
+            question=timing_question(
+                random,
+                answers,
+                effect.error,
+                alpha=alpha,
+                problem=effect.problem,
+            ),
+            effect=effect,
+            against=against(
+                {name: run.returns for name, run in compared.items()},
+                bootstrap,
+                {name: run.trades for name, run in compared.items()},
+            ),
+            null_gates=runs.how,
+            tried=None if output is None else count_trials(output, strategy, market, trial, settings),
         )
-    trial = {"gated": (study.gated, gate)}
-    compared = {"gated": study.gated, "ungated": study.ungated, **({} if ruled is None else {"rule": ruled})}
-    test = GateTest(
-        gated=study.gated,
-        ungated=study.ungated,
-        closed=closed,
-        buy_and_hold=study.buy_and_hold,
-        rule=ruled,
-        random=random,
-        shifted=shifted,
-        entries=entries,
-        question=timing_question(
-            random,
-            answers,
-            effect.error,
-            alpha=alpha,
-            problem=effect.problem,
-        ),
-        effect=effect,
-        against=against(
-            {name: run.returns for name, run in compared.items()},
-            bootstrap,
-            {name: run.trades for name, run in compared.items()},
-        ),
-        null_gates=runs.how,
-        tried=None if output is None else count_trials(output, strategy, market, trial, settings),
-    )
-    kept.forget()
-    return test
 
 
 def _rule_run(

@@ -210,6 +210,15 @@ def test_the_file_has_a_limit(
     assert case.store.keys() == []
 
 
+def test_an_account_that_is_too_long_is_not_kept_and_that_is_said(
+    case: Case, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_runs, "_LONGEST", 20)
+    case.panel(n=2)
+    assert "null runs are not kept: an account of" in caplog.text
+    assert not case.store.path.exists()
+
+
 def test_runs_of_less_than_a_second_are_not_written(case: Case) -> None:
     case.test(n=4)
     assert not case.store.path.exists()

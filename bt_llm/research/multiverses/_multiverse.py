@@ -203,7 +203,7 @@ class _Trader:
     ) -> Traded:
         study = self.study
         effect = Effect.of(study.gated, study.ungated, self.market, Bootstrap(resamples=99))
-        joint, how, kept = None, "", None
+        joint, how = None, ""
         if effect.ungated is None:
             how = effect.reason
         elif len(self.market) > 1:
@@ -244,8 +244,6 @@ class _Trader:
                 f"specification {number + 1}": (run, self.gates[number]) for number, run in self.runs.items()
             }
             tried = count_trials(output, self.strategy, self.market, trials, self.settings)
-        if kept is not None:
-            kept.forget()
         return Traded(
             gated=dataclasses.replace(study.gated, name="headline"),
             ungated=study.ungated,
