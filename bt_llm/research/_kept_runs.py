@@ -112,8 +112,8 @@ class KeptRuns:
     """The finished null runs of one test.
 
     Entered for as long as the test lasts: if it ends, its runs are dropped; if an exception stops it, they
-    are kept, and that gets a note of how many. Of what cannot be known by its content nothing is kept; neither
-    is it where the store cannot be used. Both are logged, and are no reason to stop.
+    are kept, and that gets a note of how many. Of what cannot be known by its content nothing is kept, nor is
+    it where the store cannot be used. Both are logged, and are no reason to stop.
 
     Parameters
     ----------
