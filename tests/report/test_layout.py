@@ -193,3 +193,16 @@ def test_days_have_no_time_of_day_and_a_symbol_is_named_once() -> None:
     assert listed["rows"][0][1] == ("2024-01-03", "2024-01-03")
     later = trades_listed(trades.assign(closed=days + pd.Timedelta("1h")))
     assert [text for text, _ in later["rows"][0][1:3]] == ["2024-01-03 00:00", "2024-01-03 01:00"]
+
+
+@needs_chromium
+def test_dates_and_percentages_of_trades_do_not_break(written: Path, browser: Browser) -> None:
+    browser.open(written / "run.html", width=390)
+    browser.value("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    dates = "[...document.querySelectorAll('.sorted time')]"
+    lines = browser.value(f"{dates}.map(one => one.getClientRects().length)")
+    assert len(lines) > 20
+    assert set(lines) == {1}
+    cells = browser.value("[...document.querySelectorAll('.sorted td')].map(one => one.textContent)")
+    assert any(cell.endswith("\u00a0%") for cell in cells)
+    assert not any(" %" in cell for cell in cells)
