@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Coverage has a lock for threads, which a forked child may find held for ever: it is not measured in children.
+# Coverage has a lock for threads, which a forked child may find held for ever: children are not measured.
 # Set before bt_llm is imported, so that this is the first thing that a child does.
 if hasattr(os, "fork"):
     os.register_at_fork(after_in_child=functools.partial(sys.settrace, None))
