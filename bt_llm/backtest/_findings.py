@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from bt_llm.backtest._sections import roughly
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
@@ -106,9 +107,9 @@ class Primary:
         if self.detectable is None or not math.isfinite(self.detectable):
             return ""
         if self.statistic is Statistic.RETURN:
-            size = f"{100 * self.detectable:.2g} % a year"
+            size = f"{roughly(100 * self.detectable)} % a year"
         else:
-            size = f"{self.detectable:.2g} in Sharpe ratio"
+            size = f"{roughly(self.detectable)} in Sharpe ratio"
         return f" An effect of {size} would have been found in 4 of 5 such tests."
 
     def to_dict(self) -> dict[str, Any]:

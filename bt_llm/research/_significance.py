@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
+
+import pandas as pd
 
 from bt_llm.backtest import (
     DESCRIPTIVE,
@@ -404,13 +406,22 @@ def gate_test(
         ),
         effect=effect,
         against=against(
-            {name: run.returns for name, run in compared.items()},
+            _on_the_same_bars(compared),
             bootstrap,
             {name: run.trades for name, run in compared.items()},
         ),
         null_gates=runs.how,
         tried=None if output is None else count_trials(output, strategy, market, trial, settings),
     )
+
+
+def _on_the_same_bars(runs: Mapping[str, BacktestResult]) -> dict[str, pd.Series[float]]:
+    """Return the returns of runs; an account that was ruined, a problem of its own, stays as it was."""
+    returns = {name: run.returns for name, run in runs.items()}
+    if all(run.ruined is None for run in runs.values()):
+        return returns
+    longest = max(returns.values(), key=len).index
+    return {name: one.reindex(longest, fill_value=0.0) for name, one in returns.items()}
 
 
 def _rule_run(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm import AlwaysOpen, Gate, NeverOpen, gate_study, run_backtest
+from bt_llm import AlwaysOpen, Gate, NeverOpen, gate_study, panel_study, run_backtest
 from bt_llm.advice import AdvisorConfig
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
@@ -37,6 +37,15 @@ class TestRuin:
         assert result.problems == (
             "the account was ruined at 2024-01-31 00:00:00: it was worth -9,000.00, and the run ended there",
         )
+
+    def test_whatever_shows_a_number_of_it_says_that_it_is_of_a_ruin(self) -> None:
+        bars = flat([*TRIPLED, *[300.0] * 100])
+        result = run_backtest(ByCalendar, bars, params=SHORT)
+        said = "-190.00 % in 0 trades over 31 bars, 2024-01-01 to 2024-01-31 (ruined 2024-01-31)"
+        assert said in repr(result)
+        assert said in result._repr_html_()
+        both = panel_study(ByCalendar, {"a": bars, "b": flat([100.0] * 190)}, AlwaysOpen(), params=SHORT)
+        assert "gated -95.00 % (with a ruined account)" in repr(both)
 
     def test_up_to_there_nothing_is_changed(self) -> None:
         before = run_backtest(ByCalendar, flat(TRIPLED[:30]), params=SHORT)
