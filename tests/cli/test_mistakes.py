@@ -212,3 +212,20 @@ def test_every_command_that_asks_on_bars_takes_the_same_options() -> None:
     assert asking | places | spending <= taken["policy"]
     assert asking | places <= taken["doctor"]
     assert read <= taken["data"]
+
+
+def test_a_template_that_leaves_out_a_feature_is_told_of(cli: Cli, tmp_path: Path) -> None:
+    words = 'labels = {bullish = "Up", neutral = "Flat", bearish = "Down"}'
+    head = f'format = 1\nname = "own"\nversion = 1\nanswer = "Verdict:"\n{words}\n'
+    for user, silent in (
+        ("Trend: {{ trend }}", "volatility and rsi"),
+        ("What now?", "volatility and rsi and trend"),
+        ("{% for f in features %}{{ f.title }}: {{ f.label }}\\n{% endfor %}", ""),
+    ):
+        (tmp_path / "own.toml").write_text(f'{head}user = "{user}"\n')
+        outcome = cli("policy", "-m", "scripted:trend", "--template", str(tmp_path / "own.toml"))
+        assert outcome.code == 0
+        said = [line for line in outcome.err.splitlines() if line.startswith("warning: template")]
+        assert said == [
+            f"warning: template 'own' asks the same whatever {silent} may be: no verdict can depend on it"
+        ] * bool(silent)
