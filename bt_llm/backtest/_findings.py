@@ -13,6 +13,7 @@ from bt_llm.backtest._sections import roughly
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
+from bt_llm.settings import whole
 from bt_llm.statistics import (
     BootstrapResult,
     Legs,
@@ -143,6 +144,11 @@ class Bootstrap:
     resamples: int = 2000
     seed: int = 0
     block_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers before there is anything to draw from, once."""
+        for name, least in (("resamples", 1), ("seed", 0)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
 
     def difference(
         self, first: pd.Series[float], second: pd.Series[float], statistic: Statistic | str

@@ -89,8 +89,8 @@ def _of_words(config: AdvisorConfig) -> Iterator[str]:
         template = PromptTemplate.load(config.template_source)
         if silent := unsaid(config.state_space, template.question):
             yield (
-                f"template {template.name!r} asks the same whatever {' and '.join(silent)} may be: no verdict "
-                "can depend on it"
+                f"template {template.name!r} asks the same whatever {' and '.join(silent)} may be: no "
+                "verdict can depend on it"
             )
 
 
