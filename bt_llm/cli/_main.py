@@ -19,6 +19,8 @@ def main() -> None:
     with InterruptWatch(to_the_end=is_the_program) as watch:
         code: object = 0
         try:
+            if is_the_program:
+                _keep_output()
             _run(watch)
         except SystemExit as stop:
             code = stop.code or 0
@@ -32,6 +34,12 @@ def main() -> None:
         _leave(code)
     if code:
         sys.exit(code)  # type: ignore[arg-type]
+
+
+def _keep_output() -> None:
+    from bt_llm.writing import keep_output_for_results
+
+    keep_output_for_results()
 
 
 def _leave(code: int) -> NoReturn:

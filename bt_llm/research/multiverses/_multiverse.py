@@ -24,6 +24,7 @@ from bt_llm.research._null_runs import Evaluate
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.research._timing import TimingOf
 from bt_llm.research._tried import count_trials
+from bt_llm.research._workers import check_jobs
 from bt_llm.research.multiverses._joint import Entries, JointNull, joint_null
 from bt_llm.research.multiverses._policies import Policies, ask_all
 from bt_llm.research.multiverses._results import Multiverse, Traded
@@ -132,6 +133,7 @@ def multiverse(
         raise ConfigError(f"gate={chosen!r:.60}: expected a Gate, whose model judges market states")
     if (strategy is None) != (data is None):
         raise ConfigError("strategy and data: expected both of them, or none for the policies alone")
+    check_jobs(n_jobs)
     n, seed = whole("n", n, 0), whole("seed", seed, 0)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
