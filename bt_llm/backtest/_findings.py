@@ -127,6 +127,9 @@ class Primary:
         }
 
 
+_FEWEST_RESAMPLES = 19  # of an interval of 95 %
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bootstrap:
     """How differences between backtests on the same bars are bootstrapped; see `paired_bootstrap`.
@@ -147,7 +150,7 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         """Check the numbers before there is anything to draw from, once."""
-        for name, least in (("resamples", 1), ("seed", 0)):
+        for name, least in (("resamples", _FEWEST_RESAMPLES), ("seed", 0)):
             object.__setattr__(self, name, whole(name, getattr(self, name), least))
 
     def difference(

@@ -54,7 +54,7 @@ from bt_llm.research._null_runs import (
 )
 from bt_llm.research._runs import Source
 from bt_llm.research._timing import TimingOf, timing_question
-from bt_llm.research._tried import Tried, count_trials
+from bt_llm.research._tried import Tried, check_ledger, count_trials
 from bt_llm.settings import number, whole
 
 __all__ = ["GateTest", "gate_test"]
@@ -337,6 +337,7 @@ def gate_test(
     n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
     shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
     seed = whole("seed", seed, 0)
+    check_ledger(output)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     if per not in get_args(Per):
