@@ -33,6 +33,8 @@ class Ran:
 
     strategy: bt.Strategy
     account: Account
+    deposits: tuple[float, ...] = ()
+    """What the strategy put into its account itself while it ran, or took out."""
 
 
 def run_strategy(
@@ -107,6 +109,7 @@ def run_strategy(
         settings["bt_llm_stretch"] = Stretch(first=first, leave=leave)
     with own_errors(strategy, params), apart_from_results():
         cerebro = setup.open(market, cash=cash, engine=engine, **modes)
+        deposits = _deposits_of(cerebro)
         cerebro.addstrategy(chosen, **settings)
         joins = joins_late(strategy)
         cerebro.addanalyzer(
@@ -120,7 +123,26 @@ def run_strategy(
             f"{strategy.__name__} skipped itself with {_shown(params)}: expected every combination to run; "
             f"leave some out by constraints, such as 'fast < slow'"
         )
-    return Ran(strategy=ran[0], account=ran[0].analyzers.bt_llm_account.account)
+    account = ran[0].analyzers.bt_llm_account.account
+    return Ran(strategy=ran[0], account=account, deposits=tuple(deposits))
+
+
+def _deposits_of(cerebro: bt.Cerebro) -> list[float]:
+    """Return a list that gets what is put into an account, or taken out of it, from the first bar on."""
+    broker, found = cerebro.broker, list[float]()
+    if isinstance(broker, bt.brokers.BackBroker):
+        add_cash, set_cash = broker.add_cash, broker.set_cash
+
+        def added(cash: float) -> None:
+            found.extend([float(cash)] * any(map(len, cerebro.datas)))
+            add_cash(cash)
+
+        def was_set(cash: float) -> None:
+            found.extend([float(cash) - float(broker.get_cash())] * any(map(len, cerebro.datas)))
+            set_cash(cash)
+
+        broker.add_cash, broker.set_cash, broker.setcash = added, was_set, was_set
+    return found
 
 
 def drive_strategy(

@@ -61,6 +61,33 @@ class TestRuin:
         assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["ruined"] == "2024-08-28T00:00:00"
 
 
+class Saver(bt.Strategy):
+    """Pays in, or starts with another sum, which is nobody's business."""
+
+    params = (("how", "add_cash"), ("at", 20))
+
+    def __init__(self) -> None:
+        if self.p.at == 0:
+            self.broker.setcash(20_000.0)
+
+    def next(self) -> None:
+        if len(self) == 10:
+            self.buy(size=1)
+        if len(self) == self.p.at:
+            getattr(self.broker, self.p.how)(5_000.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("how", "by"), [("add_cash", "+5,000.00"), ("setcash", "-4,900.00")])
+def test_cash_that_a_strategy_brings_is_no_gain_and_is_told_of(
+    engine: dict[str, object], how: str, by: str
+) -> None:
+    bars = flat([100.0] * 40)
+    (problem,) = run_backtest(Saver, bars, params={"how": how}, **engine).problems
+    assert problem.startswith(f"Saver changed its cash itself (add_cash or setcash), by {by} in all")
+    assert run_backtest(Saver, bars, params={"at": 0}, **engine).problems == ()
+
+
 class TestFigures:
     def test_ratios_that_are_infinite_or_undefined_are_none_in_json(self) -> None:
         result = run_backtest(
