@@ -253,7 +253,10 @@ class StrategyOnBars:
         from bt_llm.backtest import Universe
 
         found = [_source_of(text) for text in self.data or []]
-        weights = dict(map(_weight_of, self.weight or []))
+        given = [_weight_of(text) for text in self.weight or []]
+        weights = dict(given)
+        if len(weights) < len(given):
+            raise ConfigError(f"--weight {' --weight '.join(self.weight or [])}: expected one of a symbol")
         return Universe.of(found, weights=weights, lines=self.lines or (), format=format)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -229,3 +231,23 @@ def test_a_template_that_leaves_out_a_feature_is_told_of(cli: Cli, tmp_path: Pat
         assert said == [
             f"warning: template 'own' asks the same whatever {silent} may be: no verdict can depend on it"
         ] * bool(silent)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full here")
+@pytest.mark.parametrize("words", [["models", "list"], ["models", "list", "--format", "json"], ["--help"]])
+def test_a_standard_output_that_takes_nothing_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bt_llm", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: standard output cannot be written (No space left on device)"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m bt_llm models list {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("smollm2" in done.stdout) == (closed != ">&-")
