@@ -219,7 +219,7 @@ def _label_mass(advices: Sequence[LLMAdvice]) -> dict[str, float] | None:
     """Return the label masses of all advice together; the largest floor stands for all."""
     advisors = dict.fromkeys(advice.advisor for advice in advices if advice.advisor.answered_by)
     known = [one.label_mass for advisor in advisors for one in advisor.known().values()]
-    floors = [advisor.config.min_label_mass or 0.0 for advisor in advisors]
+    floors = [advisor.config.floor for advisor in advisors]
     return LabelMasses.of(known, max(floors, default=0.0)).to_dict()
 
 

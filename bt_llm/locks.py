@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 
-__all__ = ["IN_SQLITE", "ForkableLock"]
+__all__ = ["IN_SQLITE", "ForkableLock", "begin_anew_in_child"]
 
 
 class ForkableLock:
@@ -64,6 +65,13 @@ _locks: weakref.WeakSet[ForkableLock] = weakref.WeakSet()
 def _free_all() -> None:
     for lock in list(_locks):
         lock._free()
+
+
+def begin_anew_in_child(reset: Callable[[], None]) -> None:
+    """Call `reset`, which makes something of a process anew, now and in every process that is forked."""
+    reset()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=reset)
 
 
 IN_SQLITE = ForkableLock()

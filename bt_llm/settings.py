@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bt_llm.exceptions import ConfigError
 
-__all__ = ["is_number", "make_plain", "number", "python_scalar", "whole"]
+__all__ = ["is_number", "make_plain", "number", "one_of", "python_scalar", "whole"]
 
 
 def python_scalar(value: Any) -> Any:
@@ -100,6 +101,22 @@ def whole(name: str, value: Any, least: float = -math.inf, *, of: str = "") -> i
         return found
     more = "" if math.isinf(least) else f", {least:g} or more"
     raise ConfigError(f"{name}={value!r:.60}: expected a whole number{of}{more}")
+
+
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Check that a setting is one of a few.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of them.
+
+    Examples
+    --------
+    >>> one_of("live", "auto", ("auto", "on", "off"))
+    """
+    if value not in choices:
+        raise ConfigError(f"{name}={value!r}: expected one of {list(choices)}")
 
 
 def make_plain(config: Any) -> None:

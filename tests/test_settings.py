@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.settings import number, python_scalar, whole
+from bt_llm.settings import number, one_of, python_scalar, whole
 
 
 @pytest.mark.parametrize("value", [1, 1.0, np.int64(1), np.float32(1), np.uint8(1)])
@@ -43,6 +43,12 @@ def test_whole_numbers() -> None:
         with pytest.raises(ConfigError, match=r"^n=.*: expected a whole number of bars, 1 or more$"):
             whole("n", value, 1, of=" of bars")
     assert whole("n", -5) == -5
+
+
+def test_choices_are_listed_in_their_order() -> None:
+    one_of("side", "long", ("long", "short"))
+    with pytest.raises(ConfigError, match=r"^side='up': expected one of \['long', 'short'\]$"):
+        one_of("side", "up", ("long", "short"))
 
 
 def test_what_is_no_scalar_of_numpy_stays_itself() -> None:

@@ -1,13 +1,11 @@
 from ._advisor import Advisor as Advisor
-from ._advisor import AdvisorConfig as AdvisorConfig
 from ._advisor import Spans as Spans
+from ._advisor_config import AdvisorConfig as AdvisorConfig
 from ._asked import Asked as Asked
 from ._asked import asked_of as asked_of
-from ._asker import Supplied as Supplied
 from ._asker import Usage as Usage
-from ._asker import answers_apart as answers_apart
-from ._asker import forget_answers as forget_answers
 from ._asker import telling as telling
+from ._asker_config import Supplied as Supplied
 from ._checkup import Checkup as Checkup
 from ._checkup import checkup as checkup
 from ._dated import DatedAdvisor as DatedAdvisor
@@ -24,6 +22,8 @@ from ._readers import json_sampling as json_sampling
 from ._readers import read_contrast as read_contrast
 from ._readers import read_json as read_json
 from ._readers import read_logprobs as read_logprobs
+from ._tables import answers_apart as answers_apart
+from ._tables import forget_answers as forget_answers
 from .analysts._base import Analysis as Analysis
 from .analysts._base import Analyst as Analyst
 from .analysts._base import AnalystConfig as AnalystConfig

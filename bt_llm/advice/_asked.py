@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bt_llm.advice._advisor import Advisor, AdvisorConfig
-from bt_llm.advice._asker import Supplied
+from bt_llm.advice._advisor import Advisor
+from bt_llm.advice._advisor_config import AdvisorConfig
+from bt_llm.advice._asker_config import Supplied
 from bt_llm.advice._policy import Policy
 from bt_llm.advice.analysts._base import Analyst, AnalystConfig
 from bt_llm.cache import MemoryCache, Record, StoredAnswer

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
 import functools
-import os
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
+from bt_llm.advice._asker_config import AskerConfig
 from bt_llm.cache import CacheMode, GeneratedText, Question, VerdictCache
 from bt_llm.exceptions import (
     ConfigError,
@@ -25,7 +23,6 @@ from bt_llm.models import (
     Answerer,
     Backend,
     Capability,
-    ModelConfig,
     ModelIdentity,
     ModelManager,
     Progress,
@@ -33,120 +30,9 @@ from bt_llm.models import (
     model_kinds,
 )
 from bt_llm.progress import telling, told
-from bt_llm.prompts import PromptTemplate
-from bt_llm.settings import make_plain
 from bt_llm.verdicts import Verdict
 
-__all__ = [
-    "Asker",
-    "AskerConfig",
-    "Supplied",
-    "Tables",
-    "Usage",
-    "answers_apart",
-    "forget_answers",
-    "telling",
-]
-
-_KEEP_FREE_MB = 256.0
-"""Threshold of a manager that only a configuration describes: its contexts adapt to the memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supplied:
-    """Answers that come with a job, and who gave them to which words: no model, folder or template is read.
-
-    Parameters
-    ----------
-    identity : ModelIdentity
-        Who answered.
-    template : object
-        The words that were asked.
-    cache : VerdictCache
-        The answers.
-    device : str
-        What computed them beside a processor; see `ModelKind.device`.
-    carried : object
-        What else an asker needs that answers by the bar; see `Advisor.carried`.
-    """
-
-    identity: ModelIdentity
-    template: Any
-    cache: VerdictCache
-    device: str = ""
-    carried: Any = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskerConfig:
-    """Who is asked, in which words, and where answers are kept: what every asker's configuration has."""
-
-    model: str | os.PathLike[str] | None = None
-    fallbacks: Sequence[str | os.PathLike[str]] = ()
-    template: str | os.PathLike[str] | PromptTemplate | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    cache_mode: CacheMode | str | None = None
-    n_threads: int | None = None
-    n_gpu_layers: int = 0
-    manager: ModelManager | None = field(default=None, compare=False, repr=False)
-    supplied: Supplied | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Check the choices, once, and make paths and numbers plain."""
-        make_plain(self)
-        if self.manager is not None:
-            self._describe(self.manager)
-        if self.model is None:
-            object.__setattr__(self, "model", "smollm2")
-        for name in ("model", "template", "cache_dir"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, PromptTemplate):
-                object.__setattr__(self, name, os.fspath(value))
-        if isinstance(self.fallbacks, str | os.PathLike):
-            raise ConfigError(f"fallbacks={self.fallbacks!r}: expected a list of models")
-        object.__setattr__(self, "fallbacks", tuple(map(os.fspath, self.fallbacks)))
-        if self.cache_mode is not None:
-            object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
-        self._check_count("n_threads")
-        if type(self.n_gpu_layers) is not int or self.n_gpu_layers < -1:
-            raise ConfigError(f"n_gpu_layers={self.n_gpu_layers!r}: expected a whole number of at least -1")
-
-    def _check_count(self, name: str) -> None:
-        value = getattr(self, name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1, or None")
-
-    def _describe(self, manager: ModelManager) -> None:
-        """Take over what a manager says of its model."""
-        if not isinstance(manager, ModelManager):
-            raise ConfigError(f"manager={manager!r:.60}: expected a ModelManager")
-        name = os.fspath(manager.model_path)
-        if self.model is not None and os.fspath(self.model) != name:
-            raise ConfigError(f"model={os.fspath(self.model)!r} and a manager of {name!r}: give one of them")
-        facts = {
-            "model": name,
-            "fallbacks": manager.fallback_paths,
-            "n_threads": manager.config.n_threads,
-            "n_gpu_layers": manager.config.n_gpu_layers,
-        }
-        for field_name, value in facts.items():
-            object.__setattr__(self, field_name, value)
-
-    def asked_through(self, manager: ModelManager | None) -> Self:
-        """Return the configuration with a manager's model, whatever it had; the same for None."""
-        if manager is None or manager is self.manager:
-            return self
-        return dataclasses.replace(self, model=None, manager=manager)
-
-    def described_manager(self) -> ModelManager:
-        """Return the one manager of this process for what the configuration describes."""
-        config = ModelConfig(n_threads=self.n_threads, n_gpu_layers=self.n_gpu_layers)
-        return ModelManager.described(
-            str(self.model),
-            memory_threshold_mb=_KEEP_FREE_MB,
-            fallback_paths=self.fallbacks,
-            config=config,
-        )
+__all__ = ["Asker", "Usage", "telling"]
 
 
 @dataclass(slots=True)
@@ -181,70 +67,6 @@ class Usage:
     def __add__(self, other: Self) -> Self:
         """Return the sum, field by field."""
         return type(self)(*(getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)))
-
-
-class Tables:
-    """Raw verdicts by cell, and texts by key, in this process's memory, pooled by all that they depend on.
-
-    A pool belongs to a cache folder and mode, or to a cache that somebody brought.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.reset)
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self._lock = ForkableLock()
-        self._of_folders: dict[tuple[str, CacheMode], dict[Any, dict[Any, Any]]] = {}
-        self._of_caches: weakref.WeakKeyDictionary[VerdictCache, dict[Any, dict[Any, Any]]] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    @contextlib.contextmanager
-    def apart(self) -> Iterator[None]:
-        """Remember nothing of before in here, and nothing of in here afterwards."""
-        with self._lock:
-            before = self._of_folders, self._of_caches
-            self._of_folders, self._of_caches = {}, weakref.WeakKeyDictionary()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._of_folders, self._of_caches = before
-
-    def of(self, cache: VerdictCache, content: Any, *, brought: bool) -> dict[Any, Any]:
-        """Return the table of a content, empty when it is first asked for.
-
-        Parameters
-        ----------
-        cache : VerdictCache
-            Where the verdicts are kept.
-        content : hashable
-            Who answers, the words, the states, and the way of reading.
-        brought : bool
-            Whether the cache is somebody's own object, and its folder says nothing.
-        """
-        with self._lock:
-            if brought:
-                pool = self._of_caches.setdefault(cache, {})
-            else:
-                pool = self._of_folders.setdefault((str(cache.directory), cache.mode), {})
-            return pool.setdefault(content, {})
-
-
-TABLES = Tables()
-
-
-def forget_answers() -> None:
-    """Drop the verdicts that this process remembers, so that they are read from their caches again."""
-    TABLES.reset()
-
-
-def answers_apart() -> contextlib.AbstractContextManager[None]:
-    """Have a run know of no verdict but those that it asks for itself: so that it can be told which."""
-    return TABLES.apart()
 
 
 A = TypeVar("A", Verdict, GeneratedText)

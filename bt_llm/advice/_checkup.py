@@ -47,6 +47,8 @@ class Checkup:
     difference : float
         Largest one between the probabilities of the same states asked at once, and again in another order and
         in two parts; NaN if one of them got no answer.
+    floor : float
+        What share of the probability the labels must hold, or the verdict is invalid.
     """
 
     model: str
@@ -133,9 +135,9 @@ def checkup(advisor: Advisor, *, states: int = 10) -> Checkup:
         prompt_tokens=tokens,
         label_tokens=dict(zip(labels, after, strict=False)),
         states=tuple(", ".join(advisor.space.describe(cell).values()) for cell in cells),
-        verdicts=tuple(verdict.held_to(advisor.config.min_label_mass or 0.0) for verdict in once),
+        verdicts=tuple(verdict.held_to(advisor.config.floor) for verdict in once),
         difference=_difference(once, again),
-        floor=advisor.config.min_label_mass or 0.0,
+        floor=advisor.config.floor,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice._advisor import Advisor, AdvisorConfig, Spans
+from bt_llm.advice._advisor import Advisor, Spans
+from bt_llm.advice._advisor_config import AdvisorConfig
 from bt_llm.advice._asker import Usage
 from bt_llm.cache import VerdictCache
 from bt_llm.exceptions import ConfigError

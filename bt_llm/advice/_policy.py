@@ -148,7 +148,7 @@ class Policy(Shown):
             calibrated=calibrated,
             prior_cells=len(advisor.config.prior_cells),
             label_mass=masses,
-            floor=advisor.config.min_label_mass or 0.0,
+            floor=advisor.config.floor,
             usage=usage,
         )
 

@@ -33,10 +33,10 @@ def answers_of(advice: LLMAdvice, times: pd.Index) -> pd.DataFrame:
         confidence also for an invalid answer).
     """
     lines = {name: copy_values(getattr(advice.lines, name)) for name in ("label", "verdict", *_LINES)}
-    said = advice.labels.answers(lines["label"], lines["confidence"])
-    answer = pd.Categorical(said, categories=[*advice.labels.names, INVALID, ""])
+    places = advice.labels.places(lines["label"], lines["confidence"])
+    answer = pd.Categorical.from_codes(places, categories=pd.Index(advice.labels.possible_answers))
     numbers = {name: lines[name] for name in _LINES}
-    return pd.DataFrame({"answer": answer, "worth": lines["verdict"], **numbers}, index=times)
+    return pd.DataFrame({"answer": answer, "worth": lines["verdict"], **numbers}, index=times, copy=False)
 
 
 def answer_names(*answers: pd.Series) -> list[str]:

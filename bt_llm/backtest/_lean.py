@@ -8,7 +8,10 @@ other run goes through Backtrader's own loop.
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -104,7 +107,7 @@ class _Loop:
         moving: list[tuple[Any, int]] | None = None
         moved_before: list[Any] = []
         period = strategy._minperiods[0]
-        hears = self._hears_cash()
+        hears, clear = self._hears_cash(), self._clear()
         account = self._account(broker) if drive is None else None
         analyzers = list(self._analyzers(account))
         turns, risky, due = -1, False, 0
@@ -166,7 +169,7 @@ class _Loop:
                 if bar == due:
                     due = account.pass_by(bar)
             if strategy._orderspending or strategy._tradespending:
-                strategy.clear()
+                clear()
             if cerebro._event_stop:
                 break
         if account is not None:
@@ -203,6 +206,19 @@ class _Loop:
             for one in every
         )
 
+    def _clear(self) -> Callable[[], None]:
+        """Return what is called when all has been told: Backtrader keeps every order as it was each time."""
+        strategy = self.strategy
+        told = (strategy, strategy._sizer, *strategy.analyzers)
+        if any(_names_orders(kind) for one in told for kind in type(one).__mro__):
+            clear: Callable[[], None] = strategy.clear
+            return clear
+
+        def forget() -> None:
+            strategy._orderspending, strategy._tradespending = [], []
+
+        return forget
+
     def _account(self, broker: Any) -> Any:
         """Return the analyzer that keeps the account, if it need not be called bar by bar."""
         if type(broker) is not RestingBroker:
@@ -220,6 +236,16 @@ class _Loop:
             plain = all(getattr(kind, f"_{name}") is getattr(bt.Analyzer, f"_{name}") for name in own)
             names = own if plain and not one._children else [f"_{name}" for name in own]
             yield tuple(getattr(one, name) for name in names)
+
+
+def _names_orders(kind: type) -> bool:
+    """Return whether the file of a class may read ``_orders``, a private list that Backtrader never does."""
+    if kind.__module__.startswith(("backtrader.", "bt_llm.", "builtins")):
+        return False
+    try:
+        return bool(re.search(r"\b_orders\b", inspect.getsource(sys.modules[kind.__module__])))
+    except (KeyError, OSError, TypeError):
+        return True
 
 
 _CASH = ("notify_cashvalue", "notify_fund")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import backtrader as bt
+import numpy as np
 import pandas as pd
 
 from bt_llm.advice import AdvisorConfig, Asked, asked_of
@@ -179,7 +180,7 @@ def result_of(
     if not account.numbers:
         lengths = ", ".join(f"{len(bars)} bars of {name}" for name, bars in market.bars.items())
         raise DataError(f"{lengths}: fewer than the warm-up needs; give more bars")
-    equity = pd.Series(account.equity, index=market.times(account.numbers), name="equity", dtype=float)
+    equity = pd.Series(np.array(account.equity), index=market.times(account.numbers), name="equity")
     advice = dict(ran.strategy.analyzers.bt_llm_advice.get_analysis())
     orders = order_counts(account, market)
     ruined = None if account.ruined is None else market.times([account.ruined])[0]

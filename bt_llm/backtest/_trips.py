@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 __all__ = ["TOLD", "kept_out", "trades_told"]
 
@@ -76,9 +77,9 @@ def trades_told(
     entered = np.array([math.nan if one is None else one.paid for one in found], dtype=np.float64)
     points = np.array([worth.get(str(name), math.nan) for name in trades["data"]], dtype=np.float64)
     told["return"] = np.asarray(trades["pnlcomm"], dtype=np.float64) / (entered * points)
-    said = list(_said(trades, orders, verdicts))
-    told["verdict"] = pd.Series([answer for answer, _ in said], index=told.index, dtype=object)
-    told["confidence"] = np.array([sure for _, sure in said], dtype=np.float64)
+    said, sure = _said(trades, orders, verdicts)
+    told["verdict"] = pd.Series(said, index=told.index, dtype=object)
+    told["confidence"] = sure
     return told
 
 
@@ -134,38 +135,67 @@ def _worth_of_a_point(trades: pd.DataFrame, trips: list[_Trip | None]) -> dict[s
 
 def _said(
     trades: pd.DataFrame, orders: pd.DataFrame, verdicts: Mapping[str, pd.DataFrame]
-) -> Iterator[tuple[str, float]]:
-    """Yield what each trade's model had said when its entry was decided, and how surely."""
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Return what each trade's model had said when its entry was decided, and how surely."""
+    answers, sure = np.full(len(trades), "", dtype=object), np.full(len(trades), math.nan)
     sent = orders[(orders["traded"] > 0.0) & ~orders["vetoed"].astype(bool)] if len(orders) else orders
-    by_side = {key: part for key, part in sent.groupby(["data", "side"])} if len(sent) else {}
-    last_closed: dict[str, Any] = {}
-    for name, opened, closed, side in trades[["data", "opened", "closed", "direction"]].itertuples(
-        index=False
-    ):
+    by_side = {key: _Sent.of(part) for key, part in sent.groupby(["data", "side"])} if len(sent) else {}
+    for name, own in trades.groupby("data", sort=False).indices.items() if len(trades) else ():
         frame = verdicts.get(str(name))
-        found = ("", math.nan)
-        if frame is not None and len(frame):
-            place = _decided(frame.index, by_side.get((name, side)), opened, last_closed.get(name))
-            if place is not None:
-                found = str(frame["answer"].iloc[place]), float(frame["confidence"].iloc[place])
-        last_closed[name] = closed
-        yield found
+        if frame is None or not len(frame):
+            continue
+        times = _clock(frame.index)
+        opened, closed = (_clock(trades[column])[own] for column in ("opened", "closed"))
+        after = np.concatenate([[np.iinfo(np.int64).min], closed[:-1]])
+        sides = trades["direction"].to_numpy()[own]
+        places = np.full(len(own), -1)
+        for side in np.unique(sides):
+            if (known := by_side.get((name, side))) is not None:
+                at = sides == side
+                places[at] = known.decided(times, opened[at], after[at])
+        found = places >= 0
+        answers[own[found]] = frame["answer"].iloc[places[found]].astype(str)
+        sure[own[found]] = frame["confidence"].to_numpy()[places[found]]
+    return answers.tolist(), sure
 
 
-def _decided(times: pd.Index, orders: pd.DataFrame | None, opened: Any, after: Any) -> int | None:
-    """Return the position of the close that an entry was decided at; None where that cannot be told."""
-    before = int(times.searchsorted(opened, side="left")) - 1
-    if orders is None:
-        return None
-    sent = orders["time"]
-    if before >= 0 and (sent == times[before]).any():
-        return before
-    waited = orders[(sent < opened) & (orders["kind"] != "Market")]
-    if after is not None:
-        waited = waited[waited["time"] >= after]
-    time = waited["time"].iloc[-1] if len(waited) else opened if (sent == opened).any() else None
-    place = -1 if time is None else int(times.searchsorted(time, side="right")) - 1
-    return place if place >= 0 and times[place] == time else None
+def _clock(times: Any) -> NDArray[np.int64]:
+    return pd.DatetimeIndex(times).as_unit("ns").asi8
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """When orders of one data and side were sent: all, and those that waited for their price; sorted."""
+
+    all: NDArray[np.int64]
+    waited: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, orders: pd.DataFrame) -> _Sent:
+        times, waited = _clock(orders["time"]), orders["kind"].to_numpy() != "Market"
+        return cls(np.sort(times), np.sort(times[waited]))
+
+    def decided(
+        self, times: NDArray[np.int64], opened: NDArray[np.int64], after: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the position of the close that each entry was decided at; -1 where that cannot be told.
+
+        Parameters
+        ----------
+        times : ndarray of int, shape (bars,)
+            Of the closes.
+        opened, after : ndarray of int, shape (trades,)
+            When each trade was opened, and when the one before it was closed.
+        """
+        before = times.searchsorted(opened) - 1
+        at_once = (before >= 0) & np.isin(times[before], self.all)
+        last = self.waited.searchsorted(opened) - 1
+        waited = self.waited[last] if len(self.waited) else opened
+        has_waited = (last >= 0) & (waited >= after)
+        sent = np.where(has_waited, waited, opened)
+        place = times.searchsorted(sent, side="right") - 1
+        told = (has_waited | np.isin(opened, self.all)) & (place >= 0) & (times[place] == sent)
+        return np.where(at_once, before, np.where(told, place, -1))
 
 
 def kept_out(gated: Any, ungated: Any) -> pd.DataFrame:
@@ -189,9 +219,6 @@ def kept_out(gated: Any, ungated: Any) -> pd.DataFrame:
     rows = ungated.trades[keys].itertuples(index=False, name=None)
     missing = np.array([row not in made for row in rows], dtype=bool)
     found = ungated.trades[missing].reset_index(drop=True)
-    said = list(_said(found, ungated.order_log, gated.verdicts))
-    verdicts = pd.Series([answer for answer, _ in said], dtype=object)
-    told: pd.DataFrame = found.assign(
-        verdict=verdicts, confidence=np.array([sure for _, sure in said], dtype=np.float64)
-    )
+    said, sure = _said(found, ungated.order_log, gated.verdicts)
+    told: pd.DataFrame = found.assign(verdict=pd.Series(said, dtype=object), confidence=sure)
     return told

@@ -77,16 +77,21 @@ class Valuation:
         """Return the value at each of the first `stop` closes, and whether there was a position."""
         turns = [one for one in self._turns if one.bar < stop]
         starts = np.array([one.bar for one in turns], dtype=np.int64)
-        lengths = np.diff(starts, append=stop)
-        cash, size, price, mult, leverage = (
-            np.repeat(np.array(column, dtype=np.float64), lengths)
-            for column in list(zip(*turns, strict=True))[2:]
-        )
-        closes = np.array(self._data.lines.close.array[:stop])
-        with np.errstate(all="ignore"):  # as the broker's sums do
-            worth = size * closes
-            gained = size * (closes - price) * mult
-            held = np.where(worth > 0.0, (worth - gained) / leverage + gained, worth)
-            values: NDArray[np.float64] = cash + held
+        terms = np.array(turns, dtype=np.float64)[:, 2:].T
+        closes = np.frombuffer(self._data.lines.close.array)
+        values, held = np.empty(stop), np.empty(stop, dtype=np.bool_)
+        for first in range(0, stop, _AT_ONCE):
+            part = slice(first, min(first + _AT_ONCE, stop))
+            bars = np.arange(part.start, part.stop)
+            cash, size, price, mult, leverage = terms[:, starts.searchsorted(bars, side="right") - 1]
+            with np.errstate(all="ignore"):  # as the broker's sums do
+                worth = size * closes[part]
+                gained = size * (closes[part] - price) * mult
+                values[part] = cash + np.where(worth > 0.0, (worth - gained) / leverage + gained, worth)
+            held[part] = size != 0.0
         values[starts] = [one.value for one in turns]
-        return values, size != 0.0
+        return values, held
+
+
+_AT_ONCE = 1 << 16
+"""Bars that are valued at a time: a million at once would take nine arrays of them."""

@@ -13,3 +13,7 @@ from ._records import Record as Record
 from ._records import StoredAnswer as StoredAnswer
 from ._repair import RepairReport as RepairReport
 from ._repair import repair_cache as repair_cache
+from ._rows import Row as Row
+from ._rows import seal as seal
+from ._rows import unseal as unseal
+from ._store import JsonStore as JsonStore

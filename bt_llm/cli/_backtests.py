@@ -7,21 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bt_llm.cli._bar_options import BarsRead, StrategyOnBars
 from bt_llm.cli._budget import check_budget
 from bt_llm.cli._cache import hint_at_demo_pack
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import (
-    Account,
-    BarsRead,
-    GateRule,
-    ManifestOption,
-    OneModel,
-    Output,
-    PlotOption,
-    Spending,
-    StrategyOnBars,
-)
+from bt_llm.cli._options import Account, GateRule, ManifestOption, OneModel, Output, PlotOption, Spending
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import MissingExtraError, ModelNotFoundError
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bt_llm.cli._bar_options import BarsRead
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import BarsRead, FormatOption
+from bt_llm.cli._options import FormatOption
 from bt_llm.cli._output import Format, print_json, say
 from bt_llm.exceptions import ConfigError
 from bt_llm.plain_text import printable

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from bt_llm import advice as advising
+from bt_llm.cli._bar_options import BarsRead
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import BarsRead, FormatOption, OneModel
+from bt_llm.cli._options import FormatOption, OneModel
 from bt_llm.cli._output import Format, deliver, progress_bar, say
 from bt_llm.cli._places import file_to_write, files_to_write
 

@@ -20,10 +20,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["INTERRUPTED", "InterruptWatch"]
+__all__ = ["INTERRUPTED", "InterruptWatch", "says_what_is_kept"]
 
 INTERRUPTED = 130
 """What a command exits with after Ctrl-C."""
@@ -31,8 +32,20 @@ INTERRUPTED = 130
 _GRACE_S = 0.5
 """Seconds that the main thread has to end by itself."""
 
-_LINE = "error: interrupted; what was stored is kept, run the command again to go on"
+_STORED = "what was stored is kept"
 _SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
+
+
+@contextlib.contextmanager
+def says_what_is_kept() -> Iterator[None]:
+    """Have the line say what the work in here has kept: a note of the exception that stops it."""
+    try:
+        yield
+    except BaseException as error:
+        for note in getattr(error, "__notes__", ()):
+            if note.endswith("are kept"):
+                InterruptWatch.kept = f"verdicts and {note}"
+        raise
 
 
 class InterruptWatch:
@@ -49,7 +62,11 @@ class InterruptWatch:
     ----------
     came : bool
         Whether there was one.
+    kept : str
+        What the line says of the work that was stopped.
     """
+
+    kept = _STORED
 
     def __init__(self, *, to_the_end: bool) -> None:
         self.came = False
@@ -89,13 +106,17 @@ class InterruptWatch:
         self._thread.join()
 
     @property
+    def _line(self) -> str:
+        return f"error: interrupted; {self.kept}, run the command again to go on"
+
+    @property
     def _blocks(self) -> bool:
         return self._to_the_end and hasattr(signal, "pthread_sigmask")
 
     def tell(self) -> None:
         """Print the line, once, and end the processes that were started."""
         if self._told.acquire(blocking=False):
-            print(_LINE, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own word
+            print(self._line, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own word
         if self._blocks:
             self._end_others()
 
@@ -129,7 +150,7 @@ class InterruptWatch:
         """End this process and those that it started."""
         if self._told.acquire(blocking=False):  # not by sys.stderr, which the main thread may hold
             terminal = _SHOW_CURSOR if os.isatty(2) else ""
-            os.write(2, f"{terminal}{_LINE}\n".encode())
+            os.write(2, f"{terminal}{self._line}\n".encode())
         self._end_others()
         os._exit(INTERRUPTED)
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bt_llm.cli._bar_options import BarsRead, parse_params
 from bt_llm.cli._budget import approve
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Account, BarsRead, OneModel, Output, Spending, parse_params
+from bt_llm.cli._options import Account, OneModel, Output, Spending
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
 

@@ -12,9 +12,11 @@ import typer
 
 from bt_llm import advice as advising
 from bt_llm import cache as caches
+from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
 from bt_llm.cli._budget import check_budget
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Account, Asking, BarsRead, GateRule, Output, Spending, StrategyOrStudy
+from bt_llm.cli._interrupt import says_what_is_kept
+from bt_llm.cli._options import Account, Asking, GateRule, Output, Spending
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.cli._places import file_to_write, folder_to_write
 from bt_llm.exceptions import ConfigError
@@ -132,7 +134,11 @@ def multiverse(
             say_assumed(account.assumed)
             told = {"params": what.params, "output": ledger, **account.settings()}
             check_budget(configs, market, spending)
-        with progress_bar("asking") as asked, progress_bar("gates that know nothing") as nulls:
+        with (
+            says_what_is_kept(),
+            progress_bar("asking") as asked,
+            progress_bar("gates that know nothing") as nulls,
+        ):
             found = run_multiverse(
                 what.strategy or None,
                 market,

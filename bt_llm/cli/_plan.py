@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import (
-    Account,
-    Asking,
-    BarsRead,
-    FormatOption,
-    Spending,
-    StrategyOrStudy,
-)
+from bt_llm.cli._options import Account, Asking, FormatOption, Spending
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError

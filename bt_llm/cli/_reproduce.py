@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bt_llm.cli._options import CacheOption, FormatOption, named_files
+from bt_llm.cli._bar_options import named_files
+from bt_llm.cli._options import CacheOption, FormatOption
 from bt_llm.cli._output import Format, print_json, say
 from bt_llm.plain_text import printable
 from bt_llm.writing import temporary_folder

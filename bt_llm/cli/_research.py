@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bt_llm.cli._bar_options import BarsRead, StrategyOnBars, StrategyOrStudy
 from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._interrupt import says_what_is_kept
 from bt_llm.cli._options import (
     Account,
     Asking,
-    BarsRead,
     GateRule,
     ModelsOption,
     OneModel,
     Output,
     Resampling,
     Spending,
-    StrategyOnBars,
-    StrategyOrStudy,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.cli._places import folder_to_write
@@ -118,7 +117,7 @@ def run_test(
     with _asking([gate.advisor]):
         for one in Universe.of(market).values():
             bar_answers(one, gate)
-    with progress_bar("running gates that know nothing") as update:
+    with says_what_is_kept(), progress_bar("running gates that know nothing") as update:
         folder = _ledger_folder(ledger, gate.advisor)
         told = {"n": random, "n_jobs": jobs, "on_progress": update, "output": folder, **settings}
         ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata, "rule": ruled}

@@ -12,15 +12,16 @@ import backtrader as bt
 from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Require
-from bt_llm.indicators import LLMAdvice, value_now, warm_up_bars
+from bt_llm.gates._indicator_gate import IndicatorGate
+from bt_llm.indicators import LLMAdvice, value_now
 from bt_llm.models import ModelManager
-from bt_llm.settings import number
+from bt_llm.settings import number, one_of
 
 __all__ = ["AttachedAdviceGate", "Gate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate(AskingGate):
+class Gate(IndicatorGate, AskingGate):
     """Let an entry through if the model's verdict on the bar's state supports it.
 
     Parameters
@@ -69,16 +70,9 @@ class Gate(AskingGate):
             )
         object.__setattr__(self, "advisor", self.advisor.asked_through(manager))
         object.__setattr__(self, "min_confidence", number("min_confidence", self.min_confidence, 0, 1))
-        for name, choices in (("require", get_args(Require)), ("on_missing", get_args(OnMissing))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
-        if not (isinstance(self.indicator, type) and issubclass(self.indicator, LLMAdvice)):
-            raise ConfigError(f"indicator={self.indicator!r}: expected LLMAdvice or a subclass of it")
-
-    @property
-    def warm_up_bars(self) -> int:
-        """Bars until the first advice, that bar included; known without data or a model."""
-        return warm_up_bars(self.indicator, advisor=self.advisor)
+        one_of("require", self.require, get_args(Require))
+        one_of("on_missing", self.on_missing, get_args(OnMissing))
+        self._check_indicator()
 
     def asker(self) -> Advisor:
         """Return who asks for the gate in this process."""

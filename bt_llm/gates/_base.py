@@ -13,7 +13,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig, AnalystUsage
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._description import Asker, Described, Describer
 from bt_llm.indicators import WarmUp, closed_bars
@@ -31,6 +31,7 @@ __all__ = [
     "OnMissing",
     "Questions",
     "Require",
+    "wait_for",
 ]
 
 LONG, SHORT = 1, -1
@@ -84,6 +85,12 @@ class Questions:
     model_calls: int = 0
     model_seconds: float = 0.0
     tokens: int = 0
+
+    @classmethod
+    def of(cls, usage: AnalystUsage, **counts: int) -> Questions:
+        """Return counts of questions and answers, with what answering cost."""
+        costs = ("cache_hits", "model_calls", "model_seconds", "tokens")
+        return cls(**counts, **{name: getattr(usage, name) for name in costs})
 
     def __add__(self, other: Questions) -> Questions:
         """Return the sum, field by field."""
@@ -182,6 +189,13 @@ class AttachedGate(abc.ABC):
     def missing(self) -> int:
         """Number of entries, allowed or blocked, for which there was no verdict."""
         return sum(decision.missing for decision in self.log)
+
+
+def wait_for(bars: int, gate: AttachedGate) -> AttachedGate:
+    """Return a gate for whose warm-up the strategy's first ``next`` waits, as it would for an indicator."""
+    if bars > 1:
+        WarmUp(gate.data, bars=bars)  # type: ignore[call-arg]
+    return gate
 
 
 class EntryGate(Described):
@@ -330,10 +344,7 @@ class _FixedGate(EntryGate):
         return self.warm_up
 
     def _attach(self, strategy: bt.Strategy, data: Any, allowed: bool) -> AttachedGate:
-        gate = _AttachedFixedGate(strategy, data, allowed)
-        if self.warm_up > 1:
-            WarmUp(gate.data, bars=self.warm_up)  # type: ignore[call-arg]
-        return gate
+        return wait_for(self.warm_up, _AttachedFixedGate(strategy, data, allowed))
 
 
 class AlwaysOpen(_FixedGate):

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import LONG, SHORT, AttachedGate, Decision, EntryGate
-from bt_llm.indicators import WarmUp
+from bt_llm.gates._base import LONG, SHORT, AttachedGate, Decision, EntryGate, wait_for
 
 __all__ = ["ROUNDING", "DatedAnswers", "DatesGate", "permute_dates"]
 
@@ -133,10 +132,7 @@ class DatesGate(EntryGate):
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; with a warm-up, the strategy's first ``next`` waits for it."""
-        gate = _AttachedDates(strategy, data, self)
-        if self.warm_up > 1:
-            WarmUp(gate.data, bars=self.warm_up)  # type: ignore[call-arg]
-        return gate
+        return wait_for(self.warm_up, _AttachedDates(strategy, data, self))
 
     def answer(self, data: str, side: int, time: float) -> bool:
         """Return whether an entry is let through; one that the other gate was never asked about is not."""

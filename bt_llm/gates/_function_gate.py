@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
-
-import backtrader as bt
+from typing import get_args
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import AttachedGate, Decision, EntryGate, OnMissing, Require
-from bt_llm.indicators import LLMAdvice, value_now, warm_up_bars
+from bt_llm.gates._base import Decision, OnMissing, Require
+from bt_llm.gates._indicator_gate import FeatureGate
+from bt_llm.indicators import LLMAdvice
+from bt_llm.settings import one_of
 
 __all__ = ["FunctionGate"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionGate(EntryGate):
+class FunctionGate(FeatureGate):
     """Let an entry through if a function of the bar's market state supports it; no model is asked.
 
     Parameters
@@ -53,16 +53,14 @@ class FunctionGate(EntryGate):
         """Check the choices, once."""
         if not callable(self.function):
             raise ConfigError(f"function={self.function!r:.60}: expected a function of the features")
-        for name, choices in (("require", get_args(Require)), ("on_missing", get_args(OnMissing))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {list(choices)}")
-        if not (isinstance(self.indicator, type) and issubclass(self.indicator, LLMAdvice)):
-            raise ConfigError(f"indicator={self.indicator!r}: expected LLMAdvice or a subclass of it")
+        one_of("require", self.require, get_args(Require))
+        one_of("on_missing", self.on_missing, get_args(OnMissing))
+        self._check_indicator()
 
     @property
-    def warm_up_bars(self) -> int:
-        """Bars until the features are known, that bar included."""
-        return warm_up_bars(self.indicator, advisor=self.advisor)
+    def feature_names(self) -> Sequence[str]:
+        """Those of the state space."""
+        return self.advisor.state_space.names
 
     def allows(self, side: int, worth: float) -> bool:
         """Return whether a verdict of that worth lets an entry to a side through."""
@@ -70,30 +68,13 @@ class FunctionGate(EntryGate):
             return self.on_missing == "pass"
         return worth * side > 0 if self.require == "agree" else worth * side >= 0
 
-    def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
-        """Attach the gate; in the strategy's ``__init__``."""
-        data = strategy.data if data is None else data
-        never = data.close - data.close  # a trigger that never fires: features, and no question
-        return _AttachedFunction(strategy, self.indicator(data, never, advisor=self.advisor), self)
-
-
-class _AttachedFunction(AttachedGate):
-    """A `FunctionGate` on one strategy and one data."""
-
-    def __init__(self, strategy: bt.Strategy, features: LLMAdvice, gate: FunctionGate) -> None:
-        super().__init__(strategy, features.data)
-        self.features = features
-        self.gate = gate
-
-    def decide(self, side: int) -> Decision:
-        """Return the decision by the features of the current bar."""
-        names = self.gate.advisor.state_space.names
-        state = {name: value_now(self.features, name) for name in names}
+    def decision(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
+        """Return the decision by what the function makes of the features."""
         try:
-            worth = float(self.gate.function(**state))
+            worth = float(self.function(**features))
         except Exception as error:
             raise ConfigError(
-                f"rule {getattr(self.gate.function, '__name__', '?')!r} of {state}: "
-                f"{type(error).__name__}: {error}; expected a function of {', '.join(names)}"
+                f"rule {getattr(self.function, '__name__', '?')!r} of {features}: "
+                f"{type(error).__name__}: {error}; expected a function of {', '.join(features)}"
             ) from error
-        return Decision(self.bar, side, self.gate.allows(side, worth), worth, math.nan, math.isnan(worth))
+        return Decision(bar, side, self.allows(side, worth), worth, math.nan, math.isnan(worth))

@@ -15,7 +15,7 @@ from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, Questions, Require
 from bt_llm.indicators import LLMNews, value_now
-from bt_llm.settings import number
+from bt_llm.settings import number, one_of
 
 __all__ = ["NewsGate"]
 
@@ -62,8 +62,7 @@ class NewsGate(AskingGate):
         object.__setattr__(self, "half_life", number("half_life", self.half_life, above=0))
         if not isinstance(self.analyst, AnalystConfig):
             raise ConfigError(f"analyst={self.analyst!r:.60}: expected an AnalystConfig")
-        if self.require not in get_args(Require):
-            raise ConfigError(f"require={self.require!r}: expected one of {list(get_args(Require))}")
+        one_of("require", self.require, get_args(Require))
         if not isinstance(self.headlines, Headlines):
             object.__setattr__(self, "headlines", Headlines.load(self.headlines))
 
@@ -87,10 +86,12 @@ class NewsGate(AskingGate):
 
     def allows(self, side: int, news: float) -> bool:
         """Return whether a value of the news line lets an entry to a side through."""
-        speaks = abs(news) >= self.min_score and news != 0.0
-        if self.require == "agree":
-            return speaks and news * side > 0
-        return not (speaks and news * side < 0)
+        said = self.says(news) * side
+        return said > 0 if self.require == "agree" else said >= 0
+
+    def says(self, news: float) -> float:
+        """Return the side that a value of the news line speaks for, 1 or -1; 0 where it does not speak."""
+        return math.copysign(1.0, news) if abs(news) >= self.min_score and news else 0.0
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; in the strategy's ``__init__``."""
@@ -109,18 +110,14 @@ class _AttachedNewsGate(AttachedGate):
     def questions(self) -> Questions:
         """Return what was asked of the headlines so far."""
         usage = self.news.usage
-        return Questions(
+        return Questions.of(
+            usage,
             asked=usage.answers,
             answers=usage.answers - usage.invalid,
             invalid=usage.invalid,
-            cache_hits=usage.cache_hits,
-            model_calls=usage.model_calls,
-            model_seconds=usage.model_seconds,
-            tokens=usage.tokens,
         )
 
     def decide(self, side: int) -> Decision:
         news = value_now(self.news, "news")
-        speaks = abs(news) >= self.gate.min_score
-        verdict = math.copysign(1.0, news) if speaks and news else 0.0
-        return Decision(self.bar, side, self.gate.allows(side, news), verdict, min(1.0, abs(news)))
+        allowed = self.gate.allows(side, news)
+        return Decision(self.bar, side, allowed, self.gate.says(news), min(1.0, abs(news)))

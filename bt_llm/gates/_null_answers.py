@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import LONG, SHORT, Decision
-from bt_llm.settings import whole
+from bt_llm.settings import one_of, whole
 from bt_llm.statistics import log_arrangements, permute_runs
 
 __all__ = ["Answers", "Dealer", "Per", "Run"]
@@ -66,8 +66,7 @@ class Answers:
             value = getattr(self, name)
             if not isinstance(value, bytes) or not set(value) <= {0, 1}:
                 raise ConfigError(f"{name}={value!r:.40}: expected bytes of 0 and 1, one for each answer")
-        if self.per not in get_args(Per):
-            raise ConfigError(f"per={self.per!r}: expected one of {list(get_args(Per))}")
+        one_of("per", self.per, get_args(Per))
         if self.per == "bar" and len(self.long) != len(self.short):
             raise ConfigError(
                 f"{len(self.long)} answers to long and {len(self.short)} to short: expected one each a bar"
@@ -121,19 +120,14 @@ class Answers:
         See `bt_llm.statistics.permute_runs`.
         """
         long, short = (
-            permute_runs(
-                _array(self.of_side(side)),
-                np.random.default_rng([*seeds, stream]),
-            ).tobytes()
+            permute_runs(_array(self.of_side(side)), np.random.default_rng([*seeds, stream])).tobytes()
             for stream, side in enumerate((LONG, SHORT))
         )
         return replace(self, long=long, short=short)
 
     def shifted(self, steps: int) -> Answers:
         """Return the answers moved `steps` later; those that fall off the end come first."""
-        long, short = (
-            bytes(np.roll(np.frombuffer(self.of_side(side), dtype=np.uint8), steps)) for side in (LONG, SHORT)
-        )
+        long, short = (np.roll(_array(self.of_side(side)), steps).tobytes() for side in (LONG, SHORT))
         return replace(self, long=long, short=short)
 
 
@@ -170,7 +164,7 @@ class Dealer:
 
 
 def _runs(answers: bytes) -> list[Run]:
-    values = np.frombuffer(answers, dtype=np.uint8)
+    values = _array(answers)
     if not len(values):
         return []
     edges = np.flatnonzero(np.diff(values)) + 1

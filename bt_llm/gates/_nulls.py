@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates._base import LONG, AttachedGate, Decision, EntryGate
+from bt_llm.gates._base import LONG, AttachedGate, Decision, EntryGate, wait_for
+from bt_llm.gates._indicator_gate import FeatureGate
 from bt_llm.gates._null_answers import Answers, Dealer
-from bt_llm.indicators import LLMAdvice, WarmUp, value_now, warm_up_bars
+from bt_llm.indicators import LLMAdvice
 from bt_llm.settings import number, whole
 
 __all__ = ["RandomGate", "RuleGate", "ShiftedGate"]
@@ -70,10 +71,7 @@ class _AnswerGate(EntryGate):
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; the strategy's first ``next`` waits for the warm-up."""
-        attached = _AttachedAnswers(strategy, data, self.given())
-        if self.answers.warm_up > 1:
-            WarmUp(attached.data, bars=self.answers.warm_up)  # type: ignore[call-arg]
-        return attached
+        return wait_for(self.warm_up_bars, _AttachedAnswers(strategy, data, self.given()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +180,7 @@ class _AttachedAnswers(AttachedGate):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuleGate(EntryGate):
+class RuleGate(FeatureGate):
     """Let entries through by a plain rule on two of the model's features.
 
     A long entry needs a trend above `trend` and an RSI below `overbought`; a short one a trend below
@@ -220,13 +218,12 @@ class RuleGate(EntryGate):
         """Check the numbers, once."""
         for name, high in (("trend", math.inf), ("overbought", 100.0), ("oversold", 100.0)):
             object.__setattr__(self, name, number(name, getattr(self, name), 0, high))
-        if not (isinstance(self.indicator, type) and issubclass(self.indicator, LLMAdvice)):
-            raise ConfigError(f"indicator={self.indicator!r}: expected LLMAdvice or a subclass of it")
+        self._check_indicator()
 
     @property
-    def warm_up_bars(self) -> int:
-        """Bars until the features are known, that bar included."""
-        return warm_up_bars(self.indicator, advisor=self.advisor)
+    def feature_names(self) -> Sequence[str]:
+        """The two of the rule."""
+        return "trend", "rsi"
 
     def allows(self, side: int, trend: float, rsi: float) -> bool:
         """Return whether the features let an entry to a side through; NaN does not."""
@@ -234,22 +231,6 @@ class RuleGate(EntryGate):
             return trend > self.trend and rsi < self.overbought
         return trend < -self.trend and rsi > self.oversold
 
-    def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
-        """Attach the gate; in the strategy's ``__init__``."""
-        data = strategy.data if data is None else data
-        never = data.close - data.close  # a trigger that never fires: features, and no question
-        return _AttachedRule(strategy, self.indicator(data, never, advisor=self.advisor), self)
-
-
-class _AttachedRule(AttachedGate):
-    """A `RuleGate` on one strategy and one data."""
-
-    def __init__(self, strategy: bt.Strategy, features: LLMAdvice, gate: RuleGate) -> None:
-        super().__init__(strategy, features.data)
-        self.features = features
-        self.gate = gate
-
-    def decide(self, side: int) -> Decision:
-        """Return the decision by the features of the current bar."""
-        trend, rsi = value_now(self.features, "trend"), value_now(self.features, "rsi")
-        return Decision(self.bar, side, self.gate.allows(side, trend, rsi))
+    def decision(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
+        """Return the decision by the rule."""
+        return Decision(bar, side, self.allows(side, features["trend"], features["rsi"]))

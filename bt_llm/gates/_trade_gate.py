@@ -13,7 +13,7 @@ from bt_llm.advice import Decision as TradeDecision
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Questions
 from bt_llm.indicators import MarketStateLines, value_now, warm_up_bars
-from bt_llm.settings import number
+from bt_llm.settings import number, one_of
 from bt_llm.verdicts import TREND, StateSpace
 
 __all__ = ["AttachedTradeGate", "TradeAdviceGate"]
@@ -69,8 +69,7 @@ class TradeAdviceGate(AskingGate):
         if unknown := sorted(set(self.state_space.names) - set(_NAMES)):
             raise ConfigError(f"state space has {unknown}: expected features out of {list(_NAMES)}")
         object.__setattr__(self, "reduced", number("reduced", self.reduced, 0, 1))
-        if self.on_missing not in get_args(OnMissing):
-            raise ConfigError(f"on_missing={self.on_missing!r}: expected one of {list(get_args(OnMissing))}")
+        one_of("on_missing", self.on_missing, get_args(OnMissing))
 
     @property
     def warm_up_bars(self) -> int:
@@ -167,16 +166,13 @@ class AttachedTradeGate(AttachedGate):
 
     def questions(self) -> Questions:
         """Return what was asked about trades so far."""
-        answers, usage = self._known.values(), self._usage
-        return Questions(
+        answers = self._known.values()
+        return Questions.of(
+            self._usage,
             asked=len(answers),
             answers=sum(advice.valid for advice in answers),
             invalid=sum(not advice.valid for advice in answers),
             missing=self._untold,
-            cache_hits=usage.cache_hits,
-            model_calls=usage.model_calls,
-            model_seconds=usage.model_seconds,
-            tokens=usage.tokens,
         )
 
     def decide(self, side: int) -> Decision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,31 +12,33 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm import plain_text
-from bt_llm.advice import Advisor, AdvisorConfig, Usage
-from bt_llm.cache import CacheMode
-from bt_llm.exceptions import ConfigError, DataError, GenerationTimeout, ReplayMiss
+from bt_llm.advice import Advisor, Usage
+from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.feeds import data_name, feed_of, is_live
-from bt_llm.indicators._frequency import Frequency, milliseconds
+from bt_llm.indicators._advice_settings import (
+    PERIODS,
+    check_datas,
+    check_length,
+    checked_config,
+    checked_frequency,
+)
+from bt_llm.indicators._cell_rows import CellRows, with_bar
+from bt_llm.indicators._frequency import milliseconds
 from bt_llm.indicators._lines import copy_values
 from bt_llm.indicators._live import LiveAsker
-from bt_llm.indicators._pacing import NO_ANSWER, Pace, Row, Seen
+from bt_llm.indicators._pacing import Pace, Seen
 from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
-from bt_llm.verdicts import LabelSet, Verdict, prior_source
+from bt_llm.verdicts import LabelSet, Verdict
 
 if TYPE_CHECKING:
     from bt_llm.indicators._bar_times import BarClock
 
 __all__ = ["LLMAdvice"]
 
-_log = plain_text.logger("bt_llm.advice")
-
 _OUTPUTS = ("verdict", "confidence", "bullish", "bearish", "neutral")
 _ANSWER = (*_OUTPUTS, "label")
 _BUILT_IN = ("trend", "rsi", "volatility")
-_PERIODS = ("ema", "slope", "rsi", "atr", "median")
-_LIVE = ("auto", "on", "off")
 _MAKERS = ("__init__", "_bind_states", "_make_trend", "_make_rsi", "_make_volatility", "once")
 
 
@@ -174,24 +176,23 @@ class LLMAdvice(bt.Indicator):
 
     def __init__(self, *misplaced: Any, **unknown: Any) -> None:
         self._trigger = self.datas[1].lines[0] if len(self.datas) > 1 else None
-        self.config = self._check_arguments(misplaced, unknown)
-        self.frequency = self._check_frequency()
+        check_datas(self, misplaced, unknown)
+        self.config = checked_config(self)
+        self.frequency = checked_frequency(self)
         self.bars = self.asked = self.carried = self.unanswered = 0
         self._by_bar: NDArray[np.bool_] | None = None  # the same bar by bar, of a vectorised run
         self.usage = Usage()
         self._advisor: Advisor | None = None
         self._names = self.config.state_space.names
-        self._labels: LabelSet | None = None
-        self._rows: dict[int, Row] = {}
+        self._rows = CellRows(self)
         self._pace: Pace | None = None
         self._before = self._seen = Seen()
         self._last = (0, -1, "")  # length, cell and count of the last bar that next() saw
-        self._timed_out = False
         self.silent: list[float] = []
         self._clock_utc = self._bar_clock()
         self._bind_states()
         super().__init__()
-        self._check_length()
+        check_length(self)
 
     def advise(self, cells: Sequence[int]) -> list[Verdict]:
         """Return the verdict on each cell of the state space; the one hook a subclass overrides.
@@ -233,109 +234,8 @@ class LLMAdvice(bt.Indicator):
         return len(self._rows) if asker is None else len(asker)
 
     def _plotlabel(self) -> list[Any]:
-        periods = [getattr(self.p, name) for name in _PERIODS]
+        periods = [getattr(self.p, name) for name in PERIODS]
         return [Path(str(self.config.model)).name, *periods]
-
-    # Checks
-
-    def _check_arguments(self, misplaced: tuple[Any, ...], unknown: dict[str, Any]) -> AdvisorConfig:
-        name = type(self).__name__
-        if unknown:
-            raise ConfigError(f"{name} has no parameters {list(unknown)}, only {list(self.p._getkeys())}")
-        if constants := [data for data in self.datas if _is_constant(data)]:
-            misplaced = (constants[0].lines[0].a.wrapped,)
-        if misplaced:
-            raise ConfigError(
-                f"{name} got {type(misplaced[0]).__name__} by position: expected data feeds only; "
-                f"pass settings by keyword, such as {name}(self.data, advisor=config)"
-            )
-        if not all(hasattr(self.data, line) for line in ("open", "high", "low", "close")):
-            raise DataError(
-                f"{name} got {type(self.data).__name__} without open, high, low and close: expected a data "
-                f"feed as its first argument, such as {name}(self.data, advisor=config)"
-            )
-        if len(self.datas) > 2:
-            raise ConfigError(
-                f"{name} got {len(self.datas)} datas: expected one data feed and at most one trigger line; "
-                f"make one {name} a data feed"
-            )
-        if self._trigger is not None and feed_of(self.datas[1]) is not feed_of(self.data):
-            raise ConfigError(
-                f"{name} has a trigger of another data feed: expected a line on the bars of its first data; "
-                f"combine timeframes in the strategy"
-            )
-        for period in _PERIODS:
-            value = getattr(self.p, period)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-                raise ConfigError(
-                    f"{name} got {period}={value!r}: expected a whole number of bars, at least 1"
-                )
-        config = self.p.advisor
-        if config is None:
-            return AdvisorConfig(manager=self.p.manager)
-        if not isinstance(config, AdvisorConfig):
-            raise ConfigError(
-                f"{name} got advisor={config!r}: expected an AdvisorConfig, such as "
-                f"AdvisorConfig(model='smollm2')"
-            )
-        return config.asked_through(self.p.manager)
-
-    def _bar_clock(self) -> BarClock | None:
-        """Return what says when bars opened, where the model answers by the bar."""
-        if not self.config.by_bar:
-            return None
-        if type(self).advise is not LLMAdvice.advise and not self.advises_places:
-            raise ConfigError(
-                f"{type(self).__name__} overrides advise(), which gives verdicts on states, and model "
-                f"{self.config.model!r:.80} answers by the bar: expected LLMAdvice, or advises_places = True"
-            )
-        from bt_llm.indicators._bar_times import BarClock  # which loads pandas
-
-        return BarClock.of(self.data, stamp=None, bar=None, time_zone=None)
-
-    def places(self, columns: Sequence[NDArray[np.float64]], times: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return what each bar is asked about: its cell, or of a model by the bar its place; -1 is nothing.
-
-        Parameters
-        ----------
-        columns : sequence of ndarray, shape (n_bars,)
-            Values of the state space's features.
-        times : ndarray of shape (n_bars,)
-            Of the bars, as Backtrader's numbers.
-        """
-        cells = self.config.state_space.cells(columns)
-        clock = self._clock_utc
-        if clock is None:
-            return cells
-        return self.advisor.places(cells, clock.spans(times.tolist()), data_name(feed_of(self.data)))
-
-    def _check_frequency(self) -> Frequency:
-        seconds = {"timeout_s": "above 0", "min_seconds": "of at least 0", "deadline_s": "above 0"}
-        for name, least in seconds.items():
-            value = getattr(self.p, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (least == "above 0" and value == 0):
-                raise ConfigError(f"{name}={value!r}: expected a number of seconds {least}")
-        if self.p.live not in _LIVE:
-            raise ConfigError(f"live={self.p.live!r}: expected one of {list(_LIVE)}")
-        return Frequency(every=self.p.every, min_minutes=self.p.min_minutes, max_age=self.p.max_age)
-
-    def _check_length(self) -> None:
-        """Say so in one line if the data is too short, where Backtrader would fail with an IndexError.
-
-        Beside other datas it may be a young one, of which there is no advice: the run goes bar by bar.
-        """
-        needed = max(line._minperiod for line in self.lines)
-        bars = self.data.buflen()  # 0 before a feed that is not preloaded has started
-        if not 0 < bars < needed:
-            return
-        owner = feed_of(self.data)._env
-        if owner is None or len(owner.datas) < 2:
-            raise DataError(
-                f"data {data_name(self.data)!r} has {bars} bars, but {type(self).__name__} needs {needed} to "
-                f"warm up; give more bars or shorter periods (median={self.p.median})"
-            )
-        owner._disable_runonce()
 
     # States
 
@@ -366,9 +266,7 @@ class LLMAdvice(bt.Indicator):
                 f"class MyAdvice({type(self).__name__}): lines = ({name!r},), and use that"
             )
         setattr(self.lines, name, line)
-        if not getattr(
-            self.plotlines, name
-        )._getkwargs():  # on a scale of its own, unless told how to plot it
+        if not getattr(self.plotlines, name)._getkwargs():  # not told how: on a scale of its own
             setattr(self.plotlines, name, self.plotlines.trend)
 
     def _make_trend(self) -> Any:
@@ -381,6 +279,35 @@ class LLMAdvice(bt.Indicator):
         return volatility_line(self.data, self._range, median=self.p.median)
 
     # Verdicts
+
+    def _bar_clock(self) -> BarClock | None:
+        """Return what says when bars opened, where the model answers by the bar."""
+        if not self.config.by_bar:
+            return None
+        if type(self).advise is not LLMAdvice.advise and not self.advises_places:
+            raise ConfigError(
+                f"{type(self).__name__} overrides advise(), which gives verdicts on states, and model "
+                f"{self.config.model!r:.80} answers by the bar: expected LLMAdvice, or advises_places = True"
+            )
+        from bt_llm.indicators._bar_times import BarClock  # which loads pandas
+
+        return BarClock.of(self.data, stamp=None, bar=None, time_zone=None)
+
+    def places(self, columns: Sequence[NDArray[np.float64]], times: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return what each bar is asked about: its cell, or of a model by the bar its place; -1 is nothing.
+
+        Parameters
+        ----------
+        columns : sequence of ndarray, shape (n_bars,)
+            Values of the state space's features.
+        times : ndarray of shape (n_bars,)
+            Of the bars, as Backtrader's numbers.
+        """
+        cells = self.config.state_space.cells(columns)
+        clock = self._clock_utc
+        if clock is None:
+            return cells
+        return self.advisor.places(cells, clock.spans(times.tolist()), data_name(feed_of(self.data)))
 
     def next(self) -> None:
         """Fill one bar; called again for a bar that a replay is still building, it fills it anew."""
@@ -401,7 +328,7 @@ class LLMAdvice(bt.Indicator):
                 self._before, bar=len(self), cell=cell, time_ms=milliseconds(time)
             )
         except ReplayMiss as miss:
-            raise self._with_bar(miss, {cell: time}) from None
+            raise with_bar(miss, self.advisor, {cell: time}) from None
         self._count(bar.counts_as, 1)
         self._last = (len(self), cell, bar.counts_as)
         for name, value in zip((*_ANSWER, "age"), (*bar.row, bar.age), strict=True):
@@ -426,12 +353,12 @@ class LLMAdvice(bt.Indicator):
         asker = None
         if self.p.live == "on" or (self.p.live == "auto" and is_live(self.data)):
             asker = LiveAsker(
-                lambda cell: _row(*self._verdicts([cell])),
+                lambda cell: self._rows.fresh([cell])[0],
                 timeout_s=self.p.timeout_s,
                 min_seconds=self.p.min_seconds,
                 deadline_s=self.p.deadline_s,
             )
-        return Pace(self.frequency, lambda cell: self._answers([cell])[0], asker)
+        return Pace(self.frequency, lambda cell: self._rows.of([cell])[0], asker)
 
     def _count(self, name: str, by: int) -> None:
         if name:
@@ -471,11 +398,11 @@ class LLMAdvice(bt.Indicator):
         sources = self.frequency.sources(cells >= 0, times)
         distinct, where = np.unique(np.where(sources >= 0, cells[sources], -1), return_inverse=True)
         try:
-            rows = np.array(self._answers(distinct.tolist()))[where]
+            rows = np.array(self._rows.of(distinct.tolist()))[where]
         except ReplayMiss as miss:
             own = np.flatnonzero(sources == bars)[::-1]  # backwards: of bars in one cell, the first stays
             first_times = dict(zip(cells[own].tolist(), times[own].tolist(), strict=True))
-            raise self._with_bar(miss, first_times) from None
+            raise with_bar(miss, self.advisor, first_times) from None
         ages = np.where(np.isnan(rows[:, 1]), math.nan, bars - sources)
         for name, column in zip((*_ANSWER, "age"), (*rows.T, ages), strict=True):
             getattr(self.lines, name).array[first:end] = array("d", column.tobytes())
@@ -483,76 +410,13 @@ class LLMAdvice(bt.Indicator):
         self._by_bar = np.stack([np.ones(len(bars), dtype=bool), ages == 0, ages > 0, unanswered])
         self.bars, self.asked, self.carried, self.unanswered = self._by_bar.sum(axis=1).tolist()
 
-    def _answers(self, cells: Sequence[int]) -> list[Row]:
-        """Return the outputs of each cell, NaN for -1; ask for those that are not known yet."""
-        if new := [cell for cell in cells if cell >= 0 and cell not in self._rows]:
-            self._rows.update(zip(new, self._ask(new), strict=True))
-        return [self._rows[cell] if cell >= 0 else NO_ANSWER for cell in cells]
-
-    def _ask(self, cells: Sequence[int]) -> list[Row]:
-        """Ask; a cell whose time runs out when it is asked alone, as bar by bar, has no verdict."""
-        try:
-            return [_row(verdict) for verdict in self._verdicts(cells)]
-        except GenerationTimeout as error:
-            if len(cells) > 1:
-                return [row for cell in cells for row in self._ask([cell])]
-            if not self._timed_out:
-                _log.warning("no verdict: %s (later timeouts are counted, not logged)", error)
-            self._timed_out = True
-            return [NO_ANSWER]
-
-    def _with_bar(self, miss: ReplayMiss, times: Mapping[int, float]) -> ReplayMiss:
-        """Return the miss of the first bar without a stored verdict: the cache knows prompts, not bars.
-
-        `times` has for each asked cell the time of its first bar, as Backtrader's number.
-        """
-        advisor = self.advisor
-        if advisor.cache.mode is not CacheMode.REPLAY:  # a subclass has its advice from elsewhere
-            return miss
-        for cell, time in sorted(times.items(), key=lambda item: item[1]):
-            try:
-                advisor.raw_cells([cell])
-            except ReplayMiss as own:
-                own.args = (f"bar {bt.num2date(time):%Y-%m-%d %H:%M:%S}: {own}",)
-                return own
-        whole = len(advisor.config.prior_cells) == len(advisor.space)
-        needed = "the whole grid" if whole else prior_source(advisor.space)
-        miss.args = (f"no bar so far lacks its own verdict, but the calibration needs {needed}: {miss}",)
-        return miss
-
-    def _verdicts(self, cells: Sequence[int]) -> list[Verdict]:
-        verdicts = self.advise(cells)
-        if len(verdicts) != len(cells):
-            raise ConfigError(
-                f"{type(self).__name__}.advise gave {len(verdicts)} verdicts for {len(cells)} cells: "
-                f"expected one each"
-            )
-        for verdict in verdicts:
-            self._labels = self._labels or verdict.labels
-            if verdict.labels.meaning != self._labels.meaning:
-                raise ConfigError(
-                    f"{type(self).__name__}.advise gave verdicts on {self._labels.names} and on "
-                    f"{verdict.labels.names}: expected one label set in a run"
-                )
-        return verdicts
-
     @property
     def labels(self) -> LabelSet:
         """Those of the verdicts so far; before the first, those of the advisor's template."""
-        return self._labels or PromptTemplate.load(self.config.template_source).choices
-
-
-def _row(verdict: Verdict) -> Row:
-    sides = verdict.bullish, verdict.bearish, verdict.neutral
-    return verdict.worth, verdict.confidence, *sides, verdict.place if verdict.valid else math.nan
+        return self._rows.labels or PromptTemplate.load(self.config.template_source).choices
 
 
 def _fires(trigger: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return where a trigger asks: finite and not zero."""
     fires: NDArray[np.bool_] = np.isfinite(trigger) & (trigger != 0.0)
     return fires
-
-
-def _is_constant(data: Any) -> bool:
-    """Return whether Backtrader wrapped an argument that is no data into a line of one repeated value."""
-    return isinstance(getattr(data.lines[0], "a", None), bt.linebuffer.PseudoArray)

@@ -14,6 +14,7 @@ import pandas as pd
 from bt_llm.data import zone
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import data_name, feed_of, times_of
+from bt_llm.settings import one_of
 
 __all__ = ["BarClock", "Stamp", "assumptions_of"]
 
@@ -80,8 +81,8 @@ class BarClock:
         ConfigError
             If one of them is none, contradicts what the feed knows, or the length of its bars is not known.
         """
-        if stamp is not None and stamp not in get_args(Stamp):
-            raise ConfigError(f"stamp={stamp!r}: expected one of {list(get_args(Stamp))}")
+        if stamp is not None:
+            one_of("stamp", stamp, get_args(Stamp))
         name, (known_zone, known_stamp) = data_name(feed_of(data)), times_of(data)
         for option, given, known in (
             ("time_zone", time_zone, known_zone),

@@ -41,7 +41,6 @@ TRADE_COLUMNS = ("opened", "closed", "direction", "bars", "pnl", "pnlcomm")
 """What a trade's row holds, in order; times are ISO 8601."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_OPTIONAL = {"neighbours", "format", "notes", "start", "end", "settles"}
 _TRADE_TYPES = ((str,), (str,), (int,), (int,), (float, type(None)), (float, type(None)))
 
 

@@ -40,7 +40,6 @@ C = TypeVar("C", bound=AdvisorConfig | AnalystConfig)
 
 _OURS = re.compile(r"bt_llm\.[a-z]+")
 _STRATEGY = "strategy"
-_MAX_LITERAL = 2**20
 _BY_BAR = ("members", "decisions", "options")
 _KNOWN_BY_HASH = ("model_sha256", "chat_template_sha256", "fallbacks")
 

@@ -1,8 +1,10 @@
-"""What a manager has done, what it is told of its model, and the thread that looks after it."""
+"""How a manager looks after its model: what it is told, when it sets it aside, and the thread for it."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,14 +13,21 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from bt_llm import plain_text
 from bt_llm.exceptions import InsufficientMemoryError
 from bt_llm.locks import ForkableLock
 from bt_llm.models.llama import _memory as memory
 
 if TYPE_CHECKING:
     from bt_llm.models._manager import ModelManager
+    from bt_llm.models.llama._llama import LlamaModel
 
 __all__ = ["ManagerUsage", "ModelKeeper", "ModelWatch", "process_mb"]
+
+_log = plain_text.logger("bt_llm.manager")
+
+_LOOK_SECONDS = 5.0
+"""Pause between two looks at the memory, and how long a model must have been idle to be taken out of it."""
 
 
 def process_mb() -> float:
@@ -106,6 +115,55 @@ class ModelKeeper:
     def idle_seconds(self) -> float:
         """Return the seconds since the last use."""
         return self.clock() - self.last_used
+
+    def tend(
+        self,
+        model: LlamaModel,
+        *,
+        idle_seconds: float | None,
+        max_memory_percent: float | None,
+        used_percent: Callable[[], float],
+    ) -> float | None:
+        """Take an idle model out of memory if it is time; return the seconds until the next look, if any.
+
+        Parameters
+        ----------
+        model : LlamaModel
+            In memory.
+        idle_seconds, max_memory_percent : float or None
+            As of `ModelManager`.
+        used_percent : callable
+            Returns the percentage of the memory in use.
+        """
+        idle, used = self.idle_seconds(), 0.0
+        patience = idle_seconds if idle_seconds is not None else math.inf
+        look = math.inf
+        if max_memory_percent is not None:
+            look, used = _LOOK_SECONDS, used_percent()
+        crowded = used > (max_memory_percent or 100.0) and idle >= _LOOK_SECONDS
+        if (crowded or idle >= patience) and self._set_aside(model, _LOOK_SECONDS if crowded else patience):
+            why = f", {used:.0f} % of the memory is used (max_memory_percent={max_memory_percent})"
+            _log.log(
+                logging.WARNING if crowded else logging.INFO,
+                "%s: unloaded after %.0f s without use%s",
+                model.config.model_path,
+                idle,
+                why if crowded else "",
+            )
+            return None
+        return min(look, patience - idle if idle < patience else _LOOK_SECONDS)
+
+    def _set_aside(self, model: LlamaModel, idle_seconds: float) -> bool:
+        """Free the memory if the model has been idle for so long; never waits for one that is in use."""
+        if not model.lock.acquire(blocking=False):
+            return False
+        try:
+            if not model.is_loaded or self.idle_seconds() < idle_seconds:
+                return False
+            model.close()
+            return True
+        finally:
+            model.lock.release()
 
 
 class ModelWatch:

@@ -4,59 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import logging
-import math
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from bt_llm import plain_text
-from bt_llm.exceptions import (
-    ConfigError,
-    ModelError,
-    ModelFileError,
-    ModelNotFoundError,
-)
+from bt_llm.exceptions import ConfigError, ModelError, ModelFileError
 from bt_llm.locks import ForkableLock
-from bt_llm.models._base import Backend, ModelIdentity
+from bt_llm.models._base import Backend
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._keeping import ManagerUsage, ModelKeeper, ModelWatch, process_mb
+from bt_llm.models._manager_pool import the_one_for
 from bt_llm.models._registry import KnownModels, ModelKind, kind_of, model_kinds
+from bt_llm.models._succession import Answerer, Succession
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama._llama import LlamaModel
 from bt_llm.settings import is_number, python_scalar
 
-__all__ = ["Answerer", "ModelManager", "forget_managers"]
+__all__ = ["ModelManager"]
 
 _log = plain_text.logger("bt_llm.manager")
-
-_LOOK_SECONDS = 5.0
-"""Pause between two looks at the memory, and how long a model must have been idle to be taken out of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answerer:
-    """Who answers a manager's questions, as `ModelManager.look_up` has found.
-
-    Parameters
-    ----------
-    model : ModelKind
-        By its name.
-    identity : ModelIdentity
-        Everything of it that an answer depends on.
-    place : int
-        0 for the manager's model, 1 for its first fallback, and so on.
-    run : int
-        The manager's run in which it was found; see `ModelManager.begin_run`.
-    """
-
-    model: ModelKind
-    identity: ModelIdentity
-    place: int
-    run: int
 
 
 class ModelManager:
@@ -136,11 +106,9 @@ class ModelManager:
         self._clock = clock
         self._lock = ForkableLock()
         self._config = dataclasses.replace(config or ModelConfig(), model_path=model_path)
-        self._models: dict[int, ModelKind] = {}
+        self._succession = Succession([model_path, *self.fallback_paths])
         self._backend: Backend | None = None
         self._opened: ModelKind | None = None
-        self._place, self._errors = 0, list[ModelError]()
-        self._run, self._settled = 0, False
         self._watch = ModelWatch(self)
         self._keeper = ModelKeeper(clock, self.memory_threshold_mb, self._watch)
 
@@ -160,7 +128,7 @@ class ModelManager:
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _described, (self._description(),)
+        return functools.partial(ModelManager.described, **self._description()), ()
 
     def __copy__(self) -> Self:
         return self
@@ -187,8 +155,7 @@ class ModelManager:
         addresses = tuple(kind_of(os.fspath(name)).address for name in names)
         facts["config"] = dataclasses.replace(made._config, model_path="any")
         key = (addresses, *(facts[name] for name in sorted(facts) if "path" not in name))
-        with _managers.lock:
-            return _managers.by_description.setdefault(key, made)
+        return the_one_for(key, made)
 
     # Text, and the settings of a load
 
@@ -237,7 +204,7 @@ class ModelManager:
     @property
     def loaded_path(self) -> str | None:
         """The path or name of the model in memory, a fallback's if it came to that; None if there is none."""
-        return self._model(self._place).name if self.is_loaded else None
+        return self._succession.model(self._succession.place).name if self.is_loaded else None
 
     def load_model(self, config: ModelConfig | None = None) -> bool:
         """Load the model; False, and one line in the log that says what to do, if that fails.
@@ -253,7 +220,7 @@ class ModelManager:
                 if config is not None and config != self._config:
                     self.unload_model()
                     self.model_path, self._config = config.model_path, config
-                    self._models.clear()
+                    self._succession.rename(config.model_path)
                 self.get_model()
         except ModelError as error:
             _log.error("%s", error)
@@ -272,8 +239,8 @@ class ModelManager:
         """
         with self._lock:
             while True:
-                place = self._place
-                model = self._model(place)
+                place = self._succession.place
+                model = self._succession.model(place)
                 if "generate" not in model.capabilities:
                     able = [kind.form for kind in model_kinds().values() if "generate" in kind.capabilities]
                     raise ConfigError(f"model {model.name!r} writes no text: expected {' or '.join(able)}")
@@ -302,23 +269,16 @@ class ModelManager:
             If none is there.
         """
         with self._lock:
-            while True:
-                place = self._place
-                try:
-                    model = self._model(place)
-                    return Answerer(model, model.identify(known, replay=replay), place, self._run)
-                except (ModelNotFoundError, ModelFileError) as error:
-                    self.fall_back(place, error)
+            return self._succession.look_up(known, replay=replay, leave=self._drop)
 
     def begin_run(self) -> None:
         """Decide anew who answers; what is in memory stays there."""
         with self._lock:
-            self._place, self._errors = 0, []
-            self._run, self._settled = self._run + 1, False
+            self._succession.begin_run()
 
     def stands(self, who: Answerer) -> bool:
         """Return whether a model still is the one that answers."""
-        return (self._place, self._run) == (who.place, who.run)
+        return self._succession.stands(who)
 
     def settle(self, who: Answerer) -> bool:
         """Note that a model's answers are given: from now on no fallback takes over in this run.
@@ -336,10 +296,10 @@ class ModelManager:
     @property
     def run(self) -> int:
         """Number of the run: who answers is decided once in each."""
-        return self._run
+        return self._succession.run
 
     def _answered(self, name: str) -> None:
-        self._settled = True
+        self._succession.settled = True
         usage = self._keeper.usage
         if name not in usage.answered:
             usage.answered = (*usage.answered, name)
@@ -360,12 +320,6 @@ class ModelManager:
                     f"{backend.identity.sha256[:12]} now and was {who.identity.sha256[:12]}; run again"
                 )
             return backend
-
-    def _model(self, place: int) -> ModelKind:
-        if place not in self._models:
-            names = [self.model_path, *self.fallback_paths]
-            self._models[place] = kind_of(os.fspath(names[place]))
-        return self._models[place]
 
     def _open(self, model: ModelKind) -> Backend:
         """Return the backend of a model, another one if its file has changed since it was opened."""
@@ -392,29 +346,11 @@ class ModelManager:
             Of the error's type: if there is no next one, or the model at the place has answered in this run.
         """
         with self._lock:
-            if self._place != place:
-                return  # somebody else has seen the same
-            if self._settled:
-                raise self.refusal(place, error) from None
-            self._errors.append(error)
-            self._drop()
-            if place == len(self.fallback_paths):
-                errors, self._errors, self._place = self._errors, [], 0
-                if len(errors) == 1:
-                    raise error
-                reasons = "; ".join(map(str, errors))
-                raise type(errors[0])(f"none of {len(errors)} models can be used: {reasons}") from error
-            self._place += 1
-            _log.warning("%s; using the fallback %s", error, self._model(self._place).name)
+            self._succession.fall_back(place, error, self._drop)
 
     def refusal(self, place: int, error: ModelError) -> ModelError:
         """Return an error that says why no fallback follows a model that has answered."""
-        if place == len(self.fallback_paths):
-            return error
-        return type(error)(
-            f"{error}. {self._model(place).name} has answered earlier in this run, so that no fallback takes "
-            "over: answers of two models are never mixed. Run again, or name the fallback as the model"
-        )
+        return self._succession.refusal(place, error)
 
     # Memory
 
@@ -444,35 +380,12 @@ class ModelManager:
         model = self._backend
         if not isinstance(model, LlamaModel) or not model.is_loaded:
             return None
-        idle, used = self._keeper.idle_seconds(), 0.0
-        patience = self.idle_seconds if self.idle_seconds is not None else math.inf
-        look = math.inf
-        if self.max_memory_percent is not None:
-            look, used = _LOOK_SECONDS, self.get_memory_stats()["percent"]
-        crowded = used > (self.max_memory_percent or 100.0) and idle >= _LOOK_SECONDS
-        if (crowded or idle >= patience) and self._set_aside(model, _LOOK_SECONDS if crowded else patience):
-            why = f", {used:.0f} % of the memory is used (max_memory_percent={self.max_memory_percent})"
-            _log.log(
-                logging.WARNING if crowded else logging.INFO,
-                "%s: unloaded after %.0f s without use%s",
-                model.config.model_path,
-                idle,
-                why if crowded else "",
-            )
-            return None
-        return min(look, patience - idle if idle < patience else _LOOK_SECONDS)
-
-    def _set_aside(self, model: LlamaModel, idle_seconds: float) -> bool:
-        """Free the memory if the model has been idle for so long; never waits for one that is in use."""
-        if not model.lock.acquire(blocking=False):
-            return False
-        try:
-            if not model.is_loaded or self._keeper.idle_seconds() < idle_seconds:
-                return False
-            model.close()
-            return True
-        finally:
-            model.lock.release()
+        return self._keeper.tend(
+            model,
+            idle_seconds=self.idle_seconds,
+            max_memory_percent=self.max_memory_percent,
+            used_percent=lambda: self.get_memory_stats()["percent"],
+        )
 
     @staticmethod
     def get_available_memory_mb() -> float:
@@ -512,32 +425,3 @@ class ModelManager:
     ) -> None:
         """Free the model's memory."""
         self.unload_model()
-
-
-class _Managers:
-    """The managers of this process by their description; a forked child begins with none."""
-
-    def __init__(self) -> None:
-        self.reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.reset)
-
-    def reset(self) -> None:
-        self.lock = ForkableLock()
-        self.by_description: dict[tuple[Any, ...], ModelManager] = {}
-
-
-_managers = _Managers()
-
-
-def _described(description: dict[str, Any]) -> ModelManager:
-    return ModelManager.described(**description)
-
-
-def forget_managers() -> None:
-    """Free and drop the managers that were made from descriptions; the next ones begin anew."""
-    with _managers.lock:
-        managers = list(_managers.by_description.values())
-        _managers.by_description.clear()
-    for manager in managers:
-        manager.unload_model()

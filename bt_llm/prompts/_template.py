@@ -5,28 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.files import read_text
-from bt_llm.models import BoundedEnvironment, ModelIdentity, Prompt, open_thought, render_chat
+from bt_llm.exceptions import PromptError
+from bt_llm.models import BoundedEnvironment, ModelIdentity, Prompt, open_thought
 from bt_llm.plain_json import canonical_json
+from bt_llm.prompts._chat_text import chat_text
 from bt_llm.prompts._states import example_values, state_values
-from bt_llm.verdicts import DEFAULT_LABELS, LabelSet, StateSpace
+from bt_llm.prompts._template_files import parsed, shipped, template_text
+from bt_llm.verdicts import LabelSet, StateSpace
 
-__all__ = ["Example", "PromptTemplate", "chat_text", "wordings"]
+__all__ = ["Example", "PromptTemplate", "wordings"]
 
-FORMAT = 1
-_NEEDED = {"format": int, "name": str, "version": int, "user": str}
-_KNOWN = {*_NEEDED, "labels", "answer", "system", "examples", "reason"}
 _QUESTION = "\u27e6question\u27e7"  # stands for the question while the chat around it is rendered
 
 # Templates come from anyone; a variable that is missing is an error.
@@ -36,41 +30,6 @@ _SANDBOX = BoundedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
     return _SANDBOX.compiled(source)
-
-
-def chat_text(identity: ModelIdentity, messages: Sequence[Mapping[str, str]]) -> str:
-    r"""Return the text of a conversation in the model's own chat template, open for its answer.
-
-    A model without a chat template gets plain text: the contents, a blank line between turns and none
-    after a question. Templates that print today's date print one that never changes, and where one opens a
-    thought, it is over before the answer begins; see `render_chat`.
-
-    Parameters
-    ----------
-    identity : ModelIdentity
-        Carries the template and the special tokens that it refers to.
-    messages : sequence of mapping
-        ``{"role": "system" | "user" | "assistant", "content": text}``.
-
-    Raises
-    ------
-    PromptError
-        If the model's template cannot be rendered.
-
-    Examples
-    --------
-    >>> plain = ModelIdentity(name="base", sha256="0" * 64)
-    >>> chat_text(plain, [{"role": "user", "content": "Trend: up"}])
-    'Trend: up\n'
-    """
-    if not identity.chat_template:
-        ends = {"system": "\n\n", "user": "\n", "assistant": "\n\n"}
-        return "".join(m["content"] + ends.get(m["role"], "\n") for m in messages)
-    tokens = {"bos_token": identity.bos_token, "eos_token": identity.eos_token}
-    try:
-        return render_chat(identity.chat_template, messages, thinking=False, **tokens)
-    except PromptError as error:
-        raise PromptError(f"model {identity.name!r}: {error}; use another GGUF of it") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,16 +158,8 @@ class PromptTemplate:
         """
         if isinstance(source, PromptTemplate):
             return source
-        path, name = Path(source), os.fspath(source)
-        shipped = _shipped()
-        if path.suffix != ".toml" and not os.path.isfile(path) and name not in shipped:
-            raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(shipped)}")
-        try:
-            is_file = path.suffix == ".toml" or os.path.isfile(path)
-            text = read_text(path, 16) if is_file else shipped[name].read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:  # a UnicodeDecodeError is one
-            raise PromptError(f"template {name!r} cannot be read ({error})") from error
-        return cls.parse(text, name)
+        name = os.fspath(source)
+        return cls.parse(template_text(name), name)
 
     @classmethod
     def parse(cls, text: str, where: str = "template") -> PromptTemplate:
@@ -219,33 +170,10 @@ class PromptTemplate:
         PromptError
             If it is not one.
         """
+        fields = parsed(text, where)
+        examples = tuple(Example(**example) for example in fields.pop("examples"))
         try:
-            table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise PromptError(f"{where}: not TOML ({error})") from error
-        if table.get("format") != FORMAT:
-            raise PromptError(f"{where}: format {table.get('format')!r}; this version reads format {FORMAT}")
-        if unknown := sorted(set(table) - _KNOWN):
-            raise PromptError(f"{where}: unknown keys {unknown}; known are {sorted(_KNOWN)}")
-        given = {"answer": "", "system": "", "examples": [], "reason": "", **table}
-        kinds = {**_NEEDED, "answer": str, "system": str, "examples": list, "reason": str}
-        for key, kind in kinds.items():
-            if not isinstance(given.get(key), kind):
-                raise PromptError(f"{where}: {key!r} is {given.get(key)!r:.60}; expected {kind.__name__}")
-        labels = _labels(table["labels"], where) if "labels" in table else None
-        examples = tuple(_example(entry, labels, where) for entry in given["examples"])
-        try:
-            return cls(
-                name=table["name"],
-                version=table["version"],
-                user=table["user"].strip("\n"),
-                system=given["system"].strip(),
-                labels=labels,
-                answer=given["answer"],
-                examples=examples,
-                reason=given["reason"].strip(),
-                text=text,
-            )
+            return cls(**fields, examples=examples, text=text)
         except PromptError as error:
             raise PromptError(f"{where}: {error}") from error
 
@@ -403,18 +331,6 @@ class PromptTemplate:
         return self.answer + self.continuations[self.labels.names.index(example.answer)]
 
 
-def _shipped() -> dict[str, Traversable]:
-    """Return the templates that ship by their names; those of a folder are ``folder/name``."""
-    top = resources.files("bt_llm.prompts") / "templates"
-    found = {"": top, **{f"{one.name}/": one for one in top.iterdir() if one.is_dir()}}
-    return {
-        start + one.name.removesuffix(".toml"): one
-        for start, folder in found.items()
-        for one in folder.iterdir()
-        if one.name.endswith(".toml")
-    }
-
-
 def wordings() -> tuple[PromptTemplate, ...]:
     """Return the ways in which the question about a market state is put, the usual one first.
 
@@ -425,43 +341,5 @@ def wordings() -> tuple[PromptTemplate, ...]:
     >>> [one.name for one in wordings()][:3]
     ['market', 'market/action', 'market/brief']
     """
-    others = sorted(name for name in _shipped() if name.startswith("market/"))
+    others = sorted(name for name in shipped() if name.startswith("market/"))
     return tuple(PromptTemplate.load(name) for name in ("market", *others))
-
-
-def _labels(given: Any, where: str) -> LabelSet:
-    """Return the labels of a file: words for the default ones by name, or a list of tables."""
-    names = DEFAULT_LABELS.names
-    try:
-        if not isinstance(given, dict):
-            return LabelSet.from_dict(given)
-        if set(given) != set(names):
-            raise ConfigError(
-                f"labels {given}: expected words for {names}, or for labels of your own a list, "
-                "[[labels]] with name, word and worth of each"
-            )
-        return DEFAULT_LABELS.with_words([given[name] for name in names])
-    except ConfigError as error:
-        raise PromptError(f"{where}: {error}") from error
-
-
-def _example(entry: Any, labels: LabelSet | None, where: str) -> Example:
-    if labels is None:
-        right = isinstance(entry, dict) and set(entry) == {"values", "answer"}
-        if not right or not isinstance(entry["values"], dict) or not isinstance(entry["answer"], str):
-            raise PromptError(
-                f"{where}: example {entry!r:.80}; expected a table 'values' and a text 'answer'"
-            )
-        return Example(values=entry["values"], answer=entry["answer"].strip())
-    right = (
-        isinstance(entry, dict) and set(entry) == {"state", "verdict"} and isinstance(entry["state"], dict)
-    )
-    if not right or not _are_numbers(entry["state"]) or entry["verdict"] not in labels.names:
-        raise PromptError(
-            f"{where}: example {entry!r:.120}; expected a state of numbers and a verdict of {labels.names}"
-        )
-    return Example(values={n: float(v) for n, v in entry["state"].items()}, answer=entry["verdict"])
-
-
-def _are_numbers(state: Mapping[str, Any]) -> bool:
-    return all(type(value) in (int, float) for value in state.values())

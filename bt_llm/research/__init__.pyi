@@ -21,6 +21,7 @@ from ._cutoffs import CutoffComparison as CutoffComparison
 from ._cutoffs import after_cutoff as after_cutoff
 from ._cutoffs import before_after_cutoff as before_after_cutoff
 from ._cutoffs import models_asked as models_asked
+from ._fold_diagram import fold_diagram as fold_diagram
 from ._gate_runs import HowRun as HowRun
 from ._identified import identified_probe as identified_probe
 from ._leakage import LeakReport as LeakReport
@@ -45,7 +46,6 @@ from ._significance import GateTest as GateTest
 from ._significance import gate_test as gate_test
 from ._splits import Fold as Fold
 from ._splits import WalkForwardSplit as WalkForwardSplit
-from ._splits import fold_diagram as fold_diagram
 from ._standing import Standing as Standing
 from ._standing import standing as standing
 from ._study import Study as Study

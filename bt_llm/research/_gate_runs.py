@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,16 +16,20 @@ from bt_llm.exceptions import StrategyFailed
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._episodes import Learner
+from bt_llm.research._kept_runs import KeptRuns, Measured
 from bt_llm.research._replayed import Figures
-from bt_llm.research._runs import Source, run_many
+from bt_llm.research._runs import Source, runs_of
 from bt_llm.research._sightings import Unfit
 from bt_llm.research._timing import TimingOf
 from bt_llm.statistics import Replay
 
 __all__ = ["FEWEST", "GateRuns", "HowRun"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Measured)
 Floats: TypeAlias = NDArray[np.float64]
+
+Run: TypeAlias = Callable[[Sequence[EntryGate]], Generator[T, None, None]]
+"""Runs gates in Backtrader, one after the other, and yields what is measured of each."""
 
 FEWEST = 24
 """Gates below which learning would cost more than it saves."""
@@ -111,6 +116,10 @@ class GateRuns:
         Called with (gates done, gates in all).
     timing : TimingOf, optional
         Measures the timing of each too.
+    kept : KeptRuns, optional
+        Where gates that were run are looked for, and kept.
+    place : str
+        What tells these runs apart from others that are kept there, such as the symbol.
     **settings
         Other arguments of `run_backtest`.
 
@@ -132,6 +141,8 @@ class GateRuns:
         total: int = 0,
         on_progress: Progress | None = None,
         timing: TimingOf | None = None,
+        kept: KeptRuns | None = None,
+        place: str = "",
         **settings: Any,
     ) -> None:
         self._strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
@@ -142,21 +153,22 @@ class GateRuns:
         self.how = HowRun()
         self.withdrawn = False
         self._timing = timing
+        self._kept, self._place = kept, place
         self._reason = "" if episodes else "not asked for"
 
     def __call__(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
         """Return the metrics of each gate, in their order."""
-        return self._found(gates, self._figures, self._run, _difference)
+        return self._found(gates, self._figures, self._metrics, _difference)
 
     def equities(self, gates: Sequence[EntryGate]) -> list[Floats]:
         """Return the account's value at each bar that counts, with each gate, in their order."""
-        return self._found(gates, _equities_of, self._run_for_equity, _largest_apart)
+        return self._found(gates, _equities_of, self._equities, _largest_apart)
 
     def _found(
         self,
         gates: Sequence[EntryGate],
         replayed: Callable[[Learner, Replay], list[T | None]],
-        run: Callable[[Sequence[EntryGate]], list[T]],
+        run: Run[T],
         apart: Callable[[T | None, T], float],
     ) -> list[T]:
         """Return what is measured of each gate: of its replay, or of a run where a reason speaks against it.
@@ -174,7 +186,7 @@ class GateRuns:
                     self.withdrawn = True
                     self.how = HowRun()
         if found is None:
-            found = run(gates)
+            found = self._ran(gates, run, self._kept)
             self.how = self.how.plus(HowRun(ran=len(gates), reason=self._reason))
         self._done += len(gates)
         return found
@@ -183,7 +195,7 @@ class GateRuns:
         self,
         gates: Sequence[EntryGate],
         replayed: Callable[[Learner, Replay], list[T | None]],
-        run: Callable[[Sequence[EntryGate]], list[T]],
+        run: Run[T],
         apart: Callable[[T | None, T], float],
     ) -> list[T]:
         warm_ups = {gate.warm_up_bars for gate in gates}
@@ -196,7 +208,9 @@ class GateRuns:
         there = [number for number, measured in enumerate(found) if measured is not None]
         checked = sorted({there[0], there[-1]}) if there else []
         running = sorted({*range(len(gates))} - {*there} | {*checked})
-        ran = dict(zip(running, run([gates[number] for number in running]), strict=True))
+        # Those that are run to check others alone cost little.
+        kept = self._kept if len(running) > len(checked) else None
+        ran = dict(zip(running, self._ran([gates[number] for number in running], run, kept), strict=True))
         largest = max((apart(found[number], ran[number]) for number in checked), default=0.0)
         if largest > _AGREE:
             raise Unfit(f"a gate that was run differs by {largest:.1e}")
@@ -223,26 +237,32 @@ class GateRuns:
         ungated = None if self._timing is None else self._timing.ungated
         return Figures(self._market, learner.first, slippage=slippage, ungated=ungated).of(found)
 
-    def _run(self, gates: Sequence[EntryGate]) -> list[dict[str, float]]:
-        return run_many(
-            self._strategy,
-            self._market,
-            gates,
-            n_jobs=self._n_jobs,
-            on_progress=self._progress,
-            measure=self._timing,
-            **self._settings,
+    def _ran(self, gates: Sequence[EntryGate], run: Run[T], kept: KeptRuns | None) -> list[T]:
+        """Return what is measured of each gate in Backtrader: what is kept of it, or what a run gives."""
+        what = run.__name__
+        found: dict[int, T] = {} if kept is None else kept.found(self._place, what, gates)
+        missing = [number for number in range(len(gates)) if number not in found]
+        with contextlib.closing(run([gates[number] for number in missing])) as running:
+            for number, measured in zip(missing, running, strict=True):
+                found[number] = measured
+                if kept is not None:
+                    kept.add(self._place, what, gates[number], measured)
+                self._progress(len(found))
+        if kept is not None:
+            kept.settle()
+        return [found[number] for number in range(len(gates))]
+
+    def _metrics(self, gates: Sequence[EntryGate]) -> Generator[dict[str, float], None, None]:
+        return runs_of(
+            self._strategy, self._market, gates, n_jobs=self._n_jobs, measure=self._timing, **self._settings
         )
 
-    def _run_for_equity(self, gates: Sequence[EntryGate]) -> list[Floats]:
-        found = []
+    def _equities(self, gates: Sequence[EntryGate]) -> Generator[Floats, None, None]:
         for gate in gates:
             result, _ = self._backtest.run(gate, "")
-            found.append(np.array(result.equity, dtype=np.float64))
-            self._progress(len(found), 0)
-        return found
+            yield np.array(result.equity, dtype=np.float64)
 
-    def _progress(self, done: int, _: int) -> None:
+    def _progress(self, done: int) -> None:
         if self._on_progress is not None:
             self._on_progress(self._done + done, self._total)
 

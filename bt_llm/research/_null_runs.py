@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import Market
+from bt_llm.backtest import Market, Section, percent, table_of
 from bt_llm.backtest import Source as DataSource
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import (
@@ -41,6 +41,8 @@ __all__ = [
     "entry_answers",
     "entry_log",
     "random_runs",
+    "rank_sentence",
+    "ranks_section",
     "shifted_runs",
 ]
 
@@ -155,6 +157,37 @@ def _ranked(value: float, gained: float) -> float:
     if math.isnan(value):
         return -math.inf if gained <= -1.0 else 0.0
     return float(value)
+
+
+_NAMES = {"timing": "timing", "sharpe": "Sharpe ratio", "return": "return"}
+
+
+def ranks_section(nulls: NullRuns, how: str) -> Section:
+    """Return what is shown of a gate among null gates."""
+    rows = [[_NAMES[metric], percent(nulls.share_below(metric), 0)] for metric in nulls.ranked]
+    text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
+    if nulls.tested in nulls.ranked:
+        text += (
+            f" Its {_NAMES[nulls.tested]} is tested: p = {nulls.p_value(nulls.tested):.3g}, the share of them"
+            " that did at least as well, the gate itself counted in. The other figures describe."
+        )
+    return Section(
+        kind="histograms",
+        title=f"The gate among {nulls.n} {nulls.kind}",
+        text=f"{text} {how}".rstrip(),
+        table=table_of(["", "above"], rows),
+        content=nulls,
+    )
+
+
+def rank_sentence(runs: NullRuns) -> str:
+    """Return where the gate stands among null gates, as a description."""
+    if runs.refused:
+        return f"Among gates with the same verdicts at other bars it has no rank: {runs.refused}."
+    shares = ", ".join(
+        f"{_NAMES[metric]} above {100 * runs.share_below(metric):.0f} %" for metric in runs.ranked
+    )
+    return f"Among {runs.n} {runs.kind}: {shares}."
 
 
 _RANDOM = "random gates with the same answers at other times"

@@ -27,10 +27,11 @@ from bt_llm.gates import (
 )
 from bt_llm.models import Progress
 from bt_llm.research._gate_runs import FEWEST, GateRuns, HowRun
+from bt_llm.research._kept_runs import KeptRuns
 from bt_llm.research._moments import block_length
 from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._runs import inspect_run
-from bt_llm.research._workers import chunk_size, leaves, run_each
+from bt_llm.research._workers import chunk_size, leaves, run_each, stays_here
 from bt_llm.shown import Told
 
 __all__ = ["EvaluatePanel", "PanelNulls", "dated_answers", "joint_null_runs"]
@@ -99,6 +100,7 @@ def joint_null_runs(
     n_jobs: int | None = None,
     on_progress: Progress | None = None,
     evaluate: EvaluatePanel | None = None,
+    kept: KeptRuns | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> PanelNulls:
     """Return a pooled result among those of gates that give the same answers on other dates.
@@ -123,6 +125,8 @@ def joint_null_runs(
         As in `gate_test`.
     evaluate : callable, optional
         Runs the null gates instead of Backtrader.
+    kept : KeptRuns, optional
+        Where accounts that Backtrader ran are looked for, and kept; workers on other machines keep none.
     """
     dates = _dates(gated)
     days = dates.to_numpy()
@@ -149,7 +153,7 @@ def joint_null_runs(
     found, how = _Pool(gated, n), list[HowRun]()
     done = 0
     for symbol, start, equities in _evaluated(
-        strategy, universe, list(gated.symbols), gates, n, n_jobs, evaluate, dict(settings or {}), how
+        strategy, universe, list(gated.symbols), gates, n, n_jobs, evaluate, dict(settings or {}), how, kept
     ):
         found.add(symbol, start, equities)
         done += len(equities)
@@ -198,6 +202,7 @@ def _evaluated(
     evaluate: EvaluatePanel | None,
     settings: dict[str, Any],
     how: list[HowRun],
+    kept: KeptRuns | None,
 ) -> Iterator[tuple[str, int, Sequence[Floats]]]:
     """Yield symbols, numbers of the first null gate of some, and what their accounts were worth.
 
@@ -210,6 +215,7 @@ def _evaluated(
     # A symbol's gates are replayed together, and shared out only where symbols are too few for all workers.
     share = chunk_size(n, n_jobs, chunks=1) if leaves(n_jobs) else n
     size = min(n, max(FEWEST, share * len(symbols)))
+    keeping = kept if kept is not None and stays_here(n_jobs) else None
     places = [(symbol, start) for symbol in symbols for start in range(0, n, size)]
 
     def chunks() -> Iterator[tuple[Any, ...]]:
@@ -217,7 +223,7 @@ def _evaluated(
         for symbol, start in places:
             made = made if made[0] == symbol else (symbol, gates(symbol))
             own = {**settings, **universe.members[symbol].settings}
-            yield strategy, universe[symbol], made[1][start : start + size], own
+            yield strategy, universe[symbol], made[1][start : start + size], own, keeping, symbol
 
     with contextlib.closing(run_each(_equities, chunks(), n_jobs, ordered=True)) as done:
         for (symbol, start), (equities, one) in zip(places, done, strict=True):
@@ -226,9 +232,14 @@ def _evaluated(
 
 
 def _equities(
-    strategy: type[bt.Strategy] | str, market: Market, gates: Sequence[EntryGate], settings: dict[str, Any]
+    strategy: type[bt.Strategy] | str,
+    market: Market,
+    gates: Sequence[EntryGate],
+    settings: dict[str, Any],
+    kept: KeptRuns | None,
+    symbol: str,
 ) -> tuple[list[Floats], HowRun]:
-    runs = GateRuns(strategy, market, **settings)
+    runs = GateRuns(strategy, market, kept=kept, place=symbol, **settings)
     return runs.equities(gates), runs.how
 
 

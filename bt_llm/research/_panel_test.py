@@ -13,6 +13,7 @@ import numpy as np
 from bt_llm import statistics
 from bt_llm.backtest import (
     DESCRIPTIVE,
+    Backtest,
     BacktestResult,
     Bootstrap,
     GateStudy,
@@ -46,11 +47,12 @@ from bt_llm.backtest import (
 )
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import EntryGate, Gate, RuleGate
+from bt_llm.gates import Describer, EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
+from bt_llm.research._kept_runs import KeptRuns, made_of, place_of_runs
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
@@ -365,38 +367,49 @@ def panel_test(
     sound = not any(run.ruined for run in compared.values())
     over_ungated = effect_between(gated, ungated, bootstrap) if sound else None
     length = block_length or (over_ungated.pooled.block_length if over_ungated else 1)
-    random = joint_null_runs(
-        chosen,
-        symbols,
-        gated,
-        panel.runs["buy_and_hold"],
-        answers,
-        warm_up=gate.warm_up_bars,
-        n=n,
-        seed=seed,
-        block_bars=length,
-        n_jobs=n_jobs,
-        on_progress=on_progress,
-        evaluate=evaluate,
-        settings=settings,
-    )
-    runs = {"gated": (gated, gate)}
-    return PanelTest(
-        symbols=found,
-        weights=kept,
-        left_out=left_out,
-        random=random,
-        against=against(
-            {name: run.returns for name, run in compared.items()},
-            bootstrap,
-            {name: run.trades for name, run in compared.items()},
+
+    def made() -> Any:
+        members = [(name, symbols.members[name]) for name in found]
+        runs = [
+            [name, made_of(Backtest.of(chosen, one.market, **{**settings, **one.settings}))]
+            for name, one in members
+        ]
+        return {"runs": runs, "answers": Describer().describe("answers", answers), "seed": seed}
+
+    with KeptRuns(place_of_runs(gate, output), made, total=n * len(found)) as keeping:
+        random = joint_null_runs(
+            chosen,
+            symbols,
+            gated,
+            panel.runs["buy_and_hold"],
+            answers,
+            warm_up=gate.warm_up_bars,
+            n=n,
+            seed=seed,
+            block_bars=length,
+            n_jobs=n_jobs,
+            on_progress=on_progress,
+            evaluate=evaluate,
+            kept=keeping,
+            settings=settings,
         )
-        if sound
-        else None,
-        over_ungated=over_ungated,
-        worth=panel_worth(
-            gated, ungated, {name: sides_in(one.study.effect) for name, one in found.items()}, bootstrap
-        ),
-        alpha=alpha,
-        tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
-    )
+        runs = {"gated": (gated, gate)}
+        return PanelTest(
+            symbols=found,
+            weights=kept,
+            left_out=left_out,
+            random=random,
+            against=against(
+                {name: run.returns for name, run in compared.items()},
+                bootstrap,
+                {name: run.trades for name, run in compared.items()},
+            )
+            if sound
+            else None,
+            over_ungated=over_ungated,
+            worth=panel_worth(
+                gated, ungated, {name: sides_in(one.study.effect) for name, one in found.items()}, bootstrap
+            ),
+            alpha=alpha,
+            tried=None if output is None else count_panel_trials(output, chosen, symbols, runs),
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -14,7 +14,7 @@ from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._workers import chunk_size, run_each
 
-__all__ = ["Measure", "Source", "inspect_run", "run_many"]
+__all__ = ["Measure", "Source", "inspect_run", "run_many", "runs_of"]
 
 Source: TypeAlias = type[bt.Strategy] | str
 """A strategy, or ``path/to/file.py:ClassName``."""
@@ -22,7 +22,7 @@ Source: TypeAlias = type[bt.Strategy] | str
 Measure: TypeAlias = Callable[[BacktestResult], Mapping[str, float]]
 """More figures of a backtest; called where it ran, and so has to be picklable."""
 
-_CHUNKS_A_WORKER = 8  # a chunk sends the bars once; more chunks make smoother progress
+_CHUNKS_A_WORKER = 32  # a chunk sends the bars once; more chunks make smoother progress, and lose less
 
 
 def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[BacktestResult, bt.Strategy]:
@@ -95,6 +95,27 @@ def run_many(
     MissingExtraError
         If runs leave this process and joblib is not installed.
     """
+    metrics: list[dict[str, float]] = []
+    with contextlib.closing(
+        runs_of(strategy, data, gates, n_jobs=n_jobs, measure=measure, **settings)
+    ) as done:
+        for one in done:
+            metrics.append(one)
+            if on_progress is not None:
+                on_progress(len(metrics), len(gates))
+    return metrics
+
+
+def runs_of(
+    strategy: Source,
+    data: DataSource,
+    gates: Sequence[EntryGate],
+    *,
+    n_jobs: int | None = None,
+    measure: Measure | None = None,
+    **settings: Any,
+) -> Generator[dict[str, float], None, None]:
+    """Yield the metrics of each gate's run as soon as it is done, in the gates' order; see `run_many`."""
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     if settings.get("setup") is not None:  # made where a function of a script has its source
         settings["setup"] = Setup.of(settings["setup"])
@@ -102,13 +123,9 @@ def run_many(
     market = Market.of(data)
     starts = range(0, len(gates), size)
     chunks = [(chosen, market, gates[start : start + size], measure, settings) for start in starts]
-    metrics: list[dict[str, float]] = []
     with contextlib.closing(run_each(_run_chunk, chunks, n_jobs, ordered=True)) as done:
         for chunk in done:
-            metrics += chunk
-            if on_progress is not None:
-                on_progress(len(metrics), len(gates))
-    return metrics
+            yield from chunk
 
 
 def _run_chunk(

@@ -41,7 +41,6 @@ from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
 __all__ = ["FORECAST", "Judged", "ModelCost", "ModelScore", "judge", "model_cost", "score"]
 
-_OF_ANALYSTS = {"reader": "text", "numerics": "canonical"}
 _ATR = 14  # bars, as LLMAdvice has it by default
 _CONTEXT_TOKENS = 512  # holds the prompts of the templates that come with bt_llm
 

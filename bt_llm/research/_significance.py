@@ -11,6 +11,7 @@ import pandas as pd
 
 from bt_llm.backtest import (
     DESCRIPTIVE,
+    Backtest,
     BacktestResult,
     Bootstrap,
     Effect,
@@ -24,23 +25,22 @@ from bt_llm.backtest import (
     equity_section,
     gate_study,
     metrics_section,
-    percent,
     problems_in,
     refusal,
     run_backtest,
     sentences_section,
-    table_of,
     trades_section,
 )
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, EntryGate, Gate, NeverOpen, Per, RuleGate
+from bt_llm.gates import LONG, SHORT, Answers, Describer, EntryGate, Gate, NeverOpen, Per, RuleGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
+from bt_llm.research._kept_runs import KeptRuns, legs_sha256, made_of, place_of_runs
 from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import (
     Evaluate,
@@ -50,12 +50,14 @@ from bt_llm.research._null_runs import (
     dated_entries,
     entry_log,
     random_runs,
+    rank_sentence,
+    ranks_section,
     shifted_runs,
 )
 from bt_llm.research._runs import Source
 from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, check_ledger, count_trials
-from bt_llm.settings import number, whole
+from bt_llm.settings import number, one_of, whole
 
 __all__ = ["GateTest", "gate_test"]
 
@@ -139,7 +141,7 @@ class GateTest(ManyRuns):
         if refused := refusal(self.problems):
             return [*refused, figures]
         found = [self.question.sentence, self.against.sentence, DESCRIPTIVE, figures, *self.effect.sentences]
-        found += [_described(runs) for runs in (self.random, self.shifted) if runs is not None]
+        found += [rank_sentence(runs) for runs in (self.random, self.shifted) if runs is not None]
         return found + ([self.tried.sentence] if self.tried else [])
 
     def sections(self) -> Iterator[Section]:
@@ -152,7 +154,7 @@ class GateTest(ManyRuns):
             yield from self.effect.sections()
             for nulls in (self.random, self.shifted):
                 if nulls is not None and nulls.n and not nulls.refused:
-                    yield _ranks(nulls, self.null_gates.sentence)
+                    yield ranks_section(nulls, self.null_gates.sentence)
         yield equity_section({name: run.equity for name, run in self.runs.items()})
         if self.gated.advice is not None:
             yield from advice_sections(self.gated.advice)
@@ -189,36 +191,6 @@ class GateTest(ManyRuns):
 
 
 _CONCLUDED_FROM = ("gated", "ungated", "rule")
-
-
-_NAMES = {"timing": "timing", "sharpe": "Sharpe ratio", "return": "return"}
-
-
-def _ranks(nulls: NullRuns, how: str) -> Section:
-    rows = [[_NAMES[metric], percent(nulls.share_below(metric), 0)] for metric in nulls.ranked]
-    text = "These gates know nothing. Where it stands among them, luck is enough to explain it."
-    if nulls.tested in nulls.ranked:
-        text += (
-            f" Its {_NAMES[nulls.tested]} is tested: p = {nulls.p_value(nulls.tested):.3g}, the share of them"
-            " that did at least as well, the gate itself counted in. The other figures describe."
-        )
-    return Section(
-        kind="histograms",
-        title=f"The gate among {nulls.n} {nulls.kind}",
-        text=f"{text} {how}".rstrip(),
-        table=table_of(["", "above"], rows),
-        content=nulls,
-    )
-
-
-def _described(runs: NullRuns) -> str:
-    """Return where the gate stands among null gates, as a description."""
-    if runs.refused:
-        return f"Among gates with the same verdicts at other bars it has no rank: {runs.refused}."
-    shares = ", ".join(
-        f"{_NAMES[metric]} above {100 * runs.share_below(metric):.0f} %" for metric in runs.ranked
-    )
-    return f"Among {runs.n} {runs.kind}: {shares}."
 
 
 @shows_progress("gates that know nothing")
@@ -291,7 +263,9 @@ def gate_test(
     format : BarFormat, optional
         What is stated of the bars, where their source does not say it.
     output : path, optional
-        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`.
+        Folder of a ledger, into which the gated run is written as a trial; see `WalkForward.run`. Null gates
+        that Backtrader has run are kept there until the test has ended, without one beside the stored
+        verdicts: a test that was stopped, and is run again, goes on where it was.
     **settings
         Other arguments of `run_backtest`.
 
@@ -340,8 +314,7 @@ def gate_test(
     check_ledger(output)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
-    if per not in get_args(Per):
-        raise ConfigError(f"per={per!r}: expected one of {list(get_args(Per))}")
+    one_of("per", per, get_args(Per))
     study = gate_study(strategy, market, gate, **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     effect = Effect.of(study.gated, study.ungated, market, bootstrap)
@@ -350,6 +323,20 @@ def gate_test(
     line = bar_answers(market, gate) if shifts or per == "bar" else None
     timing = None if effect.ungated is None else TimingOf(ungated=effect.ungated, market=market)
     observed = {**study.gated.metrics, **(timing(study.gated) if timing is not None else {})}
+    if per == "bar" and line is not None:
+        answers, told = line, dated_bars(line, market)
+    else:
+        answers, told = entries, dated_entries(log)
+
+    def made() -> Any:
+        return {
+            "runs": made_of(Backtest.of(strategy, market, **settings)),
+            "answers": Describer().describe("answers", [told, line if shifts else None]),
+            "timing": None if timing is None else legs_sha256(timing.ungated),
+            "drawn": [seed, strata],
+        }
+
+    kept = KeptRuns(place_of_runs(gate, output), made, total=n + shifts)
     runs = GateRuns(
         strategy,
         market,
@@ -358,13 +345,10 @@ def gate_test(
         total=n + shifts,
         on_progress=on_progress,
         timing=timing,
+        kept=kept,
         **settings,
     )
     nulls = evaluate or runs
-    if per == "bar" and line is not None:
-        answers, told = line, dated_bars(line, market)
-    else:
-        answers, told = entries, dated_entries(log)
     moments = Moments.of(market, gate.warm_up_bars)
     ways: dict[str, Any] = {
         "moments": moments,
@@ -374,46 +358,51 @@ def gate_test(
         "warm_up": gate.warm_up_bars,
         "strata": strata,
     }
-    random = random_runs(told, observed, nulls, **ways)
-    shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
-    if runs.withdrawn:
+    with kept:
         random = random_runs(told, observed, nulls, **ways)
+        shifted = shifted_runs(line, observed, nulls, n=shifts) if shifts and line is not None else None
+        if runs.withdrawn:
+            random = random_runs(told, observed, nulls, **ways)
 
-    warm_up = gate.warm_up_bars
-    closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
-    ruled = _rule_run(strategy, market, gate, rule, settings)
-    if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
-        raise ConfigError(
-            f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
-            f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
+        warm_up = gate.warm_up_bars
+        closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
+        ruled = _rule_run(strategy, market, gate, rule, settings)
+        if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
+            raise ConfigError(
+                f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
+                f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
+            )
+        trial = {"gated": (study.gated, gate)}
+        compared = {
+            "gated": study.gated,
+            "ungated": study.ungated,
+            **({} if ruled is None else {"rule": ruled}),
+        }
+        return GateTest(
+            gated=study.gated,
+            ungated=study.ungated,
+            closed=closed,
+            buy_and_hold=study.buy_and_hold,
+            rule=ruled,
+            random=random,
+            shifted=shifted,
+            entries=entries,
+            question=timing_question(
+                random,
+                answers,
+                effect.error,
+                alpha=alpha,
+                problem=effect.problem,
+            ),
+            effect=effect,
+            against=against(
+                _on_the_same_bars(compared),
+                bootstrap,
+                {name: run.trades for name, run in compared.items()},
+            ),
+            null_gates=runs.how,
+            tried=None if output is None else count_trials(output, strategy, market, trial, settings),
         )
-    trial = {"gated": (study.gated, gate)}
-    compared = {"gated": study.gated, "ungated": study.ungated, **({} if ruled is None else {"rule": ruled})}
-    return GateTest(
-        gated=study.gated,
-        ungated=study.ungated,
-        closed=closed,
-        buy_and_hold=study.buy_and_hold,
-        rule=ruled,
-        random=random,
-        shifted=shifted,
-        entries=entries,
-        question=timing_question(
-            random,
-            answers,
-            effect.error,
-            alpha=alpha,
-            problem=effect.problem,
-        ),
-        effect=effect,
-        against=against(
-            _on_the_same_bars(compared),
-            bootstrap,
-            {name: run.trades for name, run in compared.items()},
-        ),
-        null_gates=runs.how,
-        tried=None if output is None else count_trials(output, strategy, market, trial, settings),
-    )
 
 
 def _on_the_same_bars(runs: Mapping[str, BacktestResult]) -> dict[str, pd.Series[float]]:

@@ -7,33 +7,19 @@ at least the purge.
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.research._lengths import Length, Span, length_of
 
-__all__ = ["Fold", "Span", "WalkForwardSplit", "fold_diagram", "walk_forward_splits"]
-
-Span: TypeAlias = int | str | dt.timedelta | pd.offsets.BaseOffset
-"""A length: bars as an int, or time as a string, a timedelta or a pandas DateOffset."""
-
-_FIXED = {
-    "min": dt.timedelta(minutes=1),
-    "h": dt.timedelta(hours=1),
-    "D": dt.timedelta(days=1),
-    "W": dt.timedelta(weeks=1),
-}
-_MONTHS = {"MS": 1, "QS": 3, "YS": 12}
-_TEXT = re.compile(r"(\d*)(min|h|D|W|MS|QS(?:-JAN)?|YS(?:-JAN)?)")
+__all__ = ["Fold", "WalkForwardSplit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +39,8 @@ class Fold:
 
     Examples
     --------
-    >>> fold = walk_forward_splits(pd.date_range("2024-01-01", periods=10), 6, 2)[1]
+    >>> split = WalkForwardSplit(train_size=6, test_size=2)
+    >>> fold = split.split(pd.date_range("2024-01-01", periods=10))[1]
     >>> fold.number, fold.train, fold.test
     (2, slice(2, 8, None), slice(8, 10, None))
     >>> f"{fold.test_start:%d %B} to {fold.test_end:%d %B}"
@@ -157,7 +144,7 @@ class WalkForwardSplit:
 
     def __post_init__(self) -> None:
         """Check the sizes, once."""
-        in_bars = {name: _length(getattr(self, name), name).bars is not None for name in _SIZES}
+        in_bars = {name: length_of(getattr(self, name), name).bars is not None for name in _SIZES}
         if in_bars["train_size"] != in_bars["test_size"]:
             raise ConfigError(
                 f"train_size={self.train_size!r} and test_size={self.test_size!r}: expected both in bars "
@@ -188,7 +175,7 @@ class WalkForwardSplit:
             If the index is not one of increasing times.
         """
         _check_index(index)
-        test = _length(self.test_size, "test_size")
+        test = length_of(self.test_size, "test_size")
         windows = list(self._in_bars(len(index)) if test.bars else self._in_time(index))
         if not windows:
             raise ConfigError(
@@ -199,7 +186,7 @@ class WalkForwardSplit:
         return [self._fold(index, windows, k) for k in range(len(windows))]
 
     def _in_bars(self, n_bars: int) -> Iterator[_Window]:
-        train, test, purge, embargo = (_length(getattr(self, name), name).bars or 0 for name in _SIZES)
+        train, test, purge, embargo = (length_of(getattr(self, name), name).bars or 0 for name in _SIZES)
         for start in range(train + purge, n_bars, test):
             stop = min(start + test, n_bars)
             if stop - start == test or self.reduce_test:
@@ -207,7 +194,7 @@ class WalkForwardSplit:
                 yield _Window(slice(first, start - purge), slice(start, stop), stop + embargo)
 
     def _in_time(self, index: pd.DatetimeIndex) -> Iterator[_Window]:
-        train, test, purge, embargo = (_length(getattr(self, name), name) for name in _SIZES)
+        train, test, purge, embargo = (length_of(getattr(self, name), name) for name in _SIZES)
         start = index[0].normalize() if train.calendar or test.calendar else index[0]
         known_until = index[-1] + _usual_pause(index)
         for begin, end in itertools.pairwise(
@@ -251,103 +238,7 @@ class WalkForwardSplit:
         return fold
 
 
-def walk_forward_splits(
-    index: pd.DatetimeIndex,
-    train_size: Span,
-    test_size: Span,
-    *,
-    expand_train: bool = False,
-    purged_size: Span = 0,
-    embargo: Span = 0,
-    reduce_test: bool = False,
-) -> list[Fold]:
-    """Return the walk-forward folds of a record: `WalkForwardSplit` in one call.
-
-    Parameters
-    ----------
-    index : pandas.DatetimeIndex
-        Times of the bars, strictly increasing.
-    train_size, test_size, expand_train, purged_size, embargo, reduce_test
-        As for `WalkForwardSplit`, which states what each assumes about timing.
-
-    Returns
-    -------
-    list of Fold
-        At least one, in order of time.
-
-    Raises
-    ------
-    ConfigError
-        If a size is wrong, or the record too short for a fold.
-    DataError
-        If the index is not one of increasing times.
-
-    Examples
-    --------
-    >>> days = pd.date_range("2024-01-01", periods=10)
-    >>> [(fold.train, fold.test) for fold in walk_forward_splits(days, 4, 3, purged_size=1)]
-    [(slice(0, 4, None), slice(5, 8, None))]
-    """
-    return WalkForwardSplit(
-        train_size=train_size,
-        test_size=test_size,
-        expand_train=expand_train,
-        purged_size=purged_size,
-        embargo=embargo,
-        reduce_test=reduce_test,
-    ).split(index)
-
-
-def fold_diagram(folds: Sequence[Fold], width: int = 80) -> str:
-    """Draw folds as lines of text, one a fold, with the bars from left to right.
-
-    Parameters
-    ----------
-    folds : sequence of Fold
-        As from `walk_forward_splits`.
-    width : int
-        Characters in a line, at least 60. A test too short for a character still gets one, and may hide a
-        gap that short beside it.
-
-    Returns
-    -------
-    str
-        Lines of ASCII without a final newline: a legend, then each fold and the times of its test.
-
-    Raises
-    ------
-    ConfigError
-        If there are no folds, or the width is too small.
-
-    Examples
-    --------
-    >>> days = pd.date_range("2024-01-01", "2024-08-31")
-    >>> print(fold_diagram(walk_forward_splits(days, "3MS", "1MS", purged_size="7D"), width=64))
-    = train  # test  . purged  x embargoed
-     1 |===========.####                  | 2024-04-01 to 2024-04-30
-     2 |    ===========.#####             | 2024-05-01 to 2024-05-31
-     3 |        ============.####         | 2024-06-01 to 2024-06-30
-     4 |            ============.####     | 2024-07-01 to 2024-07-31
-     5 |                ============.#####| 2024-08-01 to 2024-08-31
-    """
-    if not folds:
-        raise ConfigError("fold_diagram: no folds to draw, expected at least one")
-    if width < _MIN_WIDTH:
-        raise ConfigError(f"width={width!r}: expected at least {_MIN_WIDTH} characters")
-    digits = max(len(str(len(folds))), 2)
-    whole_days = all(time == time.normalize() for fold in folds for time in (fold.test_start, fold.test_end))
-    form = "%Y-%m-%d" if whole_days else "%Y-%m-%d %H:%M"
-    spans = [f"{fold.test_start.strftime(form)} to {fold.test_end.strftime(form)}" for fold in folds]
-    columns = width - digits - len(" || ") - len(spans[0])
-    n_bars = max(fold.test.stop for fold in folds)
-    lines = ["= train  # test  . purged  x embargoed"]
-    for fold, span in zip(folds, spans, strict=True):
-        lines.append(f"{fold.number:>{digits}} |{_strip(fold, n_bars, columns)}| {span}")
-    return "\n".join(lines)
-
-
 _SIZES = ("train_size", "test_size", "purged_size", "embargo")
-_MIN_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,69 +246,6 @@ class _Window:
     train: slice
     test: slice
     free: int  # position from which bars after this test count in later scores
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Length:
-    """A size after parsing: bars, a fixed time, or a time of the calendar."""
-
-    bars: int | None = None
-    fixed: pd.Timedelta | None = None
-    calendar: pd.DateOffset | None = None
-    anchor: pd.offsets.BaseOffset | None = None
-
-    def after(self, time: pd.Timestamp, times: int = 1) -> pd.Timestamp:
-        """Return the time that many lengths later; counted at once, so that month ends do not drift."""
-        step = self.fixed if self.fixed is not None else self.calendar
-        return time + step * times  # type: ignore[operator]
-
-    def before(self, time: pd.Timestamp) -> pd.Timestamp:
-        step = self.fixed if self.fixed is not None else self.calendar
-        return time - step  # type: ignore[operator]
-
-
-def _length(value: Span, name: str) -> _Length:
-    """Parse a size; `train_size` and `test_size` have to be positive, the gaps may be zero."""
-    least = 1 if name in ("train_size", "test_size") else 0
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        if value < least:
-            raise ConfigError(f"{name}={value!r}: expected at least {least} bars")
-        return _Length(bars=int(value))
-    epoch = pd.Timestamp("2000-01-01")
-    try:
-        length = _time_length(value)
-        end = epoch if length is None else length.after(epoch)
-    except (OverflowError, ValueError):
-        length, end = None, epoch
-    if length is None:
-        raise ConfigError(
-            f"{name}={value!r}: expected a number of bars, or a time such as '36h', '90D', '2W', '3MS' or "
-            f"'1YS', a timedelta or a pandas.DateOffset(months=3)"
-        )
-    if not epoch + pd.Timedelta(least) <= end <= epoch + pd.DateOffset(years=100):
-        raise ConfigError(
-            f"{name}={value!r}: expected a {'positive time' if least else 'time from 0'} of at most 100 years"
-        )
-    return length
-
-
-def _time_length(value: object) -> _Length | None:
-    if type(value) is pd.DateOffset:
-        # The singular keywords (month=3) set a field of the date: no length.
-        return _Length(calendar=value) if all(word.endswith("s") for word in value.kwds) else None
-    if isinstance(value, pd.offsets.BaseOffset):
-        value = value.freqstr
-    if isinstance(value, dt.timedelta):
-        return _Length(fixed=pd.Timedelta(value))
-    match = _TEXT.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    count, unit = int(match[1] or 1), match[2].removesuffix("-JAN")
-    if unit in _FIXED:
-        return _Length(fixed=pd.Timedelta(count * _FIXED[unit]))
-    return _Length(
-        calendar=pd.DateOffset(months=count * _MONTHS[unit]), anchor=pd.tseries.frequencies.to_offset(unit)
-    )
 
 
 def _check_index(index: pd.DatetimeIndex) -> None:
@@ -436,7 +264,7 @@ def _position(index: pd.DatetimeIndex, time: pd.Timestamp) -> int:
     return int(index.searchsorted(time))
 
 
-def _boundaries(origin: pd.Timestamp, test: _Length, last: pd.Timestamp) -> list[pd.Timestamp]:
+def _boundaries(origin: pd.Timestamp, test: Length, last: pd.Timestamp) -> list[pd.Timestamp]:
     """Return the times between which the tests lie, up to the first one after the last bar."""
     times = [origin]
     while times[-1] <= last:
@@ -452,7 +280,7 @@ def _usual_pause(index: pd.DatetimeIndex) -> pd.Timedelta:
     return pd.Timedelta(int(pauses[math.ceil(0.98 * (len(pauses) - 1))]), unit=index.unit)
 
 
-def _aligned(time: pd.Timestamp, test: _Length) -> pd.Timestamp:
+def _aligned(time: pd.Timestamp, test: Length) -> pd.Timestamp:
     """Move a first test forward to the day that calendar lengths begin on."""
     if test.calendar is None:
         return time
@@ -472,15 +300,3 @@ def _embargoed(earlier: Sequence[_Window], train: slice) -> tuple[slice, ...]:
         else:
             parts.append(slice(start, stop))
     return tuple(parts)
-
-
-def _strip(fold: Fold, n_bars: int, columns: int) -> str:
-    cells = [" "] * columns
-    layers = [("=", fold.train), (".", slice(fold.train.stop, fold.test.start))]
-    layers += [("x", part) for part in fold.embargoed]
-    for mark, part in [*layers, ("#", fold.test)]:
-        if part.stop > part.start:
-            start = part.start * columns // n_bars
-            stop = max(part.stop * columns // n_bars, start + 1)
-            cells[start:stop] = mark * (stop - start)
-    return "".join(cells)

@@ -16,7 +16,7 @@ from bt_llm.progress import quiet
 from bt_llm.settings import python_scalar
 from bt_llm.sources import source_sha256
 
-__all__ = ["check_jobs", "chunk_size", "code_sha256", "leaves", "run_each"]
+__all__ = ["check_jobs", "chunk_size", "code_sha256", "leaves", "run_each", "stays_here"]
 
 R = TypeVar("R")
 
@@ -45,6 +45,15 @@ def leaves(n_jobs: int | None) -> bool:
         return False
     backend, configured = joblib.parallel.get_active_backend()
     return bool((backend.default_n_jobs if configured is None else configured) != 1)
+
+
+def stays_here(n_jobs: int | None) -> bool:
+    """Return whether work of so many jobs is done on this machine, by workers or not."""
+    if not leaves(n_jobs):
+        return True
+    backends = _joblib()[0].parallel.BACKENDS
+    known = tuple(backends[name] for name in ("loky", "threading", "multiprocessing", "sequential"))
+    return isinstance(_joblib()[0].parallel.get_active_backend()[0], known)
 
 
 def chunk_size(count: int, n_jobs: int | None, *, chunks: int) -> int:

@@ -180,10 +180,19 @@ class LabelSet:
         array of str, shape (bars,)
             The label's name, `INVALID`, or an empty text where there is no answer.
         """
-        names = np.array([*self.names, INVALID, ""])
-        at = np.where(np.isnan(label), len(self), label)
-        said: NDArray[np.str_] = names[np.where(np.isnan(confidence), len(self) + 1, at).astype(int)]
+        said: NDArray[np.str_] = np.array(self.possible_answers)[self.places(label, confidence)]
         return said
+
+    @property
+    def possible_answers(self) -> tuple[str, ...]:
+        """All that can be on a line: the names in order, `INVALID`, and an empty text for no answer."""
+        return (*self.names, INVALID, "")
+
+    def places(self, label: NDArray[np.float64], confidence: NDArray[np.float64]) -> NDArray[np.int16]:
+        """Return the place of each answer in `possible_answers`; parameters as in `answers`."""
+        at = np.where(np.isnan(label), len(self), label)
+        at[np.isnan(confidence)] = len(self) + 1
+        return at.astype(np.int16)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the labels as JSON values, in order."""

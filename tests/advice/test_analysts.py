@@ -386,6 +386,15 @@ def test_a_template_of_your_own_is_read_by_path(tmp_path: Path) -> None:
     assert backend.asked == [f"News: {HEADLINE}\n"]
 
 
+def test_a_template_that_has_been_read_stands_in_the_configuration_itself() -> None:
+    template = PromptTemplate.parse('format = 1\nname = "mine"\nversion = 3\nuser = "News: {{ headline }}"\n')
+    analyst = NewsAnalyst(AnalystConfig(template=template, model="scripted:trend"), cache=OFF)
+    analyst._backend = backend = saying(NEWS)
+    analyst.analyze(HEADLINE)
+    assert backend.asked == [f"News: {HEADLINE}\n"]
+    assert analyst.template_source is template
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import _line_store, load_strategy, run_backtest
+from bt_llm.backtest import Market, Setup, _line_store, load_strategy, run_backtest, run_strategy
 from bt_llm.backtest._brokers import PlainBroker, RestingBroker
 from bt_llm.backtest._lean import LeanCerebro
 from bt_llm.data import load_bars, shipped
@@ -242,6 +242,24 @@ def test_the_lean_loop_is_what_runs() -> None:
     assert len(strategy) == len(BARS)
     assert Counts.rested < 3 * fills + 5 < len(BARS)
     assert math.isfinite(cerebro.broker.getvalue())
+
+
+class Recalls(Crossing):
+    """Says how many orders Backtrader has told it of, which it keeps in a private list."""
+
+    def stop(self) -> None:
+        self.told = [(order.created.dt, order.status) for order in self._orders]
+
+
+def test_orders_as_they_were_told_are_kept_only_where_somebody_may_read_them() -> None:
+    market = Market.of(BARS)
+    lean, plain = (
+        run_strategy(Recalls, market, Setup(), {}, engine=engine).strategy for engine in ("lean", "plain")
+    )
+    assert lean.told == plain.told != []
+    shipped_one = run_strategy(load_strategy(f"{shipped('sma_cross.py')}:GatedSmaCross"), market, Setup(), {})
+    assert len(shipped_one.account.orders) > 0
+    assert shipped_one.strategy._orders == []
 
 
 class Bands(bt.Strategy):

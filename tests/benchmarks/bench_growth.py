@@ -5,7 +5,8 @@ drawn at random with a fixed seed, each bar's open, high, low and close kept as 
 before it, less the mean return, so that a long path stays where prices are. Sizes run in ascending order
 on one cache that is empty at first, as a user's would be.
 
-For each size: seconds of the whole gated `run_backtest`, distinct states met, prompts that the model was
+For each size, in a process of its own that reads the path from a file: seconds of the whole gated
+`run_backtest`, the most memory that the process has taken, distinct states met, prompts that the model was
 asked, and the time inside it. In the same runs (Backtrader's once-mode, where a line is computed over all
 bars in one call) two lines that stand beside each other in the strategy are timed: `LLMAdvice.once`, the
 advice lines' own work less the time inside the model; and `bt.ind.RSI`, the whole line with the indicators
@@ -15,14 +16,19 @@ volatility) are indicators like any other: their time stands in the details.
 
 from __future__ import annotations
 
-import gc
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 from measuring import Figure, fresh_cache, note, options, report
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -72,22 +78,23 @@ def resampled(bars: pd.DataFrame, count: int, *, block: int = BLOCK, seed: int =
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print."""
-    chosen = options(
-        __doc__,
-        argv,
-        add=lambda parser: parser.add_argument("--model", default="smollm2", help="who is asked"),
-    )
+    chosen = options(__doc__, argv, add=_own_options)
+    if chosen.child:
+        sys.stdout.write(json.dumps(_run(pd.read_pickle(chosen.child), chosen.model)))
+        return {}
     from bt_llm.data import load_bars, shipped
 
     real = load_bars(shipped("eurusd_hourly.csv"))
     sizes = SIZES[:2] if chosen.quick else SIZES
     runs: list[dict[str, Any]] = []
-    with fresh_cache():
+    with fresh_cache(), tempfile.TemporaryDirectory(prefix="bt_llm-bench-") as folder:
         for size in sizes:
             note(f"growth: {size:,} bars")
-            runs.append(_run(resampled(real, size), chosen.model))
-            gc.collect()
+            path = Path(folder) / f"{size}.pickle"
+            resampled(real, size).to_pickle(path)
+            runs.append(_in_child(path, chosen.model))
     last = runs[-1]
+    million = last["bars"] == SIZES[-1]
     figures = [
         Figure(
             name=f"advice lines over the RSI line, {sizes[-1]:,} bars",
@@ -105,12 +112,32 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 name=f"backtest of {run['bars']:,} bars",
                 value=run["seconds"],
                 unit="s",
-                note=f"{run['distinct_states']} distinct states; in the model {run['model_seconds']:.1f} s",
+                target=("<=", 28) if million and run is last else None,
+                note=f"{run['distinct_states']} distinct states; in the model {run['model_seconds']:.1f} s; "
+                f"{1e6 * run['processor_seconds'] / run['bars']:.1f} us of processor time a bar",
             )
             for run in runs
         ),
+        Figure(
+            name=f"most memory of the process, {sizes[-1]:,} bars",
+            value=last["most_mb"],
+            unit="MB",
+            target=("<=", 800) if million else None,
+        ),
     ]
     return report(__file__, __doc__, figures, {"model": chosen.model, "runs": runs}, quick=chosen.quick)
+
+
+def _own_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="smollm2", help="who is asked")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+
+
+def _in_child(path: Path, model: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--child", str(path), "--model", model]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    run: dict[str, Any] = json.loads(done.stdout)
+    return run
 
 
 def _run(bars: pd.DataFrame, model: str) -> dict[str, Any]:
@@ -120,13 +147,14 @@ def _run(bars: pd.DataFrame, model: str) -> dict[str, Any]:
 
     strategy, advice, rsi = _timed_classes()
     gate = Gate(advisor=AdvisorConfig(model=model), indicator=advice)
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     result = run_backtest(strategy, bars, gate=gate)
-    taken = time.perf_counter() - start
+    taken, worked = time.perf_counter() - start, time.process_time() - worked
     found = result.advice or {}
     return {
         "bars": len(bars),
         "seconds": taken,
+        "processor_seconds": worked,
         "distinct_states": found["distinct"],
         "prompts_asked": found["model_calls"],
         "model_seconds": found["model_seconds"],
@@ -134,7 +162,7 @@ def _run(bars: pd.DataFrame, model: str) -> dict[str, Any]:
         "advice_and_its_states_seconds": advice.with_children - found["model_seconds"],
         "rsi_seconds": rsi.with_children,
         "trades": int(result.metrics["trades"]),
-        "resident_mb": psutil.Process().memory_info().rss / 2**20,
+        "most_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
     }
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bt_llm.advice import AdvisorConfig
-from bt_llm.cli._options import BarsRead
+from bt_llm.cli._bar_options import BarsRead
 from bt_llm.data import BarFormat, load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.research import load_study

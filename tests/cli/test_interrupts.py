@@ -97,7 +97,7 @@ def test_processes_that_it_started_end_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after_s", [0.0, 0.1, 0.2])
 def test_the_load_of_a_model_is_interrupted(after_s: float, tmp_path: Path, smollm2_path: Path) -> None:
     program = (
-        f"{HEAD}    from bt_llm.models.llama._native import Weights\n"
+        f"{HEAD}    from bt_llm.models.llama._weights import Weights\n"
         f"    from pathlib import Path\n"
         f"    while True: Weights(Path({str(smollm2_path)!r}))\n"
     )

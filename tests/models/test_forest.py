@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from bt_llm.models.llama._context import ContextShape
 from bt_llm.models.llama._forest import Forest, TokenisedPrompt, decodes, forests, tokens_decoded
-from bt_llm.models.llama._native import ContextShape
 
 WIDE = ContextShape(n_seq=32, n_ctx_seq=512, n_batch=1000, n_outputs=64)
 

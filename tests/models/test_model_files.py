@@ -356,7 +356,8 @@ MEASURE = """
 import sys, psutil
 import numpy as np
 from pathlib import Path
-from bt_llm.models.llama._native import Context, ContextShape, Weights
+from bt_llm.models.llama._context import Context, ContextShape
+from bt_llm.models.llama._weights import Weights
 
 path, n_seq, n_ctx, n_batch = Path(sys.argv[1]), *map(int, sys.argv[2:])
 before = psutil.Process().memory_info().rss

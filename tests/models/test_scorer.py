@@ -26,9 +26,12 @@ from bt_llm.exceptions import (
 from bt_llm.models import Prompt, estimate_memory_mb, read_facts
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama import _session as session
-from bt_llm.models.llama._native import MIN_ROWS, Context, Weights, cpu_threads, library
-from bt_llm.models.llama._scorer import LabelTrie, Scorer, log_softmax_at
+from bt_llm.models.llama._context import MIN_ROWS, Context
+from bt_llm.models.llama._label_trie import LabelTrie
+from bt_llm.models.llama._native import cpu_threads, library
+from bt_llm.models.llama._scorer import Scorer, log_softmax_at
 from bt_llm.models.llama._session import Session
+from bt_llm.models.llama._weights import Weights
 from bt_llm.progress import partly
 from tests.tiny_gguf import BOS, write_tiny_model
 

@@ -10,7 +10,7 @@ from bt_llm.advice import Advisor, AdvisorConfig
 from bt_llm.exceptions import PromptError
 from bt_llm.models import LlamaModel, ModelConfig, ModelIdentity, find_model, identify
 from bt_llm.prompts import PromptTemplate
-from bt_llm.prompts._template import chat_text
+from bt_llm.prompts._chat_text import chat_text
 from bt_llm.verdicts import Feature, StateSpace
 
 PLAIN = ModelIdentity(name="base", sha256="0" * 64)

@@ -247,7 +247,7 @@ def test_a_study_keeps_its_budget(command: str, priced: Path, monkeypatch: pytes
     assert isinstance(over.exception, ConfigError)
     assert "is over the budget of 0.01; nothing was asked" in str(over.exception)
     # With enough of it, or leave, the server is asked, which is not there.
-    monkeypatch.setattr("bt_llm.models.openai._servers._FEW_RETRIES", 0)
+    monkeypatch.setattr("bt_llm.models.openai._server._FEW_RETRIES", 0)
     for more in (["--budget", "1000000"], ["--yes"], ["--price-per-mtok", "0"]):
         asked = CliRunner().invoke(others(), [command, str(priced), "--trust", *more])
         assert isinstance(asked.exception, ModelError), asked.output

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.research import Fold, WalkForwardSplit, fold_diagram
-from bt_llm.research._splits import walk_forward_splits
 
 # No deadline: the tests say nothing about time, and machines are shared.
 unhurried = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -35,6 +34,10 @@ def dates(folds: list[Fold], form: str = "%m-%d") -> list[tuple[str, str, str, s
     return [
         tuple(t.strftime(form) for t in (f.train_start, f.train_end, f.test_start, f.test_end)) for f in folds
     ]
+
+
+def walk_forward_splits(index, train_size, test_size, **settings):
+    return WalkForwardSplit(train_size=train_size, test_size=test_size, **settings).split(index)
 
 
 TEN = days("2024-01-01", "2024-01-10")

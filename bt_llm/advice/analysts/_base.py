@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from bt_llm.advice._asker import TABLES, Asker, AskerConfig, Usage
+from bt_llm.advice._asker import Asker, Usage
+from bt_llm.advice._asker_config import AskerConfig
+from bt_llm.advice._tables import TABLES
 from bt_llm.advice.analysts._fields import Field, object_schema, read_object
 from bt_llm.advice.analysts._untrusted import UnusableError
 from bt_llm.cache import GeneratedText, Question, Record, VerdictCache
 from bt_llm.exceptions import ConfigError, PromptError
-from bt_llm.models import Backend, Capability, ModelIdentity, ModelManager, Progress, Prompt
+from bt_llm.models import Backend, Capability, ModelManager, Progress, Prompt
 from bt_llm.plain_json import canonical_json, plain
 from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
@@ -77,11 +79,6 @@ class AnalystUsage(Usage):
     answers: int = 0
     invalid: int = 0
 
-    def add(self, other: AnalystUsage) -> None:
-        """Add other counters to these."""
-        for counter in dataclasses.fields(self):
-            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
@@ -133,10 +130,6 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
         Who answers; by default ``AnalystConfig()``.
     cache : VerdictCache, optional
         Instead of the one that the configuration names, or the default one.
-    identity : ModelIdentity, optional
-        Who answers, where that is known already and `cache` has all answers: no model is looked for.
-    template : PromptTemplate, optional
-        Instead of the one that the configuration names.
 
     Attributes
     ----------
@@ -162,8 +155,6 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
         source: ModelSource | None = None,
         *,
         cache: VerdictCache | None = None,
-        identity: ModelIdentity | None = None,
-        template: PromptTemplate | None = None,
     ) -> None:
         if source is None or isinstance(source, str | os.PathLike):
             source = AnalystConfig(model=source)
@@ -177,7 +168,7 @@ class Analyst(Asker[GeneratedText], Generic[S, R]):
         super().__init__(config, backend=backend, cache=cache)
         supplied = config.supplied
         self.template: PromptTemplate = (
-            supplied.template if supplied else PromptTemplate.load(str(config.template or self.template_name))
+            supplied.template if supplied else PromptTemplate.load(self.template_source)
         )
         self.usage = AnalystUsage()
         self._schema = object_schema(self.fields)

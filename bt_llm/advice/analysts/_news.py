@@ -95,7 +95,7 @@ class NewsAnalyst(Analyst[str, NewsSentiment]):
         Who answers; by default ``AnalystConfig()``.
     market : str
         Which market is to rise or fall; the prompt says it.
-    cache, identity, template
+    cache : VerdictCache, optional
         See `Analyst`.
 
     Examples

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bt_llm.models.llama._native import MIN_ROWS, ContextShape
+from bt_llm.models.llama._context import MIN_ROWS, ContextShape
 
 __all__ = ["Forest", "Node", "TokenPath", "TokenisedPrompt", "decodes", "forests", "tokens_decoded"]
 

@@ -15,9 +15,11 @@ import numpy.typing as npt
 
 from bt_llm.exceptions import ConfigError, GenerationTimeout
 from bt_llm.models._base import Answer, Numerics, Prompt
+from bt_llm.models.llama._context import MIN_ROWS, Context
 from bt_llm.models.llama._forest import Forest, Node, decodes, forests
-from bt_llm.models.llama._native import MIN_ROWS, Context, Weights, library
+from bt_llm.models.llama._native import library
 from bt_llm.models.llama._session import Session, decode_block
+from bt_llm.models.llama._weights import Weights
 
 __all__ = ["Grammar", "GrammarWriter", "json_grammar"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,32 +24,25 @@ from bt_llm.models._chat import check_messages, render_chat
 from bt_llm.models._config import ModelConfig
 from bt_llm.models._files import file_stamp, find_model
 from bt_llm.models._gguf import ModelFacts, read_facts
+from bt_llm.models.llama._call_settings import call_settings
 from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._files import IdentifiedFile
 from bt_llm.models.llama._generation import GrammarWriter, json_grammar
 from bt_llm.models.llama._memory import check_fits
-from bt_llm.models.llama._native import Weights, computing_threads, cpu_threads, library
+from bt_llm.models.llama._native import computing_threads, cpu_threads, library, system_info
 from bt_llm.models.llama._scorer import Scorer
 from bt_llm.models.llama._session import Session
 from bt_llm.models.llama._text import TextWriter
 from bt_llm.models.llama._tokens import continued
 from bt_llm.models.llama._trial import try_load
-from bt_llm.settings import is_number, python_scalar
+from bt_llm.models.llama._weights import Weights
 
-__all__ = ["Keeper", "LlamaModel", "system_info"]
+__all__ = ["Keeper", "LlamaModel"]
 
 _log = plain_text.logger("bt_llm.llama")
 
-_SAMPLING = ("temperature", "max_tokens", "top_p", "top_k", "repeat_penalty", "seed")
-_OVERRIDES = (*_SAMPLING, "stop", "timeout_s")
 _KEEP_FREE_MB = 256.0
 """Left free by contexts for many prompts: these take fewer at a time where memory is short."""
-
-
-def system_info() -> str:
-    """Return llama.cpp's line on its build and the CPU features it uses; loads the library."""
-    text = library().llama_print_system_info().decode("ascii", "replace")
-    return " ".join(text.split()).strip("| ")
 
 
 class Keeper(Protocol):
@@ -330,7 +321,7 @@ class LlamaModel:
         return self._writer
 
     def _complete(self, text: str, overrides: Mapping[str, Any]) -> str:
-        settings, stop, timeout_s = self._settings(overrides)
+        settings, stop, timeout_s = call_settings(self.config, overrides)
         with self.lock:
             writer = self._ready_to_write()
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -349,21 +340,6 @@ class LlamaModel:
     def _used(self) -> None:
         if self.keeper is not None:
             self.keeper.after_use()
-
-    def _settings(self, overrides: Mapping[str, Any]) -> tuple[ModelConfig, list[str], float | None]:
-        for name in overrides:
-            if name not in _OVERRIDES:
-                near = difflib.get_close_matches(name, _OVERRIDES, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"unknown option {name!r}{hint} (options: {', '.join(_OVERRIDES)})")
-        stop, timeout_s = overrides.get("stop", []), python_scalar(overrides.get("timeout_s"))
-        stop = [stop] if isinstance(stop, str) else stop
-        if not isinstance(stop, Sequence) or not all(isinstance(text, str) and text for text in stop):
-            raise ConfigError(f"stop={stop!r}: expected a text, or a list of texts")
-        if timeout_s is not None and not (is_number(timeout_s) and timeout_s > 0):
-            raise ConfigError(f"timeout_s={timeout_s!r}: expected a number of seconds above 0")
-        sampling = {name: overrides[name] for name in _SAMPLING if name in overrides}
-        return dataclasses.replace(self.config, **sampling), list(stop), timeout_s
 
     # Scores and JSON
 

@@ -32,11 +32,13 @@ from bt_llm.exceptions import ConfigError, InsufficientMemoryError
 from bt_llm.locks import ForkableLock
 from bt_llm.models._base import Numerics, Prompt
 from bt_llm.models._gguf import ModelFacts
+from bt_llm.models.llama._context import MIN_ROWS, MIN_TOKENS, Context, ContextShape
 from bt_llm.models.llama._device import compute_device
 from bt_llm.models.llama._forest import Node, TokenisedPrompt, TokenPath
 from bt_llm.models.llama._memory import check_fits
-from bt_llm.models.llama._native import MIN_ROWS, MIN_TOKENS, Context, ContextShape, Weights, cpu_threads
+from bt_llm.models.llama._native import cpu_threads
 from bt_llm.models.llama._tokens import tokenised
+from bt_llm.models.llama._weights import Weights
 
 __all__ = ["Session", "decode_block"]
 

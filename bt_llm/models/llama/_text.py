@@ -10,7 +10,9 @@ import numpy as np
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.models._config import ModelConfig
-from bt_llm.models.llama._native import Context, ContextShape, Weights, library
+from bt_llm.models.llama._context import Context, ContextShape
+from bt_llm.models.llama._native import library
+from bt_llm.models.llama._weights import Weights
 
 __all__ = ["TextWriter"]
 

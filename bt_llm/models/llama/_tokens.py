@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from bt_llm.exceptions import ConfigError
 from bt_llm.models._base import Prompt
 from bt_llm.models.llama._forest import TokenisedPrompt, TokenPath
-from bt_llm.models.llama._native import Weights
+from bt_llm.models.llama._weights import Weights
 
 __all__ = ["continued", "tokenised"]
 

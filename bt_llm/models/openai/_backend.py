@@ -42,15 +42,16 @@ from typing import Any
 
 from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.models._base import Answer, LabelScores, ModelIdentity, Numerics, Prompt
-from bt_llm.models.openai._config import ANYWHERE, PREFIX, RemoteConfig
+from bt_llm.models.openai._config import PREFIX, RemoteConfig
 from bt_llm.models.openai._identity import identify_servers
 from bt_llm.models.openai._probing import find_reader
 from bt_llm.models.openai._readers import RemoteReader, stored_reader
 from bt_llm.models.openai._scores import check_labels
-from bt_llm.models.openai._servers import Server, Servers
+from bt_llm.models.openai._server import Server
+from bt_llm.models.openai._servers import Servers
 from bt_llm.models.openai._wording import Wording
 
-__all__ = ["ANYWHERE", "PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
+__all__ = ["PREFIX", "RemoteBackend", "RemoteConfig", "RemoteReader"]
 
 
 class RemoteBackend:

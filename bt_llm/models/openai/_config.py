@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from bt_llm.exceptions import ConfigError
 from bt_llm.settings import make_plain
 
-__all__ = ["ANY", "ANYWHERE", "IN_NAME", "PREFIX", "RemoteConfig", "Via", "parse_options", "query"]
+__all__ = ["ANY", "IN_NAME", "PREFIX", "RemoteConfig", "Via", "parse_options", "query"]
 
 PREFIX = "openai:"
 """What the name of a remote model begins with."""
@@ -26,9 +26,6 @@ _API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?|v1|preview|latest")
 _FORM = "openai:http://HOST:PORT/v1?model=NAME&sha256=HEX"
 ANY = "*"
 """In the place of an address: whichever server has those weights."""
-
-ANYWHERE = f"{PREFIX}{ANY}"
-"""What the name of pinned weights begins with."""
 
 IN_NAME = ("model", "provider", "sha256", "gguf", "via", "top")
 """Options that say who answers and how; the others only say how it is asked."""

@@ -12,7 +12,7 @@ from typing import Any
 from bt_llm.exceptions import ModelError, ModelNotFoundError, PromptError
 from bt_llm.models._chat import render_chat
 from bt_llm.models.openai._replies import RefusedError, ReplyError, served_models
-from bt_llm.models.openai._servers import Server
+from bt_llm.models.openai._server import Server
 
 __all__ = ["LlamaCpp", "ServedModelFacts", "find_served", "llama_cpp", "ollama_digest", "shown_names"]
 

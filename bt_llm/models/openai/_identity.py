@@ -28,7 +28,8 @@ from bt_llm.models.openai._probing import (
     ways,
 )
 from bt_llm.models.openai._readers import RemoteReader, stored_reader
-from bt_llm.models.openai._servers import Server, Servers
+from bt_llm.models.openai._server import Server
+from bt_llm.models.openai._servers import Servers
 from bt_llm.models.openai._wording import Wording
 from bt_llm.plain_json import canonical_json
 

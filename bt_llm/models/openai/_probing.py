@@ -13,7 +13,7 @@ from bt_llm.exceptions import ModelError
 from bt_llm.models.openai._config import RemoteConfig
 from bt_llm.models.openai._readers import Asking, RemoteReader, candidates
 from bt_llm.models.openai._replies import RefusedError
-from bt_llm.models.openai._servers import Server
+from bt_llm.models.openai._server import Server
 from bt_llm.models.openai._wording import Wording, other_wording
 
 __all__ = ["find_reader", "largest_difference", "say_untemplated", "try_reader", "ways"]

@@ -21,7 +21,7 @@ from bt_llm.models.openai._replies import (
     tokens_used,
 )
 from bt_llm.models.openai._scores import Scores, confidence_schema, first_token_scores, written_scores
-from bt_llm.models.openai._servers import Server
+from bt_llm.models.openai._server import Server
 from bt_llm.models.openai._wording import (
     LLAMA_CPP,
     WORDINGS,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.backtest import BacktestResult, Bootstrap, Effect, Market, gate_study
+from bt_llm.backtest import Backtest, BacktestResult, Bootstrap, Effect, Market, gate_study
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
@@ -19,6 +19,7 @@ from bt_llm.gates import LONG, SHORT, Gate, attached_gates
 from bt_llm.models import Progress
 from bt_llm.progress import shows_progress
 from bt_llm.research._gate_runs import GateRuns
+from bt_llm.research._kept_runs import KeptRuns, arrays_sha256, legs_sha256, made_of, place_of_runs
 from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import Evaluate
 from bt_llm.research._runs import Source, inspect_run
@@ -215,6 +216,7 @@ class _Trader:
         elif n:
             timing = TimingOf(ungated=effect.ungated, market=self.market)
             entries = self._entries()
+            kept = self._kept(entries, timing, output, n, seed)
             runs = GateRuns(
                 self.strategy,
                 self.market,
@@ -222,20 +224,22 @@ class _Trader:
                 total=n * len(self.runs),
                 on_progress=on_progress,
                 timing=timing,
+                kept=kept,
                 **self.settings,
             )
             scores = {first: timing(run)["timing"] for first, run in self.runs.items()}
-            joint = joint_null(
-                entries,
-                np.array([scores[first] for first in self.alike]),
-                evaluate or runs,
-                moments=Moments.of(self.market, self.gates[0].warm_up_bars),
-                trades=study.ungated.trades,
-                n=n,
-                seed=seed,
-                warm_up=self.gates[0].warm_up_bars,
-                alpha=alpha,
-            )
+            with kept:
+                joint = joint_null(
+                    entries,
+                    np.array([scores[first] for first in self.alike]),
+                    evaluate or runs,
+                    moments=Moments.of(self.market, self.gates[0].warm_up_bars),
+                    trades=study.ungated.trades,
+                    n=n,
+                    seed=seed,
+                    warm_up=self.gates[0].warm_up_bars,
+                    alpha=alpha,
+                )
             how = runs.how.sentence
         tried = None
         if output is not None:
@@ -253,6 +257,23 @@ class _Trader:
             problems=self._problems(),
             tried=tried,
         )
+
+    def _kept(
+        self,
+        entries: Entries,
+        timing: TimingOf,
+        output: str | os.PathLike[str] | None,
+        n: int,
+        seed: int,
+    ) -> KeptRuns:
+        """Return where the null gates that Backtrader ran are kept until this has ended."""
+
+        def made() -> Any:
+            backtest = Backtest.of(self.strategy, self.market, **self.settings)
+            answers = arrays_sha256(entries.times, entries.sides, entries.allowed)
+            return {"runs": made_of(backtest), "multiverse": [answers, legs_sha256(timing.ungated), seed]}
+
+        return KeptRuns(place_of_runs(self.gates[0], output), made, total=n * len(self.runs))
 
     def _problems(self) -> tuple[str, ...]:
         """Return what is wrong with accounts; that a specification let no entry in is a finding."""

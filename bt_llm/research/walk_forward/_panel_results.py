@@ -37,7 +37,8 @@ from bt_llm.backtest import (
 from bt_llm.data import save_csv
 from bt_llm.equality import nan_equal
 from bt_llm.plain_json import plain
-from bt_llm.research._splits import Fold, fold_diagram
+from bt_llm.research._fold_diagram import fold_diagram
+from bt_llm.research._splits import Fold
 from bt_llm.research._standing import Standing
 from bt_llm.research.walk_forward._contenders import Contenders
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
