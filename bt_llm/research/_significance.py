@@ -34,7 +34,18 @@ from bt_llm.backtest import (
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, Describer, EntryGate, Gate, NeverOpen, Per, RuleGate
+from bt_llm.gates import (
+    LONG,
+    SHORT,
+    Answers,
+    Describer,
+    EntryGate,
+    Gate,
+    NeverOpen,
+    Per,
+    RuleGate,
+    check_gate,
+)
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
@@ -312,6 +323,7 @@ def gate_test(
     shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
     seed = whole("seed", seed, 0)
     check_ledger(output)
+    gate = check_gate(gate)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     one_of("per", per, get_args(Per))

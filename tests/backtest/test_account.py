@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import backtrader as bt
 import numpy as np
@@ -312,3 +313,17 @@ class TestProblems:
     def test_warnings_are_problems_and_what_was_repaired(self) -> None:
         result = run_backtest(ExitsBySell, self.bars[["close"]])
         assert result.warnings == ("no open, high and low: set to close", "no volume: set to 0")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "params", "said"),
+    [
+        (Saver, {"gate": AlwaysOpen()}, "give it as gate="),
+        (Saver, [("at", 3)], "expected a mapping"),
+        (None, None, "expected a backtrader.Strategy"),
+        (object, None, "expected a backtrader.Strategy"),
+    ],
+)
+def test_what_would_be_left_alone_or_break_is_refused(strategy: Any, params: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run_backtest(strategy, flat([100.0] * 40), params=params)
