@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
@@ -11,6 +12,11 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+# Coverage has a lock for threads, which a forked child may find held for ever: children are not measured.
+# Set before bt_llm is imported, so that this is the first thing that a child does.
+if hasattr(os, "fork"):
+    os.register_at_fork(after_in_child=functools.partial(sys.settrace, None))
 
 from bt_llm.advice import forget_answers
 from bt_llm.models import forget_managers

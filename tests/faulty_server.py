@@ -108,6 +108,7 @@ class FaultyServer:
 
         self._http = Server((host, 0), Handler)
         self._http.daemon_threads = False
+        self.over = threading.Event()
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
         if context is not None:
             self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
@@ -121,6 +122,7 @@ class FaultyServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over.set()
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
@@ -269,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "drop":
             self.close_connection = True
         elif fault == "hang":
-            time.sleep(1.0)
+            server.over.wait(30)
             self.close_connection = True
         elif fault == "drip":
             self._send(200, b"", {"Content-Length": "1000"})

@@ -244,7 +244,7 @@ def test_the_lean_loop_is_what_runs() -> None:
     assert math.isfinite(cerebro.broker.getvalue())
 
 
-class Recalls(Crossing):
+class Recalls(LongOnly):
     """Says how many orders Backtrader has told it of, which it keeps in a private list."""
 
     def stop(self) -> None:

@@ -513,7 +513,7 @@ def test_a_server_that_drips_meets_the_deadline() -> None:
         hurried = RemoteBackend(
             RemoteConfig(base_url=server.url, deadline_s=0.3, timeout_s=5.0), identity=backend.identity
         )
-        with fails(GenerationTimeout, "deadline of 0.3 s over after 0 of 2 answers"):
+        with fails(GenerationTimeout, r"deadline of 0.3 s over after 0 of [12] answers"):
             ask(hurried, 2)
 
 
@@ -533,7 +533,7 @@ def test_whoever_asks_can_give_up(asked_first: str) -> None:
         with giving_up_when(lambda: time.monotonic() > end):
             with fails(GenerationTimeout, "no answer while somebody waited for it"):
                 ask(backend, 50)
-            assert time.monotonic() - end < 0.8  # a reply would take a second
+            assert time.monotonic() - end < 15  # a reply would take half a minute
 
 
 def test_nobody_there() -> None:
@@ -578,7 +578,7 @@ def test_ctrl_c_ends_the_asking_at_once(asked_first: str) -> None:
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
             ask(backend, 50)
-        assert time.monotonic() - started < 0.9  # a reply would take a second
+        assert time.monotonic() - started < 15  # a reply would take half a minute
     interrupt.join()
     assert set(threading.enumerate()) <= before
 

@@ -102,16 +102,19 @@ def test_the_number_of_servers_changes_nothing(count: int) -> None:
 
 
 def test_a_slow_server_gets_less_to_do() -> None:
-    opened = threading.Event()
+    others_done = threading.Event()
 
     def wait(_number: int, prompt: str) -> None:
         if prompt.startswith("Bars:"):
-            opened.wait(10)
+            others_done.wait(20)
 
-    with several(FaultyServer(wait), FaultyServer()) as (slow, quick):
+    def count(_number: int, _prompt: str) -> None:
+        if len(answered(quick)) >= 7:
+            others_done.set()
+
+    with several(FaultyServer(wait), FaultyServer(count)) as (slow, quick):
         both = backend(slow, quick, connections=1)
         stream = both.score(prompts(12), LABELS)  # within what may be ahead of one that is late
-        threading.Timer(0.3, opened.set).start()
         assert len([one for batch in stream for one in batch]) == 12
         assert len(answered(slow)) < len(answered(quick))
 
