@@ -7,8 +7,10 @@ direction show a text as another one.
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
-__all__ = ["logger", "one_line", "printable"]
+__all__ = ["logger", "name_of_file", "one_line", "printable"]
 
 _UNSEEN = "\ufffd"
 _MARKS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -40,6 +42,17 @@ def one_line(text: object) -> str:
     '*** in main *** Rowid 41 out of order'
     """
     return " ".join(str(text).split())
+
+
+def name_of_file(path: str | os.PathLike[str]) -> str:
+    r"""Return a file's name without its suffix as text; bytes of it that are no UTF-8 are pictures.
+
+    Examples
+    --------
+    >>> name_of_file("data/eurusd.csv"), name_of_file("data/caf\udce9.csv")
+    ('eurusd', 'caf\ufffd')
+    """
+    return os.fsencode(Path(os.fsdecode(path)).stem).decode("utf-8", "replace")
 
 
 class _Printable(logging.Filter):

@@ -70,7 +70,7 @@ _LARGEST = np.finfo(np.float64).max.item()
 
 def _range(low: float, high: float, above: float) -> str:
     if above > -math.inf:
-        return f" above {above:g}"
+        return f" above {above:g}" + ("" if math.isinf(high) else f" and up to {high:g}")
     if math.isinf(low) and math.isinf(high):
         return ""
     return f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"

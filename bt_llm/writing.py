@@ -6,11 +6,12 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["temporary_folder", "write_whole"]
+__all__ = ["apart_from_results", "keep_output_for_results", "temporary_folder", "write_whole"]
 
 _FOLDER = re.compile(r"bt_llm_([0-9]+)_.*")
 
@@ -51,6 +52,39 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+_RESULTS_ALONE = "_BT_LLM_RESULTS_ALONE"  # in the environment, so that workers of a command have it too
+
+
+def keep_output_for_results() -> None:
+    """Have `apart_from_results` move the descriptor of standard output too, here and in workers."""
+    os.environ[_RESULTS_ALONE] = "1"
+
+
+@contextlib.contextmanager
+def apart_from_results() -> Iterator[None]:
+    """Send what somebody else's code prints to standard error: standard output is for results.
+
+    Of a command also what it writes past ``sys.stdout``, and what the programs print that it starts.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        if os.name != "nt" and _RESULTS_ALONE in os.environ:
+            with contextlib.suppress(OSError):  # closed, or no descriptor is left
+                _flush()
+                before = os.dup(1)
+                stack.callback(os.close, before)
+                stack.callback(os.dup2, before, 1)
+                stack.callback(_flush)
+                os.dup2(2, 1)
+        yield
+
+
+def _flush() -> None:
+    for stream in (sys.__stdout__, sys.stdout):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import logging
+import os
 import re
 import secrets
 import socket
@@ -48,7 +49,7 @@ def files_with(wanted: Collection[bytes], folder: Path, chunk: int = CHUNK) -> I
     """Yield the files below a folder that hold one of the texts, in their names or in themselves."""
     overlap = max(map(len, wanted)) - 1
     for path in sorted(folder.rglob("*")):
-        named = any(text in str(path).encode() for text in wanted)
+        named = any(text in os.fsencode(path) for text in wanted)
         if named or (path.is_file() and not path.is_symlink() and _holds(path, wanted, chunk, overlap)):
             yield path
 

@@ -66,14 +66,24 @@ class DecisionsAdvisor(Advisor):
         if not isinstance(model, DecisionsModel):
             raise ConfigError(f"model {model.name!r:.80}: expected {DecisionsModel.form}")
         self.book: DecisionBook = config.supplied.carried if config.supplied else model.book
+        self._check_words()
         self._matched: set[int] = set()
         self._last_symbol = ""
+        self._seen: list[datetime.datetime] = []
         self._lines: dict[tuple[str, datetime.tzinfo], Timeline] = {}
 
     @property
     def carried(self) -> DecisionBook:
         """The decisions."""
         return self.book
+
+    def _check_words(self) -> None:
+        """Refuse a row that is no decision, also one that no bar may come to."""
+        known: set[str] = set()
+        for number, row in enumerate(self.book.rows, start=1):
+            if row.decision not in known:
+                _place(row.decision, self.labels, f"decisions {self.book.name!r:.80}, row {number}")
+                known.add(row.decision)
 
     def places(self, cells: NDArray[np.int64], spans: Spans, symbol: str) -> NDArray[np.int64]:
         """Return the row that counts at each bar, -1 for none, whatever the bar's state."""
@@ -85,6 +95,9 @@ class DecisionsAdvisor(Advisor):
             [self._lines[key].row_at(opened, closed) for opened, closed in pairs], dtype=np.int64
         )
         self._last_symbol = symbol
+        if len(spans.opened):
+            ends = (*self._seen, spans.opened[0], spans.closed[-1])
+            self._seen = [min(ends), max(ends)]
         self._matched |= set(found[found >= 0].tolist())
         return found
 
@@ -100,19 +113,26 @@ class DecisionsAdvisor(Advisor):
         """Return that no decision was on any bar, or how many bars had none, and decisions no bar."""
         book, symbol = self.book, self._last_symbol
         if not self._matched:
-            known = ", ".join(filter(None, book.symbols[:5]))
-            why = f"they are on {known}" if known and not book.symbol else "their times are in none"
-            return (
-                f"no decision of {book.name} belongs to a bar of {symbol}: {why}; name the data as its "
-                f"symbol (-d SYMBOL=FILE), or say whose they are (decisions:{book.name}?symbol=...)",
-                "",
-            )
+            return f"no decision of {book.name} belongs to a bar of {symbol}: {self._why_none(symbol)}", ""
         left = sum(len(line.numbers) for line in self._lines.values()) - len(self._matched)
         taken = "" if any(book.symbols) else f"; it names no symbol, and is taken for {symbol}"
         return "", (
             f"decisions of {book.name}: {bars} bars have none, and {left} decisions are of no bar, "
             f"or not the last in theirs{taken}"
         )
+
+    def _why_none(self, symbol: str) -> str:
+        times = [time for line in self._lines.values() for time in line.times]
+        if not times:
+            known = ", ".join(filter(None, self.book.symbols[:5]))
+            return (
+                f"they are on {known}; name the data as its symbol (-d SYMBOL=FILE), or say whose they are "
+                f"(decisions:{self.book.name}?symbol=...)"
+            )
+        first, last = min(times), max(times)
+        made = f"at {first}" if first == last else f"from {first} to {last}"
+        seen = " to ".join(map(str, self._seen)) or "none"
+        return f"{len(times)} on {symbol} were made {made}, and the bars that are asked about are {seen}"
 
     def prompts(self, cells: Sequence[int]) -> list[Prompt]:
         """Return what stands for each row in its verdict's key."""

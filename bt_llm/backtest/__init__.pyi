@@ -69,6 +69,7 @@ from ._sections import metrics_section as metrics_section
 from ._sections import metrics_table as metrics_table
 from ._sections import number as number
 from ._sections import percent as percent
+from ._sections import roughly as roughly
 from ._sections import sentences_section as sentences_section
 from ._sections import table_of as table_of
 from ._sections import table_section as table_section

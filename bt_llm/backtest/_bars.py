@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.data import COLUMNS, BarFormat, bar_length, bars_sha256, load_bars, load_many
+from bt_llm.data import COLUMNS, BarFormat, bar_length, bars_sha256, frame_of_file, load_bars, load_many
 from bt_llm.exceptions import DataError
 from bt_llm.feeds import ArrayFeed, data_name, feed_class, time_numbers, times_of
 
@@ -225,7 +224,7 @@ def _read_lines(
     source: Any, lines: tuple[str, ...], format: BarFormat
 ) -> tuple[pd.DataFrame, dict[str, Floats]]:
     """Return bars, and further columns of their source in the order of the bars."""
-    frame = source if isinstance(source, pd.DataFrame) else pd.read_csv(Path(os.fsdecode(source)))
+    frame = source if isinstance(source, pd.DataFrame) else frame_of_file(source, format)
     names = {str(label).strip().lower(): label for label in frame.columns}
     for line in lines:
         if line.lower() not in names:

@@ -144,12 +144,14 @@ class Effect(Told):
         """
         timing = self.parts.get("timing")
         reason = self.problem
-        if timing is not None and timing.n == 0:
-            reason = "gated and ungated do not differ in when they are in the market"
+        if reason:
+            pass
         elif trades < _FEWEST:
-            reason = reason or f"the gate left {trades:.0f} trades, and at least {_FEWEST} are needed"
+            reason = f"the gate left {trades:.0f} trades, and at least {_FEWEST} are needed"
         elif blocked is not None and blocked < _FEWEST:
-            reason = reason or f"the gate blocked {blocked} entries, and at least {_FEWEST} are needed"
+            reason = f"the gate blocked {blocked} entries, and at least {_FEWEST} are needed"
+        elif timing is not None and timing.n == 0:
+            reason = "gated and ungated do not differ in when they are in the market"
         gains = timing is None or timing.estimate >= 0.0
         return Primary(
             claim=f"the gate's timing is worth {'more' if gains else 'less'} than nothing",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from bt_llm.backtest._windowed import Stretch, windowed
 from bt_llm.exceptions import BtLlmError, ConfigError, StrategyFailed
 from bt_llm.gates import gated
 from bt_llm.indicators import joins_late
+from bt_llm.writing import apart_from_results
 
 __all__ = ["Ran", "drive_strategy", "run_strategy", "warm_up_of"]
 
@@ -33,6 +33,8 @@ class Ran:
 
     strategy: bt.Strategy
     account: Account
+    deposits: tuple[float, ...] = ()
+    """What the strategy put into its account itself while it ran, or took out."""
 
 
 def run_strategy(
@@ -105,8 +107,9 @@ def run_strategy(
         market = market.cut(window)
         chosen = windowed(chosen)  # type: ignore[arg-type]
         settings["bt_llm_stretch"] = Stretch(first=first, leave=leave)
-    with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
+    with own_errors(strategy, params), apart_from_results():
         cerebro = setup.open(market, cash=cash, engine=engine, **modes)
+        deposits = _deposits_of(cerebro)
         cerebro.addstrategy(chosen, **settings)
         joins = joins_late(strategy)
         cerebro.addanalyzer(
@@ -120,7 +123,26 @@ def run_strategy(
             f"{strategy.__name__} skipped itself with {_shown(params)}: expected every combination to run; "
             f"leave some out by constraints, such as 'fast < slow'"
         )
-    return Ran(strategy=ran[0], account=ran[0].analyzers.bt_llm_account.account)
+    account = ran[0].analyzers.bt_llm_account.account
+    return Ran(strategy=ran[0], account=account, deposits=tuple(deposits))
+
+
+def _deposits_of(cerebro: bt.Cerebro) -> list[float]:
+    """Return a list that gets what is put into an account, or taken out of it, from the first bar on."""
+    broker, found = cerebro.broker, list[float]()
+    if isinstance(broker, bt.brokers.BackBroker):
+        add_cash, set_cash = broker.add_cash, broker.set_cash
+
+        def added(cash: float) -> None:
+            found.extend([float(cash)] * any(map(len, cerebro.datas)))
+            add_cash(cash)
+
+        def was_set(cash: float) -> None:
+            found.extend([float(cash) - float(broker.get_cash())] * any(map(len, cerebro.datas)))
+            set_cash(cash)
+
+        broker.add_cash, broker.set_cash, broker.setcash = added, was_set, was_set
+    return found
 
 
 def drive_strategy(
@@ -158,7 +180,7 @@ def drive_strategy(
         What goes wrong in the package of `drive` itself: that is no error of the strategy's.
     """
     driver = Path(inspect.getfile(drive)).parent
-    with own_errors(strategy, params, driver), contextlib.redirect_stdout(sys.stderr):
+    with own_errors(strategy, params, driver), apart_from_results():
         cerebro = setup.open(market, **modes)
         driven: list[bt.Strategy] = []
 
@@ -186,7 +208,7 @@ def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: M
             pass
 
     Probe.__name__ = strategy.__name__
-    with own_errors(strategy, params), contextlib.redirect_stdout(sys.stderr):
+    with own_errors(strategy, params), apart_from_results():
         cerebro = setup.open(market.emptied(), runonce=False, preload=False)
         cerebro.addstrategy(Probe, **params)
         ran = cerebro.run()
@@ -205,7 +227,7 @@ def own_errors(
         yield
     except BtLlmError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a strategy that leaves Python would leave nothing said
         frames, own = _frames_of(error), _files_of(strategy)
         theirs = [frame for frame in frames if _is_theirs(frame[0], own)]
         driven = [number for number, frame in enumerate(frames) if driver in frame[0].parents]
@@ -218,7 +240,7 @@ def own_errors(
         ) from error
 
 
-def _frames_of(error: Exception) -> list[tuple[Path, int | None]]:
+def _frames_of(error: BaseException) -> list[tuple[Path, int | None]]:
     return [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
 
 

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from bt_llm.backtest._sections import roughly
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
+from bt_llm.settings import whole
 from bt_llm.statistics import (
     BootstrapResult,
     Legs,
@@ -106,9 +108,9 @@ class Primary:
         if self.detectable is None or not math.isfinite(self.detectable):
             return ""
         if self.statistic is Statistic.RETURN:
-            size = f"{100 * self.detectable:.2g} % a year"
+            size = f"{roughly(100 * self.detectable)} % a year"
         else:
-            size = f"{self.detectable:.2g} in Sharpe ratio"
+            size = f"{roughly(self.detectable)} in Sharpe ratio"
         return f" An effect of {size} would have been found in 4 of 5 such tests."
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +125,9 @@ class Primary:
             "detectable_in": f"{self.statistic} a year",
             "cannot_tell": self.cannot_tell,
         }
+
+
+_FEWEST_RESAMPLES = 19  # of an interval of 95 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +147,11 @@ class Bootstrap:
     resamples: int = 2000
     seed: int = 0
     block_length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers before there is anything to draw from, once."""
+        for name, least in (("resamples", _FEWEST_RESAMPLES), ("seed", 0)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
 
     def difference(
         self, first: pd.Series[float], second: pd.Series[float], statistic: Statistic | str

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import backtrader as bt
@@ -21,6 +20,7 @@ from bt_llm.backtest._bars import Bars, OneSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import ArrayFeed
+from bt_llm.plain_text import name_of_file
 
 __all__ = ["Market", "Moment", "Source", "Window", "moment"]
 
@@ -389,5 +389,5 @@ def _name_of(source: Any) -> str:
     if isinstance(source, pd.DataFrame):
         return str(source.attrs.get("name", _UNNAMED))
     if isinstance(source, str | os.PathLike):
-        return Path(os.fsdecode(source)).stem
+        return name_of_file(source)
     return str(getattr(source, "_name", "") or _UNNAMED)

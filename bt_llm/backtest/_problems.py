@@ -37,7 +37,8 @@ def problems_of(
     Returns
     -------
     tuple of str
-        Whether the account was ruined, the broker refused orders, orders came before the warm-up was over;
+        Whether the account was ruined, the strategy changed its cash itself, the broker refused orders,
+        orders came before the warm-up was over;
         whether the gate was never asked, every answer was invalid, and no verdict reached the gate's
         ``min_confidence``; and how many bars were before the first member of a dated family.
     """
@@ -65,6 +66,12 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
         when = market.times([account.ruined])[0]
         worth = f"{account.ruin_value:,.2f}"
         yield f"the account was ruined at {when}: it was worth {worth}, and the run ended there"
+    if any(ran.deposits):
+        yield (
+            f"{type(ran.strategy).__name__} changed its cash itself (add_cash or setcash), by "
+            f"{sum(ran.deposits):+,.2f} in all: no return, ratio or drawdown of the account tells what "
+            "trading earned"
+        )
     orders = order_counts(account, market)
     if orders["refused"]:
         yield (

@@ -184,6 +184,14 @@ class Backtest:
         **account: Any,
     ) -> Backtest:
         strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
+        if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
+            raise ConfigError(
+                f"strategy={strategy!r:.60}: expected a backtrader.Strategy, or file.py:ClassName"
+            )
+        if params is not None and not isinstance(params, Mapping):
+            raise ConfigError(f"params={params!r:.60}: expected a mapping of names to values")
+        if params and params.get("gate") is not None:
+            raise ConfigError(f"params: gate={params['gate']!r:.60}: give it as gate=, where it is looked at")
         _check_params(strategy, params or {})
         return cls(
             strategy=strategy,

@@ -22,6 +22,7 @@ __all__ = [
     "metrics_table",
     "number",
     "percent",
+    "roughly",
     "sentences_section",
     "table_of",
     "table_section",
@@ -170,6 +171,18 @@ def percent(value: float | None, digits: int = 2) -> str:
 def count(value: float | None) -> str:
     """Return a whole number as text."""
     return number(value, 0)
+
+
+def roughly(value: float) -> str:
+    """Return a positive number as text with two digits that count, never as a power of ten.
+
+    Examples
+    --------
+    >>> roughly(0.0712), roughly(7.0), roughly(104.2), roughly(1234.5)
+    ('0.071', '7', '100', '1,200')
+    """
+    rounded = float(f"{value:.2g}")
+    return f"{rounded:,.0f}" if rounded >= 10.0 else f"{rounded:.2g}"
 
 
 METRICS: dict[str, tuple[str, Callable[[float], str], str]] = {

@@ -7,7 +7,6 @@ import difflib
 import functools
 import hashlib
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
@@ -119,9 +118,9 @@ class Setup:
     def __post_init__(self) -> None:
         """Check the settings, once."""
         for name, least, most in (
-            ("cash", 1e-9, math.inf),
+            ("cash", 1e-9, 1e18),
             ("slippage", 0, 1),
-            ("percent", 0, 100),
+            ("percent", 1e-9, 100),
         ):
             object.__setattr__(self, name, number(name, getattr(self, name), least, most))
         if not _is_a(self.commission, bt.CommInfoBase):

@@ -51,7 +51,7 @@ class OneRun(Shown):
         return daily_returns(self.equity)
 
     def _told(self) -> str:
-        return f"{_made(self)} over {_bars(self.equity)}"
+        return f"{_made(self)} over {_bars(self.equity)}{_end(self)}"
 
 
 class ManyRuns(Shown):
@@ -94,7 +94,7 @@ class ManyRuns(Shown):
         return pd.DataFrame({name: daily_returns(one.equity) for name, one in self.accounts.items()})
 
     def _told(self) -> str:
-        runs = {name: share(run.metrics["return"]) for name, run in self.accounts.items()}
+        runs = {name: share(run.metrics["return"]) + _end(run) for name, run in self.accounts.items()}
         return f"{self._subject()}{listed(runs)} over {_bars(next(iter(self.accounts.values())).equity)}"
 
     def _subject(self) -> str:
@@ -106,6 +106,14 @@ def _made(account: Accounted) -> str:
     names = dict.fromkeys(str(getattr(account, one, "")) for one in ("name", "strategy"))
     name = " of ".join(filter(None, names))
     return f"{name}, {share(account.metrics['return'])} in {account.metrics['trades']:.0f} trades"
+
+
+def _end(account: Accounted) -> str:
+    """Return that an account was ruined, with the day, for behind what it made; usually nothing."""
+    lost = account.equity[account.equity <= 0.0]
+    if len(lost):
+        return f" (ruined {pd.DatetimeIndex(lost.index)[0]:%Y-%m-%d})"
+    return " (with a ruined account)" if getattr(account, "ruined", None) else ""
 
 
 def _bars(equity: pd.Series[float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
 import os
@@ -15,6 +14,7 @@ from typing import Any, cast
 
 from bt_llm.exceptions import StrategyError
 from bt_llm.sources import SourceFiles, load_file
+from bt_llm.writing import apart_from_results
 
 __all__ = ["function_in", "load_function", "load_strategy", "strategy_in"]
 
@@ -138,12 +138,13 @@ def _is_strategy(value: object) -> bool:
 
 def _run(files: SourceFiles, shown: str, anew: bool) -> ModuleType:
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with apart_from_results():
             return load_file(files, anew=anew)
     except SyntaxError as error:
         place = _shown_place(error.filename or files.path, files, shown)
-        raise StrategyError(f"{place} line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+        at = "" if error.lineno is None else f" line {error.lineno}"  # none of one with null bytes
+        raise StrategyError(f"{place}{at}: {error.msg}") from error
+    except (Exception, SystemExit) as error:  # a file that leaves Python would leave nothing said
         folder = Path(files.path).parent
         frames = traceback.extract_tb(error.__traceback__)
         inside = [frame for frame in frames if folder in Path(frame.filename).parents]

@@ -16,6 +16,7 @@ import pandas as pd
 from bt_llm.backtest._market import Market, Source, moment
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
+from bt_llm.plain_text import name_of_file
 from bt_llm.progress import current
 from bt_llm.settings import number
 
@@ -246,7 +247,7 @@ def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> It
         yield from _found(Market.of(path, format=format, lines=lines), format, lines)
         return
     for file in files:
-        name = file.stem.partition(".")[0]
+        name = name_of_file(file).partition(".")[0]
         yield name, Member(market=_market(name, file, format, lines))
 
 
@@ -281,7 +282,7 @@ def _by_dates(
         where = f"{str(path)!r}, line {place}"
         if not row["file"]:
             raise DataError(f"{where}: no file")
-        file, name = path.parent / row["file"], row["name"] or Path(row["file"]).stem
+        file, name = path.parent / row["file"], row["name"] or name_of_file(row["file"])
         start, end = (_day(f"{where}, {key}", row[key]) for key in ("from", "to"))
         if str(file) not in markets:
             markets[str(file)] = _market(name, file, format, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,6 +78,8 @@ def news(
     """
     from bt_llm.advice import NewsAnalyst
 
+    if not headline.strip():
+        raise ConfigError(f"headline {headline!r}: expected some words")
     with NewsAnalyst(asking.config(), market=market) as analyst:
         _print(analyst.analyze(headline), output)
 
@@ -144,15 +147,18 @@ def _pairs(texts: list[str]) -> dict[str, float | str]:
         name, equals, value = text.partition("=")
         if not equals or not name or not value or name in values:
             raise ConfigError(f"{text!r}: expected name=value, such as rsi=61, and each name once")
-        values[name] = _value(value)
+        values[name] = _value(value, name)
     return values
 
 
-def _value(text: str) -> float | str:
+def _value(text: str, name: str = "strength") -> float | str:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    if not math.isfinite(number):
+        raise ConfigError(f"{name}={text}: expected a finite number, or a word")
+    return number
 
 
 def _print(answer: Analysis, output: Format) -> None:

@@ -14,6 +14,7 @@ from bt_llm.cli._groups import group
 from bt_llm.cli._output import say
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
+from bt_llm.plain_text import name_of_file
 
 if TYPE_CHECKING:
     from bt_llm.advice import AdvisorConfig
@@ -71,7 +72,7 @@ class StrategyOnBars:
         """The file of the bars; of several datas, or of one with a name of its own, each by its name."""
         named = named_files(self.data or [])
         only = next(iter(named.values()))
-        return only if list(named) == [only.stem] else named
+        return only if list(named) == [name_of_file(only)] else named
 
     def market(self, format: BarFormat | None) -> Market:
         """Return the bars of all datas."""
@@ -86,7 +87,10 @@ class StrategyOnBars:
         from bt_llm.backtest import Universe
 
         found = [_source_of(text) for text in self.data or []]
-        weights = dict(map(_weight_of, self.weight or []))
+        given = [_weight_of(text) for text in self.weight or []]
+        weights = dict(given)
+        if len(weights) < len(given):
+            raise ConfigError(f"--weight {' --weight '.join(self.weight or [])}: expected one of a symbol")
         return Universe.of(found, weights=weights, lines=self.lines or (), format=format)
 
 
@@ -175,7 +179,7 @@ def named_files(texts: list[str]) -> dict[str, Path]:
     for text in texts:
         name, equals, file = text.partition("=")
         if not equals or Path(text).is_file():
-            name, file = Path(text).stem, text
+            name, file = name_of_file(text), text
         if not name or not file:
             raise ConfigError(f"--data {text!r}: expected FILE or NAME=FILE")
         if name in files:
@@ -211,6 +215,10 @@ def parse_params(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
             raise ConfigError(f"--param {pair!r}: expected name=value, such as fast=10")
+        if name == "gate":
+            raise ConfigError(f"--param {pair!r}: the gate is what --model, --require and the like say")
+        if name in chosen:
+            raise ConfigError(f"--param {pair!r}: {name} is {chosen[name]!r} already; give it once")
         try:
             chosen[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

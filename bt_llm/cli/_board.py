@@ -48,12 +48,12 @@ def board(
 
     with progress_bar("runs") as update:
         found = made(folder or shipped_board(), on_progress=update, on_code=tell)
+    if output is Format.JSON:
+        print_json(found.to_dict())
+    else:
+        show_sections(found.sections())
     if report is not None:
         from bt_llm.report import write_report
 
         write_report(report, found, title="Board")
         say(f"report: {report}")
-    if output is Format.JSON:
-        print_json(found.to_dict())
-    else:
-        show_sections(found.sections())

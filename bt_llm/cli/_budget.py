@@ -47,6 +47,9 @@ def check_budget(configs: Sequence[AdvisorConfig], market: Market | Universe, sp
     ConfigError
         If it may not be spent, or there is nobody to ask.
     """
+    from bt_llm.models import Rates
+
+    rates = Rates(price_per_mtok=spending.price_per_mtok)
     if spending.budget is None:
         return
     from bt_llm.backtest import Universe
@@ -54,7 +57,6 @@ def check_budget(configs: Sequence[AdvisorConfig], market: Market | Universe, sp
     from bt_llm.research import _planning as planning
 
     asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]
-    rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
     bars = market.bars if isinstance(market, Universe) else sum(map(len, market.values()))
     approve(planning.plan(asking, bars=bars, rates=rates), spending)
 

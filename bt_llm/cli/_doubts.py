@@ -66,6 +66,7 @@ def _of_asking(config: AdvisorConfig) -> Iterator[str]:
             "--reader json: a confidence is what the model writes of itself, no probability; where bars are "
             "judged by it, compare --reader logprobs"
         )
+    yield from _of_words(config)
     if not _is_computed_here(config):
         return
     if config.n_threads is not None and config.n_threads > (cores := cpu_threads()):
@@ -75,6 +76,21 @@ def _of_asking(config: AdvisorConfig) -> Iterator[str]:
             yield (
                 f"--gpu-layers {config.n_gpu_layers}: this build of llama.cpp knows no graphics processor, "
                 "and all layers are computed by the CPU; see docs/install.md"
+            )
+
+
+def _of_words(config: AdvisorConfig) -> Iterator[str]:
+    from bt_llm.exceptions import BtLlmError
+    from bt_llm.prompts import PromptTemplate, unsaid
+
+    if config.template is None:
+        return
+    with contextlib.suppress(BtLlmError):  # who asks the model is told
+        template = PromptTemplate.load(config.template_source)
+        if silent := unsaid(config.state_space, template.question):
+            yield (
+                f"template {template.name!r} asks the same whatever {' and '.join(silent)} may be: no "
+                "verdict can depend on it"
             )
 
 

@@ -12,6 +12,7 @@ from bt_llm.cli._bar_options import BarsRead
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import FormatOption, OneModel
 from bt_llm.cli._output import Format, deliver, progress_bar, say
+from bt_llm.cli._places import file_to_write, files_to_write
 
 __all__ = ["explain"]
 
@@ -35,10 +36,14 @@ def explain(
     export: Annotated[
         list[Path] | None,
         typer.Option(
-            "--export", help="Write the rule to this file: .py, .pine (v6) or .csv; repeat it for several."
+            "--export",
+            help="Write the rule to this file: .py, .pine (v6) or .csv; repeat it for several.",
+            callback=files_to_write,
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write a page to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write a page to this file.", callback=file_to_write)
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Write a model's policy as a rule: the smallest decision tree that says the same, and smaller ones.
@@ -70,7 +75,7 @@ def explain(
         market = Market.of(data, format=read.unseen_by(config).format())
     visits = None if market is None else cell_visits(market, config)
     found = explained(policy, visits=visits, depth=depth)
+    deliver(found, market, report=report, csv=None, output=output)
     for path in export or ():
         found.export(path)
         say(f"rule: {path}")
-    deliver(found, market, report=report, csv=None, output=output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import sys
 import threading
@@ -19,6 +20,8 @@ def main() -> None:
     with InterruptWatch(to_the_end=is_the_program) as watch:
         code: object = 0
         try:
+            if is_the_program:
+                _keep_output()
             _run(watch)
         except SystemExit as stop:
             code = stop.code or 0
@@ -34,15 +37,22 @@ def main() -> None:
         sys.exit(code)  # type: ignore[arg-type]
 
 
+def _keep_output() -> None:
+    from bt_llm.writing import keep_output_for_results
+
+    keep_output_for_results()
+
+
 def _leave(code: int) -> NoReturn:
     """End the process as Python does, without the teardown of the interpreter, where Ctrl-C would kill it."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # nobody reads it
-        code = code or 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # closed by who called the command
+                stream.flush()
+        except OSError:  # nobody reads it
+            code = code or 1
     os._exit(code)
 
 
@@ -61,6 +71,11 @@ def _run(watch: InterruptWatch) -> None:
             raise
         complain(error)
         sys.exit(2 if isinstance(error, _given()) and not isinstance(error, StrategyFailed) else 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or error.filename is not None:
+            raise
+        complain(f"standard output cannot be written ({error.strerror})")
+        sys.exit(1)
 
 
 def _given() -> tuple[type[Exception], ...]:

@@ -18,6 +18,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._interrupt import says_what_is_kept
 from bt_llm.cli._options import Account, Asking, GateRule, Output, Spending
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
+from bt_llm.cli._places import file_to_write, folder_to_write
 from bt_llm.exceptions import ConfigError
 from bt_llm.writing import temporary_folder
 
@@ -69,11 +70,20 @@ def multiverse(
     ] = None,
     write_pack: Annotated[
         Path | None,
-        typer.Option("--write-pack", help="Write all verdicts to this pack; a name in .gz is compressed."),
+        typer.Option(
+            "--write-pack",
+            help="Write all verdicts to this pack; a name in .gz is compressed.",
+            callback=file_to_write,
+        ),
     ] = None,
     ledger: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of a ledger, in which all specifications are counted."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of a ledger, in which all specifications are counted.",
+            callback=folder_to_write,
+        ),
     ] = None,
 ) -> None:
     """Ask in every way that would have been as good, and see what hangs on the choice.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from bt_llm.exceptions import BtLlmError
 from bt_llm.models import Progress as ProgressCallback
 from bt_llm.plain_text import printable
 
@@ -101,12 +103,27 @@ def confirmed(question: str) -> bool:
 
 def show(renderable: Any) -> None:
     """Print a table to standard output."""
-    Console().print(renderable)
+    with _written():
+        Console().print(renderable)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object to standard output."""
-    print(json.dumps(value, indent=2, allow_nan=False, default=str))  # noqa: T201 - the output itself
+    with _written():
+        print(json.dumps(value, indent=2, allow_nan=False, default=str))  # noqa: T201 - the output itself
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[None]:
+    """Turn a standard output that takes nothing more, such as a file on a full disk, into an error."""
+    try:
+        yield
+        if sys.stdout is not None:  # closed by who called the command
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads it
+        raise
+    except OSError as error:
+        raise BtLlmError(f"standard output cannot be written ({error.strerror or error})") from error
 
 
 def deliver(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -13,6 +15,7 @@ from bt_llm.exceptions import ConfigError, MissingExtraError
 __all__ = [
     "file_of_a_study_to_write",
     "file_to_write",
+    "files_to_write",
     "folder_to_write",
     "picture_or_page_to_write",
     "picture_to_write",
@@ -20,6 +23,10 @@ __all__ = [
 
 _PICTURES = (".png", ".svg", ".pdf")
 _PAGES = (".html", ".htm")
+_PAGE = b"<!doctype html"
+_MARKS = (b'"kind":"bt_llm ', b'"kind": "bt_llm ', b"as bt-llm explain wrote it", b"cell,")
+"""What is near the beginning of a pack, of a manifest, and of a rule as code and as a table."""
+_SEEN = 1 << 20  # bytes at the beginning of a file that tell what it is
 
 
 def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -35,15 +42,17 @@ def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None
     Raises
     ------
     ConfigError
-        If it cannot be.
+        If it cannot be, or another file is there than bt_llm writes, such as bars: none is written over.
     """
     if value is not None:
-        option = f"{param.opts[0]} {value}"
-        if value.is_dir():
-            raise ConfigError(f"{option}: a folder; expected the name of a file in it")
-        if not value.parent.is_dir():
-            raise ConfigError(f"{option}: no folder {str(value.parent)!r}; make it first, or name another")
-        _check_access(option, value if value.exists() else value.parent)
+        _check_file(f"{param.opts[0]} {value}", value)
+    return value
+
+
+def files_to_write(param: typer.CallbackParam, value: Sequence[Path] | None) -> Sequence[Path] | None:
+    """Return what a repeated option gives, if a file can be written at each; see `file_to_write`."""
+    for path in value or ():
+        file_to_write(param, path)
     return value
 
 
@@ -86,7 +95,32 @@ def _drawn(param: typer.CallbackParam, value: Path | None, suffixes: tuple[str, 
             raise MissingExtraError(
                 f"{param.opts[0]} {value}: pictures need matplotlib: pip install 'bt-llm[report]'"
             )
-    return file_to_write(param, value)
+        _check_file(f"{param.opts[0]} {value}", value, any_content=suffix in _PICTURES)
+    return value
+
+
+def _check_file(option: str, value: Path, *, any_content: bool = False) -> None:
+    if value.is_dir():
+        raise ConfigError(f"{option}: a folder; expected the name of a file in it")
+    if not value.parent.is_dir():
+        raise ConfigError(f"{option}: no folder {str(value.parent)!r}; make it first, or name another")
+    _check_access(option, value if value.exists() else value.parent)
+    if not any_content and value.is_file() and not _is_of_ours(value):
+        raise ConfigError(
+            f"{option}: a file is there that bt_llm has not written; name another, or remove it first"
+        )
+
+
+def _is_of_ours(path: Path) -> bool:
+    """Return whether a file is empty, a page, or begins as something does that a command writes."""
+    try:
+        with path.open("rb") as file:
+            seen = file.read(_SEEN)
+        if seen.startswith(b"\x1f\x8b"):
+            seen = zlib.decompressobj(31).decompress(seen, _SEEN)
+    except (OSError, zlib.error):
+        return False
+    return not seen or seen.lstrip()[: len(_PAGE)].lower() == _PAGE or any(mark in seen for mark in _MARKS)
 
 
 def _check_access(option: str, place: Path) -> None:

@@ -1,4 +1,5 @@
 from ._bars import bars_sha256 as bars_sha256
+from ._bars import frame_of_file as frame_of_file
 from ._bars import load_bars as load_bars
 from ._bars import load_many as load_many
 from ._checks import COLUMNS as COLUMNS

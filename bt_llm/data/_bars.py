@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bt_llm.data._text import TextTable, open_text
 from bt_llm.data._times import check_format
 from bt_llm.exceptions import DataError
 
-__all__ = ["bars_sha256", "load_bars", "load_many"]
+__all__ = ["bars_sha256", "frame_of_file", "load_bars", "load_many"]
 
 _KEPT = ("repairs", "warnings", "source")
 
@@ -155,6 +156,36 @@ def load_many(
             found[symbol] = _finish(one, _select(one, columns, symbol), source)
     _warn_of_disjoint(reading, found)
     return found
+
+
+def frame_of_file(source: str | os.PathLike[str], format: BarFormat | None = None) -> pd.DataFrame:
+    """Return the columns of a file of bars as they are, for what stands in it beside the bars.
+
+    Parameters
+    ----------
+    source : path
+        Of a CSV, JSON, parquet or feather file, packed or not.
+    format : BarFormat, optional
+        What is stated of the source: how far it may unpack, and its decimal sign.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read as a table.
+    """
+    path = Path(os.fsdecode(source))
+    reading = Reading(name=repr(str(path)), format=format or BarFormat())
+    table = _open_path(reading, path)
+    if isinstance(table, FrameTable):
+        return table.frame
+    text = b"".join(table.file.blocks(0, table.file.size))
+    decimal = reading.format.decimal or "."
+    try:
+        return pd.read_csv(io.BytesIO(text), sep=table.layout.delimiter, decimal=decimal)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise reading.error(
+            f"not a table ({error}): expected a header, and as many fields in each row"
+        ) from error
 
 
 def _open(source: object, stated: BarFormat) -> tuple[Reading, TextTable | FrameTable]:

@@ -18,6 +18,7 @@ COLUMNS = (*PRICES, "volume")
 """Columns of a frame of bars, in order."""
 
 _ROUNDING = 1e-9  # relative: far below a tick, far above what adjusting prices for dividends leaves
+_LARGEST, _SMALLEST = 1e30, 1e-30  # a price beyond is damage, and sums of such overflow
 _LISTED = 100  # repaired bars that are named
 
 
@@ -44,6 +45,15 @@ def _completed(reading: Reading, times: pd.DatetimeIndex, values: Values) -> tup
             raise reading.error(
                 f"infinite {name} at {name_bars(times, np.isinf(values[name]))}: expected finite numbers"
             )
+    for name in PRICES:
+        if name in values:
+            size = np.abs(values[name])
+            odd = (size > _LARGEST) | ((size < _SMALLEST) & (size > 0.0))
+            if odd.any():
+                raise reading.error(
+                    f"{name} {values[name][int(odd.argmax())]:g} at {name_bars(times, odd)}: expected prices "
+                    f"from {_SMALLEST:g} to {_LARGEST:g}"
+                )
     values = {name: values[name] for name in COLUMNS if name in values}
     whole = "open" in values
     if not whole:

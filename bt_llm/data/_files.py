@@ -51,17 +51,18 @@ _MARKS = (
 def kind_of(reading: Reading, path: Path) -> str:
     """Return what a file is packed in or what else it is, by its first bytes; empty for text."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-            raise reading.error(f"cannot be read (it is {what}): give the path of a file")
-        with path.open("rb") as file:
-            first = file.read(16)
+        mode, first = path.stat().st_mode, b""
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                first = file.read(16)
     except FileNotFoundError as error:
         raise reading.error(f"no such file{_near(path)}: give the path of a CSV") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         reason = getattr(error, "strerror", None) or error
         raise reading.error(f"cannot be read ({reason}): give the path of a CSV") from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise reading.error(f"cannot be read (it is {what}): give the path of a file")
     return next((kind for magic, kind in _MAGIC if first.startswith(magic)), "")
 
 

@@ -16,6 +16,7 @@ from bt_llm.data import BarFormat
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import CacheCorruptError, ConfigError, DataError
 from bt_llm.manifest._text import laid_out, read_document, write_text
+from bt_llm.plain_text import name_of_file
 from bt_llm.verdicts import Verdict
 
 __all__ = [
@@ -329,7 +330,7 @@ def manifest_of(document: Any, folder: Path) -> RunManifest:
 
 def _usual_name(facts: DataFacts) -> str:
     """Return what a single data is called whose name nobody has stated."""
-    return "data" if facts.file is None else Path(facts.file).stem
+    return "data" if facts.file is None else name_of_file(facts.file)
 
 
 def _datas(stored: Any) -> dict[str, DataFacts]:

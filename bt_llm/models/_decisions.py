@@ -330,12 +330,23 @@ def _of_json(text: str, where: str) -> Iterator[dict[str, Any]]:
             continue
         number += 1
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = json.loads(line, object_pairs_hook=functools.partial(_once, where=f"{where}, row {number}"))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(f"{where}, row {number}: not JSON; expected an object a line") from None
         if not isinstance(row, dict) or not {"time", "decision"} <= set(row):
             raise ConfigError(f"{where}, row {number}: expected an object with time and decision")
         yield row
+
+
+def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """Return an object's pairs; what is read of a row stands in it once."""
+    found = dict(pairs)
+    for name in ("time", "symbol", "decision", "probability"):
+        if name in found and sum(one == name for one, _ in pairs) > 1:
+            raise ConfigError(f"{where}: {name} stands in it twice; expected each once")
+    return found
 
 
 def _made(row: Mapping[str, Any], where: str) -> MadeDecision:

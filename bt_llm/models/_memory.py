@@ -116,6 +116,8 @@ class MemoryModel(ModelKind):
     def __init__(self, rest: str) -> None:
         super().__init__(rest)
         file, _, options = rest.partition("?")
+        if not file:
+            raise ConfigError(f"model {self.name!r}: expected {self.form}, a file of bars")
         self._file = Path(file)
         self._options = _options(self.name, options)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from bt_llm.verdicts import Feature, StateSpace
 
-__all__ = ["example_values", "state_values"]
+__all__ = ["example_values", "state_values", "unsaid"]
 
 
 def state_values(space: StateSpace, cell: int) -> dict[str, Any]:
@@ -31,3 +33,28 @@ def example_values(space: StateSpace, state: Mapping[str, float]) -> dict[str, A
 def _middle(feature: Feature) -> float:
     """Return a value in the feature's middle bucket."""
     return feature.edges[(len(feature.labels) // 2) - 1] if feature.edges else 0.0
+
+
+def unsaid(space: StateSpace, question: Callable[[Mapping[str, Any]], str]) -> tuple[str, ...]:
+    """Return the features that change no question, each varied alone from the middle of the space.
+
+    Parameters
+    ----------
+    space : StateSpace
+        What is asked about.
+    question : callable
+        Returns what is asked with the values of a state, such as `PromptTemplate.question`.
+
+    Examples
+    --------
+    >>> unsaid(StateSpace(), lambda values: f"{values['rsi']} and {values['trend']}")
+    ('volatility',)
+    """
+    middle = [size // 2 for size in space.shape]
+
+    def asked(at: int, bucket: int) -> str:
+        buckets = [*middle[:at], bucket, *middle[at + 1 :]]
+        return question(state_values(space, int(np.ravel_multi_index(buckets, space.shape))))
+
+    varied = {name: {asked(at, one) for one in range(space.shape[at])} for at, name in enumerate(space.names)}
+    return tuple(name for name, questions in varied.items() if len(questions) < 2)

@@ -24,7 +24,7 @@ from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, P
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
 from bt_llm.research._standing import standing
-from bt_llm.research._tried import count_trials
+from bt_llm.research._tried import check_ledger, count_trials
 from bt_llm.research._verdict_skill import verdict_skill
 
 __all__ = ["Models", "compare_models", "gates_by_name"]
@@ -105,6 +105,7 @@ def compare_models(
     gates = gates_by_name(models, gate or Gate())
     market = Market.of(data, format=format)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    check_ledger(output)
     _check_warm_up(gates)
     runs: dict[str, BacktestResult] = {}
     judged: dict[str, Judged] = {}

@@ -174,7 +174,7 @@ def perturbation_check(
         raise ConfigError(
             f"exactbars={settings['exactbars']!r}: expected False; lines are compared as a whole"
         )
-    points = whole("points", points, 1)
+    points, seed = whole("points", points, 1), whole("seed", seed, 0)
     market = Market.of(data, format=format)
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     original = _Trace.of(ran, market)

@@ -42,7 +42,7 @@ from bt_llm.research._comparison import Models, compare_models, gates_by_name
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
 from bt_llm.research._standing import Standing, standing
-from bt_llm.research._tried import Tried, count_panel_trials
+from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
 from bt_llm.settings import whole
 from bt_llm.statistics import Legs, PairDifference
@@ -244,6 +244,7 @@ def compare_on_panel(
     [('trend', 'contrarian'), ('trend', 'ungated'), ('trend', 'rule')]
     """
     resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
+    check_ledger(output)
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     symbols = Universe.of(universe, weights=weights, format=format)
     sides: dict[str, dict[str, Legs | str]] = {}

@@ -55,7 +55,7 @@ from bt_llm.research._against import Against, against
 from bt_llm.research._kept_runs import KeptRuns, made_of, place_of_runs
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
-from bt_llm.research._tried import Tried, count_panel_trials
+from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
 from bt_llm.shown import Told
@@ -332,6 +332,7 @@ def panel_test(
     (4, False, ['sp500_daily', 'wti_daily'])
     """
     n, resamples, seed = whole("n", n, 1), whole("resamples", resamples, 1), whole("seed", seed, 0)
+    check_ledger(output)
     if not 0.0 < (alpha := setting("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy

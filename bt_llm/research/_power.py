@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bt_llm import statistics
-from bt_llm.backtest import Market, legs_of, periods_per_year, problems_in, run_backtest
+from bt_llm.backtest import Market, legs_of, periods_per_year, problems_in, roughly, run_backtest
 from bt_llm.backtest import Source as DataSource
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError
@@ -74,7 +74,7 @@ class PowerPlan(Shown):
     def sentences(self) -> list[str]:
         """What to expect, in words."""
         asked = (
-            f"Ungated, the strategy makes {self.entries} entries in {self.years:.2g} years, "
+            f"Ungated, the strategy makes {self.entries} entries in {roughly(self.years)} years, "
             f"{self.long_entries} of them long."
         )
         if self.problem:
@@ -86,11 +86,12 @@ class PowerPlan(Shown):
             f"give is {self.smallest:.3g}.",
         ]
         if self.detectable is not None:
-            found.append(f"Timing worth {100 * self.detectable:.2g} % a year would be found in 4 of 5 tests.")
+            worth = f"{roughly(100 * self.detectable)} % a year"
+            found.append(f"Timing worth {worth} would be found in 4 of 5 tests.")
         if self.detectable_sharpe is not None:
-            years = self.years_for(1.0)
+            years, apart = self.years_for(1.0), roughly(self.detectable_sharpe)
             found.append(
-                f"The Sharpe ratios of two such gates would have to differ by {self.detectable_sharpe:.2g} a "
+                f"The Sharpe ratios of two such gates would have to differ by {apart} a "
                 f"year to be told apart in 4 of 5 comparisons; a difference of 1 takes {years:.1f} years."
             )
         return found

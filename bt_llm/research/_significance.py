@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
+
+import pandas as pd
 
 from bt_llm.backtest import (
     DESCRIPTIVE,
@@ -32,7 +34,18 @@ from bt_llm.backtest import (
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import LONG, SHORT, Answers, Describer, EntryGate, Gate, NeverOpen, Per, RuleGate
+from bt_llm.gates import (
+    LONG,
+    SHORT,
+    Answers,
+    Describer,
+    EntryGate,
+    Gate,
+    NeverOpen,
+    Per,
+    RuleGate,
+    check_gate,
+)
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
@@ -54,7 +67,7 @@ from bt_llm.research._null_runs import (
 )
 from bt_llm.research._runs import Source
 from bt_llm.research._timing import TimingOf, timing_question
-from bt_llm.research._tried import Tried, count_trials
+from bt_llm.research._tried import Tried, check_ledger, count_trials
 from bt_llm.settings import number, one_of, whole
 
 __all__ = ["GateTest", "gate_test"]
@@ -309,6 +322,8 @@ def gate_test(
     n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
     shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
     seed = whole("seed", seed, 0)
+    check_ledger(output)
+    gate = check_gate(gate)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     one_of("per", per, get_args(Per))
@@ -393,13 +408,22 @@ def gate_test(
             ),
             effect=effect,
             against=against(
-                {name: run.returns for name, run in compared.items()},
+                _on_the_same_bars(compared),
                 bootstrap,
                 {name: run.trades for name, run in compared.items()},
             ),
             null_gates=runs.how,
             tried=None if output is None else count_trials(output, strategy, market, trial, settings),
         )
+
+
+def _on_the_same_bars(runs: Mapping[str, BacktestResult]) -> dict[str, pd.Series[float]]:
+    """Return the returns of runs; an account that was ruined, a problem of its own, stays as it was."""
+    returns = {name: run.returns for name, run in runs.items()}
+    if all(run.ruined is None for run in runs.values()):
+        return returns
+    longest = max(returns.values(), key=len).index
+    return {name: one.reindex(longest, fill_value=0.0) for name, one in returns.items()}
 
 
 def _rule_run(

@@ -24,7 +24,7 @@ from bt_llm.research.walk_forward._metrics import returns_of, sharpe_per_bar
 from bt_llm.research.walk_forward._trials import deflated
 from bt_llm.research.walk_forward._walk_forward import LEDGER
 
-__all__ = ["Tried", "count_panel_trials", "count_trials"]
+__all__ = ["Tried", "check_ledger", "count_panel_trials", "count_trials"]
 
 
 @nan_equal
@@ -67,6 +67,19 @@ class Tried:
             f"be multiplied by that. Probability that a Sharpe ratio is above 0, as the best of all (DSR): "
             f"{chances}."
         )
+
+
+def check_ledger(output: str | os.PathLike[str] | None) -> None:
+    """Find out before the work, which may take hours, whether its trials can be counted after it.
+
+    Raises
+    ------
+    CacheError
+        If the ledger of that folder cannot be opened, or is damaged.
+    """
+    if output is not None:
+        with TrialLedger(Path(output) / LEDGER) as ledger:
+            ledger.sharpes()
 
 
 def count_trials(

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from bt_llm.files import read_bytes
+from bt_llm.writing import apart_from_results
 
 __all__ = ["FROM_FILE", "MAIN", "SourceFiles", "files_of", "imported_names", "load_file", "read_source"]
 
@@ -255,7 +256,8 @@ class _Loader(importlib.abc.ExecutionLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _importing(self.files)}
-        super().exec_module(module)
+        with apart_from_results():
+            super().exec_module(module)
 
 
 def _spec(fullname: str, files: SourceFiles, relative: str) -> importlib.machinery.ModuleSpec | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.exceptions import ConfigError, DataError, MissingExtraError
+from bt_llm.settings import whole
 from bt_llm.statistics._inputs import Floats
 
 __all__ = ["Functional", "Resampled", "arch_bootstrap", "automatic_block_length", "resample", "together"]
@@ -81,7 +82,7 @@ def resample(
     influence = sums @ gradients.T
     errors = np.sqrt(np.mean(influence**2, axis=0) / length / bars)
     blocks = max(2, bars // length)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     draws, scales = np.empty((2, len(estimates), n))
     step = max(1, _CHUNK // (blocks * width))
     for start in range(0, n, step):

@@ -129,7 +129,7 @@ def _within(values: Floats, groups: NDArray[np.int64], sizes: NDArray[np.int64])
 
 def _exchanged(residual: Floats, groups: NDArray[np.int64], draws: int, seed: int) -> list[Floats]:
     """Return outcomes exchanged within groups, one row a draw, in chunks."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     base = np.argsort(groups, kind="stable")
     found = []
     step = max(1, 1_000_000 // len(groups))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.settings import whole
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose
 from bt_llm.statistics._overfitting import Statistic
 from bt_llm.statistics._resampling import BootstrapResult
@@ -90,7 +91,7 @@ def joint_differences(
     parts = [np.where(known, part, 0.0) for part in (one, one**2, two, two**2)]
     moments = np.concatenate([known.astype(np.float64), *parts], axis=1)
     estimate = _differences(np.ones((1, len(one))) @ moments, chosen)[0]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     size = max(1, _CELLS // len(one))
     draws = np.concatenate(
         [

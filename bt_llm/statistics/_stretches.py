@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import whole
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
 from bt_llm.statistics._influence import columns_of, differences
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, normal_quantile, pair
@@ -74,7 +75,7 @@ def change_of_effect(
     rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
     scale = math.sqrt(scale) if chosen is Statistic.SHARPE else scale
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
     earlier, later = (
         _drawn(np.column_stack(pair(*stretch, minimum=2)), chosen, block_length, n, int(rng.integers(2**31)))
         for stretch in (before, after)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
 
-from bt_llm import AlwaysOpen, Gate, NeverOpen, gate_study, run_backtest
+from bt_llm import AlwaysOpen, Gate, NeverOpen, gate_study, panel_study, run_backtest
 from bt_llm.advice import AdvisorConfig
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, DataError
@@ -38,6 +39,15 @@ class TestRuin:
             "the account was ruined at 2024-01-31 00:00:00: it was worth -9,000.00, and the run ended there",
         )
 
+    def test_whatever_shows_a_number_of_it_says_that_it_is_of_a_ruin(self) -> None:
+        bars = flat([*TRIPLED, *[300.0] * 100])
+        result = run_backtest(ByCalendar, bars, params=SHORT)
+        said = "-190.00 % in 0 trades over 31 bars, 2024-01-01 to 2024-01-31 (ruined 2024-01-31)"
+        assert said in repr(result)
+        assert said in result._repr_html_()
+        both = panel_study(ByCalendar, {"a": bars, "b": flat([100.0] * 190)}, AlwaysOpen(), params=SHORT)
+        assert "gated -95.00 % (with a ruined account)" in repr(both)
+
     def test_up_to_there_nothing_is_changed(self) -> None:
         before = run_backtest(ByCalendar, flat(TRIPLED[:30]), params=SHORT)
         after = run_backtest(ByCalendar, flat(TRIPLED), params=SHORT)
@@ -50,6 +60,33 @@ class TestRuin:
         result = run_backtest(ByCalendar, flat(split), params=orders)
         assert result.ruined == flat(split).index[240]
         assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["ruined"] == "2024-08-28T00:00:00"
+
+
+class Saver(bt.Strategy):
+    """Pays in, or starts with another sum, which is nobody's business."""
+
+    params = (("how", "add_cash"), ("at", 20))
+
+    def __init__(self) -> None:
+        if self.p.at == 0:
+            self.broker.setcash(20_000.0)
+
+    def next(self) -> None:
+        if len(self) == 10:
+            self.buy(size=1)
+        if len(self) == self.p.at:
+            getattr(self.broker, self.p.how)(5_000.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("how", "by"), [("add_cash", "+5,000.00"), ("setcash", "-4,900.00")])
+def test_cash_that_a_strategy_brings_is_no_gain_and_is_told_of(
+    engine: dict[str, object], how: str, by: str
+) -> None:
+    bars = flat([100.0] * 40)
+    (problem,) = run_backtest(Saver, bars, params={"how": how}, **engine).problems
+    assert problem.startswith(f"Saver changed its cash itself (add_cash or setcash), by {by} in all")
+    assert run_backtest(Saver, bars, params={"at": 0}, **engine).problems == ()
 
 
 class TestFigures:
@@ -276,3 +313,17 @@ class TestProblems:
     def test_warnings_are_problems_and_what_was_repaired(self) -> None:
         result = run_backtest(ExitsBySell, self.bars[["close"]])
         assert result.warnings == ("no open, high and low: set to close", "no volume: set to 0")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "params", "said"),
+    [
+        (Saver, {"gate": AlwaysOpen()}, "give it as gate="),
+        (Saver, [("at", 3)], "expected a mapping"),
+        (None, None, "expected a backtrader.Strategy"),
+        (object, None, "expected a backtrader.Strategy"),
+    ],
+)
+def test_what_would_be_left_alone_or_break_is_refused(strategy: Any, params: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run_backtest(strategy, flat([100.0] * 40), params=params)

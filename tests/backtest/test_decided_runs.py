@@ -91,6 +91,20 @@ def test_decisions_of_another_symbol_are_no_ground_for_a_conclusion(tmp_path: Pa
     assert str(tmp_path) not in " ".join(found.warnings)
 
 
+def test_decisions_at_other_times_are_told_with_theirs_and_those_of_the_bars(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("time,symbol,decision\n2010-05-02T10:00:00,eur/usd,buy\n")
+    found = run(f"decisions:{tmp_path / 'log.csv'}")
+    assert "1 on EURUSD were made at 2010-05-02 10:00:00+00:00, and the bars" in found.problems[0]
+    assert "2017-" in found.problems[0]
+
+
+def test_a_row_that_no_bar_comes_to_has_to_be_a_decision_too(tmp_path: Path) -> None:
+    rows = "2010-05-02T10:00:00,AAPL,buy\n2010-05-03T10:00:00,AAPL,yolo\n"
+    (tmp_path / "log.csv").write_text(f"time,symbol,decision\n{rows}")
+    with pytest.raises(ConfigError, match="row 2: decision 'yolo' is no label"):
+        run(f"decisions:{tmp_path / 'log.csv'}")
+
+
 def test_what_is_no_decision_is_refused(tmp_path: Path) -> None:
     for row, said in (("yolo,0.9", "decision 'yolo' is no label"), ("buy,0.2", "below 1/3")):
         (tmp_path / "log.csv").write_text(f"time,decision,probability\n2017-05-02T10:00:00,{row}\n")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bt_llm.backtest import Bootstrap, Primary, is_shown, run_backtest
-from bt_llm.exceptions import DataError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.statistics import BootstrapResult, paired_bootstrap
 from tests.research_cases import Alternate, random_walk
 
@@ -32,6 +32,12 @@ def test_differences_are_a_year_and_those_of_the_paired_bootstrap() -> None:
         assert difference.estimate == pytest.approx(expected.estimate)
         assert difference.low == pytest.approx(expected.low)
     assert found["return"].estimate > 0.0
+
+
+@pytest.mark.parametrize("given", [{"seed": -1}, {"seed": 0.5}, {"resamples": 18}])
+def test_what_nothing_can_be_drawn_by_is_refused_at_once(given: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(given))}=.*expected a whole number"):
+        Bootstrap(**given)
 
 
 def test_returns_of_other_bars_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from bt_llm import Market, bars_of, run_backtest
 from bt_llm.backtest import Bars, Window
-from bt_llm.data import bars_sha256, load_bars
+from bt_llm.data import BarFormat, bars_sha256, load_bars
 from bt_llm.exceptions import ConfigError, DataError
 from tests.engines import walk
 from tests.market_cases import ENGINES, flat
@@ -190,6 +191,26 @@ class TestLines:
     def test_what_can_be_no_line_is_refused(self, lines: object, error: type[Exception], match: str) -> None:
         with pytest.raises(error, match=match):
             Market.of(A.assign(pe=1.0, word="x"), lines=lines)
+
+    def test_they_are_read_from_a_file_as_its_bars_are(self, tmp_path: Path) -> None:
+        frame = A.assign(pe=np.arange(40.0) / 2)
+        path = tmp_path / "a.csv.gz"
+        frame.to_csv(path, index_label="time", sep=";", decimal=",")
+        market = Market.of(path, lines=["pe"], format=BarFormat(decimal=","))
+        assert next(iter(market.values()))["pe"].tolist() == frame["pe"].tolist()
+
+    @pytest.mark.parametrize("content", [b"", b"# Title\n\nwords, and more, words\n", b"\0\1" * 99])
+    def test_a_file_without_a_table_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "a.csv"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="expected"):
+            Market.of(path, lines=["pe"])
+
+    def test_no_more_is_unpacked_than_is_allowed(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv.gz"
+        path.write_bytes(gzip.compress(b"time,close,pe\n" + b"2024-01-02,1,1\n" * 200_000))
+        with pytest.raises(DataError, match="over 1 MB unpacked"):
+            Market.of(path, lines=["pe"], format=BarFormat(max_megabytes=1))
 
     def test_a_market_made_without_them_has_none(self) -> None:
         with pytest.raises(ConfigError, match=r"data 'data' has no lines \['pe'\]"):

@@ -225,5 +225,6 @@ class TestWorth:
         assert panel.worth.parts is None
         assert panel.worth.problem.startswith(f"{paid[0]}: ")
         assert panel.worth.sentence.startswith("The gate's effect is not taken apart: ")
-        assert panel.to_dict()["worth"]["pooled"] is None
+        assert any(f"{paid[0]}: Paid changed its cash itself" in one for one in panel.problems)
+        assert panel.to_dict()["worth"] is None
         assert not [one for one in panel.sections() if "effect of the gate" in one.title]

@@ -89,6 +89,9 @@ def test_the_models_words_are_no_markup(model: Any) -> None:
         (("market", "vix=1", "vix.level=2"), "vix was given both as one value and by features"),
         (("market", "vix.level=2", "vix=1"), "vix was given both as one value and by features"),
         (("trade", "X", "long", "=3"), "'=3': expected name=value"),
+        (("news", "  "), "headline '  ': expected some words"),
+        (("market", "gold.rsi=nan"), "gold.rsi=nan: expected a finite number"),
+        (("trade", "EUR/USD", "long", "--strength", "inf"), "strength=inf: expected a finite number"),
     ],
 )
 def test_a_wrong_value_is_named(model: Any, arguments: tuple[str, ...], message: str) -> None:

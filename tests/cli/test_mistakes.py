@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +39,11 @@ def bars(tmp_path: Path) -> str:
         (["-p", "fats=10"], "did you mean 'fast'?"),
         (["--require", "agrees"], "require='agrees'"),
         (["--reader", "telepathy"], "reader='telepathy'"),
+        (["-p", "fast=10", "-p", "fast=20"], "--param 'fast=20': fast is 10 already; give it once"),
+        (["-p", "gate=3"], "--param 'gate=3': the gate is what --model"),
+        (["--price-per-mtok", "nan"], "price_per_mtok=nan"),
+        (["--percent", "0"], "percent=0.0"),
+        (["--cash", "1e308"], "cash=1e+308"),
         (["--cash", "-5"], "cash=-5"),
         (["-s", "absent.py:X"], "no strategy file 'absent.py'"),
         (["-d", "absent.csv"], "absent.csv"),
@@ -51,6 +61,52 @@ def test_what_is_given_wrongly_is_one_line_and_code_2(
     outcome = cli(*RUN, "-d", bars, *options) if "-d" not in options else cli(*RUN, *options)
     assert (outcome.code, outcome.out) == (2, "")
     assert says in one_line(outcome)
+
+
+@pytest.mark.parametrize("option", ["--report", "--manifest"])
+def test_no_file_of_the_users_is_written_over(cli: Cli, bars: str, option: str) -> None:
+    before = Path(bars).read_bytes()
+    outcome = cli(*RUN, "-d", bars, option, bars)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "a file is there that bt_llm has not written" in one_line(outcome)
+    assert Path(bars).read_bytes() == before
+
+
+def test_what_a_command_has_written_it_writes_again(cli: Cli, bars: str, tmp_path: Path) -> None:
+    written = [str(tmp_path / name) for name in ("page", "run.json")]
+    for _ in range(2):
+        assert cli(*RUN, "-d", bars, "--report", written[0], "--manifest", written[1]).code == 0
+    rules = [str(tmp_path / f"rule.{kind}") for kind in ("py", "pine", "csv")]
+    told = [word for rule in rules for word in ("--export", rule)]
+    for _ in range(2):
+        assert cli("explain", "-m", "scripted:trend", *told).code == 0
+    assert "has not written" in one_line(cli("explain", "-m", "scripted:trend", "--export", bars))
+
+
+def test_a_pack_replaces_a_pack_and_nothing_else(cli: Cli, bars: str, tmp_path: Path) -> None:
+    assert cli("policy", "-m", "scripted:trend").code == 0
+    for name in ("p.jsonl", "p.jsonl.gz"):
+        for _ in range(2):
+            assert cli("cache", "export", str(tmp_path / name)).code == 0
+    assert "has not written" in one_line(cli("cache", "export", bars))
+
+
+@pytest.mark.parametrize("verb", ["explain", "multiverse", "board"])
+def test_a_place_that_cannot_be_is_told_before_the_work(cli: Cli, verb: str) -> None:
+    option = "--write-pack" if verb == "multiverse" else "--report"
+    outcome = cli(verb, option, "no/such/x.html")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "no folder 'no/such'" in one_line(outcome)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_a_file_whose_name_is_no_text_is_run_and_shown(cli: Cli, bars: str, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(str(tmp_path)) + b"/caf\xe9.csv")
+    shutil.copy(bars, odd)
+    page = tmp_path / "x.html"
+    outcome = cli(*RUN, "-d", odd, "--report", str(page), "--format", "json")
+    assert outcome.code == 0
+    assert "caf\ufffd" in page.read_text("utf-8")
 
 
 def test_a_strategy_that_fails_while_it_runs_is_code_1(cli: Cli, bars: str, tmp_path: Path) -> None:
@@ -158,3 +214,40 @@ def test_every_command_that_asks_on_bars_takes_the_same_options() -> None:
     assert asking | places | spending <= taken["policy"]
     assert asking | places <= taken["doctor"]
     assert read <= taken["data"]
+
+
+def test_a_template_that_leaves_out_a_feature_is_told_of(cli: Cli, tmp_path: Path) -> None:
+    words = 'labels = {bullish = "Up", neutral = "Flat", bearish = "Down"}'
+    head = f'format = 1\nname = "own"\nversion = 1\nanswer = "Verdict:"\n{words}\n'
+    for user, silent in (
+        ("Trend: {{ trend }}", "volatility and rsi"),
+        ("What now?", "volatility and rsi and trend"),
+        ("{% for f in features %}{{ f.title }}: {{ f.label }}\\n{% endfor %}", ""),
+    ):
+        (tmp_path / "own.toml").write_text(f'{head}user = "{user}"\n')
+        outcome = cli("policy", "-m", "scripted:trend", "--template", str(tmp_path / "own.toml"))
+        assert outcome.code == 0
+        said = [line for line in outcome.err.splitlines() if line.startswith("warning: template")]
+        assert said == [
+            f"warning: template 'own' asks the same whatever {silent} may be: no verdict can depend on it"
+        ] * bool(silent)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full here")
+@pytest.mark.parametrize("words", [["models", "list"], ["models", "list", "--format", "json"], ["--help"]])
+def test_a_standard_output_that_takes_nothing_is_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bt_llm", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: standard output cannot be written (No space left on device)"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m bt_llm models list {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("smollm2" in done.stdout) == (closed != ">&-")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,47 @@ class TestAccounts:
             (["--sizer", "AllInSizer", "--percent", "50"], "--percent 50 beside --sizer AllInSizer"),
         ):
             assert words in one_line(cli(*told, *said))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors of consoles are left alone there")
+def test_what_a_strategy_writes_past_python_is_not_the_result_either(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "talks.py").write_text(
+        "import os, sys\nimport backtrader as bt\nos.system('echo loaded')\n"
+        "class Talks(bt.Strategy):\n"
+        "    def next(self):\n"
+        "        os.write(1, b'raw\\n'), sys.__stdout__.write('kept\\n')\n"
+        "        (self.close if self.position else self.buy)()\n",
+        encoding="utf-8",
+    )
+    told = ["-s", f"{tmp_path / 'talks.py'}:Talks", "-d", str(folder / "s00.csv"), "-m", "scripted:trend"]
+    for verb in (["run"], ["test", "--random", "3", "--shifts", "0", "--jobs", "2"]):
+        command = [sys.executable, "-m", "bt_llm", *verb, *told, "--format", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["runs"]["ungated"]["trades"] > 0
+        for word in ("loaded", "raw", "kept"):
+            assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("import sys\nsys.exit(0)\n", 2, "line 2: SystemExit: 0"),
+        (
+            "import backtrader as bt\n"
+            "class Leaves(bt.Strategy):\n    def next(self):\n        raise SystemExit\n",
+            1,
+            "Leaves failed with its defaults: SystemExit",
+        ),
+    ],
+)
+def test_a_strategy_that_leaves_python_is_told_of(
+    cli: Cli, folder: Path, tmp_path: Path, text: str, code: int, says: str
+) -> None:
+    (tmp_path / "leaves.py").write_text(text, encoding="utf-8")
+    told = ["-s", f"{tmp_path / 'leaves.py'}:Leaves", "-d", str(folder / "s00.csv"), "-m", "scripted:trend"]
+    outcome = cli("run", *told)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert says in one_line(outcome)
 
 
 def test_what_a_strategy_prints_is_not_the_result(cli: Cli, folder: Path, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class TestRun:
         assert found(cli("run", *told, "--weight", "a=3"))["weights"] == {"a": 3.0, "b": 1.0, "c": 1.0}
         assert "no symbol 'z'" in one_line(cli("run", *told, "--weight", "z=3"))
         assert "expected NAME=NUMBER" in one_line(cli("run", *told, "--weight", "a=much"))
+        assert "expected one of a symbol" in one_line(cli("run", *told, "--weight", "a=3", "--weight", "a=2"))
 
     def test_what_a_panel_cannot_do_is_said(self, cli: Cli, files: Path, strategy: list[str]) -> None:
         told = [*strategy, "-d", str(files), *MODEL]

@@ -22,7 +22,8 @@ def test_a_missing_file_names_the_near_ones(write: Writer) -> None:
 
 
 def test_a_folder_and_an_impossible_path_are_refused(tmp_path: Path) -> None:
-    assert "cannot be read" in refused(tmp_path)
+    assert refused(tmp_path).endswith(": cannot be read (it is a folder): give the path of a file")
+    assert refused(tmp_path).count("cannot be read") == 1
     assert "cannot be read" in refused("a\0b")
 
 
@@ -207,6 +208,12 @@ def test_infinite_numbers_are_refused(write: Writer, text: str) -> None:
     assert "infinite close at 1 bar (2024-01-02 00:00:00)" in refused(
         write(f"time,close\n2024-01-02,{text}\n")
     )
+
+
+@pytest.mark.parametrize("text", ["1e300", "-1e31", "4.9e-324"])
+def test_prices_whose_sums_no_number_holds_are_refused(write: Writer, text: str) -> None:
+    row = f"2024-01-03,{text},{text},{text},{text},5"
+    assert "expected prices from 1e-30 to 1e+30" in refused(write(f"{OHLCV}\n2024-01-02,1,1,1,1,5\n{row}\n"))
 
 
 def test_negative_volume_is_refused(write: Writer) -> None:

@@ -136,6 +136,10 @@ def test_a_file_without_decisions_is_refused_in_one_line(tmp_path: Path, text: s
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ('{"time": 3, "decision": "buy"}', "time 3"),
+        (
+            '{"time": "2024-01-05", "decision": "buy", "decision": "sell"}',
+            "row 1: decision stands in it twice",
+        ),
     ],
 )
 def test_a_line_that_is_no_decision_is_refused(tmp_path: Path, line: str, said: str) -> None:

@@ -214,6 +214,8 @@ class TestPoints:
         ({"name": "two\nlines"}, "name='two"),
         ({"points": 0}, "points=0: expected a whole number, 1 or more"),
         ({"alpha": 0.0}, "alpha=0.0: expected a number above 0"),
+        ({"alpha": 2.0}, "alpha=2.0: expected a number above 0 and up to 0.5"),
+        ({"seed": -1}, "seed=-1: expected a whole number"),
         ({"cutoff": "soon"}, "cutoff='soon': expected a date"),
         ({"synthetic": 3}, "synthetic=3 without a strategy"),
     ],

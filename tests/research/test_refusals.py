@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,19 @@ import pytest
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import GateStudy, gate_study
+from bt_llm.exceptions import CacheError
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.report import Reportable, write_report
-from bt_llm.research import ModelComparison, WalkForward, compare_models, gate_test
+from bt_llm.research import (
+    LEDGER,
+    ModelComparison,
+    WalkForward,
+    compare_models,
+    compare_on_panel,
+    gate_test,
+    multiverse,
+    panel_test,
+)
 from tests.engines import QuickAdvice, walk
 
 BARS = walk(160, seed=3)
@@ -125,3 +136,30 @@ def test_the_same_in_order_concludes(tmp_path: Path) -> None:
         assert found.problems == ()
         assert found.to_dict()["problems"] == []
         assert not next(iter(found.sections())).content[0].startswith("No conclusion")
+
+
+class Untouched(bt.Strategy):
+    """Is never run."""
+
+    params = (("gate", None),)
+
+    def next(self) -> None:
+        """Fail the test."""
+        pytest.fail("was run")
+
+
+@pytest.mark.parametrize("verb", ["test", "compare", "panel test", "panel compare", "multiverse"])
+def test_a_ledger_that_cannot_count_is_told_of_before_the_work(verb: str, tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_bytes(b"no database")
+    models = {"one": "scripted:trend", "two": "scripted:contrarian"}
+    calls: dict[str, Callable[[], object]] = {
+        "test": lambda: gate_test(Untouched, BARS, gate(), n=1, output=tmp_path),
+        "compare": lambda: compare_models(Untouched, BARS, models, gate=gate(), output=tmp_path),
+        "panel test": lambda: panel_test(Untouched, {"a": BARS}, gate(), n=1, output=tmp_path),
+        "panel compare": lambda: compare_on_panel(
+            Untouched, {"a": BARS}, models, gate=gate(), output=tmp_path
+        ),
+        "multiverse": lambda: multiverse(Untouched, BARS, gate=gate(), output=tmp_path),
+    }
+    with pytest.raises(CacheError, match=r"ledger .* cannot be opened"):
+        calls[verb]()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +30,7 @@ from bt_llm.research._runs import run_many
 from bt_llm.research._timing import timing_question
 from bt_llm.statistics import cost_curve
 from tests.engines import QuickAdvice
+from tests.market_cases import flat
 from tests.research_cases import (
     CASH,
     Alternate,
@@ -444,3 +446,27 @@ def test_a_random_model_is_found_as_often_as_chance_says_with_a_strategy_that_wa
         p.append(runs.p_value("sharpe"))
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert 0.02 <= np.mean(np.array(p) <= 0.05) <= 0.08
+
+
+class Shorts(bt.Strategy):
+    """Sells each second bar, and buys back at the next."""
+
+    params = (("gate", None),)
+
+    def next(self) -> None:
+        if self.position:
+            self.close()
+        elif len(self) % 2:
+            self.sell()
+
+
+def test_an_ungated_account_that_is_ruined_is_told_of_and_is_no_error() -> None:
+    rng = np.random.default_rng(4)
+    close = 100 * np.exp(np.cumsum(0.01 * rng.standard_normal(200)))
+    close[152:] *= 4.0  # over one night
+    bars = flat(close.tolist())
+    found = gate_test(Shorts, bars, gate_of("scripted:trend"), n=3, shifts=0, resamples=99)
+    assert found.ungated.ruined is not None
+    assert found.gated.ruined is None
+    assert found.sentences[0].startswith("No conclusion: ungated: the account was ruined at ")
+    assert found.to_dict()["against"] is None

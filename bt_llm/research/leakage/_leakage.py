@@ -136,7 +136,7 @@ def leakage_probes(
         raise ConfigError(f"gate={gate!r:.60}: expected a Gate or an AdvisorConfig, whose model can be told")
     config = gate.advisor
     points, horizon = whole("points", points, 1), whole("horizon", horizon, 1, of=" of bars")
-    synthetic = whole("synthetic", synthetic, 0)
+    synthetic, seed = whole("synthetic", synthetic, 0), whole("seed", seed, 0)
     exchanges, alpha = whole("exchanges", exchanges, 1), number("alpha", alpha, 0, 0.5, above=0.0)
     market = Market.of(data, format=format)
     bars = market.alone("a probe for leakage")

@@ -188,8 +188,8 @@ def points_of(
         raise DataError(
             f"{len(close):,} bars make {len(rows)} that can be asked about, {step} bars apart after a "
             "warm-up of "
-            f"{states.warm_up}: expected at least {FEWEST}; give more bars, or a shorter horizon than "
-            f"{horizon}"
+            f"{states.warm_up}: expected at least {FEWEST}; give more bars, more points than {points}, or a "
+            f"shorter horizon than {horizon}"
         )
     return Points(
         market=name,

@@ -252,7 +252,7 @@ def synthetic_histories(
     >>> found.smallest, found.found
     (0.25, None)
     """
-    n = whole("n", n, 1)
+    n, seed = whole("n", n, 1), whole("seed", seed, 0)
     market = Market.of(data, format=format)
 
     def effect(history: Market) -> tuple[dict[str, float], dict[str, BacktestResult]]:

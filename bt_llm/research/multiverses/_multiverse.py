@@ -24,7 +24,8 @@ from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import Evaluate
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.research._timing import TimingOf
-from bt_llm.research._tried import count_trials
+from bt_llm.research._tried import check_ledger, count_trials
+from bt_llm.research._workers import check_jobs
 from bt_llm.research.multiverses._joint import Entries, JointNull, joint_null
 from bt_llm.research.multiverses._policies import Policies, ask_all
 from bt_llm.research.multiverses._results import Multiverse, Traded
@@ -133,6 +134,8 @@ def multiverse(
         raise ConfigError(f"gate={chosen!r:.60}: expected a Gate, whose model judges market states")
     if (strategy is None) != (data is None):
         raise ConfigError("strategy and data: expected both of them, or none for the policies alone")
+    check_jobs(n_jobs)
+    check_ledger(output)
     n, seed = whole("n", n, 0), whole("seed", seed, 0)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")

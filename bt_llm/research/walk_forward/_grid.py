@@ -7,7 +7,7 @@ import difflib
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,7 +79,7 @@ class Space:
         if both := sorted(set(self.grid) & set(self.fixed)):
             raise ConfigError(f"{both[0]!r} is in the grid and in params: expected one of the two")
         for name, values in self.grid.items():
-            if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not len(values):
+            if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable) or not len(values):
                 raise ConfigError(f"grid {name!r}={values!r}: expected a list of values to try")
             given = [python_scalar(value) for value in values]
             if any(a == b and type(a) is type(b) for a, b in itertools.combinations(given, 2)):
