@@ -11,10 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["TOLD", "kept_out", "trades_told"]
-
-TOLD = ("size", "price", "exit_price", "return", "verdict", "confidence")
-"""Columns that `trades_told` adds."""
+__all__ = ["kept_out", "trades_told"]
 
 _DUST = 1e-9
 

@@ -158,7 +158,7 @@ def deliver(
             write_report(report, result, data=data)
             say(f"report: {report}")
         if csv is not None:
-            names = " and ".join(path.name for path in write_csv(csv, result, data=data))
+            names = " and ".join(path.name for path in write_csv(csv, result))
             say(f"tables: {names} in {csv}")
 
 

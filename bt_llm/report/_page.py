@@ -119,10 +119,8 @@ def _script(text: str) -> dict[str, markupsafe.Markup]:
     return {"text": markupsafe.Markup(text), "hash": markupsafe.Markup(f"sha256-{digest}")}
 
 
-def write_csv(
-    folder: str | os.PathLike[str], result: Reportable, *, data: Source | Universe | None = None
-) -> list[Path]:
-    """Write the trades of a result, and with its bars the verdicts, as CSV.
+def write_csv(folder: str | os.PathLike[str], result: Reportable) -> list[Path]:
+    """Write the trades of a result, and the verdicts that it was made with, as CSV.
 
     Parameters
     ----------
@@ -132,7 +130,7 @@ def write_csv(
         the figures of each symbol's runs, and ``returns.csv``,
         the pooled return of each bar in each run. Text that a spreadsheet would run as a formula gets an
         apostrophe before it.
-    result, data
+    result : object
         As in `write_report`.
 
     Returns

@@ -143,13 +143,13 @@ def test_many_trades_are_cut() -> None:
 
 
 def test_csv(results: dict[str, Any], tmp_path: Path) -> None:
-    written = write_csv(tmp_path / "out", results["compare"], data=BARS)
+    written = write_csv(tmp_path / "out", results["compare"])
     assert [path.name for path in written] == ["trades.csv", "verdicts.csv"]
     trades, verdicts = (pd.read_csv(path) for path in written)
     assert list(dict.fromkeys(trades["run"])) == [EVIL, "other", "ungated", "rule"]
     assert len(trades) == sum(len(run.trades) for run in results["compare"].runs.values())
     assert verdicts["answer"].isin(["bullish", "neutral", "bearish"]).all()
-    written = write_csv(tmp_path, results["walk-forward"], data=BARS)
+    written = write_csv(tmp_path, results["walk-forward"])
     assert [path.name for path in written] == ["trades.csv", "verdicts.csv"]
     assert pd.read_csv(written[1])["fold"].nunique() == len(results["walk-forward"].folds)
 

@@ -169,7 +169,7 @@ def test_json_page_and_tables_show_it(tmp_path: Path, noise: Multiverse) -> None
     found = noise
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     write_report(tmp_path / "page.html", found, data=BARS)
-    write_csv(tmp_path / "tables", found, data=BARS)
+    write_csv(tmp_path / "tables", found)
 
     assert told["specifications"] == 24
     assert told["traded"]["question"]["claim"].startswith("the timing of the specifications")

@@ -168,7 +168,7 @@ class TestVerdicts:
         assert result.to_dict()["folds"][0]["verdicts"] is None
         write_report(tmp_path / "a.html", result, data=BARS)
         assert "no model gated the trades" in (tmp_path / "a.html").read_text(encoding="utf-8")
-        assert [path.name for path in write_csv(tmp_path, result, data=BARS)] == ["trades.csv"]
+        assert [path.name for path in write_csv(tmp_path, result)] == ["trades.csv"]
 
     def test_a_ruined_account_was_told_nothing(self) -> None:
         falls = straight([10.0] * 20 + [10.0, 10.0, 40.0, 90.0] + [90.0] * 40)
@@ -244,7 +244,7 @@ class TestReport:
         before, files = len(asked), _files(tmp_path)
         forget_answers()  # nothing that this process remembers is needed
         write_report(tmp_path / "report.html", result, data=BARS)
-        write_csv(tmp_path, result, data=BARS)
+        write_csv(tmp_path, result)
         json.dumps(result.to_dict(), allow_nan=False)
         result.save(tmp_path / "saved")
         assert len(asked) == before > 0
