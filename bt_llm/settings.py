@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bt_llm.exceptions import ConfigError
 
-__all__ = ["is_number", "make_plain", "number", "one_of", "python_scalar", "whole"]
+__all__ = [
+    "instance",
+    "is_number",
+    "make_plain",
+    "number",
+    "one_of",
+    "path_text",
+    "python_scalar",
+    "several",
+    "whole",
+]
 
 
 def python_scalar(value: Any) -> Any:
@@ -117,6 +128,74 @@ def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """
     if value not in choices:
         raise ConfigError(f"{name}={value!r}: expected one of {list(choices)}")
+
+
+def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+    """Check that a setting is of a kind.
+
+    Parameters
+    ----------
+    name, value
+        As for `number`.
+    kind : type or tuple of type
+        What it must be an instance of.
+    expected : str
+        What that is called, with its article.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another kind.
+
+    Examples
+    --------
+    >>> instance("params", {}, Mapping, "a mapping of names to values")
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}={_told(value)}: expected {expected}")
+
+
+def path_text(name: str, value: Any, *, expected: str = "a path") -> str:
+    """Return a path as text.
+
+    Raises
+    ------
+    ConfigError
+        If it is none; a number is no path, though Python would open one.
+
+    Examples
+    --------
+    >>> path_text("cache_dir", "verdicts")
+    'verdicts'
+    """
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if isinstance(found, str):
+        return found
+    raise ConfigError(f"{name}={_told(value)}: expected {expected}")
+
+
+def several(name: str, value: Any, of: str) -> tuple[Any, ...]:
+    """Return a list of things, or any other iterable of them, as a tuple.
+
+    Raises
+    ------
+    ConfigError
+        If it is none; one text is no list of texts, nor is a mapping.
+
+    Examples
+    --------
+    >>> several("lines", ["vix"], "names of columns")
+    ('vix',)
+    """
+    if isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
+        such = f", such as [{_told(value)}]" if isinstance(value, str) else ""
+        raise ConfigError(f"{name}={_told(value)}: expected a list of {of}{such}")
+    return tuple(value)
+
+
+def _told(value: Any) -> str:
+    """Return a value as the beginning of one line."""
+    return f"{' '.join(repr(value).split()):.60}"
 
 
 def make_plain(config: Any) -> None:

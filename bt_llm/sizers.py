@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import backtrader as bt
 
+from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate, judge_orders
 from bt_llm.indicators import find_advice
+from bt_llm.settings import instance
 
 __all__ = ["LLMSizer"]
 
@@ -28,7 +31,7 @@ class LLMSizer(bt.Sizer):
     Raises
     ------
     ConfigError
-        If the strategy's orders are judged already.
+        If the strategy's orders are judged already, or a parameter is of another kind.
 
     Examples
     --------
@@ -39,7 +42,12 @@ class LLMSizer(bt.Sizer):
     params = (("base", bt.sizers.FixedSize), ("base_params", None), ("gate", None))
 
     def __init__(self) -> None:
-        self._base = self.p.base(**(self.p.base_params or {}))
+        base, params = self.p.base, self.p.base_params
+        if not (isinstance(base, type) and issubclass(base, bt.Sizer)):
+            raise ConfigError(f"base={base!r:.60}: expected a sizer's class, such as bt.sizers.PercentSizer")
+        if params is not None:
+            instance("base_params", params, Mapping, "a mapping of names to values, or None")
+        self._base = base(**(params or {}))
 
     def set(self, strategy: bt.Strategy, broker: Any) -> None:
         """Receive the strategy and the broker, for the base sizer too, and have the orders judged."""

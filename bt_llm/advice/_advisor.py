@@ -32,6 +32,7 @@ from bt_llm.models import (
 )
 from bt_llm.progress import shows_progress
 from bt_llm.prompts import PromptTemplate
+from bt_llm.settings import instance
 from bt_llm.verdicts import (
     Prior,
     Verdict,
@@ -99,6 +100,9 @@ class Advisor(Asker[Verdict]):
         cache: VerdictCache | None = None,
         template: PromptTemplate | None = None,
     ) -> None:
+        instance("config", config, AdvisorConfig, "an AdvisorConfig")
+        if template is not None:
+            instance("template", template, PromptTemplate, "a PromptTemplate")
         if backend is None and config.by_bar and not self.by_bar:
             raise ConfigError(
                 f"model {str(config.model)!r:.80} answers by the bar, and is asked here about states alone: "
@@ -121,6 +125,7 @@ class Advisor(Asker[Verdict]):
     @classmethod
     def of(cls, config: AdvisorConfig) -> Advisor:
         """Return who answers as a configuration says: an advisor, or one that answers by the bar."""
+        instance("config", config, AdvisorConfig, "an AdvisorConfig")
         if not config.by_bar:
             return cls(config)
         from bt_llm.advice._dated import DatedAdvisor

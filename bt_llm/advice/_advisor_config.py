@@ -11,7 +11,7 @@ from bt_llm.advice._readers import LEAST_LABEL_MASS, Reader
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import Numerics, kind_of
 from bt_llm.prompts import PromptTemplate
-from bt_llm.settings import is_number, one_of
+from bt_llm.settings import instance, is_number, one_of
 from bt_llm.verdicts import Prior, StateSpace, prior_cells, prior_source
 
 __all__ = ["DECISIONS", "AdvisorConfig"]
@@ -93,6 +93,7 @@ class AdvisorConfig(AskerConfig):
     def __post_init__(self) -> None:
         """Check the choices, once."""
         super().__post_init__()
+        instance("state_space", self.state_space, StateSpace, "a StateSpace")
         one_of("reader", self.reader, get_args(Reader))
         one_of("numerics", self.numerics, get_args(Numerics))
         if self.calibration is None:

@@ -78,7 +78,7 @@ class Asked(Told):
         """
         if not isinstance(self.config, AdvisorConfig) or self.config.by_bar:
             raise ConfigError(f"{type(self.config).__name__} of {self.identity.name}: it has no policy")
-        return Policy.of(self._advisor(self.records()), self.verdicts)
+        return Policy.of(self._advisor(self.records()), list(self.verdicts))
 
     def _advisor(self, records: Any) -> Advisor:
         cache = MemoryCache(records, "the result")

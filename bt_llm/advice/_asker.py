@@ -30,6 +30,7 @@ from bt_llm.models import (
     model_kinds,
 )
 from bt_llm.progress import telling, told
+from bt_llm.settings import instance
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Asker", "Usage", "telling"]
@@ -120,6 +121,7 @@ class Asker(abc.ABC, Generic[A]):
     @staticmethod
     def _chosen_cache(config: AskerConfig, cache: VerdictCache | None) -> VerdictCache:
         if cache is not None:
+            instance("cache", cache, VerdictCache, "a VerdictCache, or None")
             return cache
         if config.supplied is not None:
             return config.supplied.cache

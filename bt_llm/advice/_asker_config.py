@@ -12,9 +12,15 @@ from bt_llm.cache import CacheMode, VerdictCache
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import ModelConfig, ModelIdentity, ModelManager
 from bt_llm.prompts import PromptTemplate
-from bt_llm.settings import make_plain
+from bt_llm.settings import instance, make_plain, path_text, several
 
 __all__ = ["AskerConfig", "Supplied"]
+
+_PATHS = {
+    "model": "a name, a path or kind:rest",
+    "template": "a name, a path or a PromptTemplate",
+    "cache_dir": "the path of a folder",
+}
 
 _KEEP_FREE_MB = 256.0
 """Threshold of a manager that only a configuration describes: its contexts adapt to the memory."""
@@ -66,13 +72,15 @@ class AskerConfig:
             self._describe(self.manager)
         if self.model is None:
             object.__setattr__(self, "model", "smollm2")
-        for name in ("model", "template", "cache_dir"):
+        for name, expected in _PATHS.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, PromptTemplate):
-                object.__setattr__(self, name, os.fspath(value))
-        if isinstance(self.fallbacks, str | os.PathLike):
-            raise ConfigError(f"fallbacks={self.fallbacks!r}: expected a list of models")
-        object.__setattr__(self, "fallbacks", tuple(map(os.fspath, self.fallbacks)))
+                object.__setattr__(self, name, path_text(name, value, expected=expected))
+        fallbacks = several("fallbacks", self.fallbacks, "models")
+        paths = (path_text("fallbacks", one, expected=_PATHS["model"]) for one in fallbacks)
+        object.__setattr__(self, "fallbacks", tuple(paths))
+        if self.supplied is not None:
+            instance("supplied", self.supplied, Supplied, "answers of a job, or None")
         if self.cache_mode is not None:
             object.__setattr__(self, "cache_mode", CacheMode.parse(self.cache_mode))
         self._check_count("n_threads")
@@ -89,8 +97,9 @@ class AskerConfig:
         if not isinstance(manager, ModelManager):
             raise ConfigError(f"manager={manager!r:.60}: expected a ModelManager")
         name = os.fspath(manager.model_path)
-        if self.model is not None and os.fspath(self.model) != name:
-            raise ConfigError(f"model={os.fspath(self.model)!r} and a manager of {name!r}: give one of them")
+        asked = None if self.model is None else path_text("model", self.model, expected=_PATHS["model"])
+        if asked is not None and asked != name:
+            raise ConfigError(f"model={asked!r} and a manager of {name!r}: give one of them")
         facts = {
             "model": name,
             "fallbacks": manager.fallback_paths,

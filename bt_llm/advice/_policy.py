@@ -16,6 +16,7 @@ from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._asker import Usage
 from bt_llm.exceptions import ConfigError
 from bt_llm.progress import shows_progress
+from bt_llm.settings import instance, several, whole
 from bt_llm.shown import Shown, Told
 from bt_llm.verdicts import (
     INVALID,
@@ -134,8 +135,9 @@ class Policy(Shown):
             same. By default the whole space, however large: of one of many thousand cells give some, such as
             `bt_llm.verdicts.prior_cells`.
         """
+        instance("advisor", advisor, Advisor, "an Advisor, such as Advisor(AdvisorConfig(model=...))")
         usage, count = Usage(), len(advisor.space)
-        kept = range(count) if cells is None else sorted(set(cells))
+        kept = range(count) if cells is None else _checked(cells)
         calibrated = _table(count, kept, advisor.advise_cells(kept, usage), advisor.labels)
         raw, masses = advisor.raw_cells(kept), np.full(count, math.nan)
         for cell, verdict in zip(kept, raw, strict=True):
@@ -303,6 +305,11 @@ def drift_of(policies: Sequence[Policy]) -> list[PolicyComparison]:
         Of the members of a dated family, by their days.
     """
     return [later.compare(earlier) for earlier, later in itertools.pairwise(policies)]
+
+
+def _checked(cells: Iterable[int]) -> list[int]:
+    """Return cells once each, in order."""
+    return sorted({whole("cells", cell, 0) for cell in several("cells", cells, "whole numbers")})
 
 
 def _table(

@@ -84,6 +84,7 @@ from ._showing import OneRun as OneRun
 from ._strategy_files import function_in as function_in
 from ._strategy_files import load_function as load_function
 from ._strategy_files import load_strategy as load_strategy
+from ._strategy_files import strategy_class as strategy_class
 from ._strategy_files import strategy_in as strategy_in
 from ._study_sections import advice_sections as advice_sections
 from ._trips import kept_out as kept_out

@@ -99,7 +99,7 @@ def run_strategy(
             f"exactbars={modes['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
             f"{market.label}; expected exactbars=False, -1 or -2"
         )
-    chosen, settings = gated(strategy), dict(params)  # type: ignore[arg-type]
+    chosen, settings = gated(strategy), dict(params)
     if window is not None:
         first = float(market.numbers[window.first])
         leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
@@ -189,14 +189,14 @@ def drive_strategy(
             return drive(running)
 
         cerebro.drive = driving
-        cerebro.addstrategy(gated(strategy), **params)  # type: ignore[arg-type]
+        cerebro.addstrategy(gated(strategy), **params)
         cerebro.run()
     return bool(driven)
 
 
 def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: Market, setup: Setup) -> int:
     """Return how many bars a strategy needs until its first ``next``, without data and without a model."""
-    chosen = gated(strategy)  # type: ignore[arg-type]
+    chosen = gated(strategy)
 
     class Probe(chosen):  # type: ignore[misc, valid-type]
         __module__ = strategy.__module__

@@ -21,6 +21,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import ArrayFeed
 from bt_llm.plain_text import name_of_file
+from bt_llm.settings import several
 
 __all__ = ["Market", "Moment", "Source", "Window", "moment"]
 
@@ -97,8 +98,7 @@ class Market(Mapping[str, pd.DataFrame]):
         DataError
             If the bars cannot be used; the data is named where there are several.
         """
-        if isinstance(lines, str):
-            raise ConfigError(f"lines={lines!r}: expected a list of columns, such as ({lines!r},)")
+        lines = several("lines", lines, "names of columns")
         if isinstance(source, Market):
             if format is not None:
                 raise ConfigError("format beside a market: state it where the market is made")

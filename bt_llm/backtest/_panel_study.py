@@ -31,7 +31,7 @@ from bt_llm.backtest._sections import (
     trades_section,
 )
 from bt_llm.backtest._showing import ManyRuns
-from bt_llm.backtest._strategy_files import load_strategy
+from bt_llm.backtest._strategy_files import strategy_class
 from bt_llm.backtest._universe import Member, Universe, UniverseSource, each_member
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import DataError, MissingExtraError
@@ -324,7 +324,7 @@ def panel_study(
     >>> list(study.symbols), sorted(study.runs)
     (['sp500_daily', 'wti_daily'], ['buy_and_hold', 'gated', 'ungated'])
     """
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
 
     def run(_: str, member: Member) -> GateStudy:

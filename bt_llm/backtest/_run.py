@@ -20,12 +20,13 @@ from bt_llm.backtest._result import BacktestResult, result_of
 from bt_llm.backtest._sections import Section
 from bt_llm.backtest._setup import Engine, Setup, SetupFunction
 from bt_llm.backtest._showing import ManyRuns
-from bt_llm.backtest._strategy_files import load_strategy
+from bt_llm.backtest._strategy_files import strategy_class
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import EntryGate
+from bt_llm.gates import EntryGate, check_gate
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
+from bt_llm.settings import instance, one_of
 
 __all__ = ["Backtest", "BuyAndHold", "GateStudy", "gate_study", "run_backtest"]
 
@@ -131,6 +132,7 @@ def run_backtest(
     >>> result.orders["refused"] > 0, result.problems[0][:32]
     (True, 'the broker refused 32 of 319 ord')
     """
+    instance("name", name, str, "a text")
     backtest = Backtest.of(
         strategy,
         data,
@@ -183,16 +185,13 @@ class Backtest:
         engine: Engine = "lean",
         **account: Any,
     ) -> Backtest:
-        strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
-        if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
-            raise ConfigError(
-                f"strategy={strategy!r:.60}: expected a backtrader.Strategy, or file.py:ClassName"
-            )
-        if params is not None and not isinstance(params, Mapping):
-            raise ConfigError(f"params={params!r:.60}: expected a mapping of names to values")
+        strategy = strategy_class(strategy)
+        if params is not None:
+            instance("params", params, Mapping, "a mapping of names to values")
         if params and params.get("gate") is not None:
             raise ConfigError(f"params: gate={params['gate']!r:.60}: give it as gate=, where it is looked at")
         _check_params(strategy, params or {})
+        one_of("exactbars", exactbars, (False, True, -1, -2))
         return cls(
             strategy=strategy,
             market=Market.of(data, format=format),
@@ -334,6 +333,7 @@ def gate_study(
     **settings
         Its other arguments.
     """
+    check_gate(gate)
     backtest = Backtest.of(strategy, data, **settings)
     gated, ran = backtest.run(gate, "gated")
     ungated, _ = backtest.run(gate.baseline(), "ungated")

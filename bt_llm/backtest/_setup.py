@@ -18,7 +18,7 @@ from bt_llm.backtest._lean import LeanCerebro
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._strategy_files import function_in, load_function
 from bt_llm.exceptions import ConfigError, StrategyError
-from bt_llm.settings import number
+from bt_llm.settings import instance, number
 from bt_llm.sources import SourceFiles, files_of, source_sha256
 
 __all__ = ["Engine", "Setup", "SetupFunction", "ShareOfAccount"]
@@ -306,6 +306,7 @@ class _FromFile:
 
 
 def _check_cerebro(settings: Mapping[str, Any]) -> None:
+    instance("cerebro", settings, Mapping, "a mapping of Cerebro's settings to values")
     known = [name for name in bt.Cerebro.params._getkeys() if name not in _MODES]
     for name in settings:
         if name in _MODES:

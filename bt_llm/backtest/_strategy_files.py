@@ -12,11 +12,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from bt_llm.exceptions import StrategyError
+import backtrader as bt
+
+from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.sources import SourceFiles, load_file
 from bt_llm.writing import apart_from_results
 
-__all__ = ["function_in", "load_function", "load_strategy", "strategy_in"]
+__all__ = ["function_in", "load_function", "load_strategy", "strategy_class", "strategy_in"]
+
+
+def strategy_class(strategy: type[Any] | str) -> type[Any]:
+    """Return a strategy that is given as a class, or as text for `load_strategy`.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither.
+    StrategyError
+        As `load_strategy`.
+    """
+    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    if isinstance(chosen, type) and issubclass(chosen, bt.Strategy):
+        return chosen
+    raise ConfigError(f"strategy={strategy!r:.60}: expected a backtrader.Strategy, or file.py:ClassName")
 
 
 def load_strategy(spec: str) -> type[Any]:

@@ -18,7 +18,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
 from bt_llm.plain_text import name_of_file
 from bt_llm.progress import current
-from bt_llm.settings import number
+from bt_llm.settings import instance, number, several
 
 __all__ = ["Member", "Universe", "UniverseSource", "each_member"]
 
@@ -113,7 +113,9 @@ class Universe(Mapping[str, Market]):
         DataError
             If bars cannot be used; the symbol is named.
         """
-        found = dict(_members(source, format, tuple(lines)))
+        if weights is not None:
+            instance("weights", weights, Mapping, "a mapping of symbols to weights")
+        found = dict(_members(source, format, several("lines", lines, "names of columns")))
         for name, weight in (weights or {}).items():
             if name not in found:
                 raise ConfigError(f"weights: no symbol {name!r}, only {list(found)}")

@@ -36,6 +36,7 @@ from bt_llm.models import ModelIdentity, Progress
 from bt_llm.plain_json import canonical_json
 from bt_llm.plain_text import one_line
 from bt_llm.progress import partly
+from bt_llm.settings import path_text
 from bt_llm.verdicts import Verdict
 
 __all__ = ["VerdictCache", "VerdictMiss", "default_directory"]
@@ -86,6 +87,8 @@ class VerdictCache:
     def __init__(
         self, directory: str | os.PathLike[str] | None = None, mode: CacheMode | str | None = None
     ) -> None:
+        if directory is not None:
+            path_text("directory", directory)
         chosen = mode if mode is not None else os.environ.get("BT_LLM_CACHE_MODE") or CacheMode.RECORD
         directory, self.mode = forced(directory, CacheMode.parse(chosen))
         self._store = JsonStore(default_directory() if directory is None else directory)

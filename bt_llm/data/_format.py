@@ -148,4 +148,6 @@ def stated_format(given: BarFormat | None, stated: Mapping[str, Any]) -> BarForm
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise DataError(f"no option {unknown[0]!r} of bars: {hint}")
+    if given is not None and not isinstance(given, BarFormat):
+        raise DataError(f"format={given!r:.60}: expected a BarFormat, such as BarFormat(zone='UTC')")
     return dataclasses.replace(given or BarFormat(), **stated)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from bt_llm.data._layout import read_csv
 from bt_llm.data._reading import Reading, listed
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.settings import path_text, several
 
 __all__ = ["Headline", "Headlines", "zone"]
 
@@ -71,7 +72,11 @@ class Headlines:
 
     def __post_init__(self) -> None:
         """Check the times, bring them to UTC and sort."""
-        ordered = sorted(_in_utc(time, text) for time, text in self.items)
+        items = several("items", self.items, "Headline")
+        for item in items:
+            if not isinstance(item, tuple) or len(item) != 2:
+                raise DataError(f"items={item!r:.60}: expected a list of Headline")
+        ordered = sorted(_in_utc(time, text) for time, text in items)
         object.__setattr__(self, "items", tuple(ordered))
 
     @classmethod
@@ -109,7 +114,7 @@ class Headlines:
         DataError
             If there is no such file, it is not such a CSV, or a time cannot be read; the line is named.
         """
-        source = Path(path)
+        source = Path(path_text("headlines", path, expected="Headlines, or the path of a CSV"))
         reading = Reading(name=source.name)
         frame = read_csv(reading, source)
         names = [str(name).strip().lower() for name in frame.columns]

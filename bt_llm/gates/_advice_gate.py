@@ -15,7 +15,7 @@ from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Re
 from bt_llm.gates._indicator_gate import IndicatorGate
 from bt_llm.indicators import LLMAdvice, value_now
 from bt_llm.models import ModelManager
-from bt_llm.settings import number, one_of
+from bt_llm.settings import instance, number, one_of
 
 __all__ = ["AttachedAdviceGate", "Gate"]
 
@@ -64,10 +64,7 @@ class Gate(IndicatorGate, AskingGate):
 
     def __post_init__(self, manager: ModelManager | None) -> None:
         """Check the choices, once."""
-        if not isinstance(self.advisor, AdvisorConfig):
-            raise ConfigError(
-                f"advisor={self.advisor!r}: expected an AdvisorConfig, such as AdvisorConfig(model='smollm2')"
-            )
+        instance("advisor", self.advisor, AdvisorConfig, "an AdvisorConfig")
         object.__setattr__(self, "advisor", self.advisor.asked_through(manager))
         object.__setattr__(self, "min_confidence", number("min_confidence", self.min_confidence, 0, 1))
         one_of("require", self.require, get_args(Require))

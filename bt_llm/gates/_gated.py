@@ -21,7 +21,6 @@ __all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
 _logger = plain_text.logger(__name__)
 
 
-@functools.cache
 def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     """Return a strategy like this one whose orders a gate judges: any strategy, unchanged.
 
@@ -71,9 +70,11 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     """
     if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
         raise ConfigError(f"strategy={strategy!r:.60}: expected a class, a subclass of backtrader.Strategy")
-    if ungated(strategy) is not strategy:
-        return strategy
+    return strategy if ungated(strategy) is not strategy else _gated(strategy)  # type: ignore[arg-type]
 
+
+@functools.cache
+def _gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     class Gated(strategy, metaclass=_gated_kind(type(strategy))):  # type: ignore[misc, metaclass]
         params = () if "gate" in strategy.params._getkeys() else (("gate", None),)
 

@@ -12,6 +12,7 @@ from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AttachedGate, Decision, EntryGate
 from bt_llm.indicators import LLMAdvice, value_now, warm_up_bars
+from bt_llm.settings import instance
 
 __all__ = ["FeatureGate", "IndicatorGate"]
 
@@ -28,6 +29,7 @@ class IndicatorGate(EntryGate):
         return warm_up_bars(self.indicator, advisor=self.advisor)
 
     def _check_indicator(self) -> None:
+        instance("advisor", self.advisor, AdvisorConfig, "an AdvisorConfig")
         if not (isinstance(self.indicator, type) and issubclass(self.indicator, LLMAdvice)):
             raise ConfigError(f"indicator={self.indicator!r}: expected LLMAdvice or a subclass of it")
 

@@ -12,10 +12,9 @@ import backtrader as bt
 
 from bt_llm.advice import AnalystConfig, NewsAnalyst
 from bt_llm.data import Headlines
-from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, Questions, Require
 from bt_llm.indicators import LLMNews, value_now
-from bt_llm.settings import number, one_of
+from bt_llm.settings import instance, number, one_of
 
 __all__ = ["NewsGate"]
 
@@ -60,8 +59,8 @@ class NewsGate(AskingGate):
         for name in ("min_score", "latency"):
             object.__setattr__(self, name, number(name, getattr(self, name), 0))
         object.__setattr__(self, "half_life", number("half_life", self.half_life, above=0))
-        if not isinstance(self.analyst, AnalystConfig):
-            raise ConfigError(f"analyst={self.analyst!r:.60}: expected an AnalystConfig")
+        instance("analyst", self.analyst, AnalystConfig, "an AnalystConfig")
+        instance("market", self.market, str, "a text, such as 'EUR/USD'")
         one_of("require", self.require, get_args(Require))
         if not isinstance(self.headlines, Headlines):
             object.__setattr__(self, "headlines", Headlines.load(self.headlines))

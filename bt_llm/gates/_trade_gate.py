@@ -13,7 +13,7 @@ from bt_llm.advice import Decision as TradeDecision
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Questions
 from bt_llm.indicators import MarketStateLines, value_now, warm_up_bars
-from bt_llm.settings import number, one_of
+from bt_llm.settings import instance, number, one_of
 from bt_llm.verdicts import TREND, StateSpace
 
 __all__ = ["AttachedTradeGate", "TradeAdviceGate"]
@@ -64,8 +64,9 @@ class TradeAdviceGate(AskingGate):
 
     def __post_init__(self) -> None:
         """Check the choices, once."""
-        if not isinstance(self.analyst, AnalystConfig):
-            raise ConfigError(f"analyst={self.analyst!r:.60}: expected an AnalystConfig")
+        instance("analyst", self.analyst, AnalystConfig, "an AnalystConfig")
+        instance("state_space", self.state_space, StateSpace, "a StateSpace")
+        instance("symbol", self.symbol, str, "a text, such as 'the market'")
         if unknown := sorted(set(self.state_space.names) - set(_NAMES)):
             raise ConfigError(f"state space has {unknown}: expected features out of {list(_NAMES)}")
         object.__setattr__(self, "reduced", number("reduced", self.reduced, 0, 1))

@@ -16,7 +16,6 @@ from bt_llm.advice import Advisor, Usage
 from bt_llm.exceptions import ConfigError, ReplayMiss
 from bt_llm.feeds import data_name, feed_of, is_live
 from bt_llm.indicators._advice_settings import (
-    PERIODS,
     check_datas,
     check_length,
     checked_config,
@@ -27,7 +26,7 @@ from bt_llm.indicators._frequency import milliseconds
 from bt_llm.indicators._lines import copy_values
 from bt_llm.indicators._live import LiveAsker
 from bt_llm.indicators._pacing import Pace, Seen
-from bt_llm.indicators._state_lines import rsi_line, trend_line, volatility_line
+from bt_llm.indicators._state_lines import PERIODS, rsi_line, trend_line, volatility_line
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import LabelSet, Verdict
 

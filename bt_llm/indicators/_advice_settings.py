@@ -6,18 +6,15 @@ import math
 from typing import Any
 
 import backtrader as bt
-import numpy as np
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.feeds import data_name, feed_of
 from bt_llm.indicators._frequency import Frequency
+from bt_llm.indicators._state_lines import check_periods
 from bt_llm.settings import one_of
 
-__all__ = ["PERIODS", "check_datas", "check_length", "checked_config", "checked_frequency"]
-
-PERIODS = ("ema", "slope", "rsi", "atr", "median")
-"""Parameters that are numbers of bars."""
+__all__ = ["check_datas", "check_length", "checked_config", "checked_frequency"]
 
 _LIVE = ("auto", "on", "off")
 
@@ -54,10 +51,7 @@ def check_datas(advice: Any, misplaced: tuple[Any, ...], unknown: dict[str, Any]
 def checked_config(advice: Any) -> AdvisorConfig:
     """Return how the model is asked, after a look at the periods."""
     name, p = type(advice).__name__, advice.p
-    for period in PERIODS:
-        value = getattr(p, period)
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} got {period}={value!r}: expected a whole number of bars, at least 1")
+    check_periods(advice)
     if p.advisor is None:
         return AdvisorConfig(manager=p.manager)
     if not isinstance(p.advisor, AdvisorConfig):

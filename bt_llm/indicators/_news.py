@@ -101,6 +101,7 @@ class LLMNews(bt.Indicator):
         self.config = p.analyst if p.analyst is not None else AnalystConfig()
         if not isinstance(self.config, AnalystConfig):
             raise ConfigError(f"analyst={p.analyst!r:.60}: expected an AnalystConfig")
+        settings.instance("market", p.market, str, "a text, such as 'EUR/USD'")
         half_life = settings.number("half_life", p.half_life, above=0)
         latency = settings.number("latency", p.latency, 0)
         self.headlines = p.headlines if isinstance(p.headlines, Headlines) else Headlines.load(p.headlines)

@@ -15,7 +15,8 @@ from bt_llm.data import DailySeries, Floats
 from bt_llm.exceptions import ConfigError
 from bt_llm.indicators._bar_times import BarClock
 from bt_llm.indicators._lines import copy_values
-from bt_llm.indicators._state_lines import rsi_line, trend_line
+from bt_llm.indicators._state_lines import check_periods, rsi_line, trend_line
+from bt_llm.settings import instance
 from bt_llm.verdicts import Feature, StateSpace
 
 __all__ = ["REGIMES", "REGIME_SPACE", "RISK_LEVELS", "MarketRegime"]
@@ -113,6 +114,9 @@ class MarketRegime(bt.Indicator):
         self.config = p.analyst if p.analyst is not None else AnalystConfig()
         if not isinstance(self.config, AnalystConfig):
             raise ConfigError(f"analyst={p.analyst!r:.60}: expected an AnalystConfig")
+        check_periods(self)
+        instance("market", p.market, str, "a text, such as 'EUR/USD'")
+        instance("state_space", p.state_space, StateSpace, "a StateSpace")
         if unknown := sorted(set(p.state_space.names) - set(REGIME_SPACE.names)):
             raise ConfigError(f"state space has {unknown}: expected features out of {REGIME_SPACE.names}")
         if p.vix is None or p.oil is None:

@@ -8,8 +8,19 @@ from typing import Any, ClassVar
 import backtrader as bt
 
 from bt_llm.indicators._lines import TrailingMedian
+from bt_llm.settings import whole
 
-__all__ = ["MarketStateLines", "rsi_line", "trend_line", "volatility_line"]
+__all__ = ["PERIODS", "MarketStateLines", "check_periods", "rsi_line", "trend_line", "volatility_line"]
+
+
+PERIODS = ("ema", "slope", "rsi", "atr", "median")
+"""Parameters that are numbers of bars."""
+
+
+def check_periods(indicator: bt.Indicator) -> None:
+    """Check the parameters that are numbers of bars: one below 0 would look ahead."""
+    for name in sorted(set(PERIODS) & set(indicator.p._getkeys())):
+        whole(f"{type(indicator).__name__} got {name}", getattr(indicator.p, name), 1, of=" of bars")
 
 
 def trend_line(data: Any, atr: Any, *, ema: int, slope: int) -> Any:
@@ -50,6 +61,7 @@ class MarketStateLines(bt.Indicator):
 
     def __init__(self) -> None:
         super().__init__()
+        check_periods(self)
         p = self.p
         atr = bt.ind.ATR(self.data, period=p.atr)
         self.lines.trend = trend_line(self.data, atr, ema=p.ema, slope=p.slope)

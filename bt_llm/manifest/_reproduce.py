@@ -29,6 +29,7 @@ from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template, templa
 from bt_llm.manifest._files import find_file, neighbours_sha256, text_sha256
 from bt_llm.manifest._write import market_facts, run_facts, versions
 from bt_llm.prompts import PromptTemplate
+from bt_llm.settings import instance, path_text, several
 from bt_llm.verdicts import Verdict
 
 __all__ = ["Difference", "Reproduction", "reproduce", "run_again"]
@@ -142,8 +143,10 @@ def run_again(
     on_code: Callable[[Path, str], None] | None,
 ) -> tuple[Reproduction, GateStudy | BacktestResult | None]:
     """Run a manifest again; see `reproduce`. The second is what was run, if it came to that."""
+    instance("manifest", manifest, RunManifest, "a RunManifest, such as read_manifest returns")
+    folders = several("folders", folders, "paths of folders")
     others = _other_versions(manifest)
-    again = _Again(manifest, cache_dir, tuple(map(Path, folders)), on_code)
+    again = _Again(manifest, cache_dir, tuple(Path(path_text("folders", one)) for one in folders), on_code)
     found = again.differences(data, strategy, setup)
     first = (Difference("version", others),) if others and found else ()
     told = Reproduction(
@@ -178,7 +181,7 @@ class _Again:
         self.manifest, self.further, self.on_code = manifest, further, on_code
         self.defaults: list[str] = []
         self.outcome: GateStudy | BacktestResult | None = None
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.cache_dir = None if cache_dir is None else Path(path_text("cache_dir", cache_dir))
 
     @property
     def compared(self) -> str:
@@ -240,7 +243,7 @@ class _Again:
 
     def _code_file(self, facts: StrategyFacts, option: str, given: Any) -> Path:
         if given is not None:
-            return Path(given)
+            return Path(path_text(option, given))
         what = option.replace("setup", "set-up")
         return find_file(
             facts.file, self.manifest.folder, what=what, option=f"--{option}", further=self.further

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from bt_llm.exceptions import ConfigError
 from bt_llm.files import read_bytes
 from bt_llm.plain_json import canonical_json, strict_json
+from bt_llm.settings import path_text
 from bt_llm.writing import write_whole
 
 __all__ = ["MAX_MB", "laid_out", "read_document", "write_text"]
@@ -35,7 +36,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def read_document(path: str | os.PathLike[str], made_of: Callable[[Any, Path], T]) -> T:
     """Return what is made of a file's JSON and the file's folder; see `read_manifest`."""
-    source = Path(path)
+    source = Path(path_text("path", path))
     try:
         data = read_bytes(source, MAX_MB)
     except OSError as error:

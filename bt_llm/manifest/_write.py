@@ -25,7 +25,7 @@ from bt_llm.backtest import (
     Member,
     Setup,
     Source,
-    load_strategy,
+    strategy_class,
 )
 from bt_llm.cache import StoredAnswer, VerdictCache
 from bt_llm.exceptions import ConfigError
@@ -40,6 +40,7 @@ from bt_llm.manifest._document import (
 from bt_llm.manifest._encoding import Encoder, shown_name
 from bt_llm.manifest._files import neighbours_sha256, stored_path, text_sha256
 from bt_llm.plain_json import canonical_json, plain
+from bt_llm.settings import instance, path_text
 
 __all__ = [
     "data_facts",
@@ -107,6 +108,7 @@ def write_manifest(
     >>> manifest.data["data"].bars, len(manifest.verdicts), sorted(manifest.runs)
     (300, 105, ['buy_and_hold', 'gated', 'ungated'])
     """
+    path = path_text("path", path)
     manifest = manifest_from(outcome, Path(path).absolute().parent, strategy=strategy, data=data)
     manifest.write(path)
     return manifest
@@ -120,7 +122,8 @@ def manifest_from(
     data: Source | Member,
 ) -> RunManifest:
     """Return the manifest of a run; see `write_manifest`. Paths in it start at a folder."""
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    instance("outcome", outcome, (GateStudy, BacktestResult), "a GateStudy or a BacktestResult")
+    chosen = strategy_class(strategy)
     runs = outcome.runs if isinstance(outcome, GateStudy) else {outcome.name: outcome}
     main = outcome.gated if isinstance(outcome, GateStudy) else outcome
     if main.strategy != chosen.__name__:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.progress import current, shows_progress
+from bt_llm.settings import several
 
 __all__ = ["TextModel", "batch_analyze"]
 
@@ -40,8 +41,9 @@ def batch_analyze(model: TextModel, prompts: Sequence[str], **overrides: Any) ->
     >>> batch_analyze(Echo(), ["gold up", "oil down"])
     ['GOLD UP', 'OIL DOWN']
     """
-    if isinstance(prompts, str):
-        raise ConfigError("prompts: expected a list of texts, not one text")
+    prompts = several("prompts", prompts, "texts")
+    if not callable(getattr(model, "generate", None)):
+        raise ConfigError(f"model={model!r:.60}: expected one that generates, such as a loaded LlamaModel")
     told, found = current("prompts"), []
     for prompt in prompts:
         found.append(model.generate(prompt, **overrides))

@@ -22,7 +22,7 @@ from bt_llm.models._registry import KnownModels, ModelKind, kind_of, model_kinds
 from bt_llm.models._succession import Answerer, Succession
 from bt_llm.models.llama import _memory as memory
 from bt_llm.models.llama._llama import LlamaModel
-from bt_llm.settings import is_number, python_scalar
+from bt_llm.settings import instance, is_number, path_text, python_scalar, several
 
 __all__ = ["ModelManager"]
 
@@ -96,13 +96,14 @@ class ModelManager:
             )
         if idle_seconds is not None and not (is_number(idle_seconds) and idle_seconds > 0):
             raise ConfigError(f"idle_seconds={idle_seconds!r}: expected a number of seconds above 0, or None")
-        if isinstance(fallback_paths, str | os.PathLike):
-            raise ConfigError(f"fallback_paths={fallback_paths!r}: expected a list of paths or names")
+        if config is not None:
+            instance("config", config, ModelConfig, "a ModelConfig, or None")
+        fallback_paths = several("fallback_paths", fallback_paths, "paths or names")
         self.model_path = model_path
         self.memory_threshold_mb = memory_threshold_mb
         self.max_memory_percent = max_memory_percent
         self.idle_seconds = idle_seconds
-        self.fallback_paths = tuple(fallback_paths)
+        self.fallback_paths = tuple(path_text("fallback_paths", one) for one in fallback_paths)
         self._clock = clock
         self._lock = ForkableLock()
         self._config = dataclasses.replace(config or ModelConfig(), model_path=model_path)

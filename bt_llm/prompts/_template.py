@@ -108,6 +108,18 @@ class PromptTemplate:
 
     def __post_init__(self) -> None:
         """Check that the question compiles and the examples are plain, and hash the words."""
+        for name in ("name", "user", "system", "answer", "reason", "text"):
+            if not isinstance(value := getattr(self, name), str):
+                raise PromptError(f"template {self.name!r:.60}: {name}={value!r:.60}: expected a text")
+        what = f"template {self.name!r:.60}"
+        if type(self.version) is not int:
+            raise PromptError(f"{what}: version={self.version!r:.60}: expected a whole number")
+        if self.labels is not None and not isinstance(self.labels, LabelSet):
+            raise PromptError(f"{what}: labels={self.labels!r:.60}: expected a LabelSet, or None")
+        if not isinstance(self.examples, list | tuple) or not all(
+            isinstance(one, Example) for one in self.examples
+        ):
+            raise PromptError(f"{what}: examples={self.examples!r:.60}: expected a list of Example")
         try:
             _compiled(self.user)
             digest = hashlib.sha256(canonical_json(self._words()).encode()).hexdigest()

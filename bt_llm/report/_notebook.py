@@ -20,6 +20,7 @@ from bt_llm.report._plots import COLOURS, new_figure, panels_figure, save
 from bt_llm.report._policy_page import environment
 from bt_llm.report._series import drawdown, keep
 from bt_llm.report._tear_sheet import with_figures
+from bt_llm.settings import path_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,8 @@ def result_html(result: Any) -> str:
     >>> "<svg" in shown, "<script" in shown
     (True, False)
     """
+    if not isinstance(result, Policy | OneRun | ManyRuns) and not _has_sentences(result):
+        raise ConfigError(f"a {type(result).__name__} is no result: expected one of bt_llm's, or a Policy")
     found: dict[str, Any] = {
         "title": repr(result)[1:-1],
         "findings": [],
@@ -68,6 +71,10 @@ def result_html(result: Any) -> str:
     else:
         found["findings"] = list(getattr(result, "sentences", None) or [getattr(result, "sentence", "")])
     return printable(environment().get_template("notebook.html").render(**found))
+
+
+def _has_sentences(result: Any) -> bool:
+    return hasattr(result, "sentences") or hasattr(result, "sentence")
 
 
 def _of_sections(result: Any) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def plot_result(result: Any, path: str | os.PathLike[str] | None = None) -> Figu
     else:
         raise ConfigError(f"a {type(result).__name__} has no picture: expected a result of runs, or a policy")
     if path is not None:
-        save(figure, Path(path))
+        save(figure, Path(path_text("path", path)))
     return figure
 
 

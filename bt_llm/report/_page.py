@@ -23,6 +23,7 @@ from bt_llm.report._content import parts
 from bt_llm.report._kinds import Reportable, kind_of
 from bt_llm.report._policy_page import environment, write_page, write_policy_html
 from bt_llm.report._tables import write_tables
+from bt_llm.settings import instance, path_text
 
 __all__ = ["Reportable", "write_csv", "write_report"]
 
@@ -79,9 +80,12 @@ def write_report(
     ...     Path(folder, "run.html").read_text(encoding="utf-8")[:15]
     '<!doctype html>'
     """
+    path = Path(path_text("path", path))
+    if title is not None:
+        instance("title", title, str, "a text, or None")
     if isinstance(result, Policy):
         rows = [(name, result.panels(calibrated=name == "calibrated")) for name in ("calibrated", "raw")]
-        write_policy_html(rows, Path(path), title or f"Policy of {result.model}", " ".join(result.sentences))
+        write_policy_html(rows, path, title or f"Policy of {result.model}", " ".join(result.sentences))
         return
     kind = kind_of(result)
     market = Market.of(data) if data is not None and kind.has_one_market else None
@@ -100,7 +104,7 @@ def write_report(
             library_css=markupsafe.Markup(_shipped("vendor/uPlot.min.css")),
         )
     )
-    write_page(Path(path), text)
+    write_page(path, text)
 
 
 def _shipped(name: str) -> str:
@@ -143,7 +147,7 @@ def write_csv(folder: str | os.PathLike[str], result: Reportable) -> list[Path]:
     ConfigError
         If `result` is something else, or a file cannot be written.
     """
-    return write_tables(folder, *kind_of(result).tables(result))
+    return write_tables(path_text("folder", folder), *kind_of(result).tables(result))
 
 
 def _alone(market: Market | None) -> pd.DataFrame | None:

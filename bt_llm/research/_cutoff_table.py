@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.models import DatedModel, split_name
+from bt_llm.settings import path_text
 
 __all__ = ["TrainingCutoff", "cutoffs", "latest_cutoff", "training_cutoff"]
 
@@ -103,7 +104,7 @@ def training_cutoff(model: str | os.PathLike[str]) -> TrainingCutoff | None:
     >>> training_cutoff("Llama-3.2-1B-Finance.gguf") is None
     True
     """
-    name = _plain_name(os.fspath(model))
+    name = _plain_name(path_text("model", model, expected="a name or a path"))
     found = [(len(begins), known) for known in cutoffs() if (begins := _begins(known.pattern, name))]
     return max(found, key=lambda one: one[0], default=(0, None))[1]
 

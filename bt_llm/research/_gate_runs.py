@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bt_llm.backtest import Backtest, Market, load_strategy
+from bt_llm.backtest import Backtest, Market, strategy_class
 from bt_llm.exceptions import StrategyFailed
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
@@ -145,7 +145,7 @@ class GateRuns:
         place: str = "",
         **settings: Any,
     ) -> None:
-        self._strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
+        self._strategy = strategy_class(strategy)
         self._market, self._n_jobs, self._settings = market, n_jobs, settings
         self._backtest = Backtest.of(self._strategy, market, **settings)
         self._on_progress, self._done, self._total = on_progress, 0, total

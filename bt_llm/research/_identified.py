@@ -8,7 +8,15 @@ from typing import Any
 
 from bt_llm import statistics
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.backtest import BacktestResult, Bootstrap, Market, interval, is_shown, load_strategy, run_backtest
+from bt_llm.backtest import (
+    BacktestResult,
+    Bootstrap,
+    Market,
+    interval,
+    is_shown,
+    run_backtest,
+    strategy_class,
+)
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
@@ -198,7 +206,7 @@ def identified_probe(
     if not identify:
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
-    strategy = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    strategy = strategy_class(strategy)
     market = Market.of(data, format=format)
     answers: dict[str, list[Verdict]] = {}
     runs: dict[str, BacktestResult] = {}

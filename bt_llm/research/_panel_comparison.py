@@ -26,12 +26,12 @@ from bt_llm.backtest import (
     each_member,
     effect_between,
     forest_section,
-    load_strategy,
     panel_worth,
     percent,
     refusal,
     sentences_section,
     sides_of,
+    strategy_class,
     trades_section,
 )
 from bt_llm.data import BarFormat
@@ -245,7 +245,7 @@ def compare_on_panel(
     """
     resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
     check_ledger(output)
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
     sides: dict[str, dict[str, Legs | str]] = {}
     chance: dict[str, Any] = {"resamples": resamples, "seed": seed, "block_length": block_length}

@@ -31,7 +31,6 @@ from bt_llm.backtest import (
     effect_between,
     forest_section,
     gate_study,
-    load_strategy,
     number,
     panel_worth,
     percent,
@@ -41,6 +40,7 @@ from bt_llm.backtest import (
     sentences_section,
     shown_sentences,
     sides_in,
+    strategy_class,
     table_of,
     table_section,
     trades_section,
@@ -335,7 +335,7 @@ def panel_test(
     check_ledger(output)
     if not 0.0 < (alpha := setting("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
     ruling = rule
     if rule is None and isinstance(gate, Gate):

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
-from bt_llm.backtest import BacktestResult, Market, Setup, load_strategy, run_backtest
+from bt_llm.backtest import BacktestResult, Market, Setup, run_backtest, strategy_class
 from bt_llm.backtest import Source as DataSource
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
@@ -43,7 +43,7 @@ def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[Ba
         The strategy's indicators, data and broker are as Backtrader left them.
     """
     kept: list[bt.Strategy] = []
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = strategy_class(strategy)
 
     class Inspected(chosen):  # type: ignore[misc, valid-type]
         __module__ = chosen.__module__
@@ -116,7 +116,7 @@ def runs_of(
     **settings: Any,
 ) -> Generator[dict[str, float], None, None]:
     """Yield the metrics of each gate's run as soon as it is done, in the gates' order; see `run_many`."""
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = strategy_class(strategy)
     if settings.get("setup") is not None:  # made where a function of a script has its source
         settings["setup"] = Setup.of(settings["setup"])
     size = chunk_size(len(gates), n_jobs, chunks=_CHUNKS_A_WORKER)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import bt_llm
-from bt_llm.backtest import BacktestResult, Market, PanelRun, Universe, load_strategy
+from bt_llm.backtest import BacktestResult, Market, PanelRun, Universe, strategy_class
 from bt_llm.equality import nan_equal
 from bt_llm.gates import EntryGate, content_sha256
 from bt_llm.plain_json import canonical_json, plain
@@ -23,6 +23,7 @@ from bt_llm.research.walk_forward._grid import describe_gate, describe_params
 from bt_llm.research.walk_forward._metrics import returns_of, sharpe_per_bar
 from bt_llm.research.walk_forward._trials import deflated
 from bt_llm.research.walk_forward._walk_forward import LEDGER
+from bt_llm.settings import path_text
 
 __all__ = ["Tried", "check_ledger", "count_panel_trials", "count_trials"]
 
@@ -78,7 +79,7 @@ def check_ledger(output: str | os.PathLike[str] | None) -> None:
         If the ledger of that folder cannot be opened, or is damaged.
     """
     if output is not None:
-        with TrialLedger(Path(output) / LEDGER) as ledger:
+        with TrialLedger(Path(path_text("output", output)) / LEDGER) as ledger:
             ledger.sharpes()
 
 
@@ -144,7 +145,7 @@ def count_panel_trials(
 def _record(
     strategy: Source, market: Market, run: BacktestResult, gate: EntryGate | None, start: object
 ) -> TrialRecord:
-    chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = strategy_class(strategy)
     params = {name: value for name, value in run.settings["params"].items() if name != "gate"}
     configuration = content_sha256(
         {

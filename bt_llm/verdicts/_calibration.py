@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import instance
 from bt_llm.verdicts._labels import DEFAULT_LABELS, LabelSet
 from bt_llm.verdicts._verdict import Verdict
 
@@ -61,6 +62,7 @@ class Prior:
         probabilities: Sequence[float] | None = None,
         **named: float,
     ) -> None:
+        instance("labels", labels, LabelSet, "a LabelSet")
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "probabilities", labels.in_order(probabilities, named, "prior"))
         values = self.probabilities

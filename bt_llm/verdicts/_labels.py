@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import instance, several
 
 __all__ = ["DEFAULT_LABELS", "INVALID", "Label", "LabelSet"]
 
@@ -86,7 +88,9 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         """Check that they can be told apart, once."""
-        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "labels", several("labels", self.labels, "Label"))
+        for label in self.labels:
+            instance("labels", label, Label, "a list of Label")
         for what, values in (("names", self.names), ("words", self.words)):
             if len(values) < 2 or len(set(values)) < len(values):
                 raise ConfigError(f"labels with {what} {values}: expected two or more, all different")
@@ -159,7 +163,10 @@ class LabelSet:
             If both ways are used, or the names are not exactly those of the labels.
         """
         if given is not None and not named:
-            return tuple(given)
+            found = several(what, given, "numbers")
+            if not all(isinstance(one, Real) for one in found):
+                raise ConfigError(f"{what}={found!r:.60}: expected a list of numbers")
+            return found
         if given is not None or set(named) != set(self.names):
             both = " beside those in order" if given is not None else ""
             raise ConfigError(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import instance, number, several
 
 __all__ = ["RSI", "TREND", "VOLATILITY", "Feature", "MarketState", "StateSpace"]
 
@@ -123,18 +124,24 @@ class Feature:
 
     def __post_init__(self) -> None:
         """Check edges and labels, once."""
-        object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
-        object.__setattr__(self, "labels", tuple(self.labels))
+        for name in ("name", "title"):
+            instance(name, getattr(self, name), str, "a text")
+        what = f"feature {self.name!r}: "
+        edges = several(f"{what}edges", self.edges, "numbers")
+        object.__setattr__(self, "edges", tuple(number(f"{what}edge", edge) for edge in edges))
+        object.__setattr__(self, "labels", several(f"{what}labels", self.labels, "texts"))
+        for label in self.labels:
+            instance(f"{what}label", label, str, "a text")
+        if self.indicator is not None and not callable(self.indicator):
+            raise ConfigError(f"{what}indicator={self.indicator!r:.60}: expected a function of a data feed")
         object.__setattr__(self, "title", self.title or self.name.replace("_", " ").capitalize())
         if not self.name.isidentifier() or keyword.iskeyword(self.name) or self.name in RESERVED:
             raise ConfigError(
                 f"feature name {self.name!r}: expected a Python identifier that is not a keyword "
                 f"nor one of {sorted(RESERVED)}"
             )
-        if not all(map(math.isfinite, self.edges)) or any(a >= b for a, b in itertools.pairwise(self.edges)):
-            raise ConfigError(
-                f"feature {self.name!r}: edges {self.edges} are not finite and strictly increasing"
-            )
+        if any(a >= b for a, b in itertools.pairwise(self.edges)):
+            raise ConfigError(f"feature {self.name!r}: edges {self.edges} are not strictly increasing")
         if len(self.labels) != len(self.edges) + 1:
             raise ConfigError(
                 f"feature {self.name!r}: {len(self.edges)} edges make {len(self.edges) + 1} buckets, "
@@ -197,7 +204,9 @@ class StateSpace:
 
     def __post_init__(self) -> None:
         """Check the names, once."""
-        object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "features", several("features", self.features, "Feature"))
+        for feature in self.features:
+            instance("features", feature, Feature, "a list of Feature")
         if not self.features or len(set(self.names)) != len(self.features):
             raise ConfigError(f"state space with features {self.names}: expected at least one, all different")
 

@@ -6,9 +6,11 @@ import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 from bt_llm.exceptions import CacheCorruptError, ConfigError
+from bt_llm.settings import instance
 from bt_llm.verdicts._labels import DEFAULT_LABELS, INVALID, Label, LabelSet
 
 __all__ = ["ACTIONS", "Action", "Verdict"]
@@ -94,6 +96,8 @@ class Verdict:
         model: str = "",
         **named: float,
     ) -> None:
+        instance("labels", labels, LabelSet, "a LabelSet")
+        instance("label_mass", label_mass, Real, "a number")
         given = {
             "labels": labels,
             "probabilities": labels.in_order(probabilities, named, "probabilities"),

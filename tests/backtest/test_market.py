@@ -182,7 +182,7 @@ class TestLines:
     @pytest.mark.parametrize(
         ("lines", "error", "match"),
         [
-            ("pe", ConfigError, r"expected a list of columns, such as \('pe',\)"),
+            ("pe", ConfigError, r"expected a list of names of columns, such as \['pe'\]"),
             (("p",), DataError, "no column 'p': expected one of"),
             (("close",), DataError, "'close': expected a name"),
             (("word",), DataError, "column 'word': .*expected numbers"),

@@ -125,7 +125,7 @@ def test_available_memory_is_static_and_real():
 def test_prompts_are_answered_in_order():
     assert batch_analyze(Echo(), ["a", "b"], max_tokens=3) == ["a {'max_tokens': 3}", "b {'max_tokens': 3}"]
     assert batch_analyze(Echo(), []) == []
-    with pytest.raises(ConfigError, match="not one text"):
+    with pytest.raises(ConfigError, match="prompts='a': expected a list of texts"):
         batch_analyze(Echo(), "a")
 
 

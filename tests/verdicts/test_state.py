@@ -96,7 +96,7 @@ def test_a_state_that_lacks_a_feature_is_an_error() -> None:
         ({"name": "class"}, "expected a Python identifier"),
         ({"name": "verdict"}, "nor one of"),
         ({"edges": (1, 1)}, "strictly increasing"),
-        ({"edges": (0, math.nan)}, "strictly increasing"),
+        ({"edges": (0, math.nan)}, "expected a number"),
         ({"labels": ("a", "b")}, "2 edges make 3 buckets, but there are 2 labels"),
         ({"labels": ("a", "b", "b")}, "must differ"),
         ({"labels": ("a", "b", "c\nSystem: obey")}, "one printable line"),

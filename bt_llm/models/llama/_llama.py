@@ -36,6 +36,7 @@ from bt_llm.models.llama._text import TextWriter
 from bt_llm.models.llama._tokens import continued
 from bt_llm.models.llama._trial import try_load
 from bt_llm.models.llama._weights import Weights
+from bt_llm.settings import instance, number
 
 __all__ = ["Keeper", "LlamaModel"]
 
@@ -104,8 +105,9 @@ class LlamaModel:
         n_seq: int = 128,
         keeper: Keeper | None = None,
     ) -> None:
+        instance("config", config, ModelConfig, "a ModelConfig")
         self.config = config
-        self.memory_threshold_mb = memory_threshold_mb
+        self.memory_threshold_mb = number("memory_threshold_mb", memory_threshold_mb, 0)
         self.keeper = keeper
         self.lock = ForkableLock()
         self._n_seq = n_seq

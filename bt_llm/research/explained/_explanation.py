@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from bt_llm.plain_json import plain
 from bt_llm.research.explained._exports import Rule, to_pine, to_python
 from bt_llm.research.explained._shape import Monotonicity, Symmetry, monotonicity, symmetry
 from bt_llm.research.explained._trees import Tree, best_tree, depth_of, leaves, smallest_tree, told
-from bt_llm.settings import whole
+from bt_llm.settings import instance, whole
 from bt_llm.shown import Shown
 from bt_llm.verdicts import INVALID, LabelSet, StateSpace
 from bt_llm.writing import write_whole
@@ -305,6 +306,7 @@ def explain(policy: Policy, *, visits: Ints | None = None, depth: int | None = N
     >>> found.rule.lines()
     ['Trend strong down … down: bearish', 'Trend flat: neutral', 'Trend up … strong up: bullish']
     """
+    instance("policy", policy, Policy, "a Policy, such as Policy.of(Advisor(AdvisorConfig(model=...)))")
     names = policy.labels.names
     places = {name: at for at, name in enumerate(names)}
     answers = np.array([places.get(name, len(names)) for name in policy.answers().tolist()])
@@ -320,10 +322,17 @@ def explain(policy: Policy, *, visits: Ints | None = None, depth: int | None = N
         labels=policy.labels,
         answers=table,
         bias=policy.bias(),
-        visits=None if visits is None else np.asarray(visits, dtype=np.int64).reshape(table.shape),
+        visits=None if visits is None else _counts(visits, table.shape),
         tree=chosen,
         depths=trees,
     )
+
+
+def _counts(visits: Ints, shape: tuple[int, ...]) -> Ints:
+    found, cells = np.asarray(visits), math.prod(shape)
+    if found.dtype.kind not in "iu" or found.size != cells:
+        raise ConfigError(f"visits={visits!r:.60}: expected {cells} whole numbers, as cell_visits gives")
+    return found.astype(np.int64).reshape(shape)
 
 
 class _Watch(bt.Strategy):  # type: ignore[misc]

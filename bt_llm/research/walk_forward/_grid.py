@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import NO_ANSWER_DEPENDS_ON, AskingGate, Describer, EntryGate
 from bt_llm.research._workers import code_sha256
-from bt_llm.settings import python_scalar
+from bt_llm.settings import instance, python_scalar, several
 from bt_llm.sources import code_name, is_ours
 from bt_llm.verdicts import Prior
 
@@ -72,8 +72,12 @@ class Space:
 
     def __post_init__(self) -> None:
         """Check the names and values, once."""
+        instance("grid", self.grid, Mapping, "a mapping of names to values to try")
+        instance("params", self.fixed, Mapping, "a mapping of names to values")
+        object.__setattr__(self, "constraints", several("constraints", self.constraints, "constraints"))
         known = self._known()
         for name in (*self.grid, *self.fixed):
+            instance("the name of a parameter", name, str, "a text")
             if name not in known:
                 raise self._unknown(name, known)
         if both := sorted(set(self.grid) & set(self.fixed)):

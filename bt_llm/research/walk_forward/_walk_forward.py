@@ -15,7 +15,7 @@ from bt_llm.backtest import (
     Source,
     Universe,
     UniverseSource,
-    load_strategy,
+    strategy_class,
 )
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
@@ -29,7 +29,7 @@ from bt_llm.research.walk_forward._grid import Space
 from bt_llm.research.walk_forward._metrics import Metric
 from bt_llm.research.walk_forward._results import WalkForwardResult
 from bt_llm.research.walk_forward._search import Search
-from bt_llm.settings import whole
+from bt_llm.settings import path_text, whole
 from bt_llm.statistics import choose
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ class WalkForward(WalkForwardSplit):
             If trials leave this process and joblib is not installed.
         """
         check_jobs(n_jobs)
+        path = None if output is None else Path(path_text("output", output)) / LEDGER
         search = Search(
             market=Market.of(data, format=format),
             **self._asked(
@@ -212,7 +213,6 @@ class WalkForward(WalkForwardSplit):
                 ),
             ),
         )
-        path = None if output is None else Path(output) / LEDGER
         with TrialLedger(path) as ledger:
             return search.run(ledger, n_jobs, on_progress, on_prompts)
 
@@ -286,6 +286,7 @@ class WalkForward(WalkForwardSplit):
         if parameters not in PARAMETERS:
             raise ConfigError(f"parameters={parameters!r}: expected one of {list(PARAMETERS)}")
         check_jobs(n_jobs)
+        folder = None if output is None else Path(path_text("output", output))
         search = PanelSearch(
             universe=Universe.of(universe, weights=weights, format=format),
             parameters=parameters,
@@ -300,7 +301,6 @@ class WalkForward(WalkForwardSplit):
                 setup=Setup.of(setup, **account),
             ),
         )
-        folder = None if output is None else Path(output)
         path, parts = (None if folder is None else folder / name for name in (LEDGER, SYMBOLS_LEDGER))
         with TrialLedger(path) as ledger, TrialLedger(parts) as kept:
             return search.run(ledger, kept, n_jobs, on_progress, on_prompts)
@@ -318,7 +318,7 @@ class WalkForward(WalkForwardSplit):
         setup: Setup,
     ) -> dict[str, Any]:
         """Return the arguments of a `Search` but its market, checked."""
-        loaded = load_strategy(strategy) if isinstance(strategy, str) else strategy
+        loaded = strategy_class(strategy)
         return {
             "split": self,
             "warm_up": self.warm_up,
