@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["apart_from_results", "keep_output_for_results", "temporary_folder", "write_whole"]
+__all__ = [
+    "apart_from_results",
+    "is_of_ours",
+    "keep_output_for_results",
+    "refuse_others",
+    "temporary_folder",
+    "write_whole",
+]
 
 _FOLDER = re.compile(r"bt_llm_([0-9]+)_.*")
 
@@ -52,6 +61,47 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     finally:
         unfinished.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+_MARKS = (b'"kind":"bt_llm ', b'"kind": "bt_llm ', b"as bt-llm explain wrote it")
+"""What is near the beginning of a pack, of a manifest, and of a rule as code."""
+_BEGINNINGS = (
+    b"<!doctype html",
+    b'{\n  "strategy": ',
+    *(b"run,opened,", b"model,time,", b"run,symbol,", b"run,time,", b"run,index,"),
+    *(b"opened,closed,", b"time,fold,", b"time,equity", b"fold,train_start,", b"cell,"),
+)
+"""What a page, the results of a study, and tables begin with."""
+_SEEN = 1 << 20  # bytes at the beginning of a file that tell what it is
+
+
+def is_of_ours(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is empty, a page, or begins as something does that bt_llm writes."""
+    try:
+        with open(path, "rb") as file:
+            seen = file.read(_SEEN)
+        if seen.startswith(b"\x1f\x8b"):
+            seen = zlib.decompressobj(31).decompress(seen, _SEEN)
+    except (OSError, zlib.error):
+        return False
+    begins = seen.lstrip()[:_LONGEST].lower().startswith(_BEGINNINGS)
+    return not seen or begins or any(mark in seen for mark in _MARKS)
+
+
+_LONGEST = max(map(len, _BEGINNINGS))
+
+
+def refuse_others(*paths: str | os.PathLike[str]) -> None:
+    """Refuse to write over what somebody else has written: bars, a script, a table of their own.
+
+    Raises
+    ------
+    FileExistsError
+        If a file is at one of the paths that is not `is_of_ours`; it is as it was.
+    """
+    for path in paths:
+        if os.path.isfile(path) and not is_of_ours(path):
+            raise FileExistsError(errno.EEXIST, "a file is there that bt_llm has not written", str(path))
 
 
 _RESULTS_ALONE = "_BT_LLM_RESULTS_ALONE"  # in the environment, so that workers of a command have it too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bt_llm.writing import temporary_folder, write_whole
+from bt_llm.writing import is_of_ours, refuse_others, temporary_folder, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_link_stays_one_and_a_device_is_written_to(tmp_path: Path) -> None:
 
 WRITES = """
 import sys, time
-from bt_llm.writing import temporary_folder, write_whole
+from bt_llm.writing import is_of_ours, refuse_others, temporary_folder, write_whole
 with temporary_folder() as folder:
     (folder / "inside").touch()
     print(folder, flush=True)
@@ -96,3 +97,30 @@ def test_the_folder_of_a_process_that_runs_is_left_alone(
         other.mkdir()
     with temporary_folder():
         assert all(other.exists() for other in others)
+
+
+@pytest.mark.parametrize(
+    ("content", "ours"),
+    [
+        (b"", True),
+        (b"<!DOCTYPE html><p>", True),
+        (b'{"about":[],"kind":"bt_llm pack"}', True),
+        (gzip.compress(b'{"kind":"bt_llm pack"}'), True),
+        (b"run,opened,closed\n", True),
+        (b"opened at nine,closed\n", False),
+        (b"time,open,high,low,close,volume\n", False),
+        (b"a,cell,b\n", False),
+        (b'{"kind":"another"}', False),
+        (b"\x1f\x8bnot gzip", False),
+    ],
+)
+def test_only_what_is_of_ours_may_be_written_over(tmp_path: Path, content: bytes, ours: bool) -> None:
+    path, free = tmp_path / "file", tmp_path / "free"
+    path.write_bytes(content)
+    assert is_of_ours(path) == ours
+    if ours:
+        refuse_others(free, path)
+    else:
+        with pytest.raises(FileExistsError, match="a file is there that bt_llm has not written"):
+            refuse_others(free, path)
+    assert path.read_bytes() == content

@@ -31,7 +31,7 @@ from bt_llm.exceptions import CacheCorruptError, PackError
 from bt_llm.files import most_bytes, read_bytes
 from bt_llm.models import ModelIdentity
 from bt_llm.plain_json import canonical_json, strict_json
-from bt_llm.writing import write_whole
+from bt_llm.writing import refuse_others, write_whole
 
 __all__ = ["Pack", "parse_pack", "read_pack", "write_pack"]
 
@@ -313,6 +313,7 @@ def write_pack(pack: Pack, path: Path) -> None:
     """Write the file beside its place and move it there when it is complete and on disk."""
     content = pack.text.encode("ascii")
     try:
+        refuse_others(path)
         write_whole(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     except OSError as error:
         raise PackError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +44,7 @@ def data(
         for name, bars in found.items():
             typer.echo(printable(f"{name}\n{describe_bars(bars)}"))
     if to is not None:
-        _write(found, to)
+        _write(found, to, files)
 
 
 def _read(files: list[Path], read: BarsRead) -> dict[str, pd.DataFrame]:
@@ -79,12 +79,14 @@ def _facts(bars: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _write(found: Mapping[str, pd.DataFrame], to: Path) -> None:
+def _write(found: Mapping[str, pd.DataFrame], to: Path, files: Sequence[Path]) -> None:
     """Write each data as the CSV that every command reads without an option."""
     from bt_llm.data import save_csv
 
     targets = dict(zip([to], found.values(), strict=True)) if len(found) == 1 else _in_folder(found, to)
     for path, bars in targets.items():
+        if path.exists() and any(path.samefile(file) for file in files):
+            raise ConfigError(f"--to {path}: the bars were read from it; name another file")
         try:
             save_csv(bars, path)
         except OSError as error:

@@ -13,7 +13,12 @@ import typer
 
 from bt_llm.cli._groups import group
 from bt_llm.cli._output import Format
-from bt_llm.cli._places import file_of_a_study_to_write, file_to_write, folder_to_write, picture_to_write
+from bt_llm.cli._places import (
+    file_of_a_study_to_write,
+    file_to_write,
+    picture_to_write,
+    tables_to_write,
+)
 from bt_llm.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -271,7 +276,7 @@ class Output:
         typer.Option(
             "--csv",
             help="Write the trades and verdicts into this folder, as CSV.",
-            callback=folder_to_write,
+            callback=tables_to_write,
         ),
     ] = None
     output: FormatOption = Format.TABLE

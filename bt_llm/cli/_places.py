@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from bt_llm.exceptions import ConfigError, MissingExtraError
+from bt_llm.writing import refuse_others
 
 __all__ = [
+    "check_folder_of_results",
     "file_of_a_study_to_write",
     "file_to_write",
     "files_to_write",
     "folder_to_write",
     "picture_or_page_to_write",
     "picture_to_write",
+    "tables_to_write",
 ]
 
 _PICTURES = (".png", ".svg", ".pdf")
 _PAGES = (".html", ".htm")
-_PAGE = b"<!doctype html"
-_MARKS = (b'"kind":"bt_llm ', b'"kind": "bt_llm ', b"as bt-llm explain wrote it", b"cell,")
-"""What is near the beginning of a pack, of a manifest, and of a rule as code and as a table."""
-_SEEN = 1 << 20  # bytes at the beginning of a file that tell what it is
+_TABLES = ("trades.csv", "verdicts.csv", "symbols.csv", "returns.csv", "specifications.csv")
+_RESULTS = ("result.json", "folds.csv", "equity.csv", "trades.csv", "verdicts.csv")
+"""What ``--csv`` and a walk-forward study write into their folders."""
 
 
 def file_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -75,6 +76,24 @@ def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | No
     return value
 
 
+def tables_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return what an option gives, if tables can be written into that folder; see `folder_to_write`."""
+    if folder_to_write(param, value) is not None and value is not None:
+        _check_content(f"{param.opts[0]} {value}", *(value / name for name in _TABLES))
+    return value
+
+
+def check_folder_of_results(folder: Path) -> None:
+    """Check that a study's results can be written into a folder, before it runs.
+
+    Raises
+    ------
+    ConfigError
+        If a file is there, of the name of one of them, that bt_llm has not written.
+    """
+    _check_content(str(folder), *(folder / name for name in _RESULTS))
+
+
 def picture_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """Return what an option gives, if a picture can be drawn and written there; see `file_to_write`."""
     return _drawn(param, value, _PICTURES)
@@ -105,22 +124,16 @@ def _check_file(option: str, value: Path, *, any_content: bool = False) -> None:
     if not value.parent.is_dir():
         raise ConfigError(f"{option}: no folder {str(value.parent)!r}; make it first, or name another")
     _check_access(option, value if value.exists() else value.parent)
-    if not any_content and value.is_file() and not _is_of_ours(value):
-        raise ConfigError(
-            f"{option}: a file is there that bt_llm has not written; name another, or remove it first"
-        )
+    if not any_content:
+        _check_content(option, value)
 
 
-def _is_of_ours(path: Path) -> bool:
-    """Return whether a file is empty, a page, or begins as something does that a command writes."""
+def _check_content(option: str, *paths: Path) -> None:
     try:
-        with path.open("rb") as file:
-            seen = file.read(_SEEN)
-        if seen.startswith(b"\x1f\x8b"):
-            seen = zlib.decompressobj(31).decompress(seen, _SEEN)
-    except (OSError, zlib.error):
-        return False
-    return not seen or seen.lstrip()[: len(_PAGE)].lower() == _PAGE or any(mark in seen for mark in _MARKS)
+        refuse_others(*paths)
+    except FileExistsError as error:
+        beside = "" if option.endswith(str(error.filename)) else f" {Path(error.filename).name}:"
+        raise ConfigError(f"{option}:{beside} {error.strerror}; name another, or remove it first") from error
 
 
 def _check_access(option: str, place: Path) -> None:

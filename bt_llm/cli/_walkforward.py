@@ -16,7 +16,7 @@ from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import CacheOption, ModeOption, OutputOfStudy, Spending, ThreadsOption
 from bt_llm.cli._output import Console, Format, deliver, say
-from bt_llm.cli._places import folder_to_write
+from bt_llm.cli._places import check_folder_of_results, folder_to_write
 from bt_llm.cli._plan import study_configs
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.models import Progress as ProgressCallback
@@ -74,6 +74,7 @@ def walkforward(
     described = load_study(study, trust=Trusting(f"study {study}", trust))
     described.check_trust(cache_mode)
     folder = output_folder if output_folder is not None else Path(described.output)
+    check_folder_of_results(folder)
     if out.report is not None:
         out.report.parent.mkdir(parents=True, exist_ok=True)
     advisor = {"cache_dir": cache, "cache_mode": cache_mode, "n_threads": threads}

@@ -11,7 +11,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.files import read_bytes
 from bt_llm.plain_json import canonical_json, strict_json
 from bt_llm.settings import path_text
-from bt_llm.writing import write_whole
+from bt_llm.writing import refuse_others, write_whole
 
 __all__ = ["MAX_MB", "laid_out", "read_document", "write_text"]
 
@@ -27,6 +27,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a manifest's text in one step; see `RunManifest.write`."""
     target = Path(path)
     try:
+        refuse_others(target)
         write_whole(target, text.encode("ascii"))
     except OSError as error:
         raise ConfigError(

@@ -40,7 +40,7 @@ def write_report(
     Parameters
     ----------
     path : path
-        The file; replaced if it is there.
+        The file; replaced if bt_llm has written what is there, and refused if somebody else has.
     result : BacktestResult, GateStudy, GateTest, ModelComparison or WalkForwardResult, or the same of a panel
         Or a Policy, an Explanation, a Multiverse, a Board or a LeakageResult: what to report. Near the end of
         a page of trades or of probes stand the checklists of `bt_llm.research.checklist`.

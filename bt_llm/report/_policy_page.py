@@ -11,7 +11,7 @@ import jinja2
 from bt_llm.advice import Panel, signed
 from bt_llm.exceptions import ConfigError
 from bt_llm.plain_text import printable
-from bt_llm.writing import write_whole
+from bt_llm.writing import refuse_others, write_whole
 
 __all__ = ["environment", "ink", "shade", "write_page", "write_policy_html"]
 
@@ -74,12 +74,15 @@ def write_page(path: Path, text: str) -> None:
     Raises
     ------
     ConfigError
-        If the file cannot be written.
+        If the file cannot be written, or another one is there than bt_llm writes.
     """
     try:
+        refuse_others(path)
         write_whole(path, printable(text))
     except OSError as error:
-        raise ConfigError(f"report {str(path)!r} cannot be written ({error})") from error
+        raise ConfigError(
+            f"report {str(path)!r} cannot be written ({error.strerror or error}); name another file"
+        ) from error
 
 
 def write_policy_html(

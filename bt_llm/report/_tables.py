@@ -11,6 +11,7 @@ import pandas as pd
 
 from bt_llm.data import save_csv
 from bt_llm.exceptions import ConfigError
+from bt_llm.writing import refuse_others
 
 __all__ = ["Frames", "write_tables"]
 
@@ -45,7 +46,7 @@ def write_tables(
     Raises
     ------
     ConfigError
-        If a file cannot be written.
+        If a file cannot be written, or another one of its name is there than bt_llm writes.
     """
     path, written = Path(folder), []
     tables: dict[str, dict[str, pd.DataFrame]] = {}
@@ -59,6 +60,7 @@ def write_tables(
         tables[title] = {name: frame.reset_index() for name, frame in frames.items()}
     try:
         path.mkdir(parents=True, exist_ok=True)
+        refuse_others(*(path / f"{title}.csv" for title in tables))
         for title, frames in tables.items():
             label = "model" if title == "verdicts" else "run"
             parts = []
@@ -69,5 +71,9 @@ def write_tables(
             written.append(path / f"{title}.csv")
             save_csv(pd.concat(full, ignore_index=True), written[-1], index=False)
     except OSError as error:
-        raise ConfigError(f"tables cannot be written into {str(path)!r} ({error})") from error
+        where = f": {Path(error.filename).name}" if error.filename else ""
+        why = f"{error.strerror or error}{where}"
+        raise ConfigError(
+            f"tables cannot be written into {str(path)!r} ({why}); name another folder"
+        ) from error
     return written

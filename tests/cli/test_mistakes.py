@@ -72,6 +72,26 @@ def test_no_file_of_the_users_is_written_over(cli: Cli, bars: str, option: str) 
     assert Path(bars).read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["trades.csv", "verdicts.csv"])
+def test_no_table_of_the_users_is_written_over(cli: Cli, bars: str, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "tables"
+    for _ in range(2):
+        assert cli(*RUN, "-d", bars, "--csv", str(folder)).code == 0
+    (folder / name).write_text("symbol,size\n", encoding="utf-8")
+    outcome = cli(*RUN, "-d", bars, "--csv", str(folder))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"--csv {folder}: {name}: a file is there that bt_llm has not written" in one_line(outcome)
+    assert (folder / name).read_text(encoding="utf-8") == "symbol,size\n"
+
+
+def test_bars_are_not_written_over_the_file_they_came_from(cli: Cli, bars: str, tmp_path: Path) -> None:
+    before, clean = Path(bars).read_bytes(), str(tmp_path / "clean.csv")
+    assert "the bars were read from it" in one_line(cli("data", bars, "--to", bars))
+    assert Path(bars).read_bytes() == before
+    for _ in range(2):
+        assert cli("data", bars, "--to", clean).code == 0
+
+
 def test_what_a_command_has_written_it_writes_again(cli: Cli, bars: str, tmp_path: Path) -> None:
     written = [str(tmp_path / name) for name in ("page", "run.json")]
     for _ in range(2):

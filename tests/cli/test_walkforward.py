@@ -81,6 +81,14 @@ def test_json_is_that_of_the_library_and_a_second_run_runs_nothing(study: Path, 
     assert not (tmp_path / "cross-results").exists()
 
 
+def test_a_file_of_somebody_else_in_its_folder_is_told_before_the_work(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "equity.csv").write_text("day,equity\n", encoding="utf-8")
+    result = CliRunner().invoke(app, [str(study), "--output", str(tmp_path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "equity.csv: a file is there that bt_llm has not written" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.glob("*.sqlite")) == []
+
+
 def test_verdicts_are_kept_where_the_option_says(study: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(study), "--cache", str(tmp_path / "verdicts")])
     assert result.exit_code == 0, result.output

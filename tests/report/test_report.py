@@ -154,6 +154,29 @@ def test_csv(results: dict[str, Any], tmp_path: Path) -> None:
     assert pd.read_csv(written[1])["fold"].nunique() == len(results["walk-forward"].folds)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_written_is_written_again_and_no_file_of_anybody_else(
+    kind: str, results: dict[str, Any], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        write_report(page, results[kind])
+        written = write_csv(tmp_path / "tables", results[kind])
+    for path in written:
+        path.write_text("of,somebody\n", encoding="utf-8")
+        others = {one: one.read_bytes() for one in written if one.exists()}
+        with pytest.raises(ConfigError, match=f"a file is there that bt_llm has not written: {path.name}"):
+            write_csv(tmp_path / "tables", results[kind])
+        assert {one: one.read_bytes() for one in written if one.exists()} == others, (
+            "none is written if one cannot be"
+        )
+        path.unlink()
+    page.write_text("import backtrader", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a file is there that bt_llm has not written\); name another"):
+        write_report(page, results[kind])
+    assert page.read_text(encoding="utf-8") == "import backtrader"
+
+
 def test_errors_name_what_to_do(results: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="report of a int: expected one of BacktestResult, GateStudy"):
         write_report(tmp_path / "a.html", 3)  # type: ignore[arg-type]

@@ -691,6 +691,19 @@ class TestResult:
         equity = pd.read_csv(tmp_path / "a" / "equity.csv")
         assert len(equity) == 160
 
+    def test_results_are_replaced_and_no_file_of_anybody_else(self, cross: str, tmp_path: Path) -> None:
+        result = SPLIT.run(cross, BARS, gate=QUICK, grid=GRID)
+        folder = tmp_path / "out"
+        for _ in range(2):
+            result.save(folder)
+        for path in folder.iterdir():
+            kept = path.read_bytes()
+            path.write_text("my own", encoding="utf-8")
+            with pytest.raises(ConfigError, match=f"bt_llm has not written: {path.name}"):
+                result.save(folder)
+            assert path.read_text(encoding="utf-8") == "my own"
+            path.write_bytes(kept)
+
     def test_folds_are_drawn(self, cross: str) -> None:
         lines = SPLIT.run(cross, BARS).diagram(70).splitlines()
         assert len(lines) == 5

@@ -37,7 +37,7 @@ from bt_llm.research.explained._trees import Tree, best_tree, depth_of, leaves, 
 from bt_llm.settings import instance, whole
 from bt_llm.shown import Shown
 from bt_llm.verdicts import INVALID, LabelSet, StateSpace
-from bt_llm.writing import write_whole
+from bt_llm.writing import refuse_others, write_whole
 
 __all__ = ["Explanation", "cell_visits", "explain"]
 
@@ -171,12 +171,15 @@ class Explanation(Shown):
         if target.suffix not in (*made, ".csv"):
             raise ConfigError(f"{str(target)!r}: expected a file that ends in {', '.join((*made, '.csv'))}")
         try:
+            refuse_others(target)
             if target.suffix == ".csv":
                 save_csv(self.cells(), target, index=False)
             else:
                 write_whole(target, made[target.suffix]())
         except OSError as error:
-            raise ConfigError(f"{str(target)!r} cannot be written ({error})") from error
+            raise ConfigError(
+                f"{str(target)!r} cannot be written ({error.strerror or error}); name another file"
+            ) from error
 
     @property
     def sentences(self) -> list[str]:

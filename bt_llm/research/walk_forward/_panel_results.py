@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,6 @@ from bt_llm.backtest import (
     table_section,
     trades_section,
 )
-from bt_llm.data import save_csv
 from bt_llm.equality import nan_equal
 from bt_llm.plain_json import plain
 from bt_llm.research._fold_diagram import fold_diagram
@@ -45,6 +43,7 @@ from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._panel_contenders import tested_returns
 from bt_llm.research.walk_forward._question import sharpe_question
 from bt_llm.research.walk_forward._results import WalkForwardResult
+from bt_llm.research.walk_forward._saving import save_results
 
 __all__ = ["PanelFold", "PanelWalkForwardResult"]
 
@@ -338,14 +337,14 @@ class PanelWalkForwardResult(OneRun):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write into a folder: ``result.json``, and the pooled equity and trades as CSV.
 
-        Each symbol's own result goes into a folder of its name below ``symbols``.
+        Each symbol's own result goes into a folder of its name below ``symbols``, by `WalkForwardResult.save`.
         """
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        (path / "result.json").write_text(text, encoding="utf-8", newline="\n")
-        save_csv(self.equity.rename_axis("time").to_frame(), path / "equity.csv")
-        save_csv(self.trades, path / "trades.csv", index=False)
+        tables = {
+            "equity.csv": self.equity.rename_axis("time").reset_index(),
+            "trades.csv": self.trades,
+        }
+        path = save_results(folder, text, tables)
         for place, (name, one) in enumerate(self.symbols.items()):
             plainly = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name)
             one.save(path / "symbols" / f"{place:03}-{plainly.strip('. ')}")

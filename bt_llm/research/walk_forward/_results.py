@@ -9,13 +9,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bt_llm.backtest import COLUMNS, Accounted, OneRun, Primary, Section, counted, periods_per_year
-from bt_llm.data import save_csv
 from bt_llm.equality import nan_equal
 from bt_llm.gates import EntryGate, Gate
 from bt_llm.plain_json import plain
@@ -26,11 +24,11 @@ from bt_llm.research.walk_forward._contenders import Contenders
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._models import AskedModel
 from bt_llm.research.walk_forward._question import sharpe_question
+from bt_llm.research.walk_forward._saving import save_results
 from bt_llm.research.walk_forward._sections import walk_forward_sections
 from bt_llm.shown import Told
 from bt_llm.statistics import OverfittingResult
 from bt_llm.verdicts import Prior
-from bt_llm.writing import write_whole
 
 __all__ = ["FoldResult", "ParameterStability", "WalkForwardResult"]
 
@@ -338,15 +336,21 @@ class WalkForwardResult(OneRun):
         return pd.DataFrame(rows, index=pd.Index([one.fold.number for one in self.folds], name="fold"))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``result.json``, and the folds, equity, trades and verdicts as CSV; each in one step."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        """Write ``result.json``, and the folds, equity, trades and verdicts as CSV; each in one step.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot be written, or another file of its name is there than bt_llm writes.
+        """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        write_whole(path / "result.json", text)
-        save_csv(self.to_frame(), path / "folds.csv")
-        save_csv(self.equity.rename_axis("time").to_frame(), path / "equity.csv")
-        save_csv(self.trades, path / "trades.csv", index=False)
-        save_csv(self.verdicts.rename_axis("time"), path / "verdicts.csv")
+        tables = {
+            "folds.csv": self.to_frame().reset_index(),
+            "equity.csv": self.equity.rename_axis("time").reset_index(),
+            "trades.csv": self.trades,
+            "verdicts.csv": self.verdicts.rename_axis("time").reset_index(),
+        }
+        save_results(folder, text, tables)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints: the same for the same study and ledger.
