@@ -87,20 +87,20 @@ def _range(low: float, high: float, above: float) -> str:
     return f" of at least {low:g}" if math.isinf(high) else f" from {low:g} to {high:g}"
 
 
-def whole(name: str, value: Any, least: float = -math.inf, *, of: str = "") -> int:
+def whole(name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, of: str = "") -> int:
     """Return a setting as an int.
 
     Parameters
     ----------
     name, value, of
         As for `number`.
-    least : float
-        The least that it may be.
+    least, most : float
+        The least and the greatest that it may be.
 
     Raises
     ------
     ConfigError
-        If it is no whole number, or a smaller one.
+        If it is no whole number of this range.
 
     Examples
     --------
@@ -108,9 +108,11 @@ def whole(name: str, value: Any, least: float = -math.inf, *, of: str = "") -> i
     7
     """
     found = python_scalar(value)
-    if type(found) is int and found >= least:
+    if type(found) is int and least <= found <= most:
         return found
     more = "" if math.isinf(least) else f", {least:g} or more"
+    if not math.isinf(most):
+        more = f" from {least:g} to {most:,}"
     raise ConfigError(f"{name}={value!r:.60}: expected a whole number{of}{more}")
 
 

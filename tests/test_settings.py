@@ -37,6 +37,12 @@ def test_ranges_are_said() -> None:
         number("x", 0, above=0, of=" of ATR")
 
 
+def test_too_large_a_whole_number_is_told_with_its_range() -> None:
+    assert whole("n", 20_000, 1, 20_000) == 20_000
+    with pytest.raises(ConfigError, match=r"^n=20001: expected a whole number from 1 to 20,000$"):
+        whole("n", 20_001, 1, 20_000)
+
+
 def test_whole_numbers() -> None:
     assert type(whole("n", np.int32(4), 1)) is int
     for value in (0, 1.0, np.float64(3), True, np.bool_(True), "3", None):

@@ -190,6 +190,16 @@ def test_no_period_looks_ahead(period: str) -> None:
                 with_indicator(MarketRegime, **{period: wrong})
 
 
+def test_numbers_of_runs_that_no_machine_could_work_off_are_refused() -> None:
+    for name, most in (("n", "20,000"), ("resamples", "100,000")):
+        with pytest.raises(bt_llm.ConfigError, match=f"^{name}=99999999: expected a whole number.* {most}$"):
+            bt_llm.gate_test(STRATEGY, BARS, GATE, **{name: 99_999_999})
+    with pytest.raises(bt_llm.ConfigError, match=r"^n=99999999"):
+        bt_llm.panel_test(STRATEGY, {"a": BARS}, GATE, n=99_999_999)
+    with pytest.raises(bt_llm.ConfigError, match=r"^n=99999999"):
+        bt_llm.multiverse(gate=GATE, n=99_999_999)
+
+
 def test_a_list_of_one_text_is_no_text() -> None:
     with pytest.raises(bt_llm.ConfigError, match="fallbacks='smollm2': expected a list of models"):
         asked(fallbacks="smollm2")

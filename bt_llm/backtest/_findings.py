@@ -128,6 +128,7 @@ class Primary:
 
 
 _FEWEST_RESAMPLES = 19  # of an interval of 95 %
+_MOST_RESAMPLES = 100_000  # more are gigabytes, and no digit of an interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +151,9 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         """Check the numbers before there is anything to draw from, once."""
-        for name, least in (("resamples", _FEWEST_RESAMPLES), ("seed", 0)):
-            object.__setattr__(self, name, whole(name, getattr(self, name), least))
+        resamples = whole("resamples", self.resamples, _FEWEST_RESAMPLES, _MOST_RESAMPLES)
+        object.__setattr__(self, "resamples", resamples)
+        object.__setattr__(self, "seed", whole("seed", self.seed, 0))
 
     def difference(
         self, first: pd.Series[float], second: pd.Series[float], statistic: Statistic | str

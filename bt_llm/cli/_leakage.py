@@ -74,6 +74,8 @@ def leakage(
     synthetic: Annotated[
         int,
         typer.Option(
+            min=0,
+            max=20_000,
             metavar="N",
             help="Run the strategy on N histories of two kinds that never happened; 39 or more tell.",
         ),

@@ -60,7 +60,7 @@ def multiverse(
         bool, typer.Option(help="Put the worked examples in every order, by their answers.")
     ] = False,
     random: Annotated[
-        int, typer.Option("--random", min=0, help="Draws of the joint null; 0 for no test.")
+        int, typer.Option("--random", min=0, max=20_000, help="Draws of the joint null; 0 for no test.")
     ] = 199,
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes; -1 is one for each CPU.")] = 1,

@@ -233,7 +233,7 @@ class Resampling:
     """Where chance comes from, and how much of it."""
 
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0
-    resamples: Annotated[int, typer.Option(help="Resamples of the bootstrap.")] = 2000
+    resamples: Annotated[int, typer.Option(min=19, max=100_000, help="Resamples of the bootstrap.")] = 2000
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that these options are."""

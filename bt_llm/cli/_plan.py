@@ -54,7 +54,9 @@ def plan(
     pass_rate: Annotated[
         float, typer.Option("--pass-rate", help="Share of entries that the gate is assumed to let through.")
     ] = 0.5,
-    random: Annotated[int, typer.Option("--random", help="Random gates of that test.")] = 200,
+    random: Annotated[
+        int, typer.Option("--random", min=1, max=20_000, help="Random gates of that test.")
+    ] = 200,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
     trust: TrustOption = False,
     output: FormatOption = Format.TABLE,

@@ -69,7 +69,9 @@ def run_test(
     chance: Resampling,
     spending: Spending,
     out: Output,
-    random: Annotated[int, typer.Option("--random", help="Random gates; each is one backtest.")] = 200,
+    random: Annotated[
+        int, typer.Option("--random", min=1, max=20_000, help="Random gates; each is one backtest.")
+    ] = 200,
     shifts: Annotated[
         int | None,
         typer.Option(
@@ -118,6 +120,7 @@ def run_test(
         for one in Universe.of(market).values():
             bar_answers(one, gate)
     with says_what_is_kept(), progress_bar("running gates that know nothing") as update:
+        update(0, random)
         folder = _ledger_folder(ledger, gate.advisor)
         told = {"n": random, "n_jobs": jobs, "on_progress": update, "output": folder, **settings}
         ways: dict[str, Any] = {"shifts": shifts, "per": per, "strata": strata, "rule": ruled}

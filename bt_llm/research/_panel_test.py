@@ -53,6 +53,7 @@ from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._kept_runs import KeptRuns, made_of, place_of_runs
+from bt_llm.research._null_runs import MOST_NULLS
 from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
 from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
@@ -331,7 +332,8 @@ def panel_test(
     >>> test.random.pooled.n, test.question.cannot_tell == "", list(test.random.symbols.index)
     (4, False, ['sp500_daily', 'wti_daily'])
     """
-    n, resamples, seed = whole("n", n, 1), whole("resamples", resamples, 1), whole("seed", seed, 0)
+    n, resamples = whole("n", n, 1, MOST_NULLS), whole("resamples", resamples, 1)
+    seed = whole("seed", seed, 0)
     check_ledger(output)
     if not 0.0 < (alpha := setting("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")

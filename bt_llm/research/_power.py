@@ -17,7 +17,7 @@ from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, EntryGate
 from bt_llm.progress import shows_progress
-from bt_llm.research._null_runs import entry_answers
+from bt_llm.research._null_runs import MOST_NULLS, entry_answers
 from bt_llm.research._runs import Source
 from bt_llm.settings import number, whole
 from bt_llm.shown import Shown
@@ -156,7 +156,7 @@ def plan_power(
     """
     if not 0.0 < (pass_rate := number("pass_rate", pass_rate)) < 1.0:
         raise ConfigError(f"pass_rate={pass_rate!r}: expected a number between 0 and 1")
-    n = whole("n", n, 1)
+    n = whole("n", n, 1, MOST_NULLS)
     market, baseline = Market.of(data), gate.baseline()
     result = run_backtest(strategy, market, gate=baseline, name="ungated", **settings)
     answers = entry_answers(strategy, market, baseline, **settings)

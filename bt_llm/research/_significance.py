@@ -54,6 +54,7 @@ from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._kept_runs import KeptRuns, legs_sha256, made_of, place_of_runs
 from bt_llm.research._moments import Moments
 from bt_llm.research._null_runs import (
+    MOST_NULLS,
     Evaluate,
     NullRuns,
     bar_answers,
@@ -319,7 +320,7 @@ def gate_test(
     (9, None)
     """
     market = Market.of(data, format=format)
-    n, resamples = whole("n", n, 1), whole("resamples", resamples, 1)
+    n, resamples = whole("n", n, 1, MOST_NULLS), whole("resamples", resamples, 1)
     shifts = (50 if len(market) == 1 else 0) if shifts is None else whole("shifts", shifts, 0)
     seed = whole("seed", seed, 0)
     check_ledger(output)

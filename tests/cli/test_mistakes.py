@@ -72,6 +72,24 @@ def test_no_file_of_the_users_is_written_over(cli: Cli, bars: str, option: str) 
     assert Path(bars).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("test", "--random", "99999999"), "--random"),
+        (("test", "--resamples", "99999999"), "--resamples"),
+        (("plan", "--random", "99999999"), "--random"),
+        (("multiverse", "--random", "99999999"), "--random"),
+        (("leakage", "--synthetic", "99999999"), "--synthetic"),
+    ],
+)
+def test_a_number_that_no_machine_could_work_off_is_refused_at_once(
+    cli: Cli, words: tuple[str, ...], says: str
+) -> None:
+    outcome = cli(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"Invalid value for '{says}'" in outcome.err
+
+
 @pytest.mark.parametrize("name", ["trades.csv", "verdicts.csv"])
 def test_no_table_of_the_users_is_written_over(cli: Cli, bars: str, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "tables"

@@ -18,7 +18,7 @@ from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
-from bt_llm.research._null_runs import NullRuns
+from bt_llm.research._null_runs import MOST_NULLS, NullRuns
 from bt_llm.research._runs import Source
 from bt_llm.settings import whole
 from bt_llm.shown import Shown
@@ -252,7 +252,7 @@ def synthetic_histories(
     >>> found.smallest, found.found
     (0.25, None)
     """
-    n, seed = whole("n", n, 1), whole("seed", seed, 0)
+    n, seed = whole("n", n, 1, MOST_NULLS), whole("seed", seed, 0)
     market = Market.of(data, format=format)
 
     def effect(history: Market) -> tuple[dict[str, float], dict[str, BacktestResult]]:

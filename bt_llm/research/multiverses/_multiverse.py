@@ -21,7 +21,7 @@ from bt_llm.progress import shows_progress
 from bt_llm.research._gate_runs import GateRuns
 from bt_llm.research._kept_runs import KeptRuns, arrays_sha256, legs_sha256, made_of, place_of_runs
 from bt_llm.research._moments import Moments
-from bt_llm.research._null_runs import Evaluate
+from bt_llm.research._null_runs import MOST_NULLS, Evaluate
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.research._timing import TimingOf
 from bt_llm.research._tried import check_ledger, count_trials
@@ -136,7 +136,7 @@ def multiverse(
         raise ConfigError("strategy and data: expected both of them, or none for the policies alone")
     check_jobs(n_jobs)
     check_ledger(output)
-    n, seed = whole("n", n, 0), whole("seed", seed, 0)
+    n, seed = whole("n", n, 0, MOST_NULLS), whole("seed", seed, 0)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
     market = None if data is None else Market.of(data, format=format)

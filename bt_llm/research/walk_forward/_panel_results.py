@@ -337,7 +337,7 @@ class PanelWalkForwardResult(OneRun):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write into a folder: ``result.json``, and the pooled equity and trades as CSV.
 
-        Each symbol's own result goes into a folder of its name below ``symbols``, by `WalkForwardResult.save`.
+        Each symbol has a folder of its name below ``symbols``; see `WalkForwardResult.save`.
         """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
         tables = {
