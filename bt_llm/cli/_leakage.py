@@ -11,7 +11,7 @@ import typer
 from bt_llm.cli._bar_options import BarsRead, parse_params
 from bt_llm.cli._budget import approve
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Account, OneModel, Output, Spending
+from bt_llm.cli._options import Account, OneModel, Output, Spending, whole_number
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
 
@@ -74,8 +74,7 @@ def leakage(
     synthetic: Annotated[
         int,
         typer.Option(
-            min=0,
-            max=20_000,
+            callback=whole_number(0, 20_000),
             metavar="N",
             help="Run the strategy on N histories of two kinds that never happened; 39 or more tell.",
         ),

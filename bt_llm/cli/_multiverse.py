@@ -16,7 +16,7 @@ from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
 from bt_llm.cli._budget import check_budget
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._interrupt import says_what_is_kept
-from bt_llm.cli._options import Account, Asking, GateRule, Output, Spending
+from bt_llm.cli._options import Account, Asking, GateRule, Output, Spending, whole_number
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.cli._places import file_to_write, folder_to_write
 from bt_llm.exceptions import ConfigError
@@ -60,7 +60,10 @@ def multiverse(
         bool, typer.Option(help="Put the worked examples in every order, by their answers.")
     ] = False,
     random: Annotated[
-        int, typer.Option("--random", min=0, max=20_000, help="Draws of the joint null; 0 for no test.")
+        int,
+        typer.Option(
+            "--random", callback=whole_number(0, 20_000), help="Draws of the joint null; 0 for no test."
+        ),
     ] = 199,
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes; -1 is one for each CPU.")] = 1,

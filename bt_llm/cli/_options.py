@@ -5,7 +5,7 @@ Those of the bars stand in `_bar_options`. Groups of options are what `takes_gro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +43,20 @@ __all__ = [
     "Resampling",
     "Spending",
     "ThreadsOption",
+    "whole_number",
 ]
+
+
+def whole_number(least: int, most: int) -> Callable[[typer.CallbackParam, int], int]:
+    """Return what checks that an option gives a number of runs that a machine can work off."""
+
+    def checked(param: typer.CallbackParam, value: int) -> int:
+        from bt_llm.settings import whole
+
+        return whole(max(param.opts, key=len), value, least, most)
+
+    return checked
+
 
 _MODEL = (
     "A GGUF file, a name in models/, smollm2, scripted:NAME, ollama:NAME:TAG, or openai:URL (its API key: "
@@ -233,7 +246,9 @@ class Resampling:
     """Where chance comes from, and how much of it."""
 
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0
-    resamples: Annotated[int, typer.Option(min=19, max=100_000, help="Resamples of the bootstrap.")] = 2000
+    resamples: Annotated[
+        int, typer.Option(callback=whole_number(19, 100_000), help="Resamples of the bootstrap.")
+    ] = 2000
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments that these options are."""

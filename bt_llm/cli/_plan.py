@@ -15,7 +15,7 @@ from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
-from bt_llm.cli._options import Account, Asking, FormatOption, Spending
+from bt_llm.cli._options import Account, Asking, FormatOption, Spending, whole_number
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
@@ -55,7 +55,7 @@ def plan(
         float, typer.Option("--pass-rate", help="Share of entries that the gate is assumed to let through.")
     ] = 0.5,
     random: Annotated[
-        int, typer.Option("--random", min=1, max=20_000, help="Random gates of that test.")
+        int, typer.Option("--random", callback=whole_number(1, 20_000), help="Random gates of that test.")
     ] = 200,
     ask: Annotated[bool, typer.Option("--ask", help="Ask now for all that is left, and store it.")] = False,
     trust: TrustOption = False,

@@ -23,6 +23,7 @@ from bt_llm.cli._options import (
     Output,
     Resampling,
     Spending,
+    whole_number,
 )
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.cli._places import folder_to_write
@@ -70,7 +71,10 @@ def run_test(
     spending: Spending,
     out: Output,
     random: Annotated[
-        int, typer.Option("--random", min=1, max=20_000, help="Random gates; each is one backtest.")
+        int,
+        typer.Option(
+            "--random", callback=whole_number(1, 20_000), help="Random gates; each is one backtest."
+        ),
     ] = 200,
     shifts: Annotated[
         int | None,

@@ -99,7 +99,7 @@ def test_compare_prints_tables_and_sentences(bars: str) -> None:
         ("compare", ["-m", "scripted:trend"], "expected two models or more"),
         ("compare", ["-m", "scripted:trend", "-m", "scripted:trend"], "'scripted:trend' is taken"),
         ("test", ["-m", "scripted:trend", "--per", "bars"], "per='bars'"),
-        ("test", ["-m", "scripted:trend", "--random", "0"], "n=0"),
+        ("test", ["-m", "scripted:trend", "--random", "0"], "--random=0"),
         ("test", ["-m", "scripted:trend", "--require", "agrees"], "require='agrees'"),
         ("test", ["-m", "scripted:trend", "--jobs", "0"], "n_jobs=0"),
         ("test", ["-m", "scripted:trend", "-p", "slwo=3"], "did you mean 'slow'"),

@@ -336,7 +336,7 @@ def test_random_gates_can_have_the_answers_to_all_bars_instead() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"n": 0}, "n=0: expected a whole number, 1 or more"),
+        ({"n": 0}, "n=0: expected a whole number from 1 to 20,000"),
         ({"shifts": -1}, "shifts=-1"),
         ({"seed": 0.5}, "seed=0.5"),
         ({"alpha": 1.0}, "alpha=1.0: expected a number between 0 and 1"),
