@@ -320,6 +320,32 @@ def test_togethers_chat_is_asked_with_a_number() -> None:
         assert chances(backend) == [0.4, 0.15, 0.3]
 
 
+WORDY = {"token": "a", "logprob": "-1"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        ({}, "the reply has no choices"),
+        ([{"choices": []}], "the reply has no choices"),
+        ({"choices": [{"message": {"content": [{"text": "Bullish"}]}}]}, "the reply has no message with"),
+        (
+            {"choices": [{"logprobs": {"content": [{"top_logprobs": [{"token": "a", "logprob": "-1"}]}]}}]},
+            "'a'",
+        ),
+    ],
+)
+def test_a_reply_of_another_form_is_told_with_the_server_that_gave_it(reply: Any, says: str) -> None:
+    def shape(method: str, path: str, headers: Any, body: Any) -> tuple[int, Any]:
+        if method == "GET":
+            return shapes.listed("small") if path.endswith("/models") else (404, {})
+        return (200, reply) if "chat" in path else (404, {})
+
+    with ShapedServer(shape) as server, pytest.raises(ModelError, match=says) as told:
+        chances(remote(server))
+    assert str(told.value).startswith(server.url.removeprefix("http://"))
+
+
 def test_lm_studio_gives_no_log_probabilities_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with ShapedServer(shapes.lm_studio) as server:
         backend = remote(server)

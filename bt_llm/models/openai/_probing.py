@@ -159,7 +159,10 @@ def _unreadable(config: RemoteConfig, order: Sequence[str], complaints: Mapping[
         )
     if "json" not in order:
         return f"{config.host}: no log-probabilities; add via=json to the model's name ({said})"
-    return f"{config.host}: neither log-probabilities nor JSON after a schema there ({said})"
+    return (
+        f"{config.host}: neither log-probabilities nor JSON after a schema there ({said}); serve the model "
+        "with what gives one of them, such as llama-server"
+    )
 
 
 async def largest_difference(server: Server, model: str, reader: RemoteReader) -> float | None:

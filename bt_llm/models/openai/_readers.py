@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -84,6 +84,17 @@ class Asking:
             self._check_provider(facts["provider"])
         return answer
 
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Have errors about a reply say which server it came from."""
+        host = f"{self._server.config.host}: "
+        try:
+            yield
+        except ReplyError as error:
+            if str(error).startswith(host):
+                raise
+            raise type(error)(f"{host}{error}") from error
+
     def _check_provider(self, answered: str) -> None:
         wanted, host = self._server.config.provider, self._server.config.host
         if not wanted:
@@ -143,13 +154,9 @@ class RemoteReader:
     async def try_out(self, asking: Asking) -> str:
         """Ask for one short answer; return what is wrong with it, which is nothing where this way works."""
         try:
-            answer = await asking.post(*self._request(_PROBE, ["up", "down"]))
-            if self.via == "decision":
-                choice_scores(answer, ["up", "down"], native=self.wording == "native")
-            elif self.via != "json":
-                next_tokens(answer)
-            elif not isinstance(json.loads(chat_text(answer)[0]), dict):
-                return "the reply is no JSON object"
+            with asking.named():
+                answer = await asking.post(*self._request(_PROBE, ["up", "down"]))
+                return self._wrong_with(answer)
         except NoLogprobsError as error:
             return str(error)
         except ReplyError as error:
@@ -158,6 +165,14 @@ class RemoteReader:
             return str(error)
         except (ValueError, RecursionError):
             return "the reply is not JSON"
+
+    def _wrong_with(self, answer: Any) -> str:
+        if self.via == "decision":
+            choice_scores(answer, ["up", "down"], native=self.wording == "native")
+        elif self.via != "json":
+            next_tokens(answer)
+        elif not isinstance(json.loads(chat_text(answer)[0]), dict):
+            return "the reply is no JSON object"
         return ""
 
     async def tokens(self, asking: Asking, text: str) -> dict[str, float]:
@@ -165,7 +180,9 @@ class RemoteReader:
         if self.via == "decision":
             scores = await self.scores(asking, text, _SOME)
             return dict(zip(_SOME, scores.logprobs, strict=True))
-        return next_tokens(await asking.post(*self._request(text, [])))
+        answer = await asking.post(*self._request(text, []))
+        with asking.named():
+            return next_tokens(answer)
 
     async def scores(self, asking: Asking, text: str, labels: Sequence[str]) -> Scores:
         """Return the labels' log-probabilities after a prompt."""
@@ -173,18 +190,21 @@ class RemoteReader:
             return await self._followed(asking, text, labels)
         words = [label.strip() for label in labels]
         answer = await asking.post(*self._request(text, words))
-        if self.method == "first_token":
-            return first_token_scores(next_tokens(answer), words)
-        if self.method == "choice":
-            return choice_scores(answer, words, native=self.wording == "native")
-        return written_scores(chat_text(answer)[0], words)
+        with asking.named():
+            if self.method == "first_token":
+                return first_token_scores(next_tokens(answer), words)
+            if self.method == "choice":
+                return choice_scores(answer, words, native=self.wording == "native")
+            return written_scores(chat_text(answer)[0], words)
 
     async def write(
         self, asking: Asking, text: str, schema: Mapping[str, Any], *, max_tokens: int, seed: int
     ) -> tuple[str, bool]:
         """Return JSON after a schema, and whether it was finished; `via` is json."""
         limits = {"max_tokens": max_tokens, "seed": seed}
-        return chat_text(await asking.post(*json_request(text, schema, self.method, self.wording, **limits)))
+        answer = await asking.post(*json_request(text, schema, self.method, self.wording, **limits))
+        with asking.named():
+            return chat_text(answer)
 
     def _request(self, text: str, words: Sequence[str]) -> tuple[str, dict[str, Any]]:
         if self.via == "completions":
