@@ -320,9 +320,6 @@ def test_togethers_chat_is_asked_with_a_number() -> None:
         assert chances(backend) == [0.4, 0.15, 0.3]
 
 
-WORDY = {"token": "a", "logprob": "-1"}
-
-
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
