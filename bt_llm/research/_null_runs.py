@@ -273,8 +273,9 @@ def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
     gate : gate
         Asked at every bar; its answers must not depend on what a strategy does.
     """
-    bars = Market.of(data).alone("asking a gate at every bar")
-    result, ran = inspect_run(_AskEveryBar, bars, gate=gate)
+    market = Market.of(data)
+    bars = market.alone("asking a gate at every bar")
+    result, ran = inspect_run(_AskEveryBar, market, gate=gate)  # with its name, which decisions go by
     warm_up = len(bars) - len(result.equity) + 1
     return Answers(long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=warm_up)
 
@@ -348,9 +349,10 @@ def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Eval
     refused = ""
     if len(alike) < min(n, _FEWEST_SHIFTS):
         low, high = int(found["trades"].min()), int(found["trades"].max())
+        made = f"{low} to {high}" if low < high else f"{low} each"
         refused = (
-            f"only {len(alike)} of {n} {_SHIFTED} make about as many trades as the gate's {trades:.0f} "
-            f"(they make {low} to {high}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
+            f"{f'only {len(alike)}' if len(alike) else 'none'} of {n} {_SHIFTED} made about as many trades as "
+            f"the gate's {trades:.0f} (they made {made}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
         )
     return NullRuns(kind=_SHIFTED, observed=observed, nulls=alike.reset_index(drop=True), refused=refused)
 
