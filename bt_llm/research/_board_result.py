@@ -120,11 +120,14 @@ class Board(Shown):
             worse = len(compared) - len(self.best)
             found = [
                 f"Cannot tell which of {len(self.best)} is best: {names} (model confidence set, {sure}); "
-                f"{worse} of {len(compared)} are shown to be worse."
+                f"{worse} of {len(compared)} {'is' if worse == 1 else 'are'} shown to be worse."
             ]
-        chance = [one.name for one in self.best if one.kind in ("chance", "rule")]
+        chance = [one.name for one in self.best if one.kind == "chance"]
+        ruled = [one.name for one in self.best if one.kind == "rule"]
         if chance and len(self.best) > 1:
-            found.append(f"Among these are entries that know nothing: {', '.join(chance)}.")
+            found.append(f"Among these are entries that know nothing, drawn by chance: {', '.join(chance)}.")
+        if ruled and len(self.best) > 1:
+            found.append(f"Among these is a rule that asks no model: {', '.join(ruled)}.")
         if self.beats_ungated <= self.level:
             found.append(f"The best is better than no gate at all (p = {self.beats_ungated:.3g}).")
         else:

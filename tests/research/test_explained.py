@@ -153,6 +153,11 @@ def test_monotonicity_counts_the_pairs_that_go_against_the_direction() -> None:
     [one] = monotonicity(space, np.array([-1.0, 1.0, 0.0, 1.0]), np.array([0.1, 0.2, 0.1, 0.3]))
 
     assert (one.direction, one.pairs, one.changed, one.against, one.bias_against) == ("up", 3, 3, 1, 1)
+    assert one.sentence == (
+        "X: not one way; one bucket higher, 2 of 3 changes are to the more bullish and 1 to the more bearish."
+    )
+    [only] = monotonicity(space, np.array([1.0, 0.0, 0.0, -1.0]), np.zeros(4))
+    assert only.sentence == "X: the higher, the more bearish, without exception."
 
 
 def test_symmetry_pairs_a_state_with_the_one_whose_trend_and_rsi_are_turned_round() -> None:
@@ -163,6 +168,7 @@ def test_symmetry_pairs_a_state_with_the_one_whose_trend_and_rsi_are_turned_roun
 
     assert whole is not None
     assert (whole.pairs, whole.opposite, whole.lean) == (3, 3, 0.0)
+    assert whole.sentence.endswith("it says the opposite; on average it leans to neither side.")
     assert broken is not None
     assert (broken.pairs, broken.opposite, broken.lean) == (3, 1, 0.25)
     assert symmetry(StateSpace(features=(StateSpace()["rsi"],)), np.zeros(7), np.zeros(7)) is not None
