@@ -33,7 +33,7 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.translate(_PICTURES)
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: float, noun: str) -> str:
     """Return how many there are of a thing, in words that fit one and many.
 
     Examples
@@ -41,7 +41,7 @@ def counted(number: int, noun: str) -> str:
     >>> counted(1, "trade"), counted(0, "trade"), counted(1204, "bar")
     ('1 trade', '0 trades', '1,204 bars')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(text: object) -> str:

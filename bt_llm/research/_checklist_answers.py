@@ -13,6 +13,7 @@ from bt_llm.backtest import BacktestResult, Panel
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate
 from bt_llm.models import split_name
+from bt_llm.plain_text import counted as counted_of
 from bt_llm.research._cutoff_table import latest_cutoff
 from bt_llm.research._cutoffs import models_asked
 from bt_llm.research.leakage._result import LeakageResult
@@ -245,7 +246,7 @@ def filled_later(facts: Facts) -> Said:
     if any(run.setup.function is not None or run.setup.cerebro for run in accounts):
         return "not examined", "broker or Cerebro are set up by the user"
     if refused := [run for run in accounts if run.orders.get("refused")]:
-        return "failed", f"the broker refused {refused[0].orders['refused']} orders"
+        return "failed", f"the broker refused {counted_of(refused[0].orders['refused'], 'order')}"
     return "passed", "decided at a close, filled at the next bar's open or later; no order was refused"
 
 
@@ -254,7 +255,7 @@ def split(facts: Facts) -> Said:
     if not facts.folds:
         return "not examined", "nothing was cut into stretches to choose on and to judge by"
     folds = facts.folds[0].folds
-    return "passed", f"{len(folds)} folds, each with its dates"
+    return "passed", f"{counted_of(len(folds), 'fold')}, each with its dates"
 
 
 def held_out(facts: Facts) -> Said:

@@ -183,7 +183,7 @@ def ranks_section(nulls: NullRuns, how: str) -> Section:
 def rank_sentence(runs: NullRuns) -> str:
     """Return where the gate stands among null gates, as a description."""
     if runs.refused:
-        return f"Among gates with the same verdicts at other bars it has no rank: {runs.refused}."
+        return f"Among {runs.kind} it has no rank: {runs.refused}."
     shares = ", ".join(
         f"{_NAMES[metric]} above {100 * runs.share_below(metric):.0f} %" for metric in runs.ranked
     )
