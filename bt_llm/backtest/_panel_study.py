@@ -195,7 +195,8 @@ class PanelStudy(Panel[GateStudy]):
         figures = (
             f"{counted(len(self.symbols), 'symbol')}, pooled: gated, the strategy made "
             f"{percent(gated['return'])} in {counted(gated['trades'], 'trade')}; ungated "
-            f"{percent(ungated['return'])} in {count(ungated['trades'])}; buying and holding {percent(held['return'])}."
+            f"{percent(ungated['return'])} in {count(ungated['trades'])}; buying and holding "
+            f"{percent(held['return'])}."
         )
         if refused := refusal(self.problems):
             return [*refused, figures]
