@@ -64,7 +64,7 @@ class PanelSearch:
     Parameters
     ----------
     universe : Universe
-        The symbols. Folds are cut from all times at which one is in it; a symbol is in a fold where its own
+        The symbols. Folds are cut from all times at which one has a bar; a symbol is in a fold where its own
         bars are enough for a trial and go on into the test stretch.
     split : WalkForwardSplit
         How.
@@ -85,7 +85,7 @@ class PanelSearch:
         self.universe, self.split, self.parameters = universe, split, parameters
         self.metric: Metric = settings["metric"]
         self.min_trades: int = settings["min_trades"]
-        self.index = _member_times(universe)
+        self.index = universe.index
         self.folds = split.split(self.index)
         self.yearly = periods_per_year(self.index)
         self.searches: dict[str, Search] = {}
@@ -304,14 +304,6 @@ class PanelSearch:
             probabilistic_sharpe=deflated(returns, [0.0]),
             deflated_sharpe=deflated(returns, [ratios[name] for name in sorted(ratios)]),
         )
-
-
-def _member_times(universe: Universe) -> pd.DatetimeIndex:
-    """Return the times at which a symbol has a bar, from the day on that the first one is a member."""
-    begins = [
-        one.start if one.start is not None else one.market.index[0] for one in universe.members.values()
-    ]
-    return universe.index[universe.index >= min(begins)]
 
 
 def _own_folds(
