@@ -19,7 +19,7 @@ from bt_llm.backtest import (
     load_strategy,
     pooled_returns,
 )
-from bt_llm.exceptions import ConfigError
+from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.research import PanelWalkForwardResult, TrialLedger, WalkForward
 from bt_llm.research.walk_forward._windows import run_trial
 from bt_llm.statistics import sharpe_ratio
@@ -133,6 +133,13 @@ class TestMembership:
         panel = run(strategy, {"s0": frames()["s0"], "gone": frames()["s1"].iloc[:130]})
         assert {one.symbols for one in panel.folds} == {("s0", "gone"), ("s0",)}
         assert panel.n_trials == len(GRID["fast"])
+
+    def test_a_symbol_without_a_fold_is_left_out_by_name(self, strategy: str) -> None:
+        panel = run(strategy, {"s0": frames()["s0"], "young": frames()["s1"].iloc[-40:]})
+        assert list(panel.symbols) == ["s0"]
+        assert panel.left_out == {"young": "40 bars are enough for no fold"}
+        with pytest.raises((DataError, ConfigError)):
+            run(strategy, {"young": frames()["s1"].iloc[-40:]})
 
 
 class TestLedger:
