@@ -84,7 +84,7 @@ class CutoffComparison(Shown):
         """The finding in plain words."""
         question, change = self.question, self.change["sharpe"]
         if question.cannot_tell:
-            return f"Whether {question.claim} cannot be told: {question.cannot_tell}."
+            return f"Of {self.cutoff}, whether it remembered, cannot be told: {question.cannot_tell}."
         parts = [
             f"{name} {self.cutoff} the gate changes the Sharpe ratio by {interval(found['sharpe'], 'sharpe')}"
             for name, found in (("Up to", self.before), ("after", self.after))

@@ -351,8 +351,8 @@ def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Eval
         low, high = int(found["trades"].min()), int(found["trades"].max())
         made = f"{low} to {high}" if low < high else f"{low} each"
         refused = (
-            f"{f'only {len(alike)}' if len(alike) else 'none'} of {n} {_SHIFTED} made about as many trades "
-            f"as the gate's {trades:.0f} (they made {made}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
+            f"{f'only {len(alike)}' if len(alike) else 'none'} of {n} {_SHIFTED} make about as many trades "
+            f"as the gate's {trades:.0f} (they make {made}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
         )
     return NullRuns(kind=_SHIFTED, observed=observed, nulls=alike.reset_index(drop=True), refused=refused)
 

@@ -179,7 +179,7 @@ def test_few_trades_tell_nothing() -> None:
     assert found.question.found is None
     # Nor are there figures, which eight trades would carry.
     assert found.sentence == (
-        "Whether the gate adds less after 2020-03-30 than before cannot be told: after it, the gate changed "
+        "Of 2020-03-30, whether it remembered, cannot be told: after it, the gate changed "
         f"{found.trades_after} trades, fewer than 10."
     )
 

@@ -168,7 +168,7 @@ def test_shifted_gates_that_trade_more_or_less_are_no_yardstick() -> None:
     # 27 to 33 are within a tenth.
     assert (runs.n, runs.nulls["trades"].tolist()[0]) == (7, 33.0 - 6.0)
     assert "only 7 of 30" in runs.refused
-    assert "the gate's 30 (they made 10 to 39), and at least 19 are needed" in runs.refused
+    assert "the gate's 30 (they make 10 to 39), and at least 19 are needed" in runs.refused
     assert runs.to_dict()["share_below"] is None
 
 
