@@ -231,9 +231,9 @@ def _of_joint(traded: Traded) -> Iterator[str]:
     if joint.refused or not len(joint.nulls):
         return
     luck = joint.significant_by_luck
+    others = "; the others let through, or blocked, too few entries to tell" if told < count else ""
     yield (
-        f"It is the median over {told} of {count} specifications; the others let through, or blocked, "
-        f"too few entries to tell. Alone {joint.significant} of the {told} have p of {joint.alpha:g} or "
+        f"It is the median over {told} of {count} specifications{others}. Alone {joint.significant} of the {told} have p of {joint.alpha:g} or "
         f"less: luck shows {np.median(luck):.0f}, and up to "
         f"{np.quantile(luck, 0.95, method='higher'):.0f} in 19 of 20 multiverses that know nothing."
     )
@@ -246,7 +246,7 @@ def _of_returns(traded: Traded) -> Iterator[str]:
     which = f"the {counted(len(returns), 'specification')}" if few else "9 of 10 specifications"
     yield (
         f"The strategy returned {percent(low, 2)} to {percent(high, 2)} in {which}, "
-        f"{percent(middle, 2)} in the middle one, and {percent(traded.ungated.metrics['return'], 2)} "
+        f"{percent(middle, 2)} in the middle, and {percent(traded.ungated.metrics['return'], 2)} "
         f"ungated. "
         f"The headline's {percent(returns[0], 2)} is place {traded.place} of {len(returns)} from the top."
     )
