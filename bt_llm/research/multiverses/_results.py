@@ -233,8 +233,8 @@ def _of_joint(traded: Traded) -> Iterator[str]:
     luck = joint.significant_by_luck
     others = "; the others let through, or blocked, too few entries to tell" if told < count else ""
     yield (
-        f"It is the median over {told} of {count} specifications{others}. Alone {joint.significant} of the {told} have p of {joint.alpha:g} or "
-        f"less: luck shows {np.median(luck):.0f}, and up to "
+        f"It is the median over {told} of {count} specifications{others}. Alone {joint.significant} of the "
+        f"{told} have p of {joint.alpha:g} or less: luck shows {np.median(luck):.0f}, and up to "
         f"{np.quantile(luck, 0.95, method='higher'):.0f} in 19 of 20 multiverses that know nothing."
     )
 
