@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
@@ -103,6 +105,39 @@ def test_the_exported_function_says_what_the_policy_says_at_every_edge_and_betwe
             assert found.space.cell(state) == cell
             assert verdict(**state) == worths[found.answers.ravel()[cell]]
     assert math.isnan(verdict(volatility=1.0, rsi=math.nan, trend=0.0))
+
+
+def pine_function(text: str) -> Callable[..., float]:
+    """Return the verdict of a Pine script, whose nested conditions are Python's but for three words."""
+    body = text[text.index("\nverdict(") + 1 :].split("\n\n")[0].splitlines()[1:]
+    lines = ["def verdict(volatility, rsi, trend):"]
+    for line in body:
+        said = line.strip().partition(" // ")[0].replace("na(", "math.isnan(")
+        indent = line[: len(line) - len(line.lstrip())]
+        number = said.replace("float(math.isnan)", "math.nan").replace("float(na)", "math.nan")
+        lines.append(indent + (f"{said}:" if said.startswith(("if ", "else")) else f"return {number}"))
+    made: dict[str, Any] = {"math": math}
+    exec("\n".join(lines), made)
+    found: Callable[..., float] = made["verdict"]
+    return found
+
+
+def test_the_three_exports_say_the_same_of_every_state(smollm2: AdvisorConfig, tmp_path: Path) -> None:
+    found = explained(smollm2)
+    for ending in ("py", "pine", "csv"):
+        found.export(tmp_path / f"rule.{ending}")
+    python = load_function(f"{tmp_path / 'rule.py'}:verdict")
+    pine = pine_function((tmp_path / "rule.pine").read_text())
+    rows = pd.read_csv(tmp_path / "rule.csv")
+
+    assert len(rows) == 105
+    for row in rows.to_dict("records"):
+        names = found.space.names
+        low = {name: row[f"{name}_from"] for name in names}
+        state = {k: v if math.isfinite(v) else row[f"{k}_below"] - 1.0 for k, v in low.items()}
+        assert python(**state) == pine(**state) == row["worth"]
+        assert row["policy"] == row["rule"]
+    assert math.isnan(pine(volatility=1.0, rsi=math.nan, trend=0.0))
 
 
 def test_where_a_smaller_rule_differs_the_cells_are_listed(smollm2: AdvisorConfig) -> None:
