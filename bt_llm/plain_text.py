@@ -10,7 +10,7 @@ import logging
 import os
 from pathlib import Path
 
-__all__ = ["logger", "name_of_file", "one_line", "printable"]
+__all__ = ["counted", "logger", "name_of_file", "one_line", "printable"]
 
 _UNSEEN = "\ufffd"
 _MARKS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -31,6 +31,17 @@ def printable(text: str) -> str:
     ('gpt␛]0;owned␇', 'Müller\t1 → 2\n')
     """
     return text if text.isprintable() else text.translate(_PICTURES)
+
+
+def counted(number: float, noun: str) -> str:
+    """Return how many there are of a thing, in words that fit one and many.
+
+    Examples
+    --------
+    >>> counted(1, "trade"), counted(0, "trade"), counted(1204, "bar")
+    ('1 trade', '0 trades', '1,204 bars')
+    """
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(text: object) -> str:

@@ -37,6 +37,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import DataError, MissingExtraError
 from bt_llm.gates import EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.statistics import Statistic, normal_quantile
 
@@ -92,7 +93,7 @@ class Panel(Generic[S], ManyRuns):
         }
 
     def _subject(self) -> str:
-        return f"{len(self.symbols)} symbols, pooled: "
+        return f"{counted(len(self.symbols), 'symbol')}, pooled: "
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -192,9 +193,10 @@ class PanelStudy(Panel[GateStudy]):
         """The findings in plain words."""
         gated, ungated, held = (self.runs[name].metrics for name in ("gated", "ungated", "buy_and_hold"))
         figures = (
-            f"{len(self.symbols)} symbols, pooled: gated, the strategy made {percent(gated['return'])} in "
-            f"{count(gated['trades'])} trades; ungated {percent(ungated['return'])} in "
-            f"{count(ungated['trades'])}; buying and holding {percent(held['return'])}."
+            f"{counted(len(self.symbols), 'symbol')}, pooled: gated, the strategy made "
+            f"{percent(gated['return'])} in {counted(gated['trades'], 'trade')}; ungated "
+            f"{percent(ungated['return'])} in {count(ungated['trades'])}; buying and holding "
+            f"{percent(held['return'])}."
         )
         if refused := refusal(self.problems):
             return [*refused, figures]

@@ -19,6 +19,7 @@ from bt_llm.backtest._sections import (
     table_section,
     trades_section,
 )
+from bt_llm.plain_text import counted
 from bt_llm.verdicts import LabelMasses
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def study_sections(study: GateStudy) -> Iterator[Section]:
 def run_sections(run: BacktestResult) -> Iterator[Section]:
     """Yield the parts of one run, what it came to first."""
     made = (
-        f"The strategy made {percent(run.metrics['return'])} in {count(run.metrics['trades'])} trades. What "
-        "a gate is worth takes a run without it: see gate_study."
+        f"The strategy made {percent(run.metrics['return'])} in "
+        f"{counted(run.metrics['trades'], 'trade')}. What a gate is worth takes a run without it: see "
+        "gate_study."
     )
     yield sentences_section([*refusal(run.problems), made])
     yield from bars_section(run.notes)
@@ -114,7 +116,7 @@ def _sentences(study: GateStudy) -> list[str]:
     gated, ungated, held = study.gated, study.ungated, study.buy_and_hold
     figures = (
         f"Gated, the strategy made {percent(gated.metrics['return'])} in "
-        f"{count(gated.metrics['trades'])} trades; ungated {percent(ungated.metrics['return'])} in "
+        f"{counted(gated.metrics['trades'], 'trade')}; ungated {percent(ungated.metrics['return'])} in "
         f"{count(ungated.metrics['trades'])}; buying and holding {percent(held.metrics['return'])}."
     )
     if refused := refusal(study.problems):

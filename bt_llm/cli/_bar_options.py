@@ -78,6 +78,8 @@ class StrategyOnBars:
         """Return the bars of all datas."""
         from bt_llm.backtest import Market
 
+        if self.each:
+            raise ConfigError("--each: here all of -d are the datas of one account; ask about each alone")
         if self.weight:
             raise ConfigError(f"--weight {self.weight[0]} without --each: expected it of a panel's symbol")
         return Market.of(self.files, lines=self.lines or (), format=format)

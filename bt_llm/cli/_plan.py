@@ -19,6 +19,7 @@ from bt_llm.cli._options import Account, Asking, FormatOption, Spending, whole_n
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
 from bt_llm.exceptions import ConfigError
+from bt_llm.plain_text import counted
 
 if TYPE_CHECKING:
     from bt_llm.advice import AdvisorConfig
@@ -81,7 +82,9 @@ def plan(
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
     say_doubts(configs, account if described is None else described.account)
-    market = what.market(read.format()) if what.data else None
+    if what.each and not power:
+        bars = what.universe(read.format()).bars if bars is None else bars
+    market = what.market(read.format()) if what.data and (power or not what.each) else None
     if power:
         _show_power(described, what, market, account, configs, pass_rate, random, output)
         return
@@ -274,10 +277,11 @@ def _money(value: float | None) -> str:
 
 def _sentence(made: Plan) -> str:
     asked = made.symbols * made.bars * len(made.models)
+    each = f"{counted(made.symbols, 'symbol')} x " if made.symbols > 1 else ""
     prompts = made.total("prompts", "cold")
     return (
-        f"{made.symbols:,} symbols x {made.bars:,} bars x {len(made.models)} models = {asked:,} verdicts "
-        f"from {prompts:,} distinct prompts at most, {made.total('prompts'):,} of them to ask "
+        f"{each}{counted(made.bars, 'bar')} x {counted(len(made.models), 'model')} = {asked:,} verdicts from "
+        f"{prompts:,} distinct prompts at most, {made.total('prompts'):,} of them to ask "
         f"(time {_time(made.total('seconds'))}, money {_money(made.total('money'))}); backtests take about "
         f"{_time(made.backtest_seconds)} of one process."
     )

@@ -90,9 +90,8 @@ def walkforward(
         show_diagram(result)
     deliver(result, described.bars_read, **out.settings())
     result.save(folder)
-    say(
-        f"{result.trials_run} of {result.trials} trials run, the others were in the ledger; results: {folder}"
-    )
+    others = ", the others were in the ledger" if result.trials_run < result.trials else ""
+    say(f"{result.trials_run} of {result.trials} trials run{others}; results: {folder}")
 
 
 @contextlib.contextmanager

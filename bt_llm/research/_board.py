@@ -305,7 +305,12 @@ def _ranked(
         for entry in runs
     ]
     return Board(
-        tasks=tuple(names), entries=tuple(entries), level=tasks.level, beats_ungated=beats, bars=bars
+        tasks=tuple(names),
+        entries=tuple(entries),
+        level=tasks.level,
+        beats_ungated=beats,
+        bars=bars,
+        resamples=tasks.resamples,
     )
 
 

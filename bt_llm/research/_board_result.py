@@ -84,6 +84,8 @@ class Board(Shown):
         P-value that the best is no better than the strategies without a gate; NaN if it is not known.
     bars : int
         Returns of an entry over all tasks.
+    resamples : int
+        Of the bootstrap; no p-value can be told below one of them.
     """
 
     tasks: tuple[str, ...]
@@ -91,6 +93,7 @@ class Board(Shown):
     level: float
     beats_ungated: float
     bars: int
+    resamples: int
 
     @property
     def ranked(self) -> tuple[BoardEntry, ...]:
@@ -120,17 +123,22 @@ class Board(Shown):
             worse = len(compared) - len(self.best)
             found = [
                 f"Cannot tell which of {len(self.best)} is best: {names} (model confidence set, {sure}); "
-                f"{worse} of {len(compared)} are shown to be worse."
+                f"{worse} of {len(compared)} {'is' if worse == 1 else 'are'} shown to be worse."
             ]
-        chance = [one.name for one in self.best if one.kind in ("chance", "rule")]
+        chance = [one.name for one in self.best if one.kind == "chance"]
+        ruled = [one.name for one in self.best if one.kind == "rule"]
         if chance and len(self.best) > 1:
-            found.append(f"Among these are entries that know nothing: {', '.join(chance)}.")
-        if self.beats_ungated <= self.level:
-            found.append(f"The best is better than no gate at all (p = {self.beats_ungated:.3g}).")
+            found.append(f"Among these are entries that know nothing, drawn by chance: {', '.join(chance)}.")
+        if ruled and len(self.best) > 1:
+            found.append(f"Among these is a rule that asks no model: {', '.join(ruled)}.")
+        least = 1.0 / self.resamples  # a share of resamples, of which none may be above
+        p = f"p = {self.beats_ungated:.3g}" if self.beats_ungated >= least else f"p below {least:.2g}"
+        if least > self.level:
+            found.append(f"Cannot tell whether any is better than no gate at all: no p below {least:.2g}.")
+        elif self.beats_ungated <= self.level:
+            found.append(f"The best is better than no gate at all ({p}).")
         else:
-            found.append(
-                f"It is not shown that any is better than no gate at all (p = {self.beats_ungated:.3g})."
-            )
+            found.append(f"It is not shown that any is better than no gate at all ({p}).")
         return [*found, *self._left_out]
 
     @property

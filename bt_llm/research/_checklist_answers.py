@@ -13,9 +13,11 @@ from bt_llm.backtest import BacktestResult, Panel
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate
 from bt_llm.models import split_name
+from bt_llm.plain_text import counted as counted_of
 from bt_llm.research._cutoff_table import latest_cutoff
 from bt_llm.research._cutoffs import models_asked
 from bt_llm.research.leakage._result import LeakageResult
+from bt_llm.research.multiverses._results import Multiverse
 from bt_llm.research.walk_forward._panel_results import PanelWalkForwardResult
 from bt_llm.research.walk_forward._results import WalkForwardResult
 
@@ -123,6 +125,8 @@ def unread(facts: Facts) -> Said:
 def masked(facts: Facts) -> Said:
     """Whether prompts name neither market nor time, or what that recalls is taken out."""
     configs = [config for config in facts.configs if isinstance(config, AdvisorConfig)]
+    if facts.leakage is not None:
+        return "not examined", "the probes name market and time themselves"
     if not configs or len(configs) < len(facts.configs):
         return "not examined", "no verdicts on market states alone" if facts.configs else "no model was asked"
     named = [config for config in configs if config.identify]
@@ -161,7 +165,14 @@ def survivors(facts: Facts) -> Said:
 
 def wording(facts: Facts) -> Said:
     """Whether verdicts hang on how the question is worded."""
-    return "not examined", "one wording was asked in"
+    if not isinstance(facts.result, Multiverse):
+        return "not examined", "one wording was asked in"
+    changed = facts.result.policies.by_dimension
+    if "wording" not in changed.index:
+        return "not examined", "one wording was asked in"
+    share, most = (float(changed[name].to_dict()["wording"]) for name in ("changed", "most"))
+    told = f"another wording alone changes {share:.0%} of the answers on average, and {most:.0%} at most"
+    return ("failed" if most > 0.0 else "passed"), told
 
 
 def objective(facts: Facts) -> Said:
@@ -186,6 +197,8 @@ def uncertain(facts: Facts) -> Said:
     if facts.leakage is not None:
         return "passed", "each probe has p, the smallest p and what would have been found, or cannot tell"
     question = getattr(facts.result, "question", None)
+    if isinstance(facts.result, Multiverse) and facts.result.traded and facts.result.traded.joint:
+        question = facts.result.traded.joint.question
     if question is not None:
         return "passed", question.sentence
     if getattr(facts.result, "standing", None) is not None:
@@ -195,7 +208,8 @@ def uncertain(facts: Facts) -> Said:
 
 def counted(facts: Facts) -> Said:
     """Whether every configuration that was tried is counted."""
-    tried = getattr(facts.result, "tried", None)
+    traded = facts.result.traded if isinstance(facts.result, Multiverse) else None
+    tried = getattr(traded or facts.result, "tried", None)
     trials = getattr(facts.result, "n_trials", None) if tried is None else tried.n_trials
     if trials is None:
         return "not examined", "this result was written into no ledger of trials"
@@ -232,7 +246,7 @@ def filled_later(facts: Facts) -> Said:
     if any(run.setup.function is not None or run.setup.cerebro for run in accounts):
         return "not examined", "broker or Cerebro are set up by the user"
     if refused := [run for run in accounts if run.orders.get("refused")]:
-        return "failed", f"the broker refused {refused[0].orders['refused']} orders"
+        return "failed", f"the broker refused {counted_of(refused[0].orders['refused'], 'order')}"
     return "passed", "decided at a close, filled at the next bar's open or later; no order was refused"
 
 
@@ -241,7 +255,7 @@ def split(facts: Facts) -> Said:
     if not facts.folds:
         return "not examined", "nothing was cut into stretches to choose on and to judge by"
     folds = facts.folds[0].folds
-    return "passed", f"{len(folds)} folds, each with its dates"
+    return "passed", f"{counted_of(len(folds), 'fold')}, each with its dates"
 
 
 def held_out(facts: Facts) -> Said:

@@ -30,6 +30,7 @@ from bt_llm.backtest import (
     trades_section,
 )
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.research._scoring import Judged, ModelCost, ModelScore
 from bt_llm.research._standing import Standing
 from bt_llm.research._tried import Tried
@@ -85,7 +86,8 @@ class PairComparison(Told):
         counts = {name: int((self.trades["model"] == name).sum()) for name in self.models}
         return [
             f"{first} and {second} gave the same answer on {100 * self.agreed:.0f} % of the bars (kappa "
-            f"{self.kappa:.2f}); {self.shared_trades} trades are common to both, {counts[first]} of {first} "
+            f"{self.kappa:.2f}); {counted(self.shared_trades, 'trade')} "
+            f"{'is' if self.shared_trades == 1 else 'are'} common to both, {counts[first]} of {first} "
             f"alone came to {self.worth[first]:,.2f}, {counts[second]} of {second} alone to "
             f"{self.worth[second]:,.2f}.",
         ]

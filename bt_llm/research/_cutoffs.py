@@ -18,6 +18,7 @@ from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import AskingGate, EntryGate
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
@@ -64,7 +65,7 @@ class CutoffComparison(Shown):
         change = self.change["sharpe"]
         p = change.p_value / 2.0 if change.estimate < 0.0 else 1.0 - change.p_value / 2.0
         few = [
-            f"{name} it, the gate changed {count} trades, fewer than {FEWEST_TRADES}"
+            f"{name} it, the gate changed {counted(count, 'trade')}, fewer than {FEWEST_TRADES}"
             for name, count in (("up to", self.trades_before), ("after", self.trades_after))
             if count < FEWEST_TRADES
         ]
@@ -82,15 +83,15 @@ class CutoffComparison(Shown):
     def sentence(self) -> str:
         """The finding in plain words."""
         question, change = self.question, self.change["sharpe"]
+        if question.cannot_tell:
+            return f"Of {self.cutoff}, whether it remembered, cannot be told: {question.cannot_tell}."
         parts = [
             f"{name} {self.cutoff} the gate changes the Sharpe ratio by {interval(found['sharpe'], 'sharpe')}"
             for name, found in (("Up to", self.before), ("after", self.after))
         ]
         lost = f"after less before, {interval(change, 'sharpe')}"
         could = f"a loss of {change.detectable:.2f} would be found four times in five"
-        if question.cannot_tell:
-            end = f"whether it remembered, cannot be told: {question.cannot_tell}"
-        elif question.found and self.before["sharpe"].estimate > 0.0:
+        if question.found and self.before["sharpe"].estimate > 0.0:
             end = f"it may have remembered (p = {question.p_value:.3g})"
         else:
             end = f"no loss shown (p = {question.p_value:.3g}); {could}"

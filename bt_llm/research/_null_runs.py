@@ -183,7 +183,7 @@ def ranks_section(nulls: NullRuns, how: str) -> Section:
 def rank_sentence(runs: NullRuns) -> str:
     """Return where the gate stands among null gates, as a description."""
     if runs.refused:
-        return f"Among gates with the same verdicts at other bars it has no rank: {runs.refused}."
+        return f"Among {runs.kind} it has no rank: {runs.refused}."
     shares = ", ".join(
         f"{_NAMES[metric]} above {100 * runs.share_below(metric):.0f} %" for metric in runs.ranked
     )
@@ -273,8 +273,9 @@ def bar_answers(data: DataSource, gate: EntryGate) -> Answers:
     gate : gate
         Asked at every bar; its answers must not depend on what a strategy does.
     """
-    bars = Market.of(data).alone("asking a gate at every bar")
-    result, ran = inspect_run(_AskEveryBar, bars, gate=gate)
+    market = Market.of(data)
+    bars = market.alone("asking a gate at every bar")
+    result, ran = inspect_run(_AskEveryBar, market, gate=gate)  # with its name, which decisions go by
     warm_up = len(bars) - len(result.equity) + 1
     return Answers(long=bytes(ran.long), short=bytes(ran.short), per="bar", warm_up=warm_up)
 
@@ -352,9 +353,10 @@ def shifted_runs(answers: Answers, observed: Mapping[str, float], evaluate: Eval
     refused = ""
     if len(alike) < min(n, _FEWEST_SHIFTS):
         low, high = int(found["trades"].min()), int(found["trades"].max())
+        made = f"{low} to {high}" if low < high else f"{low} each"
         refused = (
-            f"only {len(alike)} of {n} {_SHIFTED} make about as many trades as the gate's {trades:.0f} "
-            f"(they make {low} to {high}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
+            f"{f'only {len(alike)}' if len(alike) else 'none'} of {n} {_SHIFTED} make about as many trades "
+            f"as the gate's {trades:.0f} (they make {made}), and at least {min(n, _FEWEST_SHIFTS)} are needed"
         )
     return NullRuns(kind=_SHIFTED, observed=observed, nulls=alike.reset_index(drop=True), refused=refused)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import pandas as pd
@@ -385,6 +385,8 @@ def gate_test(
                 f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
                 f"{study.gated.equity.index[0]}: give a rule that warms up in the gate's {warm_up} bars"
             )
+        if not min(answers.contested()):
+            random = replace(random, refused="it had one answer only to the entries of a side")
         trial = {"gated": (study.gated, gate)}
         compared = {
             "gated": study.gated,

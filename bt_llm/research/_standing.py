@@ -13,6 +13,7 @@ import pandas as pd
 from bt_llm import statistics
 from bt_llm.backtest import Bootstrap, Primary, Section, interval, number, table_section
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, Statistic, StepwiseDifferences
 
@@ -131,7 +132,7 @@ class Standing(Told):
         assert self.against is not None
         asked = [one for one in self.against.pairs if one.second in self.benchmarks]
         won = [one for one in asked if self.shown(one)]
-        together = f"{len(self.against.pairs)} comparisons judged together"
+        together = f"{counted(len(self.against.pairs), 'comparison')} judged together"
         if not won:
             least = min((one.p_value for one in asked if not math.isnan(one.p_value)), default=math.nan)
             return (
@@ -163,9 +164,8 @@ class Standing(Told):
             "Who is better",
             ["", "Sharpe ratio", "from", "to", "adjusted p", "could be found", "return a year"],
             rows,
-            f"The {len(rows)} intervals of Sharpe ratios hold together in 95 of 100 samples; their p-values "
-            "are adjusted for each other (Romano and Wolf). Could be found: the true difference that would "
-            "be seen four times in five. Returns are descriptive.",
+            f"{_held(len(rows))} Could be found: the true difference that would be seen four times in five. "
+            "Returns are descriptive.",
         )
         if self.confidence_set or self.spa:
             best = [[name, f"{p:.3g}"] for name, p in self.confidence_set.items()]
@@ -199,6 +199,15 @@ class Standing(Told):
             }
         )
         return found
+
+
+def _held(intervals: int) -> str:
+    if intervals == 1:
+        return "The interval of the Sharpe ratio holds in 95 of 100 samples."
+    return (
+        f"The {intervals} intervals of Sharpe ratios hold together in 95 of 100 samples; their p-values are "
+        "adjusted for each other (Romano and Wolf)."
+    )
 
 
 def _plain(of: Standing, one: PairDifference) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from bt_llm import statistics
-from bt_llm.backtest import BacktestResult, Market, Primary, legs_of
+from bt_llm.backtest import BacktestResult, Market, Primary, legs_of, periods_per_year
 from bt_llm.gates import Answers
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class TimingOf:
         if result.ruined is not None:
             return {"timing": -math.inf}
         return self.of_legs(legs_of(result, self.market))
+
+    def error(self, result: BacktestResult) -> float:
+        """Return the standard error of its timing, a year; NaN of an account that was ruined."""
+        if result.ruined is not None:
+            return math.nan
+        found = statistics.timing_of(legs_of(result, self.market), self.ungated)
+        return found.error * periods_per_year(pd.DatetimeIndex(result.equity.index))
 
     def of_legs(self, gated: statistics.Legs) -> dict[str, float]:
         """Return the score of an account that was not ruined, by what its sides earned."""

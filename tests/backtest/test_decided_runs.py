@@ -13,7 +13,7 @@ from bt_llm.backtest import BacktestResult
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError
 from bt_llm.manifest import read_manifest, reproduce, write_manifest
-from bt_llm.research import WalkForward, compare_models
+from bt_llm.research import WalkForward, bar_answers, compare_models
 from bt_llm.research._planning import plan
 
 STRATEGY = f"{shipped('sma_cross.py')}:GatedSmaCross"
@@ -54,6 +54,15 @@ def test_a_models_own_verdicts_as_a_file_trade_as_the_model_does(log: str) -> No
     pd.testing.assert_series_equal(verdicts(read)["answer"], verdicts(asked)["answer"])
     pd.testing.assert_series_equal(verdicts(read)["confidence"], verdicts(asked)["confidence"])
     assert read.problems == asked.problems
+
+
+def test_decisions_are_answers_at_every_bar_as_the_models_own_are(log: str) -> None:
+    market = Market.of({"EURUSD": bars()})
+    asked, read = (
+        bar_answers(market, Gate(advisor=AdvisorConfig(model=model))) for model in ("scripted:trend", log)
+    )
+    assert read == asked
+    assert 0 < sum(read.long) < len(read.long)
 
 
 @pytest.mark.parametrize("modes", [{"runonce": False}, {"preload": False, "runonce": False}])

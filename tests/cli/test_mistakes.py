@@ -289,3 +289,19 @@ def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("smollm2" in done.stdout) == (closed != ">&-")
+
+
+@pytest.mark.parametrize(
+    "verb", [("plan", "--power"), ("multiverse", "-m", "scripted:trend", "--random", "0")]
+)
+def test_where_no_panel_is_known_each_is_refused_and_not_one_account_of_all(
+    cli: Cli, bars: str, verb: tuple[str, ...]
+) -> None:
+    done = cli(*verb, "-s", CROSS, "-d", f"a={bars}", "-d", f"b={bars}", "--each")
+    assert done.code == 2
+    assert "--each: here all of -d are the datas of one account" in one_line(done)
+
+
+def test_a_plan_counts_the_bars_of_all_symbols_of_a_panel(cli: Cli, bars: str) -> None:
+    done = cli("plan", "-m", "scripted:trend", "-s", CROSS, "-d", f"a={bars}", "-d", f"b={bars}", "--each")
+    assert "400 bars x 1 model = 400 verdicts" in " ".join(done.err.split())

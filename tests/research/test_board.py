@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,10 @@ def test_a_good_entry_is_told_from_bad_ones(folder: Path) -> None:
     entries = {one.name: one for one in found.entries}
     assert entries["trend"].score > entries["short of some"].score
     assert entries["short of some"].confidence <= 0.05 < entries["trend"].confidence
+
+
+def test_a_share_of_resamples_is_told_as_no_less_than_one_of_them(folder: Path) -> None:
+    found = replace(board(folder), beats_ungated=0.0, resamples=199)
+    assert "The best is better than no gate at all (p below 0.005)." in found.sentences
+    unsure = replace(found, level=0.001)
+    assert "Cannot tell whether any is better than no gate at all: no p below 0.005." in unsure.sentences

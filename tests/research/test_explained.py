@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
@@ -105,6 +107,39 @@ def test_the_exported_function_says_what_the_policy_says_at_every_edge_and_betwe
     assert math.isnan(verdict(volatility=1.0, rsi=math.nan, trend=0.0))
 
 
+def pine_function(text: str) -> Callable[..., float]:
+    """Return the verdict of a Pine script, whose nested conditions are Python's but for three words."""
+    body = text[text.index("\nverdict(") + 1 :].split("\n\n")[0].splitlines()[1:]
+    lines = ["def verdict(volatility, rsi, trend):"]
+    for line in body:
+        said = line.strip().partition(" // ")[0].replace("na(", "math.isnan(")
+        indent = line[: len(line) - len(line.lstrip())]
+        number = said.replace("float(math.isnan)", "math.nan").replace("float(na)", "math.nan")
+        lines.append(indent + (f"{said}:" if said.startswith(("if ", "else")) else f"return {number}"))
+    made: dict[str, Any] = {"math": math}
+    exec("\n".join(lines), made)
+    found: Callable[..., float] = made["verdict"]
+    return found
+
+
+def test_the_three_exports_say_the_same_of_every_state(smollm2: AdvisorConfig, tmp_path: Path) -> None:
+    found = explained(smollm2)
+    for ending in ("py", "pine", "csv"):
+        found.export(tmp_path / f"rule.{ending}")
+    python = load_function(f"{tmp_path / 'rule.py'}:verdict")
+    pine = pine_function((tmp_path / "rule.pine").read_text())
+    rows = pd.read_csv(tmp_path / "rule.csv")
+
+    assert len(rows) == 105
+    for row in rows.to_dict("records"):
+        names = found.space.names
+        low = {name: row[f"{name}_from"] for name in names}
+        state = {k: v if math.isfinite(v) else row[f"{k}_below"] - 1.0 for k, v in low.items()}
+        assert python(**state) == pine(**state) == row["worth"]
+        assert row["policy"] == row["rule"]
+    assert math.isnan(pine(volatility=1.0, rsi=math.nan, trend=0.0))
+
+
 def test_where_a_smaller_rule_differs_the_cells_are_listed(smollm2: AdvisorConfig) -> None:
     found = explained(smollm2, depth=2)
 
@@ -153,6 +188,11 @@ def test_monotonicity_counts_the_pairs_that_go_against_the_direction() -> None:
     [one] = monotonicity(space, np.array([-1.0, 1.0, 0.0, 1.0]), np.array([0.1, 0.2, 0.1, 0.3]))
 
     assert (one.direction, one.pairs, one.changed, one.against, one.bias_against) == ("up", 3, 3, 1, 1)
+    assert one.sentence == (
+        "X: not one way; one bucket higher, 2 of 3 changes are to the more bullish and 1 to the more bearish."
+    )
+    [only] = monotonicity(space, np.array([1.0, 0.0, 0.0, -1.0]), np.zeros(4))
+    assert only.sentence == "X: the higher, the more bearish, without exception."
 
 
 def test_symmetry_pairs_a_state_with_the_one_whose_trend_and_rsi_are_turned_round() -> None:
@@ -163,6 +203,7 @@ def test_symmetry_pairs_a_state_with_the_one_whose_trend_and_rsi_are_turned_roun
 
     assert whole is not None
     assert (whole.pairs, whole.opposite, whole.lean) == (3, 3, 0.0)
+    assert whole.sentence.endswith("it says the opposite; on average it leans to neither side.")
     assert broken is not None
     assert (broken.pairs, broken.opposite, broken.lean) == (3, 1, 0.25)
     assert symmetry(StateSpace(features=(StateSpace()["rsi"],)), np.zeros(7), np.zeros(7)) is not None

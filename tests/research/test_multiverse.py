@@ -14,7 +14,7 @@ from bt_llm.backtest import run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.prompts import PromptTemplate, with_label_order
 from bt_llm.report import write_csv, write_report
-from bt_llm.research import Multiverse, Policies, multiverse
+from bt_llm.research import Multiverse, Policies, checklist, multiverse
 from bt_llm.verdicts import Feature, StateSpace
 from tests.report_cases import Page
 from tests.research_cases import Alternate, gate_of, random_walk
@@ -196,6 +196,35 @@ def test_the_same_arguments_give_the_same_result() -> None:
     one, two = found_by("scripted:random", **few), found_by("scripted:random", **few)
 
     assert one.to_dict() == two.to_dict()
+    # Of two a share of 9 in 10 is none.
+    low, high = (f"{100 * value:.2f} %" for value in sorted(one.table["return"]))
+    (told,) = [line for line in one.sentences if line.startswith("The strategy returned")]
+    assert f"returned {low} to {high} in the 2 specifications, " in told
+    assert told.endswith(" of 2 from the top.")
+
+
+def test_its_page_answers_what_it_examined(noise: Multiverse) -> None:
+    told = {line.asked: line for line in checklist(noise)}
+    wording = told["Verdicts do not hang on one wording of the question."]
+    share = noise.policies.by_dimension["changed"]["wording"]
+    assert wording.outcome == "failed"
+    assert f"another wording alone changes {share:.0%} of the answers" in wording.because
+    asked = told["The test says what it could have found, and may say that it cannot tell."]
+    assert asked.outcome == "passed"
+    alike = found_by("scripted:trend", label_orders=False, calibrations=["none"])
+    (same,) = [line for line in checklist(alike) if line.topic == wording.topic]
+    assert (same.outcome, same.because[:38]) == ("passed", "another wording alone changes 0% of th")
+    one = found_by("scripted:trend", templates=["market"], label_orders=False)
+    assert {line.outcome for line in checklist(one) if line.topic == wording.topic} == {"not examined"}
+
+
+def test_what_could_have_been_found_is_said(noise: Multiverse) -> None:
+    assert noise.traded is not None
+    assert noise.traded.joint is not None
+    could = noise.traded.joint.question.detectable
+    assert could is not None
+    assert could > 0.0
+    assert "% a year would have been found in 4 of 5 such tests" in noise.sentences[0]
 
 
 def test_a_specification_that_lets_nothing_in_is_left_out_of_the_test() -> None:

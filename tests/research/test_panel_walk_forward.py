@@ -129,6 +129,11 @@ class TestMembership:
         assert found.folds[0].fold.train_start == start
         assert found.trades["opened"].min() > start
 
+    def test_a_setting_is_one_trial_whichever_symbols_are_there_in_a_fold(self, strategy: str) -> None:
+        panel = run(strategy, {"s0": frames()["s0"], "gone": frames()["s1"].iloc[:130]})
+        assert {one.symbols for one in panel.folds} == {("s0", "gone"), ("s0",)}
+        assert panel.n_trials == len(GRID["fast"])
+
     def test_a_symbol_without_a_fold_is_left_out_by_name(self, strategy: str) -> None:
         panel = run(strategy, {"s0": frames()["s0"], "young": frames()["s1"].iloc[-40:]})
         assert list(panel.symbols) == ["s0"]

@@ -470,3 +470,11 @@ def test_an_ungated_account_that_is_ruined_is_told_of_and_is_no_error() -> None:
     assert found.gated.ruined is None
     assert found.sentences[0].startswith("No conclusion: ungated: the account was ruined at ")
     assert found.to_dict()["against"] is None
+
+
+def test_a_gate_of_one_answer_has_no_rank_among_gates_that_are_all_as_it_is() -> None:
+    found = gate_test(Alternate, random_walk(150), AlwaysOpen(warm_up=11), n=9, shifts=0, resamples=99)
+    assert found.question.found is None
+    assert found.random.refused == "it had one answer only to the entries of a side"
+    assert not any("above" in line for line in found.sentences)
+    assert not any(section.kind == "histograms" for section in found.sections())

@@ -43,6 +43,8 @@ def test_one_model_stands_to_its_own_choice_without_a_gate(tmp_path: Path) -> No
     opened = study(cross_file(tmp_path), gate=AlwaysOpen(warm_up=16), params={"fast": 3})
     standing = found.standing
     assert standing is not None
+    (shown,) = [section for section in found.sections() if section.title == "Who is better"]
+    assert shown.text.startswith("The interval of the Sharpe ratio holds in 95 of 100 samples. Could be")
     assert (standing.candidates, standing.between) == (("chosen",), None)
     (pair,) = standing.against.pairs
     assert pair.estimate == pytest.approx(found.metrics["sharpe"] - opened.metrics["sharpe"])

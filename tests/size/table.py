@@ -15,6 +15,9 @@ This page is written by `make size`, which simulates markets, gates and strategi
 says of them. Nominal levels are 5 % for a test, 95 % for an interval, 2.5 % for an interval's side. ± is the
 Monte Carlo standard error of a share. *Cannot tell* counts the studies in which the tool refused to answer;
 shares are of the others. Every test has a control: a setting in which there is something to be found.
+*Good news* is of timing: that a gated strategy is better than the ungated one *for whatever reason*, which
+`test` says beside it, is true of gates that know nothing where being in the market less pays; the shares of
+`compare` against ungated are that sentence's where nothing is to be found.
 """
 
 

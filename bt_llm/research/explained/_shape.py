@@ -18,6 +18,7 @@ _SIDED = ("trend", "rsi")
 """Built-in features whose low end is to the short side what the high end is to the long one."""
 
 _TINY = 1e-12
+_EVEN = 0.005  # less is told as 0.00
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +57,13 @@ class Monotonicity:
             return f"{self.title}: the answer never changes along it."
         if self.direction == "neither":
             return f"{self.title}: the answers rise as often as they fall, {self.against} times each."
-        way = "bullish" if self.direction == "up" else "bearish"
-        against = f"{self.against} of {self.changed} changes" if self.against else "no change"
-        go = "go" if self.against else "goes"
-        return f"{self.title}: the higher, the more {way}; {against} {go} against it."
+        way, other = ("bullish", "bearish") if self.direction == "up" else ("bearish", "bullish")
+        if not self.against:
+            return f"{self.title}: the higher, the more {way}, without exception."
+        return (
+            f"{self.title}: not one way; one bucket higher, {self.changed - self.against} of "
+            f"{self.changed} changes are to the more {way} and {self.against} to the more {other}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +90,12 @@ class Symmetry:
     @property
     def sentence(self) -> str:
         """It in words."""
-        side = "long" if self.lean > 0 else "short"
+        leans = f"on average it leans {abs(self.lean):.2f} to the {'long' if self.lean > 0 else 'short'} side"
+        if abs(self.lean) < _EVEN:
+            leans = "on average it leans to neither side"
         return (
             f"Long and short: on {self.opposite} of {self.pairs} pairs of a state and its mirror image "
-            f"({' and '.join(self.features)} turned round) it says the opposite; on average it leans "
-            f"{abs(self.lean):.2f} to the {side} side."
+            f"({' and '.join(self.features)} turned round) it says the opposite; {leans}."
         )
 
 

@@ -140,7 +140,7 @@ class SyntheticHistories(Shown):
             )
         if any(p <= self.alpha for p in self.adjusted.values()):
             return f"{begin}: the kind that it is not above keeps what it lives on, and needs no memory."
-        return f"{begin}: it adds as much where there is nothing to remember."
+        return f"{begin}: it is not shown to add more than where there is nothing to remember."
 
     def sections(self) -> Iterator[Section]:
         """Yield the parts of what is shown."""

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bt_llm import statistics
 from bt_llm.backtest import Primary
 from bt_llm.gates import LONG, SHORT, DatedAnswers, DatesGate
 from bt_llm.research._moments import Moments
@@ -100,6 +101,8 @@ class JointNull(Told):
         Level of the test.
     refused : str
         Why there is no test; usually empty.
+    errors : array of float, shape (specifications,), or None
+        Standard error of the timing of each, a year; what could have been found is not known without.
     """
 
     informative: NDArray[np.bool_]
@@ -109,6 +112,7 @@ class JointNull(Told):
     log_orders: float
     alpha: float
     refused: str = ""
+    errors: Floats | None = None
 
     @property
     def median(self) -> float:
@@ -152,8 +156,23 @@ class JointNull(Told):
             p_value=(1 + int(reached.sum())) / (1 + len(self.nulls)) if known else math.nan,
             smallest=max(1.0 / (1 + len(self.nulls)), math.exp(-min(self.log_orders, 700.0))),
             alpha=self.alpha,
+            detectable=self._detectable,
             reason=self.refused,
         )
+
+    @property
+    def _detectable(self) -> float | None:
+        """Timing, a year, of every specification that would be found four times in five."""
+        told = self.informative
+        if self.errors is None or not told.any() or 1.0 / (1 + len(self.nulls)) > self.alpha:
+            return None
+        errors = self.errors[told]
+        if not (np.isfinite(errors) & (errors > 0.0)).all():
+            return None
+        medians = self.medians
+        bar = float(np.quantile(medians, 1.0 - self.alpha))
+        needed = bar + statistics.detectable(float(medians.std()), alpha=0.5)
+        return needed / float(np.median(1.0 / errors))
 
 
 def joint_null(
@@ -167,6 +186,7 @@ def joint_null(
     seed: int = 0,
     warm_up: int = 0,
     alpha: float = 0.05,
+    errors: Floats | None = None,
 ) -> JointNull:
     """Return a multiverse among those whose answers were moved.
 
@@ -188,6 +208,8 @@ def joint_null(
         Of the gates.
     alpha : float
         Level of the test.
+    errors : array of float, shape (specifications,), optional
+        Standard error of the timing of each, a year.
     """
     told = entries.informative()
     nulls = np.zeros((n, len(observed)))
@@ -215,4 +237,5 @@ def joint_null(
         log_orders=math.lgamma(len(moments.times) // block + 1),
         alpha=alpha,
         refused=refused,
+        errors=errors,
     )

@@ -228,6 +228,7 @@ class _Trader:
                 **self.settings,
             )
             scores = {first: timing(run)["timing"] for first, run in self.runs.items()}
+            errors = {first: timing.error(run) for first, run in self.runs.items()}
             with kept:
                 joint = joint_null(
                     entries,
@@ -239,6 +240,7 @@ class _Trader:
                     seed=seed,
                     warm_up=self.gates[0].warm_up_bars,
                     alpha=alpha,
+                    errors=np.array([errors[first] for first in self.alike]),
                 )
             how = runs.how.sentence
         tried = None

@@ -11,6 +11,7 @@ import pandas as pd
 
 from bt_llm.backtest import BacktestResult, percent, refusal
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.research._null_runs import NullRuns
 from bt_llm.research._tried import Tried
 from bt_llm.research.multiverses._joint import JointNull
@@ -184,6 +185,10 @@ class Multiverse(Shown):
         return found
 
 
+_FEWEST_OF_A_SHARE = 20
+"""Specifications of which 5 % are at least one; of fewer all are told."""
+
+
 def _of_policies(policies: Policies) -> Iterator[str]:
     count, cells = len(policies.space), len(policies.states)
     yield (
@@ -226,24 +231,24 @@ def _of_joint(traded: Traded) -> Iterator[str]:
     if joint.refused or not len(joint.nulls):
         return
     luck = joint.significant_by_luck
+    others = "; the others let through, or blocked, too few entries to tell" if told < count else ""
     yield (
-        f"It is the median over {told} of {count} specifications; the others let through, or blocked, "
-        f"too few "
-        f"entries to tell. Alone {joint.significant} of the {told} have p of {joint.alpha:g} or less: luck "
-        f"shows {np.median(luck):.0f}, and {np.quantile(luck, 0.95, method='higher'):.0f} or more in "
-        f"one of 20 "
-        "multiverses that know nothing."
+        f"It is the median over {told} of {count} specifications{others}. Alone {joint.significant} of the "
+        f"{told} have p of {joint.alpha:g} or less: luck shows {np.median(luck):.0f}, and up to "
+        f"{np.quantile(luck, 0.95, method='higher'):.0f} in 19 of 20 multiverses that know nothing."
     )
 
 
 def _of_returns(traded: Traded) -> Iterator[str]:
     returns = traded.table["return"].to_numpy(dtype=float)
-    low, middle, high = np.quantile(returns, [0.05, 0.5, 0.95])
+    few = len(returns) < _FEWEST_OF_A_SHARE
+    low, middle, high = np.quantile(returns, [0.0, 0.5, 1.0] if few else [0.05, 0.5, 0.95])
+    which = f"the {counted(len(returns), 'specification')}" if few else "9 of 10 specifications"
     yield (
-        f"The strategy returned {percent(low, 2)} to {percent(high, 2)} in 9 of 10 specifications, "
-        f"{percent(middle, 2)} in the middle one, and {percent(traded.ungated.metrics['return'], 2)} "
+        f"The strategy returned {percent(low, 2)} to {percent(high, 2)} in {which}, "
+        f"{percent(middle, 2)} in the middle, and {percent(traded.ungated.metrics['return'], 2)} "
         f"ungated. "
-        f"The headline's {percent(returns[0], 2)} is place {traded.place} of {len(returns)}."
+        f"The headline's {percent(returns[0], 2)} is place {traded.place} of {len(returns)} from the top."
     )
     if traded.tried is not None:
         yield traded.tried.sentence

@@ -35,6 +35,7 @@ from bt_llm.backtest import (
 )
 from bt_llm.equality import nan_equal
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.research._fold_diagram import fold_diagram
 from bt_llm.research._splits import Fold
 from bt_llm.research._standing import Standing
@@ -259,9 +260,9 @@ class PanelWalkForwardResult(OneRun):
         metrics = self.metrics
         whose = "for all symbols" if self.parameters == "panel" else "for each symbol"
         figures = (
-            f"{len(self.symbols)} symbols, {len(self.folds)} folds, settings chosen {whose}: out of sample "
-            f"and pooled, {percent(metrics['return'])} in {count(metrics['trades'])} trades, with a Sharpe "
-            f"ratio of {number(metrics['sharpe'])}."
+            f"{counted(len(self.symbols), 'symbol')}, {counted(len(self.folds), 'fold')}, settings chosen "
+            f"{whose}: out of sample and pooled, {percent(metrics['return'])} in "
+            f"{counted(metrics['trades'], 'trade')}, with a Sharpe ratio of {number(metrics['sharpe'])}."
         )
         asked = self.question
         if asked is None:

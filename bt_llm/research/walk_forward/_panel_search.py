@@ -196,20 +196,28 @@ class PanelSearch:
     def _scores(self, asked: Mapping[str, _Asked], ledger: TrialLedger) -> dict[int, list[Metrics]]:
         """Return the pooled figures of every combination on each train stretch, and write them down."""
         combinations = next(iter(self.searches.values())).combinations
+        configurations = [self._configuration(asked, place) for place in range(len(combinations))]
         found: dict[int, list[Metrics]] = {}
         for fold in self.folds:
-            for place in range(len(combinations)):
+            for place, configuration in enumerate(configurations):
                 parts = {name: one.trial(fold.number, place) for name, one in asked.items()}
                 there = {name: part for name, part in parts.items() if part is not None}
                 if there:
-                    metrics = self._trial(fold, combinations[place], there, ledger)
+                    metrics = self._trial(fold, combinations[place], configuration, there, ledger)
                     found.setdefault(fold.number, []).append(metrics)
         return found
+
+    def _configuration(self, asked: Mapping[str, _Asked], place: int) -> str:
+        """Return the hash of what is tried on the panel, whichever of its symbols are there in a fold."""
+        weights = self.weights
+        each = sorted([one.trials[0][place].configuration, weights[name]] for name, one in asked.items())
+        return content_sha256(["panel", each])
 
     def _trial(
         self,
         fold: Fold,
         settings: Mapping[str, Any],
+        configuration: str,
         parts: Mapping[str, tuple[Trial, pd.Series[float], TrialOutcome]],
         ledger: TrialLedger,
     ) -> Metrics:
@@ -228,9 +236,7 @@ class PanelSearch:
             traded=float(sum(outcome.traded for outcome in outcomes)),
         )
         weights = self.weights
-        told = sorted([trial.configuration, weights[name]] for name, (trial, _, _) in parts.items())
         keys = sorted([trial.key, weights[name]] for name, (trial, _, _) in parts.items())
-        configuration = content_sha256(["panel", told])
         description = {
             "strategy": next(iter(self.searches.values())).strategy.__name__,
             "settings": {name: str(value) for name, value in settings.items()},

@@ -10,7 +10,6 @@ from bt_llm.backtest import (
     Section,
     added_sections,
     bars_section,
-    count,
     equity_section,
     metrics_section,
     number,
@@ -21,6 +20,7 @@ from bt_llm.backtest import (
     table_section,
     trades_section,
 )
+from bt_llm.plain_text import counted
 
 if TYPE_CHECKING:
     from bt_llm.research.walk_forward._results import WalkForwardResult
@@ -89,7 +89,7 @@ def _stability(result: WalkForwardResult) -> Section:
 
 def _judgement(result: WalkForwardResult) -> Section:
     pbo = result.overfitting
-    tried = f"{result.n_trials} ({len(result.combinations)} here, in {len(result.folds)} folds)"
+    tried = f"{result.n_trials} ({len(result.combinations)} here, in {counted(len(result.folds), 'fold')})"
     return table_section(
         "What it is worth",
         ["", ""],
@@ -109,9 +109,9 @@ def _judgement(result: WalkForwardResult) -> Section:
 def _sentences(result: WalkForwardResult) -> list[str]:
     metrics, pbo = result.metrics, result.overfitting
     figures = (
-        f"Out of sample, {len(result.folds)} folds made {percent(metrics['return'])} in "
-        f"{count(metrics['trades'])} trades, with a Sharpe ratio of {number(metrics['sharpe'])}; in sample "
-        f"it was {number(result.in_sample['sharpe'])} on average."
+        f"Out of sample, {counted(len(result.folds), 'fold')} made {percent(metrics['return'])} in "
+        f"{counted(metrics['trades'], 'trade')}, with a Sharpe ratio of {number(metrics['sharpe'])}; in "
+        f"sample it was {number(result.in_sample['sharpe'])} on average."
     )
     if refused := refusal(result.problems):
         return [*refused, figures]
