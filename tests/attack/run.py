@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -128,6 +129,8 @@ def main() -> int:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this; repeatable")
     parser.add_argument("--write", action="store_true", help="the figures into SECURITY.md")
     given = parser.parse_args()
+    # Whoever starts this in the background has it ignore Ctrl-C, and so would the commands that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     begun, figures = time.monotonic(), []
     for part in given.part or PARTS:
         for figure in PARTS[part](given.share):
