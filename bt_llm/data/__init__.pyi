@@ -4,6 +4,7 @@ from ._bars import load_bars as load_bars
 from ._bars import load_many as load_many
 from ._checks import COLUMNS as COLUMNS
 from ._csv_files import save_csv as save_csv
+from ._csv_files import writing_into as writing_into
 from ._daily_series import DailySeries as DailySeries
 from ._daily_series import Floats as Floats
 from ._describe import describe_bars as describe_bars

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
+from bt_llm.exceptions import ConfigError
 from bt_llm.writing import write_whole
 
-__all__ = ["inert", "save_csv"]
+__all__ = ["inert", "save_csv", "writing_into"]
 
 _STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -58,3 +62,30 @@ def save_csv(frame: pd.DataFrame, path: str | os.PathLike[str], *, index: bool =
 
 def _is_safe(column: pd.Series[Any]) -> bool:
     return is_numeric_dtype(column.dtype) or is_datetime64_any_dtype(column.dtype)
+
+
+@contextlib.contextmanager
+def writing_into(folder: Path, what: str) -> Iterator[None]:
+    """Make a folder, and turn what prevents writing into it into one line.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    what : str
+        What is written, for the message, such as "tables".
+
+    Raises
+    ------
+    ConfigError
+        If the folder, or a file in it, cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        where = f": {Path(error.filename).name}" if error.filename else ""
+        why = f"{error.strerror or error}{where}"
+        raise ConfigError(
+            f"{what} cannot be written into {str(folder)!r} ({why}); name another folder"
+        ) from error

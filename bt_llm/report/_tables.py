@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from bt_llm.data import save_csv
-from bt_llm.exceptions import ConfigError
+from bt_llm.data import save_csv, writing_into
 from bt_llm.writing import refuse_others
 
 __all__ = ["Frames", "write_tables"]
@@ -58,8 +57,7 @@ def write_tables(
         }
     for title, frames in (more or {}).items():
         tables[title] = {name: frame.reset_index() for name, frame in frames.items()}
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with writing_into(path, "tables"):
         refuse_others(*(path / f"{title}.csv" for title in tables))
         for title, frames in tables.items():
             label = "model" if title == "verdicts" else "run"
@@ -70,10 +68,4 @@ def write_tables(
             full = [part for part in parts if len(part)] or parts[:1]
             written.append(path / f"{title}.csv")
             save_csv(pd.concat(full, ignore_index=True), written[-1], index=False)
-    except OSError as error:
-        where = f": {Path(error.filename).name}" if error.filename else ""
-        why = f"{error.strerror or error}{where}"
-        raise ConfigError(
-            f"tables cannot be written into {str(path)!r} ({why}); name another folder"
-        ) from error
     return written

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bt_llm.data import save_csv
-from bt_llm.exceptions import ConfigError
+from bt_llm.data import save_csv, writing_into
 from bt_llm.settings import path_text
 from bt_llm.writing import refuse_others, write_whole
 
@@ -27,16 +26,9 @@ def save_results(folder: str | os.PathLike[str], text: str, tables: Mapping[str,
         If one cannot be written, or another file of its name is there than bt_llm writes.
     """
     path = Path(path_text("folder", folder))
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with writing_into(path, "results"):
         refuse_others(*(path / name for name in (_JSON, *tables)))
         write_whole(path / _JSON, text)
         for name, table in tables.items():
             save_csv(table, path / name, index=False)
-    except OSError as error:
-        where = f": {Path(error.filename).name}" if error.filename else ""
-        why = f"{error.strerror or error}{where}"
-        raise ConfigError(
-            f"results cannot be written into {str(path)!r} ({why}); name another folder"
-        ) from error
     return path
