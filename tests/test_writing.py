@@ -105,7 +105,7 @@ def test_the_folder_of_a_process_that_runs_is_left_alone(
         (b"", True),
         (b"<!DOCTYPE html><p>", True),
         (b'{"about":[],"kind":"bt_llm pack"}', True),
-        (gzip.compress(b'{"kind":"bt_llm pack"}'), True),
+        (gzip.compress(b'{"kind":"bt_llm pack"}', mtime=0), True),
         (b"run,opened,closed\n", True),
         (b"opened at nine,closed\n", False),
         (b"time,open,high,low,close,volume\n", False),
