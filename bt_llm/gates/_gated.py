@@ -15,6 +15,7 @@ from bt_llm.gates._attaching import attached_gates
 from bt_llm.gates._base import EntryGate
 from bt_llm.gates._judging import judge_of
 from bt_llm.gates._orders import OrderGate
+from bt_llm.settings import in_short
 
 __all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
 
@@ -69,7 +70,9 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     0
     """
     if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
-        raise ConfigError(f"strategy={strategy!r:.60}: expected a class, a subclass of backtrader.Strategy")
+        raise ConfigError(
+            f"strategy={in_short(strategy)}: expected a class, a subclass of backtrader.Strategy"
+        )
     return strategy if ungated(strategy) is not strategy else _gated(strategy)  # type: ignore[arg-type]
 
 

@@ -157,6 +157,7 @@ def before_after_cutoff(
     >>> found.question.found, found.change["sharpe"].detectable > 1.0
     (False, True)
     """
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     last = _cutoff_day(gate, cutoff)
     study = gate_study(strategy, data, gate, **settings)
     gated, ungated = study.gated.returns, study.ungated.returns
@@ -167,7 +168,6 @@ def before_after_cutoff(
             f"cut-off {last}: {before} bars up to it and {after} after; expected at least {_FEWEST_BARS} of "
             f"each. They go from {gated.index[0]} to {gated.index[-1]}: give other bars, or another cutoff"
         )
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
 
     yearly = periods_per_year(pd.DatetimeIndex(gated.index))
 

@@ -24,6 +24,7 @@ from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source
+from bt_llm.settings import instance
 from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
@@ -201,11 +202,11 @@ def identified_probe(
     >>> found.cells, found.agreed, found.flips
     (105, 1.0, ())
     """
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be told")
+    instance("gate", gate, Gate, "a Gate, whose model can be told")
     if not identify:
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     strategy = strategy_class(strategy)
     market = Market.of(data, format=format)
     answers: dict[str, list[Verdict]] = {}
@@ -215,7 +216,6 @@ def identified_probe(
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         Advisor(chosen.advisor).close()  # one model in memory at a time
     runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     flips = _flips(gate.advisor.state_space, answers["masked"], answers["identified"])
     masked, identified = ([answer.answer for answer in answers[name]] for name in told)
     return IdentifiedProbe(

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from bt_llm.exceptions import DataError
-from bt_llm.settings import python_scalar, several, told, whole
+from bt_llm.settings import in_short, python_scalar, several, whole
 from bt_llm.statistics._inputs import choose, distributions, finite
 
 __all__ = ["McNemarMethod", "agreement_matrix", "brier_score", "cohens_kappa", "mcnemar", "reliability_table"]
@@ -126,7 +126,7 @@ def agreement_matrix(
     if len(place) < len(order):
         raise DataError(f"labels {order}: expected each of them once")
     if unknown := {label for both in pairs for label in both if label not in place}:
-        raise DataError(f"labels {sorted(map(str, unknown))} are not among the expected {told(order)}")
+        raise DataError(f"labels {sorted(map(str, unknown))} are not among the expected {in_short(order)}")
     counts = np.zeros((len(order), len(order)), dtype=np.int64)
     for row, column in pairs:
         counts[place[row], place[column]] += 1

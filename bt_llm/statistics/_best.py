@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.settings import told, whole
+from bt_llm.settings import in_short, whole
 from bt_llm.statistics._blocks import arch_bootstrap
 from bt_llm.statistics._influence import influence_of
 from bt_llm.statistics._inputs import MOST_RESAMPLES, Floats, choose, in_blocks
@@ -138,7 +138,7 @@ def superior_predictive_ability(
     """
     names, gains = _gains(series, statistic, block_length)
     if not isinstance(benchmark, str) or benchmark not in names:
-        raise ConfigError(f"benchmark={told(benchmark)}: expected one of {names!s:.300}")
+        raise ConfigError(f"benchmark={in_short(benchmark)}: expected one of {names!s:.300}")
     base = gains[:, [names.index(benchmark)]]
     differs = np.ptp(gains - base, axis=0) > 0.0
     if not differs.any():

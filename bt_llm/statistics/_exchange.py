@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
-from bt_llm.settings import is_number, python_scalar, several, told, whole
+from bt_llm.settings import in_short, is_number, python_scalar, several, whole
 from bt_llm.statistics._inputs import (
     MOST_RESAMPLES,
     Floats,
@@ -201,7 +201,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """
     for name, p in by_name(p_values, "p_values", "p-values").items():
         if not is_number(found := python_scalar(p)) or not 0.0 <= found <= 1.0:
-            raise DataError(f"p_values: {told(name)} has {told(p)}: expected a number from 0 to 1")
+            raise DataError(f"p_values: {in_short(name)} has {in_short(p)}: expected a number from 0 to 1")
     adjusted, least = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[name]))

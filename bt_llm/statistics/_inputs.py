@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.settings import python_scalar, told
+from bt_llm.settings import in_short, python_scalar
 
 Floats = NDArray[np.float64]
 Choice = TypeVar("Choice", bound=enum.StrEnum)
@@ -35,7 +35,7 @@ def as_floats(values: ArrayLike, name: str, ndim: int) -> Floats:
         why = " ".join(str(error).split())
         raise DataError(f"{name}: expected numbers, got something else ({why:.100})") from None
     if array.ndim != ndim:
-        raise DataError(f"{told(name)[1:-1]} of shape {array.shape}: expected {ndim} axis or axes")
+        raise DataError(f"{in_short(name)[1:-1]} of shape {array.shape}: expected {ndim} axis or axes")
     return array
 
 
@@ -119,14 +119,14 @@ def choose(kind: type[Choice], value: str, name: str) -> Choice:
         choices = [str(member) for member in kind]
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{name}={told(value)}: expected one of {choices}{hint}")
+        raise ConfigError(f"{name}={in_short(value)}: expected one of {choices}{hint}")
 
 
 def between(value: float, low: float, high: float, name: str) -> float:
     """Return a setting that lies strictly between two numbers."""
     found = python_scalar(value)
     if type(found) not in (int, float) or not low < found < high or abs(found) > 1e300:
-        raise ConfigError(f"{name}={told(value)}: expected a number between {low} and {high}")
+        raise ConfigError(f"{name}={in_short(value)}: expected a number between {low} and {high}")
     return float(found)
 
 
@@ -134,14 +134,14 @@ def in_blocks(block_length: int, bars: int, of: str = "bars there are") -> int:
     """Return a block length that is a whole number of the bars there are."""
     found = python_scalar(block_length)
     if type(found) is not int or not 1 <= found <= bars:
-        raise ConfigError(f"block_length={told(block_length)}: expected 1 to the {bars} {of}")
+        raise ConfigError(f"block_length={in_short(block_length)}: expected 1 to the {bars} {of}")
     return found
 
 
 def by_name(values: Any, name: str, of: str) -> Mapping[Any, Any]:
     """Return what was given as a mapping of names, as a frame is one."""
     if not isinstance(values, Mapping) and not hasattr(values, "columns"):
-        raise DataError(f"{name}={told(values)}: expected a mapping of names to {of}")
+        raise DataError(f"{name}={in_short(values)}: expected a mapping of names to {of}")
     found: Mapping[Any, Any] = values
     return found
 
@@ -152,7 +152,9 @@ def distributions(values: ArrayLike, name: str) -> Floats:
     wrong = (p < 0.0).any(axis=1) | (np.abs(p.sum(axis=1) - 1.0) > 1e-6)
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise DataError(f"{name} {told(p[row].tolist())} in row {row}: expected numbers from 0 that sum to 1")
+        raise DataError(
+            f"{name} {in_short(p[row].tolist())} in row {row}: expected numbers from 0 that sum to 1"
+        )
     return p
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bt_llm.exceptions import DataError
-from bt_llm.settings import told
+from bt_llm.settings import in_short
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
 from bt_llm.statistics._inputs import Floats, annual_factor, between, by_name, in_blocks
 from bt_llm.statistics._resampling import BootstrapResult, quantile_rank
@@ -82,7 +82,9 @@ def take_apart_jointly(
     """
     for name, pair in by_name(accounts, "accounts", "the legs of a gated and an ungated account").items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise DataError(f"accounts: {told(name)} has {told(pair)}: expected two Legs, gated and ungated")
+            raise DataError(
+                f"accounts: {in_short(name)} has {in_short(pair)}: expected two Legs, gated and ungated"
+            )
         same_bars(*pair)
     lengths = {len(legs) for pair in accounts.values() for legs in pair}
     if len(lengths) != 1:

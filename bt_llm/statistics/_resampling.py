@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.settings import instance, python_scalar, told, whole
+from bt_llm.settings import flag, in_short, python_scalar, whole
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample, together
 from bt_llm.statistics._inputs import (
     MOST_RESAMPLES,
@@ -159,7 +159,7 @@ def paired_bootstrap(
     pairs = np.column_stack([first, second])
     if blocks is not None:
         pairs = together(pairs, blocks)
-    instance("studentised", studentised, (bool, np.bool_), "True or False")
+    flag("studentised", studentised)
     length = None if block_length is None else in_blocks(block_length, len(pairs))
     estimate = _difference(pairs, chosen)
     if abs(estimate) <= _ROUNDING * (1.0 if chosen is Statistic.SHARPE else float(np.abs(pairs).max())):
@@ -238,7 +238,7 @@ def rank_p_value(observed: float, nulls: ArrayLike) -> float:
     """
     null, found = finite(nulls, "nulls"), python_scalar(observed)
     if type(found) not in (int, float) or not abs(found) < 1e300:
-        raise DataError(f"observed={told(observed)}: expected a finite number, to rank in {len(null)} nulls")
+        raise DataError(f"observed={in_short(observed)}: expected a finite number, as nulls are")
     return (1 + int(np.sum(null >= observed))) / (1 + len(null))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.settings import instance, several, told
+from bt_llm.settings import in_short, instance, several
 from bt_llm.statistics._blocks import resample
 from bt_llm.statistics._influence import FLAT, block_length_of, columns_of, differences, influence_of
 from bt_llm.statistics._inputs import (
@@ -367,9 +367,9 @@ def _places(pairs: Sequence[Pair], names: list[str]) -> tuple[NDArray[np.intp], 
     for pair in pairs:
         known = isinstance(pair, tuple | list) and all(isinstance(name, str) for name in pair)
         if not known or len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(names):
-            raise ConfigError(f"pair {told(pair)}: expected two different ones of {names!s:.300}")
+            raise ConfigError(f"pair {in_short(pair)}: expected two different ones of {names!s:.300}")
     if not pairs or len(set(map(tuple, pairs))) < len(pairs):
-        raise ConfigError(f"pairs {told(list(pairs))}: expected at least one, each once")
+        raise ConfigError(f"pairs {in_short(list(pairs))}: expected at least one, each once")
     places = np.array([[names.index(name) for name in pair] for pair in pairs], dtype=np.intp)
     return places[:, 0], places[:, 1]
 

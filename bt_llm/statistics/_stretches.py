@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bt_llm.exceptions import DataError
-from bt_llm.settings import told, whole
+from bt_llm.settings import in_short, whole
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
 from bt_llm.statistics._influence import columns_of, differences
 from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, in_blocks, normal_quantile, pair
@@ -77,7 +77,7 @@ def change_of_effect(
     scale = math.sqrt(scale) if chosen is Statistic.SHARPE else scale
     for name, both in (("before", before), ("after", after)):
         if not isinstance(both, tuple | list) or len(both) != 2:
-            raise DataError(f"{name}={told(both)}: expected the returns of two strategies")
+            raise DataError(f"{name}={in_short(both)}: expected the returns of two strategies")
     rng = np.random.default_rng(whole("seed", seed, 0))
     earlier, later = (
         _drawn(np.column_stack(pair(*stretch, minimum=2)), chosen, block_length, n, int(rng.integers(2**31)))

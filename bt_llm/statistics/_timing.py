@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bt_llm.exceptions import DataError
-from bt_llm.settings import instance, number, several
+from bt_llm.settings import flag, instance, number, several
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
 from bt_llm.statistics._inputs import Floats, annual_factor, as_floats, between, in_blocks, normal_quantile
 from bt_llm.statistics._resampling import BootstrapResult, quantile_rank, result_of
@@ -382,6 +382,6 @@ def detectable(error: float, *, alpha: float = 0.05, power: float = 0.8, two_sid
     (2.49, 2.8)
     """
     number("error", error, 0)
-    instance("two_sided", two_sided, (bool, np.bool_), "True or False")
+    flag("two_sided", two_sided)
     level = between(alpha, 1e-15, 1.0, "alpha") / (2.0 if two_sided else 1.0)
     return error * (normal_quantile(1.0 - level) + normal_quantile(between(power, 0.0, 1.0, "power")))
