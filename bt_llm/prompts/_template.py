@@ -17,6 +17,7 @@ from bt_llm.plain_json import canonical_json
 from bt_llm.prompts._chat_text import chat_text
 from bt_llm.prompts._states import example_values, state_values
 from bt_llm.prompts._template_files import parsed, shipped, template_text
+from bt_llm.settings import path_text
 from bt_llm.verdicts import LabelSet, StateSpace
 
 __all__ = ["Example", "PromptTemplate", "wordings"]
@@ -167,10 +168,12 @@ class PromptTemplate:
         ------
         PromptError
             If there is no such template, or the file is not one.
+        ConfigError
+            If it is neither a name nor a path.
         """
         if isinstance(source, PromptTemplate):
             return source
-        name = os.fspath(source)
+        name = path_text("template", source, expected="the name or the path of a template")
         return cls.parse(template_text(name), name)
 
     @classmethod

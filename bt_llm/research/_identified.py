@@ -203,6 +203,7 @@ def identified_probe(
     (105, 1.0, ())
     """
     instance("gate", gate, Gate, "a Gate, whose model can be told")
+    instance("identify", identify, str, "a line, such as 'EUR/USD, hourly, 2017'")
     if not identify:
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}

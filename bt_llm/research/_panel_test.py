@@ -341,7 +341,7 @@ def panel_test(
     chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
     gate = check_gate(gate)
-    ruling = rule
+    ruling = None if rule is None else check_gate(rule)
     if rule is None and isinstance(gate, Gate):
         ruling = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
     answers = {}
