@@ -144,8 +144,9 @@ class LLMAnalyzer(bt.Analyzer):
 
     @property
     def rests(self) -> bool:
-        """Whether it need not be called bar by bar."""
-        return all(history.advice.vectorised for history in self._histories)
+        """Whether it need not be called bar by bar: not where a class derived from it does more there."""
+        own = all(getattr(type(self), name) is getattr(LLMAnalyzer, name) for name in _BY_BAR)
+        return own and all(history.advice.vectorised for history in self._histories)
 
     def stop(self) -> None:
         """Work it out, and let go of everything that a worker process would have to send back."""
@@ -213,6 +214,9 @@ class LLMAnalyzer(bt.Analyzer):
             },
             "questions": _questions(gates),
         }
+
+
+_BY_BAR = ("prenext", "nextstart", "next", "_prenext", "_nextstart", "_next")
 
 
 def _label_mass(advices: Sequence[LLMAdvice]) -> dict[str, float] | None:

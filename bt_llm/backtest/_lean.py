@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
+from bt_llm.analyzers import LLMAnalyzer
+from bt_llm.backtest._account_analyzer import AccountAnalyzer
 from bt_llm.backtest._brokers import RestingBroker
 from bt_llm.backtest._line_store import fill_lines
 
@@ -55,10 +57,11 @@ class LeanCerebro(bt.Cerebro):
             return False
         if self.p.cheat_on_open or self.runwriters or self._timers or self._timerscheat:
             return False
-        strategy, data = runstrats[0], self.datas[0]
+        strategy, data, told = runstrats[0], self.datas[0], bt.brokers.BackBroker.get_notification
         kind, feed, base = type(strategy), type(data), bt.feed.AbstractDataBase
         return (
-            not strategy._lineiterators[strategy.ObsType]
+            getattr(type(self._broker), "get_notification", None) is told
+            and not strategy._lineiterators[strategy.ObsType]
             and all(getattr(kind, name) is getattr(bt.Strategy, name) for name in _STRATEGYS_OWN)
             and all(getattr(feed, name) is getattr(base, name) for name in _FEEDS_OWN)
             and all(line.mode == line.UnBounded and line._idx == -1 for line in data.lines.lines)
@@ -219,19 +222,19 @@ class _Loop:
 
         return forget
 
-    def _account(self, broker: Any) -> Any:
+    def _account(self, broker: Any) -> AccountAnalyzer | None:
         """Return the analyzer that keeps the account, if it need not be called bar by bar."""
         if type(broker) is not RestingBroker:
             return None
-        kept = [one for one in self.strategy.analyzers if getattr(one, "follows", None) is not None]
+        kept = [one for one in self.strategy.analyzers if isinstance(one, AccountAnalyzer)]
         return kept[0] if len(kept) == 1 and kept[0].follows(self.data) else None
 
-    def _analyzers(self, account: Any) -> Iterator[tuple[Callable[[], None], ...]]:
+    def _analyzers(self, account: AccountAnalyzer | None) -> Iterator[tuple[Callable[[], None], ...]]:
         """Yield what is called of each analyzer but one: ``next``, ``nextstart``, ``prenext``."""
         own = ("next", "nextstart", "prenext")
         for one in self.strategy.analyzers:
             kind = type(one)
-            if one is account or getattr(one, "rests", False):
+            if one is account or (isinstance(one, LLMAnalyzer) and one.rests):
                 continue
             plain = all(getattr(kind, f"_{name}") is getattr(bt.Analyzer, f"_{name}") for name in own)
             names = own if plain and not one._children else [f"_{name}" for name in own]
