@@ -57,7 +57,7 @@ def legs_of(result: BacktestResult, market: Market) -> Legs:
         if name not in market:
             raise DataError(f"fills of {name!r}, which is no data of the market: its prices are not known")
         money += earned_by(
-            market[str(name)]["close"].reindex(index, method="ffill").to_numpy(),
+            market[str(name)]["close"].reindex(index, method="ffill").fillna(0.0).to_numpy(),
             np.minimum(index.searchsorted(pd.DatetimeIndex(fills["time"])), len(index) - 1),
             *(fills[column].to_numpy(dtype=float) for column in ("size", "price", "commission")),
             slippage=result.setup.slippage,
