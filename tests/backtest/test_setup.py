@@ -89,6 +89,22 @@ class TestDefault:
         )
         assert (free - slipped) / (free - paid) == pytest.approx(1.0, abs=0.01)
 
+    def test_a_sizer_remembers_nothing_of_another_run(self) -> None:
+        class Growing(bt.Sizer):
+            """One more each time."""
+
+            def __init__(self) -> None:
+                self.sent: list[int] = []
+
+            def _getsizing(self, comminfo: Any, cash: float, data: Any, isbuy: bool) -> int:
+                self.sent.append(1)
+                return len(self.sent)
+
+        sizer, orders = Growing(), {2: [("buy", {})], 3: [("buy", {})]}
+        for _ in range(2):
+            result = run_backtest(ByCalendar, flat([10.0] * 6), params={"orders": orders}, sizer=sizer)
+            assert result.fills["size"].tolist() == [1.0, 2.0]
+
     @pytest.mark.parametrize(
         "sizer",
         [
