@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bt_llm.cache import Record
-from bt_llm.cache._records import Question, checked_model, model_document, model_from_document
+from bt_llm.cache._models import checked_model, model_document, model_from_document
+from bt_llm.cache._records import Question
 from bt_llm.exceptions import CacheCorruptError, ConfigError
 from bt_llm.verdicts import Verdict
 from tests.cache_cases import MODEL, identity, question, record, verdict
