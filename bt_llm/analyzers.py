@@ -69,7 +69,7 @@ class _History:
         label, worth, confidence, close = map(np.array, self._seen())
         forward = np.full(len(close), math.nan)
         now, later = close[: max(0, len(close) - horizon)], close[horizon:]
-        np.divide(later - now, now, out=forward[: len(now)], where=now != 0.0)
+        np.divide(later - now, now, out=forward[: len(now)], where=now > 0.0)
         return _Series(self.advice.labels.answers(label, confidence), worth, forward)
 
 
@@ -106,7 +106,8 @@ class LLMAnalyzer(bt.Analyzer):
     ``horizon``, ``forward``
         By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
         ``hit_rate`` (a verdict worth more than nothing hits where it is above 0, one worth less where it is
-        below; one worth nothing claims nothing). The last `horizon` bars have none.
+        below; one worth nothing claims nothing). The last `horizon` bars have none, nor those that closed at
+        nothing or less.
     ``gate``
         Entries ``allowed`` and ``blocked``, and of both, those ``missing`` a verdict.
     ``questions``
