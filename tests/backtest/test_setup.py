@@ -206,6 +206,24 @@ class TestOwn:
             assert result.fills["data"].tolist() == ["days"]
             assert result.equity.index[0] == pd.Timestamp("2020-01-19")  # the third Sunday
 
+    def test_what_a_model_said_of_a_data_is_under_its_name_in_whatever_order_it_is_added(self) -> None:
+        class EachUp(bt.Strategy):
+            def next(self) -> None:
+                if len(self) % 10 == 5:
+                    for data in self.datas:
+                        self.buy(data=data, size=1)
+
+        def backwards(cerebro: bt.Cerebro, market: Market) -> None:
+            for name in reversed(list(market)):
+                cerebro.adddata(market.feed(name), name=name)
+
+        bars = {"a": walk(60, seed=1), "b": walk(60, seed=2)}
+        ordered, turned = (run_backtest(EachUp, bars, gate=QUICK, setup=one) for one in (None, backwards))
+        assert list(turned.verdicts) == list(ordered.verdicts) == ["a", "b"]
+        assert not ordered.verdicts["a"].equals(ordered.verdicts["b"])
+        for name in bars:
+            assert turned.verdicts[name].equals(ordered.verdicts[name])
+
     def test_one_that_adds_no_data_gets_the_markets(self) -> None:
         def rich(cerebro: bt.Cerebro, market: Market) -> None:
             cerebro.broker.setcash(1e6)
