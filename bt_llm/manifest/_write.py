@@ -158,7 +158,7 @@ def _began(member: Member, run: BacktestResult) -> pd.Timestamp | None:
     if member.start is None or list(member.market.hashes.values()) == list(run.market["datas"].values()):
         return member.start
     bars, first = member.market.index, run.equity.index[0]
-    return first if first > bars[bars.searchsorted(member.start)] else member.start
+    return first if first > bars[int(bars.searchsorted(member.start))] else member.start
 
 
 def _moment(time: pd.Timestamp | None) -> str | None:
