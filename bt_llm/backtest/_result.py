@@ -31,7 +31,7 @@ __all__ = ["BacktestResult", "result_of"]
 _FILL = [one.name for one in fields(Fill)]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BacktestResult(OneRun):
     """What came of one backtest; everything is measured from the first bar after the warm-up.
 
