@@ -23,7 +23,7 @@ from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
 from bt_llm.research._runs import Source
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
-from bt_llm.research._standing import standing
+from bt_llm.research._standing import standing, told_apart
 from bt_llm.research._tried import check_ledger, count_trials
 from bt_llm.research._verdict_skill import verdict_skill
 
@@ -134,7 +134,7 @@ def compare_models(
             _returns(runs),
             list(gates),
             bootstrap,
-            trades={name: run.trades.set_index(["opened", "direction"]).index for name, run in runs.items()},
+            trades={name: told_apart(run.trades) for name, run in runs.items()},
         ),
         skill=verdict_skill(judged, resamples=resamples, seed=seed, block_length=block_length),
         pairs=[_pair(names, runs, judged) for names in itertools.combinations(gates, 2)],
@@ -213,7 +213,7 @@ def _pair(
     both = first.index.intersection(second.index)
     first, second = first.loc[both], second.loc[both]
     said = first["answer"], second["answer"]
-    trades = {name: runs[name].trades.set_index(["opened", "direction"], drop=False) for name in names}
+    trades = {name: runs[name].trades.set_index(told_apart(runs[name].trades)) for name in names}
     shared = trades[names[0]].index.intersection(trades[names[1]].index)
     alone = [found.drop(index=shared).assign(model=name) for name, found in trades.items()]
     table = pd.concat(alone, ignore_index=True).sort_values("opened", kind="stable", ignore_index=True)

@@ -22,7 +22,7 @@ from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
 from bt_llm.research._runs import Source
-from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.research._standing import FEWEST_TRADES, told_apart
 from bt_llm.shown import Shown
 from bt_llm.statistics import BootstrapResult, PairDifference, Statistic, change_of_effect
 
@@ -204,8 +204,8 @@ def before_after_cutoff(
 
 def _changed_trades(gated: pd.DataFrame, ungated: pd.DataFrame) -> pd.DatetimeIndex:
     """Return when the trades were opened that only one of two runs made."""
-    one, two = (trades.set_index(["opened", "direction"]).index for trades in (gated, ungated))
-    return pd.DatetimeIndex(one.symmetric_difference(two).get_level_values(0))
+    changed = told_apart(gated).symmetric_difference(told_apart(ungated))
+    return pd.DatetimeIndex(changed.get_level_values("opened"))
 
 
 def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import run_backtest
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate, RuleGate
+from bt_llm.gates import Gate, RuleGate, attach_gate
 from bt_llm.research import ModelComparison, compare_models, gates_by_name
 from bt_llm.verdicts import TREND, Feature, StateSpace
 from tests.engines import QuickAdvice, walk
@@ -106,6 +106,39 @@ def test_the_trades_that_differ_and_their_worth_add_up(found: ModelComparison) -
     both = first.merge(second, on=key)
     assert found.pairs[1].shared_trades == len(both)
     assert len(both) > 0
+
+
+class EachOfSeveral(bt.Strategy):
+    """Ask to go long in every data at every fourth bar, and leave two bars later."""
+
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gates = [attach_gate(self.p.gate, self, data) for data in self.datas]
+
+    def next(self) -> None:
+        for data, gate in zip(self.datas, self.gates, strict=True):
+            if len(self) % 4 == 0 and gate.allows_long():
+                self.buy(data, size=5)
+            elif len(self) % 4 == 2 and self.getposition(data).size:
+                self.close(data)
+
+
+def test_trades_of_two_datas_at_one_time_are_two_trades() -> None:
+    datas = {"a": walk(200, seed=1), "b": walk(200, seed=7)}
+    models = {"trend": "scripted:trend", "contrarian": "scripted:contrarian"}
+    found = compare_models(
+        EachOfSeveral, datas, models, gate=gate_of("scripted:trend"), resamples=99, block_length=5
+    )
+    one, two = (
+        set(found.runs[name].trades[["opened", "data"]].itertuples(index=False, name=None)) for name in models
+    )
+    # Opposite models never let in the same entry, but often one of each data at the same bar.
+    assert not one & two
+    assert {opened for opened, _ in one} & {opened for opened, _ in two}
+    (pair,) = found.pairs
+    assert (pair.shared_trades, len(pair.trades)) == (0, len(one) + len(two))
+    assert found.standing.differing["trend", "contrarian"] == len(one) + len(two)
 
 
 def test_differences_are_the_first_less_the_second(found: ModelComparison) -> None:

@@ -54,7 +54,7 @@ class Contenders(Told):
         Simple returns a bar, of a panel the pooled ones, one column each; ``ungated`` is what was chosen,
         without a gate.
     trades : dict of str to Index
-        When the trades of each were opened, and their side; of a panel their symbol too.
+        When the trades of each were opened, their side and data; of a panel their symbol too.
     """
 
     returns: pd.DataFrame
@@ -124,7 +124,7 @@ def contenders(
         return None, f"{len(index)} out-of-sample returns are too few to compare models by"
     returns = {name: returns_of(one.joined().equity) for name, one in records.items()}
     trades: dict[str, pd.Index] = {
-        name: pd.Index([(trade.opened, trade.direction) for trade in one.trades])
+        name: pd.Index([(trade.opened, trade.direction, trade.data) for trade in one.trades])
         for name, one in records.items()
     }
     return Contenders(returns=pd.DataFrame(returns, index=index), trades=trades), missing
