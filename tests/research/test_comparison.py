@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import backtrader as bt
@@ -12,7 +13,7 @@ from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate, RuleGate, attach_gate
-from bt_llm.research import ModelComparison, compare_models, gates_by_name
+from bt_llm.research import LEDGER, ModelComparison, TrialLedger, compare_models, gates_by_name
 from bt_llm.verdicts import TREND, Feature, StateSpace
 from tests.engines import QuickAdvice, walk
 from tests.research_cases import CASH, Alternate, gate_of, regimes
@@ -203,17 +204,24 @@ def test_one_that_knows_is_called_better_and_so_are_its_verdicts() -> None:
     assert "bars right at the right times: trend" in found.skill.sentence
 
 
-def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program() -> None:
+def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program(tmp_path: Path) -> None:
     found = compare_models(
         Alternate,
         regimes(1200),
         {"trend": "scripted:trend", "contrarian": "scripted:contrarian"},
         gate=gate_of("scripted:trend"),
         resamples=99,
+        output=tmp_path,
     )
     assert found.runs["contrarian"].ruined is not None
     assert found.sentences[0].startswith("No conclusion: contrarian: the account was ruined")
     assert found.to_dict()["primary"] is None
+    # It was tried all the same, so the other one is the better of two.
+    assert found.tried is not None
+    assert (found.tried.n_trials, found.tried.new) == (2, 2)
+    assert np.isnan(found.tried.deflated["contrarian"])
+    with TrialLedger(tmp_path / LEDGER) as ledger:
+        assert sorted(ledger.sharpes().values())[0] < 0.0
 
 
 def test_a_model_that_never_trades_is_compared_too() -> None:
