@@ -153,7 +153,7 @@ def before_after_cutoff(
     ConfigError
         If the cut-off is not known.
     DataError
-        If there are fewer than 30 bars on one side of it.
+        If there are fewer than 30 bars on one side of it, or the two runs are not of the same bars.
 
     Notes
     -----
@@ -174,9 +174,11 @@ def before_after_cutoff(
     (False, True)
     """
     last = _cutoff_day(gate, cutoff)
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     study = gate_study(strategy, data, gate, **settings)
     runs = {"gated": study.gated, "ungated": study.ungated}
-    gated, ungated = returns_of_runs(runs).values()
+    returns = bootstrap.pooled(returns_of_runs(runs))
+    gated, ungated = returns["gated"], returns["ungated"]
     seen = np.asarray(pd.DatetimeIndex(gated.index).normalize() <= pd.Timestamp(last))
     before, after = int(seen.sum()), int((~seen).sum())
     if min(before, after) < _FEWEST_BARS:
@@ -184,8 +186,6 @@ def before_after_cutoff(
             f"cut-off {last}: {before} bars up to it and {after} after; expected at least {_FEWEST_BARS} of "
             f"each. They go from {gated.index[0]} to {gated.index[-1]}: give other bars, or another cutoff"
         )
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
-
     yearly = periods_per_year(pd.DatetimeIndex(gated.index))
 
     def change(statistic: str) -> PairDifference:

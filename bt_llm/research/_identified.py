@@ -223,6 +223,7 @@ def identified_probe(
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
     strategy = strategy_class(strategy)
     market = Market.of(data, format=format)
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     answers: dict[str, list[Verdict]] = {}
     runs: dict[str, BacktestResult] = {}
     for name, chosen in told.items():
@@ -230,7 +231,6 @@ def identified_probe(
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         Advisor(chosen.advisor).close()  # one model in memory at a time
     runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     returns = returns_of_runs(runs)
 
     def effect(name: str) -> dict[str, BootstrapResult]:

@@ -12,7 +12,7 @@ import pytest
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import GateStudy, gate_study
-from bt_llm.exceptions import CacheError
+from bt_llm.exceptions import CacheError, DataError
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.report import Reportable, write_report
 from bt_llm.research import (
@@ -168,6 +168,25 @@ def test_a_look_for_memory_in_accounts_that_end_at_other_bars() -> None:
     assert told.masked.ruined is None
     for found in (cut, told):
         assert found.sentence.startswith("No conclusion: ungated: the account was ruined at ")
+
+
+class Resigns(bt.Strategy):
+    """Ends its run at the first no after 80 bars."""
+
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self) -> None:
+        """Ask, and stop."""
+        if len(self) > 80 and not self.gate.allows_short():
+            self.env.runstop()
+
+
+def test_runs_that_end_at_other_bars_are_not_cut_in_two() -> None:
+    with pytest.raises(DataError, match="expected the same bars in all"):
+        before_after_cutoff(Resigns, BARS, gate(), cutoff=BARS.index[48].date(), resamples=20)
 
 
 def test_the_same_in_order_concludes(tmp_path: Path) -> None:
