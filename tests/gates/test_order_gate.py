@@ -280,7 +280,7 @@ def test_a_child_larger_than_its_parent_takes_off_no_more_than_there_is():
     assert log[1:] == [(5, SHORT, 5, 1, "vetoed")]
 
 
-def test_an_order_sent_past_the_strategy_is_asked_before_it_fills():
+def test_an_order_sent_past_the_strategy_is_judged_like_any_other():
     def direct(strategy):
         return strategy.broker.buy(strategy, strategy.data, size=2)
 
