@@ -112,9 +112,11 @@ def _check_flat(strategy: bt.Strategy) -> None:
 
 def _go_flat(strategy: bt.Strategy) -> None:
     """Cancel what is open and leave at the next open, the window's last; past any veto of the strategy's."""
-    for order in strategy.broker.get_orders_open():
-        strategy.broker.cancel(order)
-    for data, position in list(strategy.broker.positions.items()):
+    broker = strategy.broker
+    broker.check_submitted()  # what `notify_order` has sent on this bar can be cancelled from here on
+    for order in broker.get_orders_open():
+        broker.cancel(order)
+    for data, position in list(broker.positions.items()):
         if position.size > 0:
             bt.Strategy.sell(strategy, data=data, size=position.size)
         elif position.size < 0:

@@ -76,6 +76,7 @@ class OrderJudge(abc.ABC):
         self.vetoed: set[int] = set()
         self._let_in: set[int] = set()  # orders that may add exposure
         self._cut: set[int] = set()  # orders of which the exit was left
+        self._shares: dict[int, float] = {}  # of orders that were reduced, which their children are too
         self._sent: list[Any] = []  # orders alive that later ones are judged by
         self._held_back: list[_HeldBack] = []
         vars(strategy)[_JUDGE] = self
@@ -87,7 +88,8 @@ class OrderJudge(abc.ABC):
         wanted = Wanted(side, given["data"], abs(given["size"]), given)
         if (parent := given.get("parent")) is not None:
             orphaned = parent.ref in self.vetoed or parent.ref in self._cut
-            return self._pass(wanted, 0, 0, None) if orphaned else self._send(wanted, wanted.size)
+            size = wanted.size * self._shares.get(parent.ref, 1)
+            return self._pass(wanted, 0, 0, None) if orphaned else self._send(wanted, size)
         off = min(wanted.size, self._takes_off(wanted))
         follows = min(wanted.size - off, self._takes_off_vetoed(wanted))
         adds = wanted.size - off - follows
@@ -189,6 +191,8 @@ class OrderJudge(abc.ABC):
             order = self._send(wanted, size, transmit=True)  # its children, who would do that, do not come
         if not size:
             order.params.parent = wanted.given.get("parent")
+        if 0 < size < wanted.size:
+            self._shares[order.ref] = size / wanted.size
         (self._let_in if allowed else self._cut if size else self.vetoed).add(order.ref)
         if held_back:
             self._held_back.append(
@@ -247,13 +251,19 @@ class _Desk:
 def watch_fills(broker: Any) -> None:
     """Have a broker ask, before it fills an order, how much of it may fill by then."""
     if not isinstance(broker.p.filler, _Filler):
-        broker.set_filler(_Filler(broker.p.filler))
+        _Filler(broker)
 
 
 class _Filler:
     """Asks the judge of an order's strategy how much of what the broker would fill may fill."""
 
-    def __init__(self, filler: Callable[[Any, float, int], float] | None) -> None:
+    def __init__(self, broker: Any) -> None:
+        self.filler: Callable[[Any, float, int], float] | None = broker.p.filler
+        broker.set_filler(self)
+        broker.set_filler = self.ask  # for one that a strategy sets while it runs
+
+    def ask(self, filler: Callable[[Any, float, int], float] | None) -> None:
+        """Have a broker's own filler, or None, say how much it would fill."""
         self.filler = filler
 
     def __call__(self, order: Any, price: float, ago: int) -> float:
