@@ -51,9 +51,9 @@ class TimingOf:
             return {"timing": -math.inf}
         if len(result.equity) != len(self.ungated.long) + 1:
             raise DataError(
-                f"the run of {result.name or 'a strategy'} ends at {result.equity.index[-1]}, the ungated one "
-                "does not: a strategy that ends its run itself (runstop) cannot be compared with others; let "
-                "it trade no more instead"
+                f"the run of {result.name or 'a strategy'} ends at {result.equity.index[-1]}, the ungated "
+                "one does not: a strategy that ends its run itself (runstop) cannot be compared with others; "
+                "let it trade no more instead"
             )
         return self.of_legs(legs_of(result, self.market))
 
