@@ -291,12 +291,8 @@ def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
     assert ("smollm2" in done.stdout) == (closed != ">&-")
 
 
-@pytest.mark.parametrize(
-    "verb", [("plan", "--power"), ("multiverse", "-m", "scripted:trend", "--random", "0")]
-)
-def test_where_no_panel_is_known_each_is_refused_and_not_one_account_of_all(
-    cli: Cli, bars: str, verb: tuple[str, ...]
-) -> None:
+def test_where_no_panel_is_known_each_is_refused_and_not_one_account_of_all(cli: Cli, bars: str) -> None:
+    verb = ("multiverse", "-m", "scripted:trend", "--random", "0")
     done = cli(*verb, "-s", CROSS, "-d", f"a={bars}", "-d", f"b={bars}", "--each")
     assert done.code == 2
     assert "--each: here all of -d are the datas of one account" in one_line(done)
