@@ -35,6 +35,8 @@ FEWEST = 24
 """Gates below which learning would cost more than it saves."""
 
 _AGREE = 1e-9
+_AT_ONCE = 500
+"""Gates that are replayed together; then it is told how far all are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,18 +178,22 @@ class GateRuns:
         A reason is one of ours, or an error of the strategy in runs that are not as it expects. Other errors
         are nobody's reason.
         """
-        found: list[T] | None = None
+        before, done = self.how, self._done
         if not self._reason:
             try:
-                found = self._replay(gates, replayed, run, apart)
+                found: list[T] = []
+                for start in range(0, len(gates), _AT_ONCE):
+                    part = gates[start : start + _AT_ONCE]
+                    found += self._replay(part, replayed, run, apart)
+                    self._done += len(part)
+                    self._progress(0)
+                return found
             except (Unfit, StrategyFailed) as error:
                 self._reason = str(error)
-                if self.how.replayed:
-                    self.withdrawn = True
-                    self.how = HowRun()
-        if found is None:
-            found = self._ran(gates, run, self._kept)
-            self.how = self.how.plus(HowRun(ran=len(gates), reason=self._reason))
+                self.withdrawn = self.withdrawn or before.replayed > 0
+                self.how, self._done = HowRun() if before.replayed else before, done
+        found = self._ran(gates, run, self._kept)
+        self.how = self.how.plus(HowRun(ran=len(gates), reason=self._reason))
         self._done += len(gates)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import backtrader as bt
 import numpy as np
@@ -321,10 +321,13 @@ def random_runs(
     strata : bool
         Whether the market's volatility counts.
     """
-    gates = [
-        DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
-        for dates, others in moments.moved(block, n=n, seed=seed, strata=strata)
-    ]
+    drawn = moments.drawn(block, seed=seed, strata=strata)
+
+    def gate(number: int) -> EntryGate:
+        dates, others = drawn(number)
+        return DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
+
+    gates = _Drawn(gate, range(n))
     kind = _RANDOM + (_ALIKE_MARKETS if strata else "")
     return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])
 
@@ -366,6 +369,27 @@ def _shifted_gates(answers: Answers, n: int) -> list[EntryGate]:
     if n >= length:
         raise ConfigError(f"shifts={n!r}: {length} bars have only {length - 1} other places")
     return [ShiftedGate(answers=answers, bars=round(length * (number + 1) / (n + 1))) for number in range(n)]
+
+
+class _Drawn(Sequence[EntryGate]):
+    """Gates that are drawn when they are looked at: thousands of them are gigabytes, and take minutes."""
+
+    def __init__(self, gate: Callable[[int], EntryGate], numbers: range) -> None:
+        self._gate, self._numbers = gate, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> EntryGate: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[EntryGate]: ...
+
+    def __getitem__(self, at: int | slice) -> EntryGate | Sequence[EntryGate]:
+        if isinstance(at, slice):
+            return [self._gate(number) for number in self._numbers[at]]
+        return self._gate(self._numbers[at])
 
 
 def _frame(found: Sequence[Mapping[str, float]]) -> pd.DataFrame:

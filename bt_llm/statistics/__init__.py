@@ -11,7 +11,7 @@
   `permute_runs`.
 - Many pairs at once, such as the symbols of a panel, resampled by the same dates: `joint_differences`.
 - Several strategies at once: `stepwise_differences` (intervals that hold together, p-values adjusted for each
-  other), `model_confidence_set`, `superior_predictive_ability`; `pooled` makes one series of many symbols.
+  other), `model_confidence_set`, `superior_predictive_ability`, `best_of`; `pooled` makes one series of many.
 - Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
 - What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, of many
   symbols `take_apart_jointly`, `timing_of`, `breakeven_cost`, `cost_curve`, `detectable`.
