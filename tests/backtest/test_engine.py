@@ -36,6 +36,29 @@ class TestPrinting:
         assert err.count("close") == 115
 
 
+class Collects(bt.Strategy):
+    """Puts what it has seen into its parameters, and buys by how much that is."""
+
+    params = (("seen", []), ("levels", None))
+
+    def next(self) -> None:
+        self.p.seen.append(len(self))
+        self.p.levels["low"].append(self.data.low[0])
+        if len(self) % 40 == 5:
+            self.buy(size=len(self.p.seen) + len(self.p.levels["low"]))
+
+
+class TestRuns:
+    def test_what_one_has_put_into_its_parameters_no_other_finds(self) -> None:
+        given: dict[str, list[float]] = {"low": []}
+        sizes = [
+            run_backtest(Collects, OLD, params={"levels": given}, cash=1e6).fills["size"].tolist()
+            for _ in range(2)
+        ]
+        assert sizes == [[10.0, 90.0, 170.0]] * 2
+        assert (given, Collects.params.seen) == ({"low": []}, [])
+
+
 class TestErrors:
     def test_the_users_own_line_is_named_and_the_cause_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "broken.py"
