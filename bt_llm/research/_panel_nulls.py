@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -225,9 +226,11 @@ def _evaluated(
             own = {**settings, **universe.members[symbol].settings}
             yield strategy, universe[symbol], made[1][start : start + size], own, keeping, symbol
 
+    known: dict[str, frozenset[statistics.Question]] = dict.fromkeys(symbols, frozenset())
     with contextlib.closing(run_each(_equities, chunks(), n_jobs, ordered=True)) as done:
-        for (symbol, start), (equities, one) in zip(places, done, strict=True):
-            how.append(one)
+        for (symbol, start), (equities, one, episodes) in zip(places, done, strict=True):
+            how.append(dataclasses.replace(one, episodes=len(episodes - known[symbol])))
+            known[symbol] |= episodes
             yield symbol, start, equities
 
 
@@ -238,9 +241,9 @@ def _equities(
     settings: dict[str, Any],
     kept: KeptRuns | None,
     symbol: str,
-) -> tuple[list[Floats], HowRun]:
+) -> tuple[list[Floats], HowRun, frozenset[statistics.Question]]:
     runs = GateRuns(strategy, market, kept=kept, place=symbol, **settings)
-    return runs.equities(gates), runs.how
+    return runs.equities(gates), runs.how, runs.episodes
 
 
 class _Pool:
