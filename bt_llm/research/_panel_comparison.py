@@ -252,7 +252,7 @@ def compare_on_panel(
     chance: dict[str, Any] = {"resamples": resamples, "seed": seed, "block_length": block_length}
 
     def run(name: str, member: Member) -> ModelComparison:
-        how = {**settings, **member.settings}
+        how = member.run_settings(settings)
         compared = compare_models(chosen, member.market, models, gate=gate, **chance, **how)
         sides[name] = {one: sides_of(run, member.market) for one, run in compared.runs.items()}
         return compared

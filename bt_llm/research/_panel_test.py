@@ -345,7 +345,7 @@ def panel_test(
     answers = {}
 
     def run(name: str, member: Member) -> SymbolTest:
-        how = {**settings, **member.settings}
+        how = member.run_settings(settings)
         study = gate_study(chosen, member.market, gate, **how)
         told = answers[name] = dated_answers(chosen, member.market, gate, **how)
         ruled = ruling and run_backtest(chosen, member.market, gate=ruling, name="rule", **how)
@@ -373,7 +373,7 @@ def panel_test(
     def made() -> Any:
         members = [(name, symbols.members[name]) for name in found]
         runs = [
-            [name, made_of(Backtest.of(chosen, one.market, **{**settings, **one.settings}))]
+            [name, made_of(Backtest.of(chosen, one.market, **one.run_settings(settings)))]
             for name, one in members
         ]
         return {"runs": runs, "answers": Describer().describe("answers", answers), "seed": seed}
