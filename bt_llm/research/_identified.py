@@ -221,9 +221,9 @@ def identified_probe(
     if not identify:
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     strategy = strategy_class(strategy)
     market = Market.of(data, format=format)
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     answers: dict[str, list[Verdict]] = {}
     runs: dict[str, BacktestResult] = {}
     for name, chosen in told.items():
