@@ -53,8 +53,8 @@ from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._kept_runs import KeptRuns, made_of, place_of_runs
-from bt_llm.research._null_runs import MOST_NULLS
-from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
+from bt_llm.research._null_runs import MOST_NULLS, dated_answers
+from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, joint_null_runs
 from bt_llm.research._runs import Source
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.settings import number as setting
