@@ -197,7 +197,11 @@ class Setup:
         cerebro = kind(**{"stdstats": False, **(self.cerebro or {}), **modes})
         cerebro.broker = broker()
         if callable(self.function):
-            self.function(cerebro, market)
+            made = self.function(cerebro, market)
+            if isinstance(made, bt.Cerebro) and made is not cerebro:
+                raise ConfigError(
+                    f"set-up {self.name} returns a Cerebro of its own: expected all in the one it is given"
+                )
             if cerebro.signals:
                 raise ConfigError(
                     f"set-up {self.name} adds signals: expected them in a bt.SignalStrategy, by signal_add()"
@@ -328,7 +332,17 @@ def _made_by(sizer: Any, *, spell: bool = False) -> tuple[Any, dict[str, Any]]:
         return sizer, {}
     if spell:
         return type(sizer), _changed(sizer.p)
-    return functools.partial(copy.copy, sizer), {}
+    return functools.partial(_fresh, sizer), {}
+
+
+def _fresh(sizer: bt.Sizer) -> bt.Sizer:
+    """Return a copy of a sizer that shares nothing with it that can be copied, nor with a run it was in."""
+    made = copy.copy(sizer)
+    made.strategy = made.broker = None
+    try:
+        return copy.deepcopy(made)
+    except TypeError:  # it holds a file or a lock
+        return made
 
 
 def _named_sizer(name: str) -> type[bt.Sizer]:

@@ -55,6 +55,11 @@ class Member:
         """The arguments of `run_backtest` that its membership comes to: no position is left open."""
         return {"settles": True} if self.start is None else {"settles": True, "start": self.start}
 
+    def run_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments of `run_backtest` with those: it begins when both let it."""
+        starts = [moment(one) for one in (given.get("start"), self.start) if one is not None]
+        return {**given, **self.settings, **({"start": max(starts)} if starts else {})}
+
 
 UniverseSource: TypeAlias = "Source | Universe | Mapping[str, Source | Member] | Sequence[Source]"
 """What a universe can be made of."""
@@ -320,12 +325,9 @@ def _by_dates(
 
 def _day(where: str, text: str) -> pd.Timestamp | None:
     try:
-        found = moment(text) if text else None
+        return moment(text) if text else None
     except ConfigError as error:
         raise DataError(f"{where}: {error}") from None
-    if found is not None and found.tz is not None:
-        raise DataError(f"{where}: {text!r}: expected a day without a zone, such as 2024-01-31")
-    return found
 
 
 def _weight(where: str, value: Any) -> float:

@@ -14,6 +14,8 @@ from bt_llm.backtest import (
     Market,
     interval,
     is_shown,
+    problems_in,
+    refusal,
     run_backtest,
     strategy_class,
 )
@@ -23,12 +25,14 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
-from bt_llm.research._runs import Source
+from bt_llm.research._runs import Source, returns_of_runs
 from bt_llm.settings import instance
 from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
 __all__ = ["FlippedVerdict", "IdentifiedProbe", "identified_probe"]
+
+_FIGURES = ("sharpe", "return")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +107,15 @@ class IdentifiedProbe:
         return {"masked": self.masked, "identified": self.identified, "ungated": self.ungated}
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against concluding anything, one line each, with the runs that it is of."""
+        return problems_in(self.runs)
+
+    @property
     def sentence(self) -> str:
         """The finding in plain words."""
+        if refused := refusal(self.problems):
+            return refused[0]
         sharpe = self.difference["sharpe"]
         if not self.flips:
             changed = f"no answer on {self.cells} market states"
@@ -125,7 +136,12 @@ class IdentifiedProbe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON; NaN is None."""
+        """Return it for JSON; NaN is None, and so is what `problems` forbid to conclude."""
+        concluded = {
+            "masked_effect": self.masked_effect,
+            "identified_effect": self.identified_effect,
+            "difference": self.difference,
+        }
         found: dict[str, Any] = plain(
             {
                 "identify": self.identify,
@@ -134,9 +150,8 @@ class IdentifiedProbe:
                 "kappa": self.kappa,
                 "flips": [flip.to_dict() for flip in self.flips],
                 "runs": {name: run.to_dict() for name, run in self.runs.items()},
-                "masked_effect": self.masked_effect,
-                "identified_effect": self.identified_effect,
-                "difference": self.difference,
+                **(dict.fromkeys(concluded) if self.problems else concluded),
+                "problems": self.problems,
                 "sentence": self.sentence,
             }
         )
@@ -217,6 +232,11 @@ def identified_probe(
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         Advisor(chosen.advisor).close()  # one model in memory at a time
     runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
+    returns = returns_of_runs(runs)
+
+    def effect(name: str) -> dict[str, BootstrapResult]:
+        return {one: bootstrap.difference(returns[name], returns["ungated"], one) for one in _FIGURES}
+
     flips = _flips(gate.advisor.state_space, answers["masked"], answers["identified"])
     masked, identified = ([answer.answer for answer in answers[name]] for name in told)
     return IdentifiedProbe(
@@ -228,13 +248,13 @@ def identified_probe(
         masked=runs["masked"],
         identified=runs["identified"],
         ungated=runs["ungated"],
-        masked_effect=bootstrap.between(runs["masked"], runs["ungated"]),
-        identified_effect=bootstrap.between(runs["identified"], runs["ungated"]),
+        masked_effect=effect("masked"),
+        identified_effect=effect("identified"),
         difference={
             name: bootstrap.jointly(
-                {run: runs[run].returns for run in ("identified", "masked")}, [("identified", "masked")], name
+                {run: returns[run] for run in ("identified", "masked")}, [("identified", "masked")], name
             ).pairs[0]
-            for name in ("sharpe", "return")
+            for name in _FIGURES
         },
     )
 

@@ -67,7 +67,8 @@ def length_of(value: Span, name: str) -> Length:
         )
     if not epoch + pd.Timedelta(least) <= end <= epoch + pd.DateOffset(years=100):
         raise ConfigError(
-            f"{name}={in_short(value)}: expected a {'positive time' if least else 'time from 0'} of at most 100 years"
+            f"{name}={in_short(value)}: expected a {'positive time' if least else 'time from 0'} of at most "
+            f"100 years"
         )
     return length
 

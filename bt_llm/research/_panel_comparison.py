@@ -41,7 +41,7 @@ from bt_llm.progress import shows_progress
 from bt_llm.research._comparison import Models, compare_models, gates_by_name
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
-from bt_llm.research._standing import Standing, standing
+from bt_llm.research._standing import Standing, standing, told_apart
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
 from bt_llm.statistics import Legs, PairDifference
@@ -79,7 +79,8 @@ class PanelComparison(Panel[ModelComparison]):
         Blocks of dates are drawn, and all symbols of a date with it.
         """
         returns = {name: run.returns for name, run in self.runs.items()}
-        return standing(returns, self.models, self.bootstrap)
+        trades = {name: told_apart(run.trades) for name, run in self.runs.items()}
+        return standing(returns, self.models, self.bootstrap, trades=trades)
 
     @cached_property
     def skill(self) -> VerdictSkill:
@@ -250,7 +251,7 @@ def compare_on_panel(
     chance = dataclasses.asdict(bootstrap)
 
     def run(name: str, member: Member) -> ModelComparison:
-        how = {**settings, **member.settings}
+        how = member.run_settings(settings)
         compared = compare_models(chosen, member.market, models, gate=gate, **chance, **how)
         sides[name] = {one: sides_of(run, member.market) for one, run in compared.runs.items()}
         return compared

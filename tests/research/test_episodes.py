@@ -10,6 +10,7 @@ import pytest
 
 from bt_llm.backtest import Market, Setup, legs_of, load_strategy, run_backtest
 from bt_llm.data import load_bars, shipped
+from bt_llm.exceptions import DataError
 from bt_llm.gates import (
     AlwaysOpen,
     Answers,
@@ -200,14 +201,32 @@ class LeavesByItsWorth(LongOnly):
             self.buy()
 
 
+class EndsItsRun(LongOnly):
+    """Has enough at its third exit."""
+
+    exits = 0
+
+    def notify_trade(self, trade):
+        self.exits += trade.isclosed
+        if self.exits == 3:
+            self.env.runstop()
+
+
 @pytest.mark.parametrize(
-    "strategy", [Cooling, Martingale, StopsAtALoss, CountsItsEntries, WholeShares, LeavesByItsWorth]
+    "strategy",
+    [Cooling, Martingale, StopsAtALoss, CountsItsEntries, WholeShares, LeavesByItsWorth, EndsItsRun],
 )
 def test_a_strategy_that_remembers_or_looks_at_what_it_has_is_found_out(strategy: Any) -> None:
     runs = GateRuns(strategy, Market.of(BARS), commission=0.001)
     runs(nulls())
     assert runs.how.replayed == 0
     assert runs.how.reason
+
+
+def test_the_timing_of_a_run_that_ends_itself_is_refused():
+    timing, run = timing_on(LongOnly, Market.of(BARS)), run_backtest(EndsItsRun, BARS, name="mine")
+    with pytest.raises(DataError, match=r"^the run of mine ends at .* \(runstop\) cannot be compared"):
+        timing(run)
 
 
 @pytest.mark.parametrize("sizer", [None, (bt.sizers.FixedSize, {"stake": 7})])
@@ -322,6 +341,32 @@ def test_a_gate_that_differs_withdraws_what_was_replayed(monkeypatch: pytest.Mon
     assert runs.withdrawn
     assert (runs.how.replayed, runs.how.ran) == (0, 24)
     assert runs.how.reason.startswith("a gate that was run differs by")
+
+
+class TestManyAtOnce:
+    def test_they_are_replayed_in_parts_and_how_far_all_are_is_told(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        market, gates = Market.of(BARS), nulls(70)
+        whole = GateRuns(LongOnly, market)(gates)
+        monkeypatch.setattr("bt_llm.research._gate_runs._AT_ONCE", 30)
+        told: list[tuple[int, int]] = []
+        runs = GateRuns(LongOnly, market, total=70, on_progress=lambda *done: told.append(done))
+        assert apart(runs(gates), whole) <= 1e-9
+        assert (runs.how.replayed, runs.how.ran, runs.how.checked) == (70, 0, 6)
+        assert {(30, 70), (60, 70), (70, 70)} <= set(told)
+        assert told == sorted(told)
+
+    def test_where_a_later_part_differs_all_are_run_and_counted_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bt_llm.research._gate_runs._AT_ONCE", 30)
+        apart = iter([0.0, 0.0, 0.0, 1.0])  # two gates of each part are run
+        monkeypatch.setattr("bt_llm.research._gate_runs._difference", lambda *_: next(apart))
+        runs = GateRuns(LongOnly, Market.of(BARS))
+        gates = nulls(40)
+        assert runs(gates) == run_many(LongOnly, BARS, gates)
+        assert (runs.how.replayed, runs.how.ran, runs.withdrawn) == (0, 40, False)
 
 
 def test_an_account_near_its_last_cash_is_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -94,6 +95,19 @@ def test_null_gates_of_all_symbols_are_replayed_as_backtrader_runs_them(n_jobs: 
         assert len({round(value, 9) for value in expected}) > 20
     assert mine.random.symbols["p_value"].tolist() == true.random.symbols["p_value"].tolist()
     assert "60 were replayed" in " ".join(section.text for section in mine.sections())
+
+
+def test_processes_that_share_the_null_gates_of_a_symbol_give_the_same_to_the_last_digit() -> None:
+    frames = {"alone": random_walk(240, seed=1)}
+    one, two = (panel_test(Crossing, frames, GATE, n=50, resamples=99, n_jobs=jobs) for jobs in (None, 2))
+    # Two processes learn the strategy's entries for themselves, and check themselves; they count once.
+    assert (one.random.how.checked, two.random.how.checked) == (2, 4)
+    assert (one.random.how.replayed, one.random.how.episodes) == (
+        two.random.how.replayed,
+        two.random.how.episodes,
+    )
+    alone, shared = ({**found.to_dict(), "null_gates": None} for found in (one, two))
+    assert alone == shared
 
 
 def test_knowledge_is_found_in_all_symbols_pooled() -> None:
@@ -215,6 +229,20 @@ class TestComparison:
         assert {second for _, second in found.pairs} == {"contrarian", "coin", "ungated", "rule"}
         assert found.sentences[0].startswith("Which is better: trend better than contrarian by ")
         assert "over 3 pairs" in found.sentences[0]
+
+    def test_trades_that_only_one_of_a_pair_made_are_counted_over_all_symbols(self) -> None:
+        found = compared()
+        made = {
+            name: {
+                (symbol, opened)
+                for symbol, one in found.symbols.items()
+                for opened in one.runs[name].trades["opened"]
+            }
+            for name in ("trend", "coin")
+        }
+        assert found.standing.differing["trend", "coin"] == len(made["trend"] ^ made["coin"]) > 10
+        few = dataclasses.replace(found.standing, differing=dict.fromkeys(found.pairs, 9))
+        assert few.answer.startswith("Which is better: cannot tell; fewer than 10 trades differ")
 
     def test_pooled_and_by_symbol_are_the_same_differences(self) -> None:
         found = compared()
