@@ -78,7 +78,8 @@ def study(
                 runs[name][task.name] = Run(pd.Series(SIGMA * let * (side * moves + gain), index))
     gates = dict.fromkeys(runs, AlwaysOpen())
     found = _ranked(BoardTasks(tasks=tuple(tasks), resamples=RESAMPLES), runs, cast(Any, gates))
-    return {WORSE: len(found.best) < entries, BEST: found.beats_ungated <= found.level}
+    assert found.over_ungated is not None
+    return {WORSE: len(found.best) < entries, BEST: found.over_ungated.found}
 
 
 def knows_nothing(name: str, **settings: Any) -> Setting:
