@@ -45,7 +45,7 @@ bench: $(VENV)/.installed-test
 attack: $(VENV)/.installed-test
 	PYTHONPATH=. $(BIN)/python tests/attack/run.py $(or $(ATTACK_ARGS),--write)
 
-# How often the tool finds what is not there: ten minutes on two cores, into docs/size.md.
+# How often the tool finds what is not there: a quarter of an hour on two cores, into docs/size.md.
 size: $(VENV)/.installed-test
 	$(BIN)/python -m tests.size
 

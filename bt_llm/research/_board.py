@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bt_llm import statistics
@@ -197,12 +196,13 @@ def board(
     Notes
     -----
     On each task every entry gates the same strategy on the same bars. A task's returns are divided by the
-    standard deviation of those of the ungated strategy, so that no market counts for more than its bars, and
-    one task after the other is one series an entry. Entries are ranked by the mean of that series over its
-    standard deviation; which of them may be the best is said by the model confidence set, and whether the
-    best is better than no gate by Hansen's test, which counts that it was looked for. Beside either p-value
-    stand the least that it could be, and the difference in score that these tasks could show. An entry that
-    lacks a verdict, or whose run has problems, is not ranked, and why is said.
+    standard deviation of those of the ungated strategy, so that no market counts for more than its bars. An
+    entry's series is the mean of its tasks at each time: what strategies on one market earn together is
+    resampled together, or two tasks would pass for twice the evidence. Entries are ranked by the mean of that
+    series over its standard deviation; which of them may be the best is said by the model confidence set, and
+    whether the best is better than no gate by Hansen's test, which counts that it was looked for. Beside
+    either p-value stand the least that it could be, and the difference in score that these tasks could show.
+    An entry that lacks a verdict, or whose run has problems, is not ranked, and why is said.
 
     Examples
     --------
@@ -295,11 +295,11 @@ def _ranked(
     kept = [entry for entry, why in left_out.items() if not why]
     if UNGATED not in kept:
         raise ConfigError(f"board: the tasks cannot be run without a gate: {left_out[UNGATED]}")
-    scaled = {entry: _series(runs[entry], ungated) for entry in kept}
+    scaled = _series({entry: runs[entry] for entry in kept}, ungated)
     candidates = [entry for entry in kept if entry != UNGATED]
-    bars = len(scaled[UNGATED])
+    bars = len(scaled)
     enough = len(candidates) > 1 and bars >= _FEWEST_BARS
-    compared = {name: scaled[name] for name in candidates}
+    compared = scaled[candidates]
     how: dict[str, Any] = {"n": tasks.resamples, "seed": tasks.seed}
     confidence = statistics.model_confidence_set(compared, **how) if enough else {}
     entries = [
@@ -323,7 +323,7 @@ def _ranked(
     )
 
 
-def _which(compared: Mapping[str, Any], tasks: BoardTasks) -> Primary:
+def _which(compared: pd.DataFrame, tasks: BoardTasks) -> Primary:
     """Return whether any two entries differ, of all pairs at once: the confidence set's first step."""
     smallest = 1.0 / (1 + tasks.resamples)
     stated = 1.0 - tasks.level if smallest <= tasks.level else 0.95
@@ -338,7 +338,7 @@ def _which(compared: Mapping[str, Any], tasks: BoardTasks) -> Primary:
     )
 
 
-def _over_ungated(scaled: Mapping[str, Any], tasks: BoardTasks) -> Primary:
+def _over_ungated(scaled: pd.DataFrame, tasks: BoardTasks) -> Primary:
     """Return whether the best entry is better than no gate, with what could have been found."""
     length = max(1, round(len(scaled[UNGATED]) ** (1 / 3)))
     found = statistics.best_of(
@@ -367,14 +367,19 @@ def _why_not(runs: Mapping[str, BacktestResult | str], ungated: Mapping[str, Bac
     return ""
 
 
-def _series(runs: Mapping[str, Any], ungated: Mapping[str, Any]) -> Any:
-    """Return an entry's returns on all tasks, one after the other, in the ungated strategy's deviations."""
-    parts = [run.returns.to_numpy() / ungated[task].returns.to_numpy().std() for task, run in runs.items()]
-    return np.concatenate(parts)
+def _series(runs: Mapping[str, Mapping[str, Any]], ungated: Mapping[str, Any]) -> pd.DataFrame:
+    """Return each entry's returns in the ungated one's deviations: at each time the mean of its tasks."""
+    deviations = {task: run.returns.to_numpy().std() for task, run in ungated.items()}
+    returns = {
+        (entry, task): run.returns / deviations[task]
+        for entry, of_entry in runs.items()
+        for task, run in of_entry.items()
+    }
+    return statistics.pooled(pd.concat(returns, axis=1, sort=True))
 
 
-def _sharpe(series: Any) -> float:
-    deviation = float(series.std())
+def _sharpe(series: pd.Series[float]) -> float:
+    deviation = float(series.std(ddof=0))
     return float(series.mean()) / deviation if deviation > 0.0 else 0.0
 
 

@@ -158,9 +158,15 @@ class PanelTest(Panel[SymbolTest]):
 
     @property
     def question(self) -> Primary:
-        """Whether the gate's pooled Sharpe ratio is better than that of random gates: the one question."""
+        """Whether the gate's pooled Sharpe ratio is better than that of random gates, by its timing.
+
+        That is the one question. Its p-value is the larger one of two, so that both have to be small: of the
+        rank of the pooled Sharpe ratio, and one-sided of the pooled timing. The rank alone is too small where
+        null gates pay for more trades than the gate, or hold through wilder bars.
+        """
         nulls = self.random.pooled
         values = nulls.values("sharpe")
+        timing = self._timing
         least, reason, spread = 1.0 / (1 + nulls.n), "", float(np.std(values))
         if not 0 < self.allowed < self.asked or (1 + len(np.unique(values))) * self.alpha < 1.0:
             reason = (
@@ -168,17 +174,33 @@ class PanelTest(Panel[SymbolTest]):
                 f"{nulls.n} null gates differ in what they earn, so that no p-value at or below "
                 f"{self.alpha:g} can come out"
             )
+        elif timing is None:
+            reason = f"the timing is not known: {self.worth.problem}"
+        elif timing.n:
+            least = max(least, 0.5 / (1 + timing.n))
         bar = float(np.quantile(values, 1.0 - self.alpha) - np.mean(values)) if len(values) else math.nan
         detectable = bar + spread * statistics.detectable(1.0, alpha=0.5)
         return Primary(
             claim="the gate's pooled Sharpe ratio is better than luck",
-            p_value=nulls.p_value("sharpe"),
+            p_value=max(nulls.p_value("sharpe"), 0.0 if timing is None else _one_sided(timing)),
             smallest=least,
             alpha=self.alpha,
             detectable=detectable if math.isfinite(detectable) and spread > 0.0 else None,
             statistic=statistics.Statistic.SHARPE,
             reason=reason,
         )
+
+    @property
+    def _timing(self) -> statistics.BootstrapResult | None:
+        return None if self.worth.parts is None else self.worth.parts.pooled["timing"]
+
+    @property
+    def stands_out(self) -> list[str]:
+        """Symbols whose Sharpe ratio and timing both stand out, all symbols judged together."""
+        parts = {} if self.worth.parts is None else self.worth.parts.symbols
+        timed = {name for name, one in parts.items() if _one_sided(one["timing"]) <= self.alpha}
+        ranked = self.random.symbols["p_value"]
+        return [name for name in map(str, ranked.index) if name in timed and ranked[name] <= self.alpha]
 
     @property
     def beats_random(self) -> bool:
@@ -194,10 +216,10 @@ class PanelTest(Panel[SymbolTest]):
             return [*refused, figures]
         found = [self.question.sentence, *([self.against.sentence] if self.against else [])]
         found += [DESCRIPTIVE, figures]
-        named = [name for name, row in self.random.symbols.iterrows() if row["p_value"] <= self.alpha]
-        if named and len(self.symbols) > 1:
-            listed = ", ".join(map(str, named))
-            found.append(f"Among null gates, all symbols judged together, it stands out on {listed}.")
+        if (named := self.stands_out) and len(self.symbols) > 1:
+            found.append(
+                f"Among null gates, all symbols judged together, it stands out on {', '.join(named)}."
+            )
         if self.over_ungated is not None:
             found += shown_sentences(self.over_ungated)
         found.append(self.worth.sentence)
@@ -232,8 +254,9 @@ class PanelTest(Panel[SymbolTest]):
             kind="histograms",
             title=f"The gate among {nulls.n} {nulls.kind}",
             text=f"These gates know nothing: blocks of {self.random.block_dates} dates changed places, of "
-            "like volatility, in all symbols alike, so that what symbols have in common stays. The p-value "
-            f"of the Sharpe ratio is the test; that of the return is descriptive. {self.random.how.sentence}",
+            "like volatility, in all symbols alike, so that what symbols have in common stays. The test asks "
+            "for a small p-value of the Sharpe ratio here, and of the timing; that of the return is "
+            f"descriptive. {self.random.how.sentence}",
             table=table_of(["", "above", "p"], rows),
             content=nulls,
         )
@@ -272,6 +295,13 @@ class PanelTest(Panel[SymbolTest]):
         return found
 
 
+def _one_sided(timing: statistics.BootstrapResult) -> float:
+    """Return the p-value of a timing that is worth nothing, or less."""
+    if timing.n == 0:
+        return 0.0 if timing.estimate > 0.0 else 1.0
+    return timing.p_value / 2.0 if timing.estimate > 0.0 else 1.0 - timing.p_value / 2.0
+
+
 @shows_progress("gates that know nothing")
 def panel_test(
     strategy: Source,
@@ -294,9 +324,9 @@ def panel_test(
 ) -> PanelTest:
     """Test whether a gate adds anything to a strategy on many symbols, against gates that know nothing.
 
-    The one question is whether the pooled Sharpe ratio stands out among those of null gates. A null gate
-    gives the answers that the gate gave on other dates: blocks of dates change places, the same in all
-    symbols.
+    The one question is whether the pooled Sharpe ratio stands out among those of null gates, and by its
+    timing. A null gate gives the answers that the gate gave on other dates: blocks of dates change places,
+    the same in all symbols.
 
     Parameters
     ----------

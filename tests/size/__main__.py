@@ -40,7 +40,7 @@ def simulate(settings: Sequence[Setting], minutes: float, processes: int) -> dic
 def main() -> int:
     """Simulate, write the page, and say which goals were missed by more than two Monte Carlo errors."""
     parser = argparse.ArgumentParser(prog="python -m tests.size", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="no round is begun after that")
+    parser.add_argument("--minutes", type=float, default=15.0, help="no round is begun after that")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", default="", help="settings whose names hold this; the page is not written")
     chosen = parser.parse_args()

@@ -8,7 +8,7 @@ a run is a choice among the entries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -53,19 +53,26 @@ class Account:
         Whether it asks again after a veto, so that what it asks about depends on the answers.
     cost : float
         Share of the value traded.
+    first : float
+        Number of the day of the first bar; the others are one a day.
     """
 
     bars: Bars
     entries: Sequence[Entry]
     again: bool = False
     cost: float = 0.0
-    asked: list[int] = field(default_factory=list)
+    first: float = 0.0
 
     @classmethod
-    def of(cls, strategy: str, bars: Bars, cost: float = 0.0) -> Account:
+    def of(cls, strategy: str, bars: Bars, cost: float = 0.0, first: float = 0.0) -> Account:
         """Return an account of one of `STRATEGIES`."""
         entries, again = STRATEGIES[strategy](bars)
-        return cls(bars, [one for one in entries if one.bar < len(bars) - 1], again, cost)
+        return cls(bars, [one for one in entries if one.bar < len(bars) - 1], again, cost, first)
+
+    @cached_property
+    def times(self) -> Floats:
+        """Numbers of the bars' days."""
+        return self.first + np.arange(len(self.bars), dtype=float)
 
     @cached_property
     def paths(self) -> dict[str, sparse.csr_array]:
@@ -119,14 +126,15 @@ class Account:
         close = self.bars.close
         levels = np.abs(np.diff(close, prepend=close[:1]) / np.concatenate([close[:1], close[:-1]]))
         first = WARM_UP - 1
-        return Moments(times=np.arange(len(close), dtype=float)[first:], levels=levels[first:])
+        return Moments(times=self.times[first:], levels=levels[first:])
 
     def trades(self, run: tuple[list[int], list[bool]]) -> pd.DataFrame:
         """Return from when to when each trade of a run lasts."""
         made = [self.entries[row] for row, made in zip(*run, strict=True) if made]
         days = np.array([[one.bar + 1, min(one.leaves + 1, len(self.bars) - 1)] for one in made])
         table = pd.to_datetime(days.reshape(-1, 2).ravel(), unit="D").to_numpy().reshape(-1, 2)
-        return pd.DataFrame(table, columns=["opened", "closed"])
+        frame = pd.DataFrame(table, columns=["opened", "closed"])
+        return frame.assign(direction=[one.side for one in made])
 
     # Runs
 
@@ -174,14 +182,13 @@ class Account:
         """Return what a gate answered in a run, in order and by time."""
         told = [(self.entries[row], made) for row, made in zip(*run, strict=True)]
         long, short = (bytes(made for one, made in told if one.side == side) for side in (LONG, SHORT))
-        dated = DatedAnswers.of(("bars", one.side, float(one.bar), made) for one, made in told)
+        dated = DatedAnswers.of(("bars", one.side, float(self.times[one.bar]), made) for one, made in told)
         return Answers(long=long, short=short, per="entry"), dated
 
     def run_of(self, gate: EntryGate) -> tuple[list[int], list[bool]]:
         """Return the run of a null gate."""
         if isinstance(gate, DatesGate):
-            times = np.arange(len(self.bars), dtype=float)
-            return self.with_lines(*(gate.line("bars", side, times) for side in (LONG, SHORT)))
+            return self.with_lines(*(gate.line("bars", side, self.times) for side in (LONG, SHORT)))
         assert isinstance(gate, ShiftedGate)
         given = gate.given()
         lines = {side: np.frombuffer(given.of_side(side), dtype=np.uint8) for side in (LONG, SHORT)}
@@ -198,10 +205,10 @@ class Account:
         if self.again or not isinstance(gate, DatesGate):
             return self.mask(self.run_of(gate))
         # What is asked about does not depend on the answers: each entry has its own.
-        bars, found = np.array([one.bar for one in self.entries], dtype=float), np.empty(len(self.entries))
+        times, found = self.times[[one.bar for one in self.entries]], np.empty(len(self.entries))
         for side in (LONG, SHORT):
             here = self.sides == side
-            found[here] = gate.line("bars", side, bars[here])
+            found[here] = gate.line("bars", side, times[here])
         return found
 
     def sharpes(self, masks: Floats) -> list[float]:
@@ -212,6 +219,12 @@ class Account:
         square = np.sum(((net @ net.T) @ masks.T).T * masks, axis=1) / bars
         spread = np.sqrt(np.maximum(square - mean**2, 0.0))
         return [float(m / s) if s > 0.0 else 0.0 for m, s in zip(mean, spread, strict=True)]
+
+    def returns(self, masks: Floats) -> Floats:
+        """Return what many runs earn, bar by bar."""
+        path = self.paths
+        found: Floats = masks @ (path["gain"] - path["cost"])
+        return found
 
     def timing(self, mask: Floats) -> Timing:
         """Return what timing is worth, by the statistic itself."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 __all__ = ["SIGMA", "Bars", "blink", "garch", "iid", "walk", "words"]
@@ -47,13 +48,8 @@ class Bars:
         """Mean size of the last 20 returns over its median of the last 200 bars."""
         moves = np.abs(np.diff(np.log(self.close), prepend=np.log(self.close[:1])))
         size = mean(moves, 20)
-        return size / np.maximum(
-            np.array([np.median(size[max(0, t - 200) : t + 1]) for t in _every(size)]), 1e-12
-        )
-
-
-def _every(values: Floats) -> range:
-    return range(len(values))
+        usual = pd.Series(size).rolling(201, min_periods=1).median().to_numpy()
+        return np.asarray(size / np.maximum(usual, 1e-12))
 
 
 def smooth(values: Floats, weight: float) -> Floats:

@@ -18,6 +18,10 @@ shares are of the others. Every test has a control: a setting in which there is 
 *Good news* is of timing: that a gated strategy is better than the ungated one *for whatever reason*, which
 `test` says beside it, is true of gates that know nothing where being in the market less pays; the shares of
 `compare` against ungated are that sentence's where nothing is to be found.
+
+What is said of a change for whatever reason, such as that a panel's Sharpe ratio is another, has a goal where
+nothing pays and no cost is saved. Rows without a goal describe, as the tool does. How often the probes for
+leakage catch models that remember, and honest ones, stands in [leakage](leakage.md).
 """
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.statistics import joint_differences, sharpe_ratio, stationary_counts
+from bt_llm.statistics import joint_differences, paired_bootstrap, sharpe_ratio, stationary_counts
 from tests.panel_cases import correlated
 
 
@@ -35,6 +35,15 @@ class TestEstimates:
         second[:, 0] = first[:, 0]
         one = joint_differences(first, second, block_length=3, n=99)[0]
         assert (one.estimate, one.low, one.high, one.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+    @pytest.mark.parametrize("statistic", ["sharpe", "return"])
+    def test_one_pair_alone_has_the_interval_of_the_paired_bootstrap(self, statistic: str) -> None:
+        first, second = pairs(5, count=1)
+        settings = {"block_length": 4, "n": 199, "seed": 3}
+        (one,) = joint_differences(first, second, statistic, **settings)
+        alone = paired_bootstrap(first[:, 0], second[:, 0], statistic, **settings)
+        expected = [alone.estimate, alone.low, alone.high, alone.p_value]
+        assert [one.estimate, one.low, one.high, one.p_value] == pytest.approx(expected)
 
 
 class TestTogether:
