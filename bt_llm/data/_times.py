@@ -62,6 +62,7 @@ class TimeReader:
     offsets: list[Ints | None] = field(default_factory=list)
     zones: set[str] = field(default_factory=set)
     texts: tuple[str, str] = ("", "")  # a time with and one without a zone, for the message
+    seconds: bool | None = None  # whether clocks that are numbers have seconds
 
     def read(self, codes: Codes, place: Callable[[int], str]) -> Ints:
         """Return local nanoseconds since 1970 of each row; keep the offsets from UTC."""
@@ -80,6 +81,7 @@ class TimeReader:
             if bad.any():
                 row = int(np.arange(len(codes))[rows][int(bad.argmax())])
                 raise self.unreadable(_text(codes[row]), place(row))
+            self._check_digits(shape, shape_text, part, place, int(np.arange(len(codes))[rows][0]))
             local[rows] = values
             if shape.zone:
                 offsets[rows] = self._offsets(shape, part, values)
@@ -155,7 +157,32 @@ class TimeReader:
             self.family = self.family or shape.family
             if shape.family != self.family:
                 return False
+        elif "E" in shape.parts:
+            self.family = shape.family
         return all((codes[:, at] == ord(digit)).all() for at, digit in shape.literals)
+
+    def _check_digits(
+        self, shape: Shape, text: str, codes: Codes, place: Callable[[int], str], row: int
+    ) -> None:
+        """Refuse digits that may mean something else: hours of a day, or a clock that has lost its zeros."""
+        if self.reading.format.time_format is not None:
+            return
+        first = f"{place(row)}: time {_text(codes[0])!r}"
+        if text == "0" * 10 and not _civil(_HOURS, codes, None)[1].any():
+            raise self.reading.error(
+                f"{first} may be seconds since 1970, or year, month, day and hour: give time_format='%s' or "
+                "'%Y%m%d%H'",
+                "time_format",
+            )
+        if not _NUMBER_CLOCK.search(text):
+            return
+        with_seconds = "S" in shape.parts
+        if self.seconds not in (None, with_seconds):
+            raise self.reading.error(
+                f"{first} has a clock with{'' if with_seconds else 'out'} seconds, unlike others: zeros in "
+                "front may be lost; write all digits, as 000500 for five minutes past midnight"
+            )
+        self.seconds = with_seconds
 
     def _offsets(self, shape: Shape, codes: Codes, local: Ints) -> Ints:
         """Return minutes east of UTC."""
@@ -201,6 +228,8 @@ class TimeReader:
         """
         stated = self.reading.format.zone
         if self.family == "seconds since 1970":
+            if stated is not None:
+                _check_stated(self.reading, local, local)
             return local, "UTC"
         if not any(part is not None for part in self.offsets):
             return local, stated or self.reading.zone
@@ -238,6 +267,8 @@ class TimeReader:
         )
 
 
+_HOURS = Shape(parts={"Y": (0, 4), "m": (4, 6), "d": (6, 8), "H": (8, 10)})
+_NUMBER_CLOCK = re.compile(r"[^0]0{3,6}$")  # a shape that ends in a clock without colons
 _SPELLED = {"mdy": "month first", "dmy": "day first", "ymd": "year first"}
 
 
@@ -280,7 +311,12 @@ def _civil(shape: Shape, codes: Codes, order: str | None) -> tuple[Ints, NDArray
     parts = dict(shape.parts)
     if "E" in parts:
         start, stop = parts["E"]
-        return _number(codes, (start, stop)) * 10 ** (19 - (stop - start)), np.zeros(len(codes), dtype=bool)
+        unit = 10 ** (19 - (stop - start))
+        found = _number(codes, (start, stop)) * unit
+        if "f" in parts:
+            first, end = parts["f"]
+            found += _number(codes, (first, end)) * unit // 10 ** (end - first)
+        return found, np.zeros(len(codes), dtype=bool)
     if "a" in parts:
         letters = order or "mdy"
         for letter, slot in zip(letters if "c" in parts else letters.replace("y", ""), "abc", strict=False):
@@ -329,11 +365,7 @@ def zoned_times(reading: Reading, local: Ints, utc: Ints, zone: str | None) -> t
     """Return zoned times without their zone: UTC, or the dates where all are at local midnight."""
     stated = reading.format.zone
     if stated is not None:
-        there = pd.DatetimeIndex(utc).tz_localize("UTC").tz_convert(stated).tz_localize(None)
-        if (there.as_unit("ns").asi8 != local).any():
-            raise reading.error(
-                f"zone={stated!r}: the times carry a zone of their own, and differ from it; leave zone out"
-            )
+        _check_stated(reading, local, utc)
         zone = stated
     dates = bool((local % _DAY == 0).all())
     if dates and bool((utc == local).all()):
@@ -345,6 +377,16 @@ def zoned_times(reading: Reading, local: Ints, utc: Ints, zone: str | None) -> t
         else "times have a zone: turned to UTC, zone dropped"
     )
     return (local, zone) if dates else (utc, "UTC")
+
+
+def _check_stated(reading: Reading, local: Ints, utc: Ints) -> None:
+    """Refuse a stated zone that is not the one that times carry."""
+    stated = reading.format.zone
+    there = pd.DatetimeIndex(utc).tz_localize("UTC").tz_convert(stated).tz_localize(None)
+    if (there.as_unit("ns").asi8 != local).any():
+        raise reading.error(
+            f"zone={stated!r}: the times carry a zone of their own, and differ from it; leave zone out"
+        )
 
 
 def typed_times(reading: Reading, values: pd.Index | pd.Series) -> tuple[Ints, str | None] | None:
