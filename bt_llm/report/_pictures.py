@@ -29,7 +29,7 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
     values = values[np.isfinite(values)]  # a ruined account has no place on the scale
     seen = runs.seen(metric)
     drawn = [*values.tolist(), seen] if math.isfinite(seen) else values.tolist() or [0.0]
-    low, high = min(drawn), max(drawn)
+    low, high = float(min(drawn)), float(max(drawn))
     margin = (high - low) * 0.04 or 1.0
     low, high = low - margin, high + margin
     counts, edges = np.histogram(values, bins=BINS, range=(low, high))
