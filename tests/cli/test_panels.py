@@ -93,6 +93,9 @@ class TestRun:
         again = cli("reproduce", str(runs))
         assert (again.code, again.out.strip()) == (0, "identical")
         assert "3 symbols and their pooled figures" in again.err
+        assert cli("cache", "export", "--run", str(runs), str(tmp_path / "runs.jsonl")).code == 0
+        packed = cli("reproduce", str(runs), "--pack", str(tmp_path / "runs.jsonl"))
+        assert (packed.code, packed.out.strip()) == (0, "identical")
         document = json.loads(runs.read_text())
         document["symbols"][1]["runs"]["gated"]["bars"] += 1
         runs.write_text(json.dumps(document))
