@@ -118,7 +118,11 @@ def facts_of_folds(result: WalkForwardResult, market: Market | None) -> Facts:
 
 
 def facts_of_panel_folds(result: PanelWalkForwardResult, market: Market | None) -> Facts:
-    first = [("strategy", next(iter(result.symbols.values())).name), *_symbol_facts(result)]
+    asked = {symbol: _fold_facts(one) for symbol, one in result.symbols.items()}
+    once = next(iter(asked.values()))
+    if any(facts != once for facts in asked.values()):
+        once = [(f"{name} of {symbol}", value) for symbol, facts in asked.items() for name, value in facts]
+    first = [("strategy", next(iter(result.symbols.values())).name), *once, *_symbol_facts(result)]
     return _facts(first, market, result.settings)
 
 

@@ -198,7 +198,10 @@ class TestStudyFiles:
         assert done["n_trials"] == (2 if parameters == "panel" else 6)
         assert [fold["settings"] is None for fold in done["folds"]] == [parameters == "symbol"] * 2
         assert json.loads((out / "result.json").read_text(encoding="utf-8")) == done
-        assert "walk-forward on a panel" in page.read_text(encoding="utf-8")
+        shown = page.read_text(encoding="utf-8")
+        assert "walk-forward on a panel" in shown
+        assert "scripted:trend" in shown
+        assert "asked by" in shown
         assert (tables / "returns.csv").exists()
         text = cli(*told)
         assert "0 of" in text.err
