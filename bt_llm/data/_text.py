@@ -293,7 +293,7 @@ class _Reader:
         if self.when != TimeColumns(date=0) or self.roles.symbol is not None or b'"' in block:
             return None
         codes = _first_field(block, ord(self.layout.delimiter))
-        if codes is None or _count(block, self.layout.delimiter) != len(codes) * (self.layout.width - 1):
+        if codes is None or not _all_alike(block, self.layout.delimiter, self.layout.width - 1, codes):
             return None
         try:
             frame = self._parse(block, sorted(self.roles.at.values()), np.float64)
@@ -384,6 +384,14 @@ class _Reader:
 def _count(block: bytes, character: str) -> int:
     """Return how often a character occurs, faster than `bytes.count` where it is in every line."""
     return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord(character)))
+
+
+def _all_alike(block: bytes, delimiter: str, each: int, codes: NDArray[np.uint8]) -> bool:
+    """Return whether each line has so many delimiters; `codes` are the first fields, all of one width."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    places = np.flatnonzero(data == ord(delimiter))
+    firsts = places[::each]
+    return len(places) == len(codes) * each and bool((data[firsts[1:] - codes.shape[1] - 1] == 10).all())
 
 
 def _first_field(block: bytes, delimiter: int) -> NDArray[np.uint8] | None:

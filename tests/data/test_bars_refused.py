@@ -158,6 +158,12 @@ def test_a_zone_beside_seconds_since_1970_is_refused_where_it_is_another(write: 
     assert load_bars(path, time_format="%s").attrs["source"]["zone"] == "UTC"
 
 
+def test_a_field_too_many_is_no_field_too_few_in_another_line(write: Writer) -> None:
+    rows = ["2017-01-01,1,3,1,2,10", "2017-01-02,1,3,1,2,225,10,x", "2017-01-03,1,3,1,2,10,x"]  # 2,225
+    text = "time,open,high,low,close,volume,note\n" + "\n".join(rows).replace("x", "0") + "\n"
+    assert "line 2 has 6 fields: expected 7" in refused(write(text))
+
+
 def test_days_as_excel_counts_them_are_refused_with_the_way_out(write: Writer) -> None:
     assert "Excel's count of days" in refused(write("time,close\n45293,1\n45294,2\n"))
 
