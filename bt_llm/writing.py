@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
         target.write_bytes(data)
         return
     _remove_unfinished(target)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
         with unfinished.open("wb") as file:
             file.write(data)
@@ -166,7 +167,7 @@ def _is_running(process: int) -> bool:
 
 def _remove_unfinished(target: Path) -> None:
     """Remove what processes left that were killed while they wrote the same file."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.([0-9]+)\.tmp")
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.([0-9]+)(?:-[0-9]+)?\.tmp")
     with contextlib.suppress(OSError):
         for entry in os.scandir(target.parent):
             match = pattern.fullmatch(entry.name)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_what_cannot_be_written_leaves_what_was_there(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
         write_whole(file, "two\n")
+    assert file.read_text() == "one\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_two_threads_that_write_the_same_file_write_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, others = tmp_path / "a.csv", []
+
+    def meanwhile(handle: int) -> None:
+        if not others:
+            others.append(threading.Thread(target=write_whole, args=(file, "two\n")))
+            others[0].start()
+            others[0].join()
+            assert file.read_text() == "two\n"
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_whole(file, "one\n")
     assert file.read_text() == "one\n"
     assert list(tmp_path.iterdir()) == [file]
 

@@ -251,9 +251,13 @@ class VerdictCache:
             raise CacheCorruptError(f"{self._store.path}: damaged ({one_line(damage[0])}); {HOW_TO_RECOVER}")
         count = 0
         for row in self._store.scan():
-            is_verdict = _KEY.fullmatch(row.key) is not None
-            _ = self._record(row) if is_verdict else self._content(row)
-            count += is_verdict
+            if _KEY.fullmatch(row.key):
+                self._record(row)
+                count += 1
+            elif row.key.startswith(f"{_MODEL}:"):
+                self._identity(row)
+            else:
+                self._content(row)
         return count
 
     def delete(self, *, model_sha256: str) -> int:

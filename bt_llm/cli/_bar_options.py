@@ -223,6 +223,6 @@ def parse_params(pairs: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--param {pair!r}: {name} is {chosen[name]!r} already; give it once")
         try:
             chosen[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             chosen[name] = text
     return chosen

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bt_llm.backtest import Market, Universe
     from bt_llm.research import Plan, Study
 
-__all__ = ["approve", "budget_of", "check_budget"]
+__all__ = ["approve", "budget_of", "check_budget", "check_budget_of_states"]
 
 
 def budget_of(study: Study | None, given: Spending) -> Spending:
@@ -47,17 +47,27 @@ def check_budget(configs: Sequence[AdvisorConfig], market: Market | Universe, sp
     ConfigError
         If it may not be spent, or there is nobody to ask.
     """
+    from bt_llm.backtest import Universe
+
+    bars = market.bars if isinstance(market, Universe) else sum(map(len, market.values()))
+    _check(configs, bars, spending)
+
+
+def check_budget_of_states(configs: Sequence[AdvisorConfig], spending: Spending) -> None:
+    """Ask before more is spent than allowed on every market state; see `check_budget`."""
+    _check(configs, max(len(config.state_space) for config in configs), spending)
+
+
+def _check(configs: Sequence[AdvisorConfig], bars: int, spending: Spending) -> None:
     from bt_llm.models import Rates
 
     rates = Rates(price_per_mtok=spending.price_per_mtok)
     if spending.budget is None:
         return
-    from bt_llm.backtest import Universe
     from bt_llm.cache import CacheMode, VerdictCache
     from bt_llm.research import _planning as planning
 
     asking = [c for c in configs if VerdictCache(c.cache_dir, c.cache_mode).mode is not CacheMode.REPLAY]
-    bars = market.bars if isinstance(market, Universe) else sum(map(len, market.values()))
     approve(planning.plan(asking, bars=bars, rates=rates), spending)
 
 

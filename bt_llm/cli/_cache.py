@@ -343,9 +343,11 @@ def _record(cache: caches.VerdictCache, start: str) -> caches.Record:
 
 def _of_run(cache: caches.VerdictCache, path: Path) -> tuple[list[str], dict[str, Any]]:
     """Return the keys of a run's verdicts, and what a pack of them says of itself."""
-    from bt_llm.manifest import read_manifest
+    from bt_llm.manifest import PanelManifest, read_any_manifest
 
-    manifest = read_manifest(path)
+    found = read_any_manifest(path)
+    # All symbols of a panel hold the verdicts of all, and have one gate.
+    manifest = next(iter(found.symbols.values())) if isinstance(found, PanelManifest) else found
     for key, record in cache.get_many(manifest.verdicts).items():
         if not record.answer.same_answer(manifest.verdicts[key]):
             raise PackError(

@@ -9,7 +9,8 @@ import typer
 
 from bt_llm import advice as advising
 from bt_llm.cli._bar_options import BarsRead
-from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._doubts import say_doubts
+from bt_llm.cli._groups import refuse_idle, takes_groups
 from bt_llm.cli._options import FormatOption, OneModel
 from bt_llm.cli._output import Format, deliver, progress_bar, say
 from bt_llm.cli._places import file_to_write, files_to_write
@@ -61,7 +62,10 @@ def explain(
     from bt_llm.research import cell_visits
     from bt_llm.research import explain as explained
 
+    if data is None:
+        refuse_idle(read, "--data")
     config = asking.config()
+    say_doubts([config])
     with (
         advising.Advisor(config) as advisor,
         progress_bar(f"asking {config.model}") as update,

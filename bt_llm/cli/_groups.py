@@ -9,9 +9,10 @@ import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
+import typer
 from typer.models import OptionInfo
 
-__all__ = ["group", "takes_groups"]
+__all__ = ["group", "refuse_idle", "takes_groups"]
 
 T = TypeVar("T")
 
@@ -52,6 +53,24 @@ def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
     return run
+
+
+def refuse_idle(given: Any, without: str, *used: str) -> None:
+    """Refuse what is stated in an option group where a command does nothing with it.
+
+    Parameters
+    ----------
+    given : object
+        The group as it was given.
+    without : str
+        The option without which it has no effect.
+    *used : str
+        Fields that have one.
+    """
+    for field in dataclasses.fields(given):
+        if field.name not in used and getattr(given, field.name) != field.default:
+            option = f"--{field.name.replace('_', '-')}"
+            raise typer.BadParameter(f"{option} without {without}: nothing depends on it there; leave it out")
 
 
 def _fields(cls: type[Any]) -> list[inspect.Parameter]:

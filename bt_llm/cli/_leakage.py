@@ -10,7 +10,8 @@ import typer
 
 from bt_llm.cli._bar_options import BarsRead, parse_params
 from bt_llm.cli._budget import approve
-from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._doubts import say_doubts
+from bt_llm.cli._groups import refuse_idle, takes_groups
 from bt_llm.cli._options import Account, OneModel, Output, Spending, whole_number
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
@@ -99,6 +100,8 @@ def leakage(
     if strategy is None and (param or synthetic):
         given = "--param" if param else "--synthetic"
         raise typer.BadParameter(f"{given} without --strategy: give the strategy that it is for")
+    if strategy is None:
+        refuse_idle(account, "--strategy")
     config = asking.config()
     if config.identify and config.reader != "contrast":
         raise ConfigError(
@@ -108,6 +111,7 @@ def leakage(
         )
     read = read.unseen_by(config)
     market = Market.of(data, format=read.format())
+    say_doubts([config], None if strategy is None else account)
     _check_budget(config, market, points, spending)
     settings: dict[str, Any] = {}
     if strategy is not None:

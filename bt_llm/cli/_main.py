@@ -60,12 +60,16 @@ def _run(watch: InterruptWatch) -> None:
     import logging
 
     from bt_llm.cli._app import app
-    from bt_llm.cli._output import complain
+    from bt_llm.cli._output import Console, complain
     from bt_llm.exceptions import BtLlmError, StrategyFailed
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         app(prog_name="bt-llm")
+    except SystemExit as stop:
+        if Console.unread and not stop.code:
+            sys.exit(1)
+        raise
     except BtLlmError as error:
         if watch.came:
             raise

@@ -13,8 +13,9 @@ import typer
 from bt_llm import advice as advising
 from bt_llm import cache as caches
 from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
-from bt_llm.cli._budget import check_budget
-from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._budget import check_budget, check_budget_of_states
+from bt_llm.cli._doubts import say_doubts
+from bt_llm.cli._groups import refuse_idle, takes_groups
 from bt_llm.cli._interrupt import says_what_is_kept
 from bt_llm.cli._options import Account, Asking, GateRule, Output, Spending, whole_number
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
@@ -120,6 +121,11 @@ def multiverse(
         raise ConfigError(f"--template {asking.template}: a multiverse has several; give each by --wording")
     if bool(what.strategy) != bool(what.data):
         raise ConfigError("--strategy and --data: expected both of them, or none for the policies alone")
+    if not what.data:
+        for group in (what, read, rule, account):
+            refuse_idle(group, "--strategy and --data")
+        if ledger is not None:
+            raise ConfigError(f"--output {ledger} without --strategy and --data: nothing is counted there")
     with _placed(asking, pack) as placed:
         gate = rule.gate(placed.config(model=(model or ["smollm2"])[0]))
         varied: dict[str, Any] = {
@@ -130,6 +136,7 @@ def multiverse(
             "calibrations": ("grid", "none") if asking.calibration is None else (asking.calibration,),
         }
         configs = [one.config for one in specifications_of(gate.advisor, **varied)]
+        say_doubts([gate.advisor], account)
         told: dict[str, Any] = {}
         market = None
         if what.data:
@@ -137,6 +144,8 @@ def multiverse(
             say_assumed(account.assumed)
             told = {"params": what.params, "output": ledger, **account.settings()}
             check_budget(configs, market, spending)
+        else:
+            check_budget_of_states(configs, spending)
         with (
             says_what_is_kept(),
             progress_bar("asking") as asked,

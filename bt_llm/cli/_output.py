@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +42,7 @@ __all__ = [
     "complain",
     "confirmed",
     "deliver",
+    "going_on_unread",
     "print_json",
     "progress_bar",
     "say",
@@ -62,7 +65,14 @@ class Console(rich.console.Console):
     """A console that shows a text as it is: control characters, brackets and ``:names:`` mean nothing in it.
 
     What is to be in colour is a `rich.text.Text`, or has a style.
+
+    Attributes
+    ----------
+    unread : bool
+        Whether a result was to be printed that nobody reads any more: the exit code is 1 then.
     """
+
+    unread = False
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, **settings)
@@ -71,6 +81,10 @@ class Console(rich.console.Console):
         """Return the pieces of text and style that something is shown as."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Say that nobody reads what is printed, and leave it to the command what is to be done besides."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def say(message: str) -> None:
@@ -126,6 +140,15 @@ def _written() -> Iterator[None]:
         raise BtLlmError(f"standard output cannot be written ({error.strerror or error})") from error
 
 
+@contextlib.contextmanager
+def going_on_unread() -> Iterator[None]:
+    """Go on where nobody reads standard output any more: what is to be written is, and the exit code is 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        Console.unread = True
+
+
 def deliver(
     result: Result,
     data: Source | Universe | None,
@@ -147,10 +170,11 @@ def deliver(
     output : Format
         JSON, or tables.
     """
-    if output is Format.JSON:
-        print_json(result.to_dict())
-    else:
-        show_sections(result.sections())
+    with going_on_unread():
+        if output is Format.JSON:
+            print_json(result.to_dict())
+        else:
+            show_sections(result.sections())
     if report is not None or csv is not None:
         from bt_llm.report import write_csv, write_report
 

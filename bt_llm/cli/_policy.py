@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bt_llm.cli._budget import approve
+from bt_llm.cli._budget import check_budget_of_states
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Asking, FormatOption, Spending
@@ -56,7 +56,7 @@ def policy(
         raise ConfigError(f"--model was given {len(models)} times: expected once, or twice to compare")
     configs = [asking.config(model=name) for name in models]
     say_doubts(configs)
-    _check_spending(configs, spending)
+    check_budget_of_states(configs, spending)
     dated = any(config.by_bar for config in configs)
     if dated and len(models) > 1:
         raise ConfigError("--model names a dated family beside another model: expected the family alone")
@@ -65,10 +65,9 @@ def policy(
     found = [_policy(one) for config in configs for one in member_configs(config)]
     drift = drift_of(found) if dated else []
     rows, summary = _dated_rows(found, drift) if dated else _rows(found)
-    if output is Format.JSON:
-        if dated:
-            print_json({"policies": [p.to_dict() for p in found], "drift": [one.to_dict() for one in drift]})
-            return
+    if output is Format.JSON and dated:
+        print_json({"policies": [p.to_dict() for p in found], "drift": [one.to_dict() for one in drift]})
+    elif output is Format.JSON:
         comparison = found[0].compare(found[1]) if len(found) == 2 else None
         compared = (
             {"agreement": comparison.agreement, "kappa": number_or_none(comparison.kappa)}
@@ -83,17 +82,6 @@ def policy(
     if plot is not None:
         _write(plot, rows, summary, found[0].measure)
         say(f"heat maps: {plot}")
-
-
-def _check_spending(configs: list[AdvisorConfig], spending: Spending) -> None:
-    """Ask before more is spent than allowed on the whole state space."""
-    if spending.budget is None:
-        return
-    from bt_llm.research import _planning as planning
-
-    cells = max(len(config.state_space) for config in configs)
-    rates = planning.Rates(price_per_mtok=spending.price_per_mtok)
-    approve(planning.plan(configs, bars=cells, rates=rates), spending)
 
 
 def number_or_none(value: float) -> float | None:

@@ -108,9 +108,10 @@ def run_test(
 
     gate = rule.gate(asking.config())
     read = read.unseen_by(gate.advisor)
-    if what.each and (shifts or per != "entry"):
+    if what.each and (shifts or per != "entry" or not strata):
+        option = "--shifts" if shifts else "--per" if per != "entry" else "--no-strata"
         raise typer.BadParameter(
-            f"{'--shifts' if shifts else '--per'} beside --each: gates that know nothing get the answers of "
+            f"{option} beside --each: gates that know nothing get the answers of "
             "other dates there; leave it out"
         )
     ruled = _written_rule(written, gate, what.each)

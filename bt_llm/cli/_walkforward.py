@@ -15,7 +15,7 @@ from bt_llm.cli._budget import budget_of, check_budget
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import CacheOption, ModeOption, OutputOfStudy, Spending, ThreadsOption
-from bt_llm.cli._output import Console, Format, deliver, say
+from bt_llm.cli._output import Console, Format, deliver, going_on_unread, say
 from bt_llm.cli._places import check_folder_of_results, folder_to_write
 from bt_llm.cli._plan import study_configs
 from bt_llm.cli._trust import Trusting, TrustOption
@@ -87,7 +87,8 @@ def walkforward(
             n_jobs=jobs, advisor=advisor, output=folder, on_prompts=on_prompts, on_progress=on_progress
         )
     if out.output is Format.TABLE:
-        show_diagram(result)
+        with going_on_unread():
+            show_diagram(result)
     deliver(result, described.bars_read, **out.settings())
     result.save(folder)
     others = ", the others were in the ledger" if result.trials_run < result.trials else ""

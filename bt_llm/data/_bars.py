@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import hashlib
 import io
 import os
@@ -294,7 +295,7 @@ def _only_after(reading: Reading, bars: pd.DataFrame) -> pd.DataFrame:
     day = reading.format.after
     if day is None:
         return bars
-    kept = bars[pd.DatetimeIndex(bars.index).normalize() > pd.Timestamp(day)]
+    kept = bars[pd.DatetimeIndex(bars.index).normalize() > pd.Timestamp(datetime.date.fromisoformat(day))]
     if not len(kept):
         raise reading.error(f"no bar after {day}: they go from {bars.index[0]} to {bars.index[-1]}", "after")
     if len(kept) < len(bars):

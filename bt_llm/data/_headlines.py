@@ -89,7 +89,8 @@ class Headlines:
             Times as ISO 8601 if they are text.
         time_zone : str, optional
             IANA name of the zone of times that bear none, such as ``America/New_York``. Without it, such
-            a time is an error: half a day's error would be look-ahead.
+            a time is an error: half a day's error would be look-ahead. Where clocks are set back, a time
+            that is there twice is the later one.
 
         Raises
         ------
@@ -154,8 +155,13 @@ class Headlines:
 def _time(given: datetime | str, time_zone: str | None) -> datetime:
     time = _parsed(given) if isinstance(given, str) else given
     if isinstance(time, datetime) and time.tzinfo is None and time_zone is not None:
-        return time.replace(tzinfo=zone(time_zone))
+        there = zone(time_zone)
+        return max((time.replace(tzinfo=there, fold=fold) for fold in (0, 1)), key=_moment)
     return time
+
+
+def _moment(time: datetime) -> datetime:
+    return time.astimezone(UTC)
 
 
 def _parsed(text: str) -> datetime:

@@ -42,7 +42,7 @@ _ZONE = (
 )
 _RUN = (  # one run of digits
     r"(?P<Y>0000)(?P<m>00)(?P<d>00)(?P<H>00)(?P<i>00)(?:(?P<S>00)(?P<f>000)?)?",
-    r"(?P<E>0{10}|0{13}|0{16}|0{19})(?:\.0{1,9})?",
+    r"(?P<E>0{10}|0{13}|0{16}|0{19})(?:\.(?P<f>0{1,9}))?",
 )
 _PATTERNS = tuple(
     re.compile(text, re.ASCII | re.IGNORECASE)

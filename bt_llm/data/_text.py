@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bt_llm.data._block_bytes import all_alike, count_of, first_field
 from bt_llm.data._columns import Columns, TimeColumns, headerless_roles, time_columns
 from bt_llm.data._files import TextFile
 from bt_llm.data._forms import form_of
@@ -252,7 +253,7 @@ class _Reader:
             rows.add(times, numbers, len(block))
             if named is not None:
                 symbols.append(named)
-            line += _count(block, "\n") or _count(block, "\r")
+            line += count_of(block, "\n") or count_of(block, "\r")
         if not rows.count:
             raise self.reading.error("no bars: expected at least one row below the header")
         final, self.reading.zone = self.times.finish(rows.times[: rows.count])
@@ -292,8 +293,8 @@ class _Reader:
         """
         if self.when != TimeColumns(date=0) or self.roles.symbol is not None or b'"' in block:
             return None
-        codes = _first_field(block, ord(self.layout.delimiter))
-        if codes is None or _count(block, self.layout.delimiter) != len(codes) * (self.layout.width - 1):
+        codes = first_field(block, ord(self.layout.delimiter))
+        if codes is None or not all_alike(block, self.layout.delimiter, self.layout.width - 1, codes):
             return None
         try:
             frame = self._parse(block, sorted(self.roles.at.values()), np.float64)
@@ -379,29 +380,6 @@ class _Reader:
                 )
             numbers.append(number)
         return numbers
-
-
-def _count(block: bytes, character: str) -> int:
-    """Return how often a character occurs, faster than `bytes.count` where it is in every line."""
-    return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord(character)))
-
-
-def _first_field(block: bytes, delimiter: int) -> NDArray[np.uint8] | None:
-    """Return the first field of each line as code points, if all are of one width; else None."""
-    data = np.frombuffer(block, dtype=np.uint8)
-    ends = np.flatnonzero(data == 10)
-    starts = np.concatenate([[0], ends + 1])
-    if len(starts) and starts[-1] == len(data):
-        starts = starts[:-1]
-    width = block.find(bytes([delimiter]))
-    if width < 1 or not len(starts) or width > 40 or starts[-1] + width >= len(data):
-        return None
-    if (data[starts + width] != delimiter).any():
-        return None
-    codes: NDArray[np.uint8] = np.lib.stride_tricks.sliding_window_view(data, width)[starts]
-    if (codes == delimiter).any() or (codes < 32).any() or (codes[:, [0, -1]] == 32).any():
-        return None
-    return codes
 
 
 def _level_series(reading: Reading, roles: Roles, names: Sequence[str]) -> None:

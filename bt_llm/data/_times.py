@@ -6,20 +6,18 @@ import re
 import zoneinfo
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bt_llm.data._civil import Codes, Ints, civil, number_in
 from bt_llm.data._reading import Reading
 from bt_llm.data._shapes import Shape, compile_format, read_shape, stated_shape
 from bt_llm.exceptions import DataError
 
 __all__ = ["TimeReader", "code_points", "typed_times"]
-
-Ints: TypeAlias = NDArray[np.int64]
-Codes: TypeAlias = NDArray[Any]  # one row a time, one column a character, as unsigned numbers
 
 _MINUTE, _DAY = 60 * 10**9, 86_400 * 10**9
 _ABBREVIATIONS = {  # minutes east of UTC; left out are those that name several zones, such as CST
@@ -62,6 +60,7 @@ class TimeReader:
     offsets: list[Ints | None] = field(default_factory=list)
     zones: set[str] = field(default_factory=set)
     texts: tuple[str, str] = ("", "")  # a time with and one without a zone, for the message
+    seconds: bool | None = None  # whether clocks that are numbers have seconds
 
     def read(self, codes: Codes, place: Callable[[int], str]) -> Ints:
         """Return local nanoseconds since 1970 of each row; keep the offsets from UTC."""
@@ -76,10 +75,11 @@ class TimeReader:
             if shape is None or not self._fits(shape, part):
                 row = int(np.arange(len(codes))[rows][0])
                 raise self.unreadable(_text(codes[row]), place(row))
-            values, bad = _civil(shape, part, self.order)
+            values, bad = civil(shape, part, self.order)
             if bad.any():
                 row = int(np.arange(len(codes))[rows][int(bad.argmax())])
                 raise self.unreadable(_text(codes[row]), place(row))
+            self._check_digits(shape, shape_text, part, place, int(np.arange(len(codes))[rows][0]))
             local[rows] = values
             if shape.zone:
                 offsets[rows] = self._offsets(shape, part, values)
@@ -92,7 +92,7 @@ class TimeReader:
         codes = code_points([text])
         shape = self._shape(_text(_shapes_of(codes)[0]))
         return shape is not None and any(
-            not _civil(shape, codes, order)[1].any()
+            not civil(shape, codes, order)[1].any()
             for order in ((self.order,) if self.order else _open_orders(shape))
         )
 
@@ -107,7 +107,7 @@ class TimeReader:
             if shape is None or shape.family != first.family:
                 continue
             fitting = {
-                str(order) for order in _open_orders(shape) if not _civil(shape, codes[rows], order)[1].any()
+                str(order) for order in _open_orders(shape) if not civil(shape, codes[rows], order)[1].any()
             }
             found = fitting if found is None else found & fitting
         return found or set()
@@ -155,14 +155,39 @@ class TimeReader:
             self.family = self.family or shape.family
             if shape.family != self.family:
                 return False
+        elif "E" in shape.parts:
+            self.family = shape.family
         return all((codes[:, at] == ord(digit)).all() for at, digit in shape.literals)
+
+    def _check_digits(
+        self, shape: Shape, text: str, codes: Codes, place: Callable[[int], str], row: int
+    ) -> None:
+        """Refuse digits that may mean something else: hours of a day, or a clock that has lost its zeros."""
+        if self.reading.format.time_format is not None:
+            return
+        first = f"{place(row)}: time {_text(codes[0])!r}"
+        if text == "0" * 10 and not civil(_HOURS, codes, None)[1].any():
+            raise self.reading.error(
+                f"{first} may be seconds since 1970, or year, month, day and hour: give time_format='%s' or "
+                "'%Y%m%d%H'",
+                "time_format",
+            )
+        if not _NUMBER_CLOCK.search(text):
+            return
+        with_seconds = "S" in shape.parts
+        if self.seconds not in (None, with_seconds):
+            raise self.reading.error(
+                f"{first} has a clock with{'' if with_seconds else 'out'} seconds, unlike others: zeros in "
+                "front may be lost; write all digits, as 000500 for five minutes past midnight"
+            )
+        self.seconds = with_seconds
 
     def _offsets(self, shape: Shape, codes: Codes, local: Ints) -> Ints:
         """Return minutes east of UTC."""
         if shape.zone in "+-":
-            minutes = 60 * _number(codes, shape.parts["oh"])
+            minutes = 60 * number_in(codes, shape.parts["oh"])
             if "om" in shape.parts:
-                minutes = minutes + _number(codes, shape.parts["om"])
+                minutes = minutes + number_in(codes, shape.parts["om"])
             return -minutes if shape.zone == "-" else minutes
         name = shape.zone
         if name.upper() in _ABBREVIATIONS:
@@ -201,6 +226,8 @@ class TimeReader:
         """
         stated = self.reading.format.zone
         if self.family == "seconds since 1970":
+            if stated is not None:
+                _check_stated(self.reading, local, local)
             return local, "UTC"
         if not any(part is not None for part in self.offsets):
             return local, stated or self.reading.zone
@@ -238,6 +265,8 @@ class TimeReader:
         )
 
 
+_HOURS = Shape(parts={"Y": (0, 4), "m": (4, 6), "d": (6, 8), "H": (8, 10)})
+_NUMBER_CLOCK = re.compile(r"[^0]0{3,6}$")  # a shape that ends in a clock without colons
 _SPELLED = {"mdy": "month first", "dmy": "day first", "ymd": "year first"}
 
 
@@ -265,75 +294,11 @@ def _grouped(codes: Codes) -> list[tuple[Any, str]]:
     return [(np.flatnonzero(inverse == number), str(unique[number])) for number in np.argsort(first)]
 
 
-def _number(codes: Codes, span: tuple[int, int]) -> Ints:
-    """Return the whole number that stands in some columns."""
-    start, stop = span
-    total = (codes[:, start] - 48).astype(np.int64)
-    for column in range(start + 1, stop):
-        total *= 10
-        total += codes[:, column] - 48
-    return total
-
-
-def _civil(shape: Shape, codes: Codes, order: str | None) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return nanoseconds since 1970 by the clock as written, and which rows are no such date or time."""
-    parts = dict(shape.parts)
-    if "E" in parts:
-        start, stop = parts["E"]
-        return _number(codes, (start, stop)) * 10 ** (19 - (stop - start)), np.zeros(len(codes), dtype=bool)
-    if "a" in parts:
-        letters = order or "mdy"
-        for letter, slot in zip(letters if "c" in parts else letters.replace("y", ""), "abc", strict=False):
-            parts[letter] = parts.pop(slot)
-    value = {name: _number(codes, span) for name, span in parts.items()}
-    year = value["Y"] if "Y" in value else value["y"] + np.where(value["y"] < 69, 2000, 1900)  # as strptime
-    if "j" in value:
-        month, day = np.ones_like(year), np.ones_like(year)
-    else:
-        month, day = value.get("m", np.full_like(year, shape.month or 1)), value.get("d", np.ones_like(year))
-    bad = (month < 1) | (month > 12) | (day < 1) | (year < 1678) | (year > 2261)
-    months = ((np.where(bad, 1970, year) - 1970) * 12 + np.where(bad, 1, month) - 1).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + _days(np.where(bad, 1, day) - 1)
-    bad |= days.astype("datetime64[M]") != months
-    if "j" in value:
-        days = days + _days(value["j"] - 1)
-        bad |= days.astype("datetime64[Y]") != months.astype("datetime64[Y]")
-    clock, wrong = _clock(value, shape, parts)
-    return days.astype(np.int64) * _DAY + clock, bad | wrong
-
-
-def _days(count: Ints) -> NDArray[np.timedelta64]:
-    return count.astype("timedelta64[D]")
-
-
-def _clock(
-    value: dict[str, Ints], shape: Shape, parts: dict[str, tuple[int, int]]
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return nanoseconds since midnight, and which rows are no time of day."""
-    zero = np.zeros_like(next(iter(value.values())))
-    hour, minute, second = (value.get(letter, zero) for letter in "HiS")
-    bad = (hour > 23) | (minute > 59) | (second > 59)
-    if "oh" in value:
-        bad |= (value["oh"] > 19) | (value.get("om", zero) > 59)
-    if shape.half:
-        bad |= (hour < 1) | (hour > 12)
-        hour = hour % 12 + (12 if shape.half == "p" else 0)
-    fraction = zero
-    if "f" in value:
-        start, stop = parts["f"]
-        fraction = value["f"] * 10 ** (9 - (stop - start))
-    return ((hour * 60 + minute) * 60 + second) * 10**9 + fraction, bad
-
-
 def zoned_times(reading: Reading, local: Ints, utc: Ints, zone: str | None) -> tuple[Ints, str | None]:
     """Return zoned times without their zone: UTC, or the dates where all are at local midnight."""
     stated = reading.format.zone
     if stated is not None:
-        there = pd.DatetimeIndex(utc).tz_localize("UTC").tz_convert(stated).tz_localize(None)
-        if (there.as_unit("ns").asi8 != local).any():
-            raise reading.error(
-                f"zone={stated!r}: the times carry a zone of their own, and differ from it; leave zone out"
-            )
+        _check_stated(reading, local, utc)
         zone = stated
     dates = bool((local % _DAY == 0).all())
     if dates and bool((utc == local).all()):
@@ -345,6 +310,16 @@ def zoned_times(reading: Reading, local: Ints, utc: Ints, zone: str | None) -> t
         else "times have a zone: turned to UTC, zone dropped"
     )
     return (local, zone) if dates else (utc, "UTC")
+
+
+def _check_stated(reading: Reading, local: Ints, utc: Ints) -> None:
+    """Refuse a stated zone that is not the one that times carry."""
+    stated = reading.format.zone
+    there = pd.DatetimeIndex(utc).tz_localize("UTC").tz_convert(stated).tz_localize(None)
+    if (there.as_unit("ns").asi8 != local).any():
+        raise reading.error(
+            f"zone={stated!r}: the times carry a zone of their own, and differ from it; leave zone out"
+        )
 
 
 def typed_times(reading: Reading, values: pd.Index | pd.Series) -> tuple[Ints, str | None] | None:

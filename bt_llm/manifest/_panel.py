@@ -17,6 +17,7 @@ from bt_llm.manifest._document import FORMAT, KIND, RunManifest, manifest_of
 from bt_llm.manifest._reproduce import Difference, Reproduction, run_again
 from bt_llm.manifest._text import laid_out, read_document, write_text
 from bt_llm.manifest._write import manifest_from
+from bt_llm.settings import instance, path_text
 
 __all__ = [
     "PanelManifest",
@@ -128,6 +129,8 @@ def write_panel_manifest(
     >>> list(manifest.symbols), found.identical
     (['sp500_daily', 'wti_daily'], True)
     """
+    path = path_text("path", path)
+    instance("outcome", outcome, PanelStudy, "a PanelStudy")
     folder = Path(path).absolute().parent
     members = Universe.of(universe).members
     if missing := [name for name in outcome.symbols if name not in members]:

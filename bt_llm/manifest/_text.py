@@ -20,6 +20,7 @@ T = TypeVar("T")
 MAX_MB = 64
 """Largest manifest, in MB; see `bt_llm.files`."""
 
+_DEPTH = 100
 _LINE = 120  # what fits into it stands on one line of the file
 
 
@@ -45,9 +46,26 @@ def read_document(path: str | os.PathLike[str], made_of: Callable[[Any, Path], T
             f"{source}: cannot be read ({error.strerror or error}); write one with bt-llm run --manifest FILE"
         ) from error
     try:
-        return made_of(strict_json(data.decode("utf-8")), source.absolute().parent)
+        document = strict_json(data.decode("utf-8"))
+        _refuse_deep(document)
+        return made_of(document, source.absolute().parent)
     except (ConfigError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
         raise ConfigError(f"{source}: not a run manifest: {error}") from error
+
+
+def _refuse_deep(document: Any) -> None:
+    """Refuse what no manifest needs, and what reads it would fail on, call within call."""
+    level = [document] if isinstance(document, dict | list) else []
+    for _ in range(_DEPTH):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested more than {_DEPTH} deep")
 
 
 def laid_out(value: Any, depth: int = 0) -> str:

@@ -96,7 +96,7 @@ def _drawn(result: Multiverse, form: _Form) -> dict[str, Any]:
             )
             y += ROW + form.below
         y += GAP
-    found = ticks(low, high, 4) if high > low else [0.0]
+    found = ticks(low, high, 4)
     beside = returns[order][len(order) * 2 // 3 :]  # the points that the line's name stands among
     above = bool(np.median(beside) < ungated)
     return {

@@ -26,6 +26,7 @@ from bt_llm.verdicts import Prior, prior_source
 
 __all__ = [
     "Facts",
+    "bars_sha256_of",
     "facts_of_board",
     "facts_of_folds",
     "facts_of_leakage",
@@ -39,7 +40,8 @@ __all__ = [
 Facts: TypeAlias = list[tuple[str, str]]
 """Names and values."""
 
-_SAME_AS = {"bars sha256": "SHA-256 of the bars"}
+_HASH = "SHA-256 of the bars"
+_SAME_AS = {"bars sha256": _HASH}
 
 
 def _run_of(result: Any) -> BacktestResult:
@@ -47,6 +49,14 @@ def _run_of(result: Any) -> BacktestResult:
     first = next(iter(getattr(result, "symbols", {}).values()), result)
     run: BacktestResult = next(iter(first.runs.values()))
     return run
+
+
+def bars_sha256_of(result: Any) -> str | None:
+    """Return the hash of the one market that a result was found on, where it says it."""
+    if isinstance(result, WalkForwardResult | LeakageResult):
+        found: str | None = result.settings.get("bars_sha256", result.settings.get(_HASH))
+        return found
+    return _run_of(result).market.get("sha256") if getattr(result, "runs", None) else None
 
 
 def strategy_of(result: Any) -> str:
@@ -68,7 +78,7 @@ def _bars_facts(market: Market | None) -> Facts:
     for name, bars in {} if market is None else market.bars.items():
         found.append(("data", name if bars.file is None else Path(bars.file).name))
         found.append(("bars", f"{len(bars):,}, {bars.frame.index[0]} to {bars.frame.index[-1]}"))
-        found.append(("SHA-256 of the bars", bars.sha256))
+        found.append((_HASH, bars.sha256))
     return found
 
 
@@ -108,7 +118,11 @@ def facts_of_folds(result: WalkForwardResult, market: Market | None) -> Facts:
 
 
 def facts_of_panel_folds(result: PanelWalkForwardResult, market: Market | None) -> Facts:
-    first = [("strategy", next(iter(result.symbols.values())).name), *_symbol_facts(result)]
+    asked = {symbol: _fold_facts(one) for symbol, one in result.symbols.items()}
+    once = next(iter(asked.values()))
+    if any(facts != once for facts in asked.values()):
+        once = [(f"{name} of {symbol}", value) for symbol, facts in asked.items() for name, value in facts]
+    first = [("strategy", next(iter(result.symbols.values())).name), *once, *_symbol_facts(result)]
     return _facts(first, market, result.settings)
 
 

@@ -17,9 +17,11 @@ import pandas as pd
 from bt_llm.advice import Policy
 from bt_llm.backtest import Market, Source, Universe
 from bt_llm.data import COLUMNS
+from bt_llm.exceptions import ConfigError
 from bt_llm.plain_json import plain
 from bt_llm.plain_text import printable
 from bt_llm.report._content import parts
+from bt_llm.report._facts import bars_sha256_of
 from bt_llm.report._kinds import Reportable, kind_of
 from bt_llm.report._policy_page import environment, write_page, write_policy_html
 from bt_llm.report._tables import write_tables
@@ -53,7 +55,8 @@ def write_report(
     Raises
     ------
     ConfigError
-        If `result` is something else, or the file cannot be written.
+        If `result` is something else, `data` are not the bars that it was found on, or the file cannot be
+        written.
     DataError
         If the bars cannot be read.
 
@@ -89,6 +92,7 @@ def write_report(
         return
     kind = kind_of(result)
     market = Market.of(data) if data is not None and kind.has_one_market else None
+    _check_market(result, market)
     bars = _alone(market)
     laid_out = list(parts(result, bars))
     text = (
@@ -151,6 +155,17 @@ def write_csv(folder: str | os.PathLike[str], result: Reportable) -> list[Path]:
         If `result` is something else, or a file cannot be written.
     """
     return write_tables(path_text("folder", folder), *kind_of(result).tables(result))
+
+
+def _check_market(result: Any, market: Market | None) -> None:
+    """Refuse bars that a result was not found on: its trades would be drawn on another price."""
+    if market is None or bars_sha256_of(result) in (None, market.sha256):
+        return
+    lengths = " and ".join(f"{len(bars)} bars to {bars.index[-1]}" for bars in market.values())
+    raise ConfigError(
+        f"data of {lengths}: expected those that the result was found on, with their further lines; give "
+        "what was given to the run, or leave data out"
+    )
 
 
 def _alone(market: Market | None) -> pd.DataFrame | None:

@@ -27,10 +27,9 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
     """Return the bars of a histogram of null gates and where the observed one stands among them."""
     values = runs.values(metric)
     values = values[np.isfinite(values)]  # a ruined account has no place on the scale
-    observed = float(np.nan_to_num(runs.observed[metric], neginf=0.0))
-    if not len(values):
-        values = np.array([observed])
-    low, high = float(min(values.min(), observed)), float(max(values.max(), observed))
+    seen = runs.seen(metric)
+    drawn = [*values.tolist(), seen] if math.isfinite(seen) else values.tolist() or [0.0]
+    low, high = float(min(drawn)), float(max(drawn))
     margin = (high - low) * 0.04 or 1.0
     low, high = low - margin, high + margin
     counts, edges = np.histogram(values, bins=BINS, range=(low, high))
@@ -55,9 +54,9 @@ def histogram(runs: NullRuns, metric: str) -> dict[str, Any]:
                 edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True
             )
         ],
-        "observed": across(observed),
-        "anchor": "end" if across(observed) > WIDTH / 2 else "start",
-        "label": f"{runs.subject}: {shown(observed)}",
+        "observed": across(seen) if math.isfinite(seen) else None,
+        "anchor": "end" if math.isfinite(seen) and across(seen) > WIDTH / 2 else "start",
+        "label": f"{runs.subject}: {shown(seen) if math.isfinite(seen) else 'ruined'}",
         "ticks": [{"x": across(at), "text": shown(at)} for at in ticks(low, high, 5)],
         "most": f"{int(counts.max()):,}",
         "margin": _margin(f"{int(counts.max()):,}"),
@@ -91,7 +90,9 @@ def cost_curve(points: Sequence[CostPoint]) -> dict[str, Any] | None:
 
 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Return about so many round values between two."""
+    """Return about so many round values between two; of two that are the same, that one."""
+    if low == high:
+        return [low]
     step = _step((high - low) / wanted)
     return [place * step for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 

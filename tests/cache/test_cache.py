@@ -385,6 +385,8 @@ def test_a_wrong_identity_is_refused_and_named(cache: VerdictCache) -> None:
     cache._store.update([], lambda _: [Row(key, seal(key, "{}"))], action="testing")
     with pytest.raises(CacheCorruptError, match=rf"key {key}: stored identity"):
         cache.get_model(MODEL)
+    with pytest.raises(CacheCorruptError, match=rf"key {key}: stored identity"):
+        cache.check()
 
 
 def test_damage_of_the_file_is_found_by_check(cache: VerdictCache, monkeypatch: pytest.MonkeyPatch) -> None:

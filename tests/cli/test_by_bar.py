@@ -22,9 +22,11 @@ def bars(tmp_path: Path) -> Path:
     return tmp_path / "bars.csv"
 
 
-def test_a_policy_of_each_member_and_its_drift() -> None:
-    done = CliRunner().invoke(app, ["policy", "-m", FAMILY, "--format", "json"])
+def test_a_policy_of_each_member_and_its_drift(tmp_path: Path) -> None:
+    plot = ["--plot", str(tmp_path / "policy.html")]
+    done = CliRunner().invoke(app, ["policy", "-m", FAMILY, "--format", "json", *plot])
     assert done.exit_code == 0, done.output
+    assert (tmp_path / "policy.html").is_file()
     told = json.loads(done.stdout)
     assert [one["model"] for one in told["policies"]] == ["scripted:trend", "scripted:contrarian"]
     (drift,) = told["drift"]

@@ -40,6 +40,7 @@ def bars(tmp_path: Path) -> str:
         (["--require", "agrees"], "require='agrees'"),
         (["--reader", "telepathy"], "reader='telepathy'"),
         (["-p", "fast=10", "-p", "fast=20"], "--param 'fast=20': fast is 10 already; give it once"),
+        (["-p", "fast={[]: 1}"], "fast='{[]: 1}': expected a number, as the default 10"),
         (["-p", "gate=3"], "--param 'gate=3': the gate is what --model"),
         (["--price-per-mtok", "nan"], "price_per_mtok=nan"),
         (["--percent", "0"], "percent=0.0"),
@@ -199,12 +200,47 @@ def test_more_threads_than_cores_and_layers_without_a_gpu_are_said(
     assert "--gpu-layers" not in cli(*asked).err
 
 
-@pytest.mark.parametrize("command", [(*RUN, "-d", "data/eurusd_hourly.csv"), ("policy",)])
+@pytest.mark.parametrize("command", [(*RUN, "-d", "data/eurusd_hourly.csv"), ("policy",), ("multiverse",)])
 def test_money_is_not_spent_without_a_word(cli: Cli, command: tuple[str, ...]) -> None:
     server = "openai:http://127.0.0.1:9/v1?model=m"
     outcome = cli(*command, "-m", server, "--budget", "0", "--price-per-mtok", "5")
     assert outcome.code == 2
     assert "nothing was asked" in one_line(outcome)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("explain", "--zone", "UTC"), "--zone without --data"),
+        (("leakage", "-d", "data/sp500_daily.csv", "--cash", "5"), "--cash without --strategy"),
+        (("multiverse", "--each"), "--each without --strategy and --data"),
+        (("multiverse", "--decimal", ","), "--decimal without --strategy and --data"),
+        (("multiverse", "--require", "not_against"), "--require without --strategy and --data"),
+        (("multiverse", "-o", "ledger"), "--output ledger without --strategy and --data"),
+        (
+            ("test", "-s", CROSS, "-d", "data/*_daily.csv", "--each", "--no-strata"),
+            "--no-strata beside --each",
+        ),
+    ],
+)
+def test_an_option_without_an_effect_is_refused(cli: Cli, command: tuple[str, ...], option: str) -> None:
+    outcome = cli(*command, "-m", "scripted:trend")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert option in " ".join(outcome.err.replace("│", " ").split())
+
+
+def test_what_is_to_be_written_is_written_though_nobody_reads_the_result(tmp_path: Path, bars: str) -> None:
+    page, manifest = tmp_path / "page.html", tmp_path / "run.json"
+    files = ["--report", str(page), "--manifest", str(manifest)]
+    words = [sys.executable, "-m", "bt_llm", *RUN, "-d", bars, *files]
+    read, written = os.pipe()
+    os.close(read)
+    with os.fdopen(written, "wb") as nobody:
+        done = subprocess.run(words, stdout=nobody, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert page.is_file()
+    assert manifest.is_file()
 
 
 def test_names_with_brackets_and_colons_stand_as_they_are(

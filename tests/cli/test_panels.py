@@ -93,6 +93,9 @@ class TestRun:
         again = cli("reproduce", str(runs))
         assert (again.code, again.out.strip()) == (0, "identical")
         assert "3 symbols and their pooled figures" in again.err
+        assert cli("cache", "export", "--run", str(runs), str(tmp_path / "runs.jsonl")).code == 0
+        packed = cli("reproduce", str(runs), "--pack", str(tmp_path / "runs.jsonl"))
+        assert (packed.code, packed.out.strip()) == (0, "identical")
         document = json.loads(runs.read_text())
         document["symbols"][1]["runs"]["gated"]["bars"] += 1
         runs.write_text(json.dumps(document))
@@ -210,7 +213,10 @@ class TestStudyFiles:
         assert done["n_trials"] == (2 if parameters == "panel" else 6)
         assert [fold["settings"] is None for fold in done["folds"]] == [parameters == "symbol"] * 2
         assert json.loads((out / "result.json").read_text(encoding="utf-8")) == done
-        assert "walk-forward on a panel" in page.read_text(encoding="utf-8")
+        shown = page.read_text(encoding="utf-8")
+        assert "walk-forward on a panel" in shown
+        assert "scripted:trend" in shown
+        assert "asked by" in shown
         assert (tables / "returns.csv").exists()
         text = cli(*told)
         assert "0 of" in text.err

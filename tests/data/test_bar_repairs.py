@@ -17,6 +17,11 @@ NULL = GOOD + "2024-01-04,12,,11,12,50\n" + LATER
 TWICE = GOOD + "2024-01-03,11,13,10,12.5,200\n" + LATER
 
 
+@pytest.mark.parametrize("day", ["2024-01-03", "20240103", "2024-W01-3"])
+def test_a_day_may_be_written_in_each_form_of_iso_8601(write: Writer, day: str) -> None:
+    assert load_bars(write(GOOD + LATER), after=day).index.tolist() == [pd.Timestamp("2024-01-05")]
+
+
 @pytest.mark.parametrize(
     ("text", "why", "ways"),
     [

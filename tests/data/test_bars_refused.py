@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bt_llm.data import load_bars
 from tests.data.bar_cases import OHLCV, TWO_BARS, Writer, days, frame_of, refused
 
 
@@ -132,6 +134,34 @@ def test_times_out_of_range_are_refused(write: Writer) -> None:
 def test_numbers_that_are_no_seconds_since_1970_are_refused(number: int) -> None:
     frame = pd.DataFrame({"time": [number], "Close": [1.0]})
     assert f"row 1: time '{number}'" in refused(frame)
+
+
+@pytest.mark.parametrize("hours", [range(24), [9]])
+def test_hours_of_days_are_not_taken_for_seconds_since_1970(write: Writer, hours: Iterable[int]) -> None:
+    path = write("time,close\n" + "".join(f"20170102{hour:02},1\n" for hour in hours))
+    assert "may be seconds since 1970, or year, month, day and hour: give time_format" in refused(path)
+    bars = load_bars(path, time_format="%Y%m%d%H")
+    assert bars.index[-1] == pd.Timestamp(2017, 1, 2, max(hours))
+
+
+def test_clocks_that_may_have_lost_their_zeros_are_refused(write: Writer) -> None:
+    clocks = ("500", "1000", "1500", "93000")  # 00:05:00, 00:10:00, 00:15:00 and 09:30:00
+    text = "date,time,close\n" + "".join(f"20170102,{clock},1\n" for clock in clocks)
+    assert "line 5: time '20170102 93000' has a clock with seconds, unlike others" in refused(write(text))
+    assert len(load_bars(write(text.replace("93000", "930")))) == 4
+
+
+def test_a_zone_beside_seconds_since_1970_is_refused_where_it_is_another(write: Writer) -> None:
+    path = write("time,close\n1483228800,1\n1483232400,2\n")
+    assert "the times carry a zone of their own" in refused(path, zone="America/New_York")
+    assert load_bars(path, zone="Etc/UTC").attrs["source"]["zone"] == "UTC"
+    assert load_bars(path, time_format="%s").attrs["source"]["zone"] == "UTC"
+
+
+def test_a_field_too_many_is_no_field_too_few_in_another_line(write: Writer) -> None:
+    rows = ["2017-01-01,1,3,1,2,10", "2017-01-02,1,3,1,2,225,10,x", "2017-01-03,1,3,1,2,10,x"]  # 2,225
+    text = "time,open,high,low,close,volume,note\n" + "\n".join(rows).replace("x", "0") + "\n"
+    assert "line 2 has 6 fields: expected 7" in refused(write(text))
 
 
 def test_days_as_excel_counts_them_are_refused_with_the_way_out(write: Writer) -> None:

@@ -98,3 +98,12 @@ def test_the_shipped_times_of_scheduled_releases_are_those_of_the_wide_bars() ->
             wider.append(width[hour] > 1.5 * width[hour - pd.Timedelta(hours=1)])
     assert len(wider) == 17
     assert all(wider)
+
+
+@pytest.mark.parametrize(
+    ("clock", "hour"),
+    [("2017-11-05T00:30", 4), ("2017-11-05T01:30", 6), ("2017-11-05T02:30", 7), ("2018-03-11T02:30", 7)],
+)
+def test_of_an_hour_that_is_there_twice_the_later_one_is_taken(clock: str, hour: int) -> None:
+    (found,) = Headlines.of([(clock, "news")], "America/New_York")
+    assert (found.time.hour, found.time.minute) == (hour, 30)

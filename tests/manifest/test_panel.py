@@ -186,6 +186,24 @@ def test_what_is_no_manifest_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_value_of_many_levels_is_refused_in_one_line(here: Path) -> None:
+    text = (
+        (here / "runs.json").read_text().replace('"weights": {', f'"weights": {{"x":{"[" * 900 + "]" * 900},')
+    )
+    (here / "runs.json").write_text(text)
+    with pytest.raises(ConfigError, match="nested more than 100 deep"):
+        read_any_manifest(here / "runs.json")
+
+
+def test_what_is_no_panel_is_refused_in_one_line(here: Path) -> None:
+    spec, study = study_in(here)
+    alone = next(iter(study.symbols.values()))
+    with pytest.raises(ConfigError, match="expected a PanelStudy"):
+        write_panel_manifest(here / "x.json", alone, strategy=spec, universe=here)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="path=3"):
+        write_panel_manifest(3, study, strategy=spec, universe=here)  # type: ignore[arg-type]
+
+
 def test_the_universe_of_other_runs_is_refused(here: Path) -> None:
     spec, study = study_in(here)
     with pytest.raises(ConfigError, match="expected that of the runs, with 'late'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ import pytest
 from typer.testing import CliRunner
 
 from bt_llm.advice import forget_answers
-from bt_llm.backtest import trades_table
+from bt_llm.backtest import gate_study, trades_table
 from bt_llm.cli import app
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError
+from bt_llm.gates import FunctionGate
 from bt_llm.report import write_csv, write_report
+from bt_llm.report._pictures import histogram
 from bt_llm.report._series import MAX_BARS, MAX_POINTS, curves, drawdown, keep, price
+from bt_llm.research import NullRuns
 from tests.engines import walk
 from tests.report_cases import BARS, EVIL, EXPECTED, KINDS, Page, one_of_each, page_of
+from tests.research_cases import Alternate
 from tests.walk_forward_cases import cross_file
 
 
@@ -185,6 +190,42 @@ def test_errors_name_what_to_do(results: dict[str, Any], tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written into"):
         write_csv(tmp_path / "file", results["run"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bars_of_a_page_are_those_of_its_result(
+    kind: str, results: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"data of 300 bars .* expected those that the result was found on"):
+        write_report(tmp_path / "a.html", results[kind], data=BARS * 2.0)
+    assert not (tmp_path / "a.html").exists()
+    write_report(tmp_path / "a.html", results[kind], data=BARS)
+
+
+def test_a_gate_that_lets_everything_through_has_a_page(tmp_path: Path) -> None:
+    every = FunctionGate(function=lambda **_: 0.0, require="not_against", on_missing="pass")
+    study = gate_study(Alternate, BARS, every)
+    assert study.gated.metrics["trades"] == study.ungated.metrics["trades"] > 0
+    assert study.effect is not None
+    write_report(tmp_path / "a.html", study, data=BARS)
+    assert "Gated less ungated, a year" in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_a_ruined_account_has_no_place_in_a_histogram() -> None:
+    nulls = pd.DataFrame({"return": [0.1, 0.2], "sharpe": [0.5, 0.7]})
+    ruined = NullRuns(kind="random gates", observed={"return": -1.2, "sharpe": math.nan}, nulls=nulls)
+    drawn = histogram(ruined, "sharpe")
+    assert (drawn["observed"], drawn["label"]) == (None, "the gate: ruined")
+    assert min(tick["x"] for tick in drawn["ticks"]) >= 0.0
+    assert histogram(ruined, "return")["label"] == "the gate: -120.00 %"
+
+
+def test_a_page_says_that_the_gate_was_ruined(results: dict[str, Any], tmp_path: Path) -> None:
+    found = results["test"]
+    lost = {**found.random.observed, "return": -1.2, "sharpe": math.nan}
+    random = dataclasses.replace(found.random, observed=lost)
+    write_report(tmp_path / "a.html", dataclasses.replace(found, random=random))
+    assert "the gate: ruined" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 def test_commands_write_them(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import backtrader as bt
 import pandas as pd
 import pytest
 
 from bt_llm import Advisor, AdvisorConfig, Policy, perturbation_check
-from bt_llm.backtest import panel_study
+from bt_llm.backtest import panel_study, run_backtest
 from bt_llm.exceptions import ConfigError, DataError
 from tests.engines import walk
 from tests.report_cases import BARS, EVIL, KINDS, Page, one_of_each
@@ -38,6 +39,12 @@ def test_a_result_is_one_short_line(kind: str, results: dict[str, Any]) -> None:
     assert line.startswith(f"<{type(results[kind]).__name__}: ")
     assert len(line) < 300
     assert "\n" not in line
+
+
+def test_an_account_that_never_moves_is_shown() -> None:
+    never = run_backtest(bt.Strategy, BARS)
+    assert never.metrics["trades"] == 0
+    assert "10,000" in never._repr_html_()
 
 
 def test_what_results_hold_is_short_too(results: dict[str, Any]) -> None:
