@@ -48,7 +48,7 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     Raises
     ------
     ConfigError
-        If it is no strategy class.
+        If it is no strategy class, or its parameter ``gate`` is something else.
 
     Notes
     -----
@@ -70,6 +70,12 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     """
     if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
         raise ConfigError(f"strategy={strategy!r:.60}: expected a class, a subclass of backtrader.Strategy")
+    default = getattr(strategy.params, "gate", None)
+    if not isinstance(default, EntryGate | None):
+        raise ConfigError(
+            f"{strategy.__name__} has a parameter gate={default!r:.60}, which is no gate: give it another "
+            "name, as gate is where a strategy gets its gate"
+        )
     return strategy if ungated(strategy) is not strategy else _gated(strategy)  # type: ignore[arg-type]
 
 

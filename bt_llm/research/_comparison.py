@@ -21,9 +21,9 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate, EntryGate, Gate, RuleGate
 from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
-from bt_llm.research._runs import Source
+from bt_llm.research._runs import Source, returns_of_runs
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
-from bt_llm.research._standing import standing
+from bt_llm.research._standing import standing, told_apart
 from bt_llm.research._tried import check_ledger, count_trials
 from bt_llm.research._verdict_skill import verdict_skill
 
@@ -131,10 +131,10 @@ def compare_models(
         scores={name: score(found) for name, found in judged.items()},
         costs=costs,
         standing=standing(
-            _returns(runs),
+            returns_of_runs(runs),
             list(gates),
             bootstrap,
-            trades={name: run.trades.set_index(["opened", "direction"]).index for name, run in runs.items()},
+            trades={name: told_apart(run.trades) for name, run in runs.items()},
         ),
         skill=verdict_skill(judged, resamples=resamples, seed=seed, block_length=block_length),
         pairs=[_pair(names, runs, judged) for names in itertools.combinations(gates, 2)],
@@ -145,12 +145,6 @@ def compare_models(
             output, strategy, market, {name: (runs[name], one) for name, one in gates.items()}, settings
         ),
     )
-
-
-def _returns(runs: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """Return the returns of all runs; a ruined account, of which nothing is concluded, stays where it is."""
-    longest = max((run.returns.index for run in runs.values()), key=len)
-    return pd.DataFrame({name: run.returns.reindex(longest, fill_value=0.0) for name, run in runs.items()})
 
 
 def gates_by_name(models: Models, gate: G) -> dict[str, G]:
@@ -213,7 +207,7 @@ def _pair(
     both = first.index.intersection(second.index)
     first, second = first.loc[both], second.loc[both]
     said = first["answer"], second["answer"]
-    trades = {name: runs[name].trades.set_index(["opened", "direction"], drop=False) for name in names}
+    trades = {name: runs[name].trades.set_index(told_apart(runs[name].trades)) for name in names}
     shared = trades[names[0]].index.intersection(trades[names[1]].index)
     alone = [found.drop(index=shared).assign(model=name) for name, found in trades.items()]
     table = pd.concat(alone, ignore_index=True).sort_values("opened", kind="stable", ignore_index=True)

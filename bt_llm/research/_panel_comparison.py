@@ -41,7 +41,7 @@ from bt_llm.progress import shows_progress
 from bt_llm.research._comparison import Models, compare_models, gates_by_name
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
-from bt_llm.research._standing import Standing, standing
+from bt_llm.research._standing import Standing, standing, told_apart
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
 from bt_llm.settings import whole
@@ -80,7 +80,8 @@ class PanelComparison(Panel[ModelComparison]):
         Blocks of dates are drawn, and all symbols of a date with it.
         """
         returns = {name: run.returns for name, run in self.runs.items()}
-        return standing(returns, self.models, self.bootstrap)
+        trades = {name: told_apart(run.trades) for name, run in self.runs.items()}
+        return standing(returns, self.models, self.bootstrap, trades=trades)
 
     @cached_property
     def skill(self) -> VerdictSkill:

@@ -158,16 +158,38 @@ def _found(
             correlation=math.nan, p_value=1.0, smallest=1.0, detectable=math.nan, n=enough, moving=0
         )
     at_least = int(np.count_nonzero(drawn >= total - 1e-9 * scale))
-    ways = sum(math.lgamma(size + 1) for size in sizes[alive].tolist())
     reach = normal_quantile(1.0 - alpha) + normal_quantile(0.8)
     return Exchange(
         correlation=total / scale,
         p_value=(1 + at_least) / (1 + len(drawn)),
-        smallest=max(1.0 / (1 + len(drawn)), math.exp(-min(ways, 700.0))),
+        smallest=max(1.0 / (1 + len(drawn)), math.exp(_log_share_of_the_best(moved, residual, groups))),
         detectable=reach * float(np.std(drawn)) / scale,
         n=enough,
         moving=int(sizes[alive].sum()),
     )
+
+
+def _log_share_of_the_best(moved: Floats, residual: Floats, groups: NDArray[np.int64]) -> float:
+    """Return the logarithm of the share of all exchanges in which weights follow outcomes as far as they can.
+
+    In these both are sorted alike in every group; orders that differ among equal values alone are as good.
+    """
+    weights, outcomes = _starts(moved, groups), _starts(residual, groups)
+    alike = _log_orders(weights) + _log_orders(outcomes) - _log_orders(weights | outcomes)
+    return alike - _log_orders(_starts(np.zeros(len(groups)), groups))
+
+
+def _starts(values: Floats, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return where another value begins, or another group, once values are sorted within their groups."""
+    order = np.lexsort((values, groups))
+    apart = np.diff(values[order]) > 1e-12 * max(1.0, float(np.abs(values).max()))
+    return np.concatenate([[True], apart | (np.diff(groups[order]) > 0)])
+
+
+def _log_orders(starts: NDArray[np.bool_]) -> float:
+    """Return the logarithm of how many orders there are within stretches, by where each begins."""
+    counts = np.diff(np.append(np.flatnonzero(starts), len(starts)))
+    return math.fsum(math.lgamma(count + 1) for count in counts.tolist())
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

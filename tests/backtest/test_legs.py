@@ -48,6 +48,16 @@ class Pair(bt.Strategy):
             self.order_target_size(self.data1, -size)
 
 
+class Joins(Pair):
+    """Turns over one data until there are two."""
+
+    def prenext(self) -> None:
+        """Do it with what is there."""
+        self.order_target_size(self.data0, 20 if len(self) % 14 < 7 else -20)
+        if len(self.data1):
+            self.next()
+
+
 def futures(cerebro: Any, market: Market) -> None:
     cerebro.broker.setcash(100_000.0)
     cerebro.broker.setcommission(commission=2.0, margin=1_000.0, mult=5.0, stocklike=False)
@@ -59,6 +69,7 @@ def futures(cerebro: Any, market: Market) -> None:
         (Alternate, BARS, {"commission": 0.002, "slippage": 0.001}),
         (Pair, {"a": BARS, "b": random_walk(150, seed=5)}, {"commission": 0.001}),
         (Pair, {"a": BARS, "b": random_walk(110, seed=5).iloc[:90]}, {}),
+        (Joins, {"a": BARS, "late": random_walk(150, seed=5).iloc[60:]}, {"commission": 0.001}),
         (Pair, {"a": BARS, "b": random_walk(150, seed=5)}, {"setup": futures}),
         (EachWhenReady, {"a": BARS, "b": random_walk(150, seed=5).iloc[40:]}, {}),
     ],
