@@ -239,11 +239,11 @@ def _found(source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Ite
 
 
 def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> Iterator[tuple[str, Member]]:
-    if path.is_dir():
+    if _is_folder(path):
         files = sorted(one for one in path.iterdir() if one.suffix.lower() in _FILES and one.name[0] != ".")
         if not files:
             raise DataError(f"folder {str(path)!r} has no files of bars: expected some of {list(_FILES)}")
-    elif glob.has_magic(str(path)) and not path.exists():
+    elif glob.has_magic(str(path)) and not os.path.exists(path):
         files = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
         if not files:
             raise DataError(f"no file is like {str(path)!r}")
@@ -256,6 +256,13 @@ def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> It
     for file in files:
         name = name_of_file(file).partition(".")[0]
         yield name, Member(market=_market(name, file, format, lines))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long or with a NUL; whoever reads bars says what is wrong
+        return False
 
 
 def _market(name: str, source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Market:
@@ -274,7 +281,9 @@ def _membership(path: Path) -> list[dict[str, str]] | None:
             if unknown := [name for name in head if name not in _KNOWN]:
                 raise DataError(f"{str(path)!r}: column {unknown[0]!r}: expected some of {list(_KNOWN)}")
             rows = list(csv.DictReader(file, fieldnames=head))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except DataError:
+        raise
+    except (OSError, ValueError, csv.Error):
         return None  # whoever reads bars says what is wrong with it
     return [{name: (row.get(name) or "").strip() for name in _KNOWN} for row in rows if any(row.values())]
 

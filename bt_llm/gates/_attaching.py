@@ -8,6 +8,7 @@ import backtrader as bt
 
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import AlwaysOpen, AttachedGate, EntryGate, check_not_running
+from bt_llm.settings import in_short
 
 __all__ = ["attached", "attached_gates", "check_gate"]
 
@@ -30,7 +31,9 @@ def check_gate(gate: object) -> EntryGate:
             f"gate of type {type(gate).__name__} is no EntryGate{lacks}: derive the class from "
             "bt_llm.gates.EntryGate"
         )
-    raise ConfigError(f"gate={gate!r:.80}: expected None or a gate, such as Gate(advisor=AdvisorConfig(...))")
+    raise ConfigError(
+        f"gate={in_short(gate)}: expected None or a gate, such as Gate(advisor=AdvisorConfig(...))"
+    )
 
 
 def attached(gate: EntryGate | None, strategy: bt.Strategy, data: Any = None) -> AttachedGate:

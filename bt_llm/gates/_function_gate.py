@@ -12,7 +12,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import Decision, OnMissing, Require
 from bt_llm.gates._indicator_gate import FeatureGate
 from bt_llm.indicators import LLMAdvice
-from bt_llm.settings import one_of
+from bt_llm.settings import in_short, one_of
 
 __all__ = ["FunctionGate"]
 
@@ -53,7 +53,7 @@ class FunctionGate(FeatureGate):
     def __post_init__(self) -> None:
         """Check the choices, once."""
         if not callable(self.function):
-            raise ConfigError(f"function={self.function!r:.60}: expected a function of the features")
+            raise ConfigError(f"function={in_short(self.function)}: expected a function of the features")
         one_of("require", self.require, get_args(Require))
         one_of("on_missing", self.on_missing, get_args(OnMissing))
         self._check_indicator()

@@ -173,8 +173,8 @@ def before_after_cutoff(
     >>> found.question.found, found.change["sharpe"].detectable > 1.0
     (False, True)
     """
-    last = _cutoff_day(gate, cutoff)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    last = _cutoff_day(gate, cutoff)
     study = gate_study(strategy, data, gate, **settings)
     runs = {"gated": study.gated, "ungated": study.ungated}
     returns = bootstrap.pooled(returns_of_runs(runs))

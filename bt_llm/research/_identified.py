@@ -26,6 +26,7 @@ from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source, returns_of_runs
+from bt_llm.settings import instance
 from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
@@ -216,14 +217,13 @@ def identified_probe(
     >>> found.cells, found.agreed, found.flips
     (105, 1.0, ())
     """
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be told")
+    instance("gate", gate, Gate, "a Gate, whose model can be told")
     if not identify:
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     strategy = strategy_class(strategy)
     market = Market.of(data, format=format)
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     answers: dict[str, list[Verdict]] = {}
     runs: dict[str, BacktestResult] = {}
     for name, chosen in told.items():

@@ -44,7 +44,6 @@ from bt_llm.research._runs import Source
 from bt_llm.research._standing import Standing, standing, told_apart
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
-from bt_llm.settings import whole
 from bt_llm.statistics import Legs, PairDifference
 
 __all__ = ["PanelComparison", "compare_on_panel"]
@@ -244,12 +243,12 @@ def compare_on_panel(
     >>> list(found.pairs)[:3]
     [('trend', 'contrarian'), ('trend', 'ungated'), ('trend', 'rule')]
     """
-    resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     check_ledger(output)
     chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
     sides: dict[str, dict[str, Legs | str]] = {}
-    chance: dict[str, Any] = {"resamples": resamples, "seed": seed, "block_length": block_length}
+    chance = dataclasses.asdict(bootstrap)
 
     def run(name: str, member: Member) -> ModelComparison:
         how = member.run_settings(settings)
@@ -262,12 +261,12 @@ def compare_on_panel(
         symbols=found,
         weights={name: symbols.weights[name] for name in found},
         left_out=left_out,
-        bootstrap=Bootstrap(**chance),
+        bootstrap=bootstrap,
         sides=sides,
     )
     if output is None:
         return panel
-    gates = gates_by_name(models, gate or Gate())
+    gates = gates_by_name(models, Gate() if gate is None else gate)
     runs = {name: (panel.runs[name], one) for name, one in gates.items()}
     return dataclasses.replace(panel, tried=count_panel_trials(output, chosen, symbols, runs))
 

@@ -67,7 +67,7 @@ from bt_llm.research._null_runs import (
 from bt_llm.research._runs import Source, returns_of_runs
 from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, check_ledger, count_trials
-from bt_llm.settings import number, one_of, whole
+from bt_llm.settings import flag, number, one_of, whole
 
 __all__ = ["GateTest", "gate_test"]
 
@@ -325,9 +325,10 @@ def gate_test(
     gate = check_gate(gate)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
+    strata, episodes = flag("strata", strata), flag("episodes", episodes)
     one_of("per", per, get_args(Per))
-    study = gate_study(strategy, market, gate, **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    study = gate_study(strategy, market, gate, **settings)
     effect = Effect.of(study.gated, study.ungated, market, bootstrap)
     log = entry_log(strategy, market, gate, **settings)
     entries = Answers.of_log((told for _, _, told in log), warm_up=gate.warm_up_bars)

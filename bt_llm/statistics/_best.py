@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.settings import whole
+from bt_llm.settings import in_short, whole
 from bt_llm.statistics._blocks import arch_bootstrap
 from bt_llm.statistics._influence import influence_of
-from bt_llm.statistics._inputs import Floats, choose
+from bt_llm.statistics._inputs import MOST_RESAMPLES, Floats, choose, in_blocks
 from bt_llm.statistics._overfitting import Statistic
 from bt_llm.statistics._stepwise import Series, draw_pairs, named_columns
 
@@ -69,7 +69,9 @@ def model_confidence_set(
     >>> [name for name, p in model_confidence_set(good, n=199).items() if p > 0.05]
     ['a', 'b']
     """
-    drawn = draw_pairs(series, None, statistic, n=whole("n", n, 1), seed=seed, block_length=block_length)
+    drawn = draw_pairs(
+        series, None, statistic, n=whole("n", n, 1, MOST_RESAMPLES), seed=seed, block_length=block_length
+    )
     signed = np.sign(drawn.estimates) * drawn.t
     left, p_values, so_far = list(drawn.names), dict.fromkeys(drawn.names, 1.0), 0.0
     while len(left) > 1:
@@ -114,7 +116,7 @@ def superior_predictive_ability(
     Returns
     -------
     float
-        1 if none of the series differs from the benchmark.
+        ``(1 + #{resamples as good}) / (1 + n)``; 1 if none of the series differs from the benchmark.
 
     Raises
     ------
@@ -135,8 +137,8 @@ def superior_predictive_ability(
     True
     """
     names, gains = _gains(series, statistic, block_length)
-    if benchmark not in names:
-        raise ConfigError(f"benchmark={benchmark!r}: expected one of {names}")
+    if not isinstance(benchmark, str) or benchmark not in names:
+        raise ConfigError(f"benchmark={in_short(benchmark)}: expected one of {names!s:.300}")
     base = gains[:, [names.index(benchmark)]]
     differs = np.ptp(gains - base, axis=0) > 0.0
     if not differs.any():
@@ -144,19 +146,19 @@ def superior_predictive_ability(
     found = arch_bootstrap("superior_predictive_ability").SPA(
         -base[:, 0],
         -gains[:, differs],
-        reps=whole("n", n, 1),
+        reps=whole("n", n, 1, MOST_RESAMPLES),
         block_size=block_length,
         bootstrap="circular",
-        seed=seed,
+        seed=whole("seed", seed, 0),
     )
     found.compute()
-    return float(found.pvalues["consistent"])
+    # Of n resamples arch gives the share that is as good, which may be none.
+    return (1 + round(float(found.pvalues["consistent"]) * n)) / (1 + n)
 
 
 def _gains(series: Series, statistic: str, block_length: int) -> tuple[list[str], Floats]:
     """Return what each bar adds to each series' statistic, with that statistic for a mean."""
     names, x = named_columns(series)
-    if not 1 <= whole("block_length", block_length, 1) <= len(x):
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
+    in_blocks(block_length, len(x))
     values, influence = influence_of(x, choose(Statistic, statistic, "statistic"))
     return names, values + influence

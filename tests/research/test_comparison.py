@@ -251,7 +251,7 @@ def test_names_come_from_files_or_from_a_mapping() -> None:
     ("models", "says"),
     [
         (["smollm2"], r"models=\['smollm2'\]: expected two or more"),
-        ("smollm2", "expected two or more"),
+        ("smollm2", "expected a list of models, such as"),
         (["a/one.gguf", "b/one.gguf"], "the name 'one' is taken; give a mapping"),
         ({"ungated": "smollm2", "b": "smollm2"}, "the name 'ungated' is taken"),
         ({"rule": "smollm2", "b": "smollm2"}, "the name 'rule' is taken"),
