@@ -111,6 +111,14 @@ def random_walk(bars: int = 300, seed: int = 0) -> pd.DataFrame:
     return _bars(0.01 * rng.standard_normal(bars), rng)
 
 
+def walks_in_common(count: int, bars: int, rho: float, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Return bars of symbols that nothing can be known about, and whose moves have a correlation."""
+    rng = np.random.default_rng(seed)
+    market, own = rng.standard_normal(bars), rng.standard_normal((count, bars))
+    moves = 0.01 * (np.sqrt(rho) * market + np.sqrt(1.0 - rho) * own)
+    return {f"s{number}": _bars(one, rng) for number, one in enumerate(moves)}
+
+
 def _bars(moves: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     close = 100.0 * np.exp(np.cumsum(moves))
     opens = np.concatenate([[100.0], close[:-1]])

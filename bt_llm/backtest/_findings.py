@@ -52,6 +52,8 @@ class Primary:
         The effect that would have been found in 4 of 5 such tests, a year; None if it is not known.
     statistic : Statistic
         What the effect is one in, a year.
+    measure : str
+        What it is one in instead, such as a score; empty where it is in `statistic`.
     reason : str
         Why the test cannot tell; empty if it can.
 
@@ -69,6 +71,7 @@ class Primary:
     alpha: float = 0.05
     detectable: float | None = None
     statistic: Statistic = Statistic.RETURN
+    measure: str = ""
     reason: str = ""
 
     @property
@@ -107,7 +110,9 @@ class Primary:
     def _would_have_been_found(self) -> str:
         if self.detectable is None or not math.isfinite(self.detectable):
             return ""
-        if self.statistic is Statistic.RETURN:
+        if self.measure:
+            size = f"{roughly(self.detectable)} in {self.measure}"
+        elif self.statistic is Statistic.RETURN:
             size = f"{roughly(100 * self.detectable)} % a year"
         else:
             size = f"{roughly(self.detectable)} in Sharpe ratio"
@@ -122,7 +127,7 @@ class Primary:
             "smallest_p_value": self.smallest,
             "alpha": self.alpha,
             "detectable": self.detectable,
-            "detectable_in": f"{self.statistic} a year",
+            "detectable_in": self.measure or f"{self.statistic} a year",
             "cannot_tell": self.cannot_tell,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -92,4 +93,43 @@ def _command(name: str, where: str) -> Any:
         alone = typer.Typer(add_completion=False)
         alone.command(name)(found)
         found = alone
+    for one in found.registered_commands:
+        one.cls = Telling if one.cls is TyperCommand else one.cls
     return get_command(found)
+
+
+class Telling(TyperCommand):
+    """A command that says which of its options count that were given more than once, and goes on.
+
+    The last one counts, as everywhere: scripts append what they override. But two values for one thing are as
+    often a slip, and it is not seen in the result.
+    """
+
+    def make_parser(self, ctx: Any) -> Any:
+        """Return the parser, which tells of options that it meets again."""
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_and_tell(args: list[str]) -> Any:
+            options, others, order = parse(args=args)
+            for param, times in Counter(order).items():
+                if times > 1 and not ctx.resilient_parsing and _counts_once(param):
+                    _say_repeated(max(param.opts, key=len), times)
+            return options, others, order
+
+        parser.parse_args = parse_and_tell
+        return parser
+
+
+def _counts_once(param: Any) -> bool:
+    """Return whether a parameter is an option of one value; one that is only on or off may be said again."""
+    if param.param_type_name != "option" or param.multiple or getattr(param, "count", False):
+        return False
+    return not param.is_flag or bool(param.secondary_opts)
+
+
+def _say_repeated(option: str, times: int) -> None:
+    from bt_llm.cli._output import say
+
+    often = "twice" if times == 2 else f"{times} times"
+    say(f"{option} is given {often}: the last one counts")

@@ -23,7 +23,7 @@ from bt_llm.plain_text import counted
 
 if TYPE_CHECKING:
     from bt_llm.advice import AdvisorConfig
-    from bt_llm.backtest import Market
+    from bt_llm.backtest import Market, Universe
     from bt_llm.research import ModelPlan, Plan, Study
 
 __all__ = ["plan", "study_configs"]
@@ -68,8 +68,11 @@ def plan(
 
     Example: bt-llm plan --power -s strategies/sma_cross.py:GatedSmaCross -d data/eurusd_hourly.csv
 
+    With --each, --power says what test --each and compare --each could find.
+
     Example: bt-llm plan --symbols 50 --bars 175000 -m "openai:http://127.0.0.1:8000/v1?model=llama-8b"
     """
+    from bt_llm.backtest import Universe
     from bt_llm.research import _planning as planning
 
     chosen = asking.given(context)
@@ -82,14 +85,12 @@ def plan(
     spending = budget_of(described, spending)
     configs = study_configs(described, model or [], chosen)
     say_doubts(configs, account if described is None else described.account)
-    if what.each and not power:
-        bars = what.universe(read.format()).bars if bars is None else bars
-    market = what.market(read.format()) if what.data and (power or not what.each) else None
+    market = _bars_given(what, read)
     if power:
-        _show_power(described, what, market, account, configs, pass_rate, random, output)
+        _show_power(described, what, market, account, configs, model or [], pass_rate, random, output)
         return
-    if market is not None:
-        bars = bars if bars is not None else sum(map(len, market.values()))
+    if market is not None and bars is None:
+        bars = market.bars if isinstance(market, Universe) else sum(map(len, market.values()))
     per_symbol = bars if bars is not None else _bars_of(described)
     made = planning.plan(
         configs,
@@ -112,35 +113,57 @@ def plan(
         say(problem)
 
 
+def _bars_given(what: StrategyOrStudy, read: BarsRead) -> Market | Universe | None:
+    """Return the bars that the options name, of a panel its symbols; None if they name none."""
+    if not what.data:
+        return None
+    return what.universe(read.format()) if what.each else what.market(read.format())
+
+
 def _show_power(
     described: Study | None,
     what: StrategyOrStudy,
-    market: Market | None,
+    market: Market | Universe | None,
     account: Account,
     configs: list[AdvisorConfig],
+    models: list[str],
     pass_rate: float,
     random: int,
     output: Format,
 ) -> None:
-    """Print what a test could find on the bars of a study, or of the options."""
-    from bt_llm.backtest import sentences_section
+    """Print what a test could find on the bars of a study, or of the options; of a panel a comparison too."""
+    from bt_llm.backtest import Universe, sentences_section
     from bt_llm.gates import Gate
-    from bt_llm.research import plan_power
+    from bt_llm.research import plan_panel_power, plan_power
 
     gate = Gate(advisor=configs[0]) if configs else Gate()
     if described is not None and market is None:
-        strategy, market = described.strategy, described.market
+        strategy, market = described.strategy, described.bars_read
         own = {name: value for name, value in described.params.items() if not name.startswith("gate.")}
         settings = {"params": own, **described.account.model_dump()}
     elif what.strategy and market is not None:
         strategy, settings = what.strategy, {"params": what.params, **account.settings()}
     else:
         raise ConfigError("--power needs the ungated strategy: give --strategy and --data, or a study file")
-    made = plan_power(strategy, market, gate, pass_rate=pass_rate, n=random, **settings)
+    assumed: dict[str, Any] = {"pass_rate": pass_rate, "n": random, **settings}
+    made = (
+        plan_panel_power(strategy, market, gate, **_as_compared(described, models), **assumed)
+        if isinstance(market, Universe)
+        else plan_power(strategy, market, gate, **assumed)
+    )
     if output is Format.JSON:
         print_json(made.to_dict())
     else:
         show_sections([sentences_section(made.sentences, "What a test could find")])
+
+
+def _as_compared(study: Study | None, models: list[str]) -> dict[str, Any]:
+    """Return how many models are compared, and what a study says of how."""
+    section = None if study is None else study.compare
+    if section is None:
+        return {"models": max(2, len(models))}
+    stated = section.model_dump(include={"resamples", "seed", "block_length"})
+    return {"models": max(2, len(models or section.models)), **stated}
 
 
 def study_configs(study: Study | None, models: list[str], chosen: dict[str, Any]) -> list[AdvisorConfig]:

@@ -38,4 +38,5 @@ from ._nulls import RuleGate as RuleGate
 from ._nulls import ShiftedGate as ShiftedGate
 from ._orders import JudgedOrder as JudgedOrder
 from ._orders import OrderGate as OrderGate
+from ._state_gate import StateGate as StateGate
 from ._trade_gate import TradeAdviceGate as TradeAdviceGate

@@ -34,6 +34,8 @@ from ._null_runs import bar_answers as bar_answers
 from ._panel_comparison import PanelComparison as PanelComparison
 from ._panel_comparison import compare_on_panel as compare_on_panel
 from ._panel_nulls import PanelNulls as PanelNulls
+from ._panel_power import PanelPowerPlan as PanelPowerPlan
+from ._panel_power import plan_panel_power as plan_panel_power
 from ._panel_test import PanelTest as PanelTest
 from ._panel_test import SymbolTest as SymbolTest
 from ._panel_test import panel_test as panel_test

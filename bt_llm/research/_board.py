@@ -19,7 +19,7 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import BacktestResult, Market, load_strategy, run_backtest
+from bt_llm.backtest import BacktestResult, Market, Primary, load_strategy, run_backtest
 from bt_llm.cache import VerdictCache, import_pack
 from bt_llm.data import shipped
 from bt_llm.exceptions import BtLlmError, ConfigError, DataError, ReplayMiss
@@ -38,6 +38,7 @@ _CHANCE, _RULE = "chance ", "plain rule"
 _TASKS = "tasks.toml"
 _MOST_TASKS, _MOST_ENTRIES, _USUAL_MB = 50, 200, 1
 _FEWEST_BARS = 250
+_SCORE = "score"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,8 +200,9 @@ def board(
     standard deviation of those of the ungated strategy, so that no market counts for more than its bars, and
     one task after the other is one series an entry. Entries are ranked by the mean of that series over its
     standard deviation; which of them may be the best is said by the model confidence set, and whether the
-    best is better than no gate by Hansen's test, which counts that it was looked for. An entry that lacks a
-    verdict, or whose run has problems, is not ranked, and why is said.
+    best is better than no gate by Hansen's test, which counts that it was looked for. Beside either p-value
+    stand the least that it could be, and the difference in score that these tasks could show. An entry that
+    lacks a verdict, or whose run has problems, is not ranked, and why is said.
 
     Examples
     --------
@@ -297,17 +299,9 @@ def _ranked(
     candidates = [entry for entry in kept if entry != UNGATED]
     bars = len(scaled[UNGATED])
     enough = len(candidates) > 1 and bars >= _FEWEST_BARS
+    compared = {name: scaled[name] for name in candidates}
     how: dict[str, Any] = {"n": tasks.resamples, "seed": tasks.seed}
-    confidence = (
-        statistics.model_confidence_set({name: scaled[name] for name in candidates}, **how) if enough else {}
-    )
-    beats = (
-        statistics.superior_predictive_ability(
-            scaled, UNGATED, block_length=max(1, round(bars ** (1 / 3))), **how
-        )
-        if enough
-        else float("nan")
-    )
+    confidence = statistics.model_confidence_set(compared, **how) if enough else {}
     entries = [
         BoardEntry(
             name=entry,
@@ -323,9 +317,40 @@ def _ranked(
         tasks=tuple(names),
         entries=tuple(entries),
         level=tasks.level,
-        beats_ungated=beats,
+        question=_which(compared, tasks) if enough else None,
+        over_ungated=_over_ungated(scaled, tasks) if enough else None,
         bars=bars,
-        resamples=tasks.resamples,
+    )
+
+
+def _which(compared: Mapping[str, Any], tasks: BoardTasks) -> Primary:
+    """Return whether any two entries differ, of all pairs at once: the confidence set's first step."""
+    smallest = 1.0 / (1 + tasks.resamples)
+    stated = 1.0 - tasks.level if smallest <= tasks.level else 0.95
+    family = statistics.stepwise_differences(compared, n=tasks.resamples, seed=tasks.seed, confidence=stated)
+    return Primary(
+        claim="one entry is better than another",
+        p_value=family.p_value,
+        smallest=smallest,
+        alpha=tasks.level,
+        detectable=family.detectable if smallest <= tasks.level and family.detectable > 0.0 else None,
+        measure=_SCORE,
+    )
+
+
+def _over_ungated(scaled: Mapping[str, Any], tasks: BoardTasks) -> Primary:
+    """Return whether the best entry is better than no gate, with what could have been found."""
+    length = max(1, round(len(scaled[UNGATED]) ** (1 / 3)))
+    found = statistics.best_of(
+        scaled, UNGATED, n=tasks.resamples, seed=tasks.seed, block_length=length, alpha=tasks.level
+    )
+    return Primary(
+        claim="the best is better than no gate at all",
+        p_value=found.p_value,
+        smallest=found.smallest,
+        alpha=tasks.level,
+        detectable=found.detectable,
+        measure=_SCORE,
     )
 
 

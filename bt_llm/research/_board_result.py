@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import Section, number, percent, sentences_section, table_section
+from bt_llm.backtest import Primary, Section, number, percent, roughly, sentences_section, table_section
 from bt_llm.plain_json import plain
 from bt_llm.shown import Shown, Told
 
@@ -80,20 +80,21 @@ class Board(Shown):
         As they were read; `ranked` has those that can be compared, the best first.
     level : float
         One less the confidence of the model confidence set.
-    beats_ungated : float
-        P-value that the best is no better than the strategies without a gate; NaN if it is not known.
+    question : Primary or None
+        Whether one entry is better than another, all pairs judged together: the one question, and the first
+        step of the model confidence set. None where it cannot be asked.
+    over_ungated : Primary or None
+        Whether the best is better than the strategies without a gate; None likewise.
     bars : int
         Returns of an entry over all tasks.
-    resamples : int
-        Of the bootstrap; no p-value can be told below one of them.
     """
 
     tasks: tuple[str, ...]
     entries: tuple[BoardEntry, ...]
     level: float
-    beats_ungated: float
+    question: Primary | None
+    over_ungated: Primary | None
     bars: int
-    resamples: int
 
     @property
     def ranked(self) -> tuple[BoardEntry, ...]:
@@ -110,20 +111,24 @@ class Board(Shown):
     def sentences(self) -> list[str]:
         """What is found, first; and what cannot be told."""
         compared = [one for one in self.ranked if one.kind != "no gate"]
-        if math.isnan(self.beats_ungated):
+        if self.question is None or self.over_ungated is None:
             why = "fewer than two entries" if len(compared) < 2 else f"only {self.bars} returns"
             return [f"Cannot tell which is best: {why} can be compared.", *self._left_out]
         sure = f"{100 * (1 - self.level):g} % confidence"
         names = ", ".join(one.name for one in self.best)
         if len(self.best) == 1:
-            found = [f"Best with {sure}: {names}."]
+            found = [f"Best with {sure}: {names} ({_asked(self.question)})."]
         elif len(self.best) == len(compared):
-            found = [f"Cannot tell which is best: with {sure} each of the {len(compared)} entries may be it."]
+            found = [
+                f"Cannot tell which is best: with {sure} each of the {len(compared)} entries may be it "
+                f"({_asked(self.question)}).{_could(self.question)}"
+            ]
         else:
             worse = len(compared) - len(self.best)
             found = [
                 f"Cannot tell which of {len(self.best)} is best: {names} (model confidence set, {sure}); "
-                f"{worse} of {len(compared)} {'is' if worse == 1 else 'are'} shown to be worse."
+                f"{worse} of {len(compared)} {'is' if worse == 1 else 'are'} shown to be worse "
+                f"({_asked(self.question)}).{_could(self.question)}"
             ]
         chance = [one.name for one in self.best if one.kind == "chance"]
         ruled = [one.name for one in self.best if one.kind == "rule"]
@@ -131,14 +136,7 @@ class Board(Shown):
             found.append(f"Among these are entries that know nothing, drawn by chance: {', '.join(chance)}.")
         if ruled and len(self.best) > 1:
             found.append(f"Among these is a rule that asks no model: {', '.join(ruled)}.")
-        least = 1.0 / self.resamples  # a share of resamples, of which none may be above
-        p = f"p = {self.beats_ungated:.3g}" if self.beats_ungated >= least else f"p below {least:.2g}"
-        if least > self.level:
-            found.append(f"Cannot tell whether any is better than no gate at all: no p below {least:.2g}.")
-        elif self.beats_ungated <= self.level:
-            found.append(f"The best is better than no gate at all ({p}).")
-        else:
-            found.append(f"It is not shown that any is better than no gate at all ({p}).")
+        found.append(self.over_ungated.sentence)
         return [*found, *self._left_out]
 
     @property
@@ -158,7 +156,7 @@ class Board(Shown):
             rows,
             "Score: mean over standard deviation of the returns a bar over all tasks, each task in units of "
             "its ungated strategy's deviation. p: that it is among the best (Hansen, Lunde and Nason's model "
-            "confidence set).",
+            f"confidence set).{_could(self.question) if self.question else ''}",
         )
         for name in self.tasks:
             cells = [[one.name, *_cells(one.tasks[name])] for one in (*self.ranked, *self._others)]
@@ -175,7 +173,8 @@ class Board(Shown):
                 "tasks": list(self.tasks),
                 "returns": self.bars,
                 "level": self.level,
-                "beats_ungated": self.beats_ungated,
+                "question": self.question and self.question.to_dict(),
+                "over_ungated": self.over_ungated and self.over_ungated.to_dict(),
                 "best": [one.name for one in self.best],
                 "sentences": self.sentences,
                 "entries": [
@@ -200,6 +199,19 @@ class Board(Shown):
             }
         )
         return found
+
+
+def _asked(told: Primary) -> str:
+    """Return the p-value with the least that it could be."""
+    return f"that no two differ: p = {told.p_value:.3g}, {told.smallest:.2g} at the least"
+
+
+def _could(told: Primary) -> str:
+    """Return what could have been found, as a further sentence."""
+    if told.cannot_tell or told.detectable is None:
+        return ""
+    more = roughly(told.detectable)
+    return f" On these tasks a score higher by {more} than another one would be found four times in five."
 
 
 def _p(value: float) -> str:

@@ -21,7 +21,7 @@ from bt_llm.research._replayed import Figures
 from bt_llm.research._runs import Source, runs_of
 from bt_llm.research._sightings import Unfit
 from bt_llm.research._timing import TimingOf
-from bt_llm.statistics import Replay
+from bt_llm.statistics import Question, Replay
 
 __all__ = ["FEWEST", "GateRuns", "HowRun"]
 
@@ -35,6 +35,8 @@ FEWEST = 24
 """Gates below which learning would cost more than it saves."""
 
 _AGREE = 1e-9
+_AT_ONCE = 500
+"""Gates that are replayed together; then it is told how far all are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +166,12 @@ class GateRuns:
         """Return the account's value at each bar that counts, with each gate, in their order."""
         return self._found(gates, _equities_of, self._equities, _largest_apart)
 
+    @property
+    def episodes(self) -> frozenset[Question]:
+        """The entries of the strategy that gates were replayed from."""
+        learners = self._learners.values() if self.how.replayed else ()
+        return frozenset(question for learner in learners for question in learner.book.known)
+
     def _found(
         self,
         gates: Sequence[EntryGate],
@@ -176,18 +184,22 @@ class GateRuns:
         A reason is one of ours, or an error of the strategy in runs that are not as it expects. Other errors
         are nobody's reason.
         """
-        found: list[T] | None = None
+        before, done = self.how, self._done
         if not self._reason:
             try:
-                found = self._replay(gates, replayed, run, apart)
+                found: list[T] = []
+                for start in range(0, len(gates), _AT_ONCE):
+                    part = gates[start : start + _AT_ONCE]
+                    found += self._replay(part, replayed, run, apart)
+                    self._done += len(part)
+                    self._progress(0)
+                return found
             except (Unfit, StrategyFailed) as error:
                 self._reason = str(error)
-                if self.how.replayed:
-                    self.withdrawn = True
-                    self.how = HowRun()
-        if found is None:
-            found = self._ran(gates, run, self._kept)
-            self.how = self.how.plus(HowRun(ran=len(gates), reason=self._reason))
+                self.withdrawn = self.withdrawn or before.replayed > 0
+                self.how, self._done = HowRun() if before.replayed else before, done
+        found = self._ran(gates, run, self._kept)
+        self.how = self.how.plus(HowRun(ran=len(gates), reason=self._reason))
         self._done += len(gates)
         return found
 
@@ -222,10 +234,8 @@ class GateRuns:
             episodes=len(learner.book.known) - self.how.episodes,
         )
         self.how = self.how.plus(done)
-        return [
-            ran[number] if number in ran or measured is None else measured
-            for number, measured in enumerate(found)
-        ]
+        # Not what was run to check it: how gates are shared out among processes shall not show.
+        return [ran[number] if measured is None else measured for number, measured in enumerate(found)]
 
     def _learner(self, warm_up: int) -> Learner:
         if warm_up not in self._learners:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -68,11 +68,21 @@ class Moments:
 
         With `strata` stretches in which the market moved as much change places among each other only.
         """
+        drawn = self.drawn(block, seed=seed, strata=strata)
+        yield from map(drawn, range(n))
+
+    def drawn(
+        self, block: int, *, seed: int = 0, strata: bool = True
+    ) -> Callable[[int], tuple[bytes, bytes]]:
+        """Return what gives, by the number of a draw, what `moved` yields."""
         dates = self.times.astype("<f8")
         own, levels = dates.tobytes(), self.levels if strata else None
-        for draw in range(n):
-            order = permute_dates(len(dates), block, np.random.default_rng([seed, draw]), levels)
-            yield own, dates[order].tobytes()
+
+        def draw(number: int) -> tuple[bytes, bytes]:
+            order = permute_dates(len(dates), block, np.random.default_rng([seed, number]), levels)
+            return own, dates[order].tobytes()
+
+        return draw
 
     def block(self, answers: Sequence[DatedAnswers], trades: pd.DataFrame) -> int:
         """Return how many of them stay together; see `block_length`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import backtrader as bt
 import numpy as np
@@ -36,6 +36,7 @@ __all__ = [
     "Evaluate",
     "NullRuns",
     "bar_answers",
+    "dated_answers",
     "dated_bars",
     "dated_entries",
     "entry_answers",
@@ -206,18 +207,23 @@ def entry_log(strategy: Source, data: DataSource, gate: EntryGate, **settings: A
         If the strategy asks for no entry.
     """
     market = Market.of(data)
+    name, log = _asked_of(strategy, market, gate, **settings)
+    if not log:
+        raise DataError(
+            f"{name} asked its gate for no entry in {len(market.index)} bars: there is nothing to test"
+        )
+    return log
+
+
+def _asked_of(strategy: Source, market: Market, gate: EntryGate, **settings: Any) -> tuple[str, Log]:
+    """Return a strategy's name, and what a gate answers to its entries; empty if it asks for none."""
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     log = [
         (_time_of(told, one, market), str(one.data._name), told)
         for one in attached_gates(ran)
         for told in one.log
     ]
-    if not log:
-        raise DataError(
-            f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
-            f"to test"
-        )
-    return sorted(log, key=lambda one: one[0])
+    return type(ran).__name__, sorted(log, key=lambda one: one[0])
 
 
 def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Answers:
@@ -229,6 +235,13 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
 def dated_entries(log: Log) -> tuple[DatedAnswers, ...]:
     """Return the answers of a log by data, side and time."""
     return DatedAnswers.of((name, told.side, time, told.allowed) for time, name, told in log)
+
+
+def dated_answers(
+    strategy: Source, market: Market, gate: EntryGate, **settings: Any
+) -> tuple[DatedAnswers, ...]:
+    """Return what a gate answers to a strategy's entries, by running it once; empty if it asks for none."""
+    return dated_entries(_asked_of(strategy, market, gate, **settings)[1])
 
 
 def dated_bars(answers: Answers, market: Market) -> tuple[DatedAnswers, ...]:
@@ -321,10 +334,13 @@ def random_runs(
     strata : bool
         Whether the market's volatility counts.
     """
-    gates = [
-        DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
-        for dates, others in moments.moved(block, n=n, seed=seed, strata=strata)
-    ]
+    drawn = moments.drawn(block, seed=seed, strata=strata)
+
+    def gate(number: int) -> EntryGate:
+        dates, others = drawn(number)
+        return DatesGate(answers=answers, dates=dates, others=others, warm_up=warm_up)
+
+    gates = _Drawn(gate, range(n))
     kind = _RANDOM + (_ALIKE_MARKETS if strata else "")
     return NullRuns(kind=kind, observed=observed, nulls=_frame(evaluate(gates)), tested=RANKED[0])
 
@@ -366,6 +382,27 @@ def _shifted_gates(answers: Answers, n: int) -> list[EntryGate]:
     if n >= length:
         raise ConfigError(f"shifts={n!r}: {length} bars have only {length - 1} other places")
     return [ShiftedGate(answers=answers, bars=round(length * (number + 1) / (n + 1))) for number in range(n)]
+
+
+class _Drawn(Sequence[EntryGate]):
+    """Gates that are drawn when they are looked at: thousands of them are gigabytes, and take minutes."""
+
+    def __init__(self, gate: Callable[[int], EntryGate], numbers: range) -> None:
+        self._gate, self._numbers = gate, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> EntryGate: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[EntryGate]: ...
+
+    def __getitem__(self, at: int | slice) -> EntryGate | Sequence[EntryGate]:
+        if isinstance(at, slice):
+            return [self._gate(number) for number in self._numbers[at]]
+        return self._gate(self._numbers[at])
 
 
 def _frame(found: Sequence[Mapping[str, float]]) -> pd.DataFrame:

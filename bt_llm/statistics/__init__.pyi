@@ -4,6 +4,8 @@ from ._agreement import brier_score as brier_score
 from ._agreement import cohens_kappa as cohens_kappa
 from ._agreement import mcnemar as mcnemar
 from ._agreement import reliability_table as reliability_table
+from ._best import BestOf as BestOf
+from ._best import best_of as best_of
 from ._best import model_confidence_set as model_confidence_set
 from ._best import superior_predictive_ability as superior_predictive_ability
 from ._episodes import Episode as Episode

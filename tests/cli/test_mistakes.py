@@ -291,12 +291,8 @@ def test_a_stream_that_is_closed_is_no_error(closed: str) -> None:
     assert ("smollm2" in done.stdout) == (closed != ">&-")
 
 
-@pytest.mark.parametrize(
-    "verb", [("plan", "--power"), ("multiverse", "-m", "scripted:trend", "--random", "0")]
-)
-def test_where_no_panel_is_known_each_is_refused_and_not_one_account_of_all(
-    cli: Cli, bars: str, verb: tuple[str, ...]
-) -> None:
+def test_where_no_panel_is_known_each_is_refused_and_not_one_account_of_all(cli: Cli, bars: str) -> None:
+    verb = ("multiverse", "-m", "scripted:trend", "--random", "0")
     done = cli(*verb, "-s", CROSS, "-d", f"a={bars}", "-d", f"b={bars}", "--each")
     assert done.code == 2
     assert "--each: here all of -d are the datas of one account" in one_line(done)
@@ -305,3 +301,33 @@ def test_where_no_panel_is_known_each_is_refused_and_not_one_account_of_all(
 def test_a_plan_counts_the_bars_of_all_symbols_of_a_panel(cli: Cli, bars: str) -> None:
     done = cli("plan", "-m", "scripted:trend", "-s", CROSS, "-d", f"a={bars}", "-d", f"b={bars}", "--each")
     assert "400 bars x 1 model = 400 verdicts" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--format", "json", "--format", "table"], "--format is given twice: the last one counts"),
+        (
+            ["--zone=UTC", "--zone", "Asia/Tokyo", "--zone", "UTC"],
+            "--zone is given 3 times: the last one counts",
+        ),
+        (["--adjusted", "--raw"], "--adjusted is given twice: the last one counts"),
+        (["--format", "json"], ""),
+    ],
+)
+def test_an_option_of_one_value_that_is_given_again_is_told_of(
+    cli: Cli, bars: str, options: list[str], said: str
+) -> None:
+    done = cli("data", bars, *options)
+    assert done.code == 0
+    lines = [line for line in done.err.splitlines() if "the last one counts" in line]
+    assert lines == ([said] if said else [])
+    assert done.out.startswith("{") == (options == ["--format", "json"])
+
+
+def test_options_that_are_repeatable_or_only_switches_may_be_given_again(cli: Cli, bars: str) -> None:
+    again = ["--yes", "--yes", "-p", "fast=3", "-p", "slow=9", "-m", "scripted:trend"]
+    done = cli("run", "-s", CROSS, "-d", f"a={bars}", *again)
+    assert "the last one counts" not in done.err
+    done = cli("cache", "stats", "--cache", "a", "--cache", "b")
+    assert "--cache is given twice: the last one counts" in done.err

@@ -161,6 +161,21 @@ class TestTestAndCompare:
         assert 'data-kind="forest"' in page.read_text(encoding="utf-8")
 
 
+class TestPower:
+    def test_what_could_be_found_is_said_and_nobody_is_asked(
+        self, cli: Cli, files: Path, strategy: list[str]
+    ) -> None:
+        nobody = ["-m", "openai:http://127.0.0.1:9?model=a", "--percent", "60", "--random", "24"]
+        told = [*strategy, "-d", str(files.parent / "members.csv"), "--each", *nobody]
+        made = found(cli("plan", "--power", *told, *JSON))
+        assert made["symbols"] == ["late", "gone", "back 2020-05-01"]
+        assert list(made["left_out"]) == ["back"]
+        assert 0 < made["common_dates"] < made["dates"]
+        assert made["test"]["smallest_p_value"] == 1 / 25
+        assert "test --each" in made["sentences"][1]
+        assert not any("found" in made[part] or "p_value" in made[part] for part in ("test", "comparison"))
+
+
 STUDY = """\
 strategy = "cross.py:Cross"
 data = "symbols/*.csv"
@@ -209,6 +224,10 @@ class TestStudyFiles:
         assert (files.parent / "study-results" / "trials.sqlite").exists()
         planned = found(cli("plan", str(study), *JSON))
         assert planned["bars"] == 3 * 260
+        could = found(cli("plan", str(study), "--power", "--random", "3", *JSON))
+        smallest = [done["primary"]["smallest_p_value"], 1 / 4]
+        assert [could[part]["smallest_p_value"] for part in ("comparison", "test")] == smallest
+        assert could["test"]["cannot_tell"]
 
     def test_a_wrong_choice_is_one_line(self, cli: Cli, files: Path, strategy: list[str]) -> None:
         study = files.parent / "study.toml"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from typer.testing import CliRunner
 
 from bt_llm import AdvisorConfig, Gate, run_backtest
 from bt_llm.advice import Advisor, Policy, forget_answers
+from bt_llm.backtest import roughly
 from bt_llm.cache import VerdictCache, export_pack
 from bt_llm.cli._app import app
 from bt_llm.data import load_bars, shipped, shipped_board
@@ -172,8 +172,32 @@ def test_a_good_entry_is_told_from_bad_ones(folder: Path) -> None:
     assert entries["short of some"].confidence <= 0.05 < entries["trend"].confidence
 
 
-def test_a_share_of_resamples_is_told_as_no_less_than_one_of_them(folder: Path) -> None:
-    found = replace(board(folder), beats_ungated=0.0, resamples=199)
-    assert "The best is better than no gate at all (p below 0.005)." in found.sentences
-    unsure = replace(found, level=0.001)
-    assert "Cannot tell whether any is better than no gate at all: no p below 0.005." in unsure.sentences
+def test_its_p_values_stand_beside_their_least_and_what_could_have_been_found(folder: Path) -> None:
+    found = board(folder)
+    question, over = found.question, found.over_ungated
+    assert question is not None
+    assert over is not None
+    assert question.smallest == over.smallest == 1 / 200
+    compared = [one.confidence for one in found.ranked if one.kind != "no gate"]
+    assert question.p_value == min(compared)  # the set's first step is the test of all pairs
+    for told in (question, over):
+        assert told.detectable is not None
+        assert 0.0 < told.detectable < 1.0
+        assert told.to_dict()["detectable_in"] == "score"
+    assert f"that no two differ: p = {question.p_value:.3g}, 0.005 at the least" in found.sentences[0]
+    assert f"a score higher by {roughly(question.detectable)} than another one would be" in found.sentences[0]
+    assert over.sentence in found.sentences
+    assert f"An effect of {roughly(over.detectable)} in score would have been found" in over.sentence
+    assert found.to_dict()["over_ungated"]["p_value"] == over.p_value
+
+
+def test_at_a_level_that_no_p_value_reaches_it_cannot_tell(folder: Path) -> None:
+    tasks = (folder / "tasks.toml").read_text()
+    (folder / "tasks.toml").write_text(f"level = 0.001\n{tasks}")
+    found = board(folder)
+    cannot = "Cannot tell whether the best is better than no gate at all: no outcome could have given p below"
+    assert any(sentence.startswith(cannot) for sentence in found.sentences)
+    assert found.sentences[0].startswith("Cannot tell which is best")
+    assert "four times in five" not in found.sentences[0]
+    assert found.question is not None
+    assert (found.question.found, found.question.detectable) == (None, None)

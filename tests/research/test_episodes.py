@@ -343,6 +343,32 @@ def test_a_gate_that_differs_withdraws_what_was_replayed(monkeypatch: pytest.Mon
     assert runs.how.reason.startswith("a gate that was run differs by")
 
 
+class TestManyAtOnce:
+    def test_they_are_replayed_in_parts_and_how_far_all_are_is_told(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        market, gates = Market.of(BARS), nulls(70)
+        whole = GateRuns(LongOnly, market)(gates)
+        monkeypatch.setattr("bt_llm.research._gate_runs._AT_ONCE", 30)
+        told: list[tuple[int, int]] = []
+        runs = GateRuns(LongOnly, market, total=70, on_progress=lambda *done: told.append(done))
+        assert apart(runs(gates), whole) <= 1e-9
+        assert (runs.how.replayed, runs.how.ran, runs.how.checked) == (70, 0, 6)
+        assert {(30, 70), (60, 70), (70, 70)} <= set(told)
+        assert told == sorted(told)
+
+    def test_where_a_later_part_differs_all_are_run_and_counted_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("bt_llm.research._gate_runs._AT_ONCE", 30)
+        apart = iter([0.0, 0.0, 0.0, 1.0])  # two gates of each part are run
+        monkeypatch.setattr("bt_llm.research._gate_runs._difference", lambda *_: next(apart))
+        runs = GateRuns(LongOnly, Market.of(BARS))
+        gates = nulls(40)
+        assert runs(gates) == run_many(LongOnly, BARS, gates)
+        assert (runs.how.replayed, runs.how.ran, runs.withdrawn) == (0, 40, False)
+
+
 def test_an_account_near_its_last_cash_is_run() -> None:
     """Fixed stakes that a lost account could not pay any more."""
 

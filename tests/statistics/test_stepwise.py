@@ -95,6 +95,28 @@ def test_the_spa_test_of_means_is_archs():
     assert got == (1 + round(199 * float(spa.pvalues["consistent"]))) / 200
 
 
+def test_the_best_is_found_in_four_samples_of_five_where_it_is_better_by_what_is_stated():
+    found = noted = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        base, own = rng.normal(0.0, 0.01, 300), rng.normal(0.0, 0.004, (5, 300))
+        plain = {"base": base, **{f"t{k}": base + one for k, one in enumerate(own)}}
+        told = stats.best_of(plain, "base", "return", n=99, seed=1, block_length=4)
+        better = {**plain, "t0": plain["t0"] + told.detectable}
+        found += stats.best_of(better, "base", "return", n=99, seed=1, block_length=4).p_value <= 0.05
+        noted += told.p_value <= 0.05
+    assert 25 <= found <= 39
+    assert noted <= 7
+
+
+def test_the_best_of_what_does_not_differ_or_at_a_level_out_of_reach():
+    same = {"a": np.arange(50.0), "b": np.arange(50.0)}
+    alike = stats.BestOf(p_value=1.0, smallest=0.01, detectable=None)
+    assert stats.best_of(same, "a", "return", n=99) == alike
+    other = {"a": np.arange(50.0), "b": np.sin(np.arange(50.0))}
+    assert stats.best_of(other, "a", "return", n=9).detectable is None
+
+
 def test_p_values_step_down():
     # Four resamples of two pairs; t is 3 and 1. The first is ranked among the larger of both: of 1, 2, 4 and
     # 0.5 one is as large. The second only among its own: two of 0.5, 2, 1 and 0.1.
