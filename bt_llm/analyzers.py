@@ -69,7 +69,7 @@ class _History:
         label, worth, confidence, close = map(np.array, self._seen())
         forward = np.full(len(close), math.nan)
         now, later = close[: max(0, len(close) - horizon)], close[horizon:]
-        np.divide(later - now, now, out=forward[: len(now)], where=now != 0.0)
+        np.divide(later - now, now, out=forward[: len(now)], where=now > 0.0)
         return _Series(self.advice.labels.answers(label, confidence), worth, forward)
 
 
@@ -106,7 +106,8 @@ class LLMAnalyzer(bt.Analyzer):
     ``horizon``, ``forward``
         By verdict, and for ``all`` readable ones: ``n``, the ``mean`` forward return as a fraction, and the
         ``hit_rate`` (a verdict worth more than nothing hits where it is above 0, one worth less where it is
-        below; one worth nothing claims nothing). The last `horizon` bars have none.
+        below; one worth nothing claims nothing). The last `horizon` bars have none, nor those that closed at
+        nothing or less.
     ``gate``
         Entries ``allowed`` and ``blocked``, and of both, those ``missing`` a verdict.
     ``questions``
@@ -144,8 +145,9 @@ class LLMAnalyzer(bt.Analyzer):
 
     @property
     def rests(self) -> bool:
-        """Whether it need not be called bar by bar."""
-        return all(history.advice.vectorised for history in self._histories)
+        """Whether it need not be called bar by bar: not where a class derived from it does more there."""
+        own = all(getattr(type(self), name) is getattr(LLMAnalyzer, name) for name in _BY_BAR)
+        return own and all(history.advice.vectorised for history in self._histories)
 
     def stop(self) -> None:
         """Work it out, and let go of everything that a worker process would have to send back."""
@@ -213,6 +215,9 @@ class LLMAnalyzer(bt.Analyzer):
             },
             "questions": _questions(gates),
         }
+
+
+_BY_BAR = ("prenext", "nextstart", "next", "_prenext", "_nextstart", "_next")
 
 
 def _label_mass(advices: Sequence[LLMAdvice]) -> dict[str, float] | None:

@@ -13,6 +13,8 @@ import numpy as np
 from bt_llm.exceptions import ConfigError
 
 __all__ = [
+    "flag",
+    "in_short",
     "instance",
     "is_number",
     "make_plain",
@@ -73,7 +75,7 @@ def number(
     found = python_scalar(value)
     if type(found) in (int, float) and low <= found <= high and above < found and abs(found) <= _LARGEST:
         return float(found)
-    raise ConfigError(f"{name}={value!r:.60}: expected a number{of}{_range(low, high, above)}")
+    raise ConfigError(f"{name}={in_short(value)}: expected a number{of}{_range(low, high, above)}")
 
 
 _LARGEST = np.finfo(np.float64).max.item()
@@ -113,7 +115,26 @@ def whole(name: str, value: Any, least: float = -math.inf, most: float = math.in
     more = "" if math.isinf(least) else f", {least:g} or more"
     if not math.isinf(most):
         more = f" from {least:g} to {most:,}"
-    raise ConfigError(f"{name}={value!r:.60}: expected a whole number{of}{more}")
+    raise ConfigError(f"{name}={in_short(value)}: expected a whole number{of}{more}")
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a setting that is True or False.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither: the text "no" would count as a yes.
+
+    Examples
+    --------
+    >>> flag("expand_train", np.False_)
+    False
+    """
+    found = python_scalar(value)
+    if type(found) is bool:
+        return found
+    raise ConfigError(f"{name}={in_short(value)}: expected True or False")
 
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
@@ -128,8 +149,8 @@ def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     --------
     >>> one_of("live", "auto", ("auto", "on", "off"))
     """
-    if value not in choices:
-        raise ConfigError(f"{name}={value!r}: expected one of {list(choices)}")
+    if not isinstance(value, str | int | float | None) or value not in choices:
+        raise ConfigError(f"{name}={in_short(value)}: expected one of {list(choices)}")
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
@@ -154,7 +175,7 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str
     >>> instance("params", {}, Mapping, "a mapping of names to values")
     """
     if not isinstance(value, kind):
-        raise ConfigError(f"{name}={_told(value)}: expected {expected}")
+        raise ConfigError(f"{name}={in_short(value)}: expected {expected}")
 
 
 def path_text(name: str, value: Any, *, expected: str = "a path") -> str:
@@ -173,7 +194,7 @@ def path_text(name: str, value: Any, *, expected: str = "a path") -> str:
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if isinstance(found, str):
         return found
-    raise ConfigError(f"{name}={_told(value)}: expected {expected}")
+    raise ConfigError(f"{name}={in_short(value)}: expected {expected}")
 
 
 def several(name: str, value: Any, of: str) -> tuple[Any, ...]:
@@ -189,14 +210,21 @@ def several(name: str, value: Any, of: str) -> tuple[Any, ...]:
     >>> several("lines", ["vix"], "names of columns")
     ('vix',)
     """
-    if isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
-        such = f", such as [{_told(value)}]" if isinstance(value, str) else ""
-        raise ConfigError(f"{name}={_told(value)}: expected a list of {of}{such}")
+    shapeless = isinstance(value, np.ndarray) and not value.ndim
+    if shapeless or isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
+        such = f", such as [{in_short(value)}]" if isinstance(value, str) else ""
+        raise ConfigError(f"{name}={in_short(value)}: expected a list of {of}{such}")
     return tuple(value)
 
 
-def _told(value: Any) -> str:
-    """Return a value as the beginning of one line."""
+def in_short(value: Any) -> str:
+    """Return a value as the beginning of one line, for a message.
+
+    Examples
+    --------
+    >>> in_short(np.zeros((2, 2)))
+    'array([[0., 0.], [0., 0.]])'
+    """
     return f"{' '.join(repr(value).split()):.60}"
 
 

@@ -7,6 +7,7 @@ A `Case` is a strategy with the Cerebro that it needs.
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -459,6 +460,55 @@ class CountsItsBuys(LongOnly):
         return self.bought[-1]
 
 
+class OwnWords(Crossing):
+    """Has a buy() and a sell() of other arguments, and a size where none is given."""
+
+    def buy(self, percent=None):
+        percent = 3 if percent is None else percent
+        return super().buy(size=int(self.broker.getvalue() * percent / 100 / self.data.close[0]))
+
+    def sell(self, why):
+        return super().sell(size=self.position.size, why=why)
+
+    def next(self):
+        if self.cross > 0 and not self.position:
+            self.buy() if len(self) % 2 else self.buy(2.5)
+        elif self.cross < 0 and self.position:
+            self.sell("crossed")
+
+
+class KeepsItsMethods(Crossing):
+    """Makes in its __init__ what it calls later: parts of its methods, and a buy() in place of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.buy = functools.partial(self.buy, size=4)
+        self.turn = {1: self.buy, -1: functools.partial(self.sell, size=5)}
+
+    def next(self):
+        if self.cross:
+            self.close()
+            self.turn[int(self.cross[0])]()
+
+
+class PastItself(Crossing):
+    """Sends its orders to the broker itself, an entry with a stop as its child."""
+
+    def __init__(self):
+        super().__init__()
+        self.guard = None
+
+    def next(self):
+        broker, data = self.broker, self.data
+        if self.cross > 0 and not self.position:
+            entry = broker.buy(self, data, 5, exectype=bt.Order.Market, transmit=False)
+            stop = data.close[0] * 0.98
+            self.guard = broker.sell(self, data, 5, stop, exectype=bt.Order.Stop, parent=entry)
+        elif self.cross < 0 and self.position:
+            broker.cancel(self.guard)
+            broker.sell(owner=self, data=data, size=broker.getposition(data).size)
+
+
 class ForgetsItsStop(Crossing):
     """Leaves its stop behind when it closes, so that the stop may open the other side later."""
 
@@ -526,5 +576,8 @@ CASES = {
     "no_size_on_mondays": Case(LongOnly, _not_on_mondays),
     "partial_fills": Case(ShortOnly, _with_volume, nested=False),
     "own_buy": Case(CountsItsBuys),
+    "own_words": Case(OwnWords, nested=False),
+    "keeps_its_methods": Case(KeepsItsMethods),
+    "past_itself": Case(PastItself, nested=False),
     "forgets_its_stop": Case(ForgetsItsStop, nested=False),
 }

@@ -94,6 +94,12 @@ def test_a_longer_horizon_by_hand():
     assert found["forward"]["bearish"] == {"n": 0, "mean": None, "hit_rate": None}
 
 
+def test_a_price_that_is_not_above_nothing_has_no_return():
+    words = ["-", "-", "up", "up", "up", "up"]
+    found = planted(words, [1.0, 1.0, 10.0, -5.0, 0.0, 20.0])
+    assert found["forward"]["bullish"] == {"n": 1, "mean": pytest.approx(-1.5), "hit_rate": 0.0}
+
+
 def test_a_horizon_beyond_the_data_leaves_no_returns():
     found = analysed(Quiet, walk(40), horizon=100)[1]
     assert found["forward"]["all"] == {"n": 0, "mean": None, "hit_rate": None}

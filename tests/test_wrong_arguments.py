@@ -20,6 +20,7 @@ from bt_llm.manifest import read_manifest, reproduce, write_manifest
 from bt_llm.models import LlamaModel, ModelManager, batch_analyze
 from bt_llm.prompts import PromptTemplate
 from bt_llm.report import plot_result, result_html, write_csv, write_report
+from bt_llm.research import leakage_probes
 from bt_llm.verdicts import Feature, Label, LabelSet, Prior, StateSpace, Verdict
 
 WRONG = (3, -1, math.nan, {"x": 1}, object())
@@ -29,6 +30,10 @@ ADVISOR = bt_llm.AdvisorConfig(model="scripted:trend", cache_mode="off")
 GATE = bt_llm.Gate(advisor=ADVISOR)
 STRATEGY = f"{shipped('sma_cross.py')}:GatedSmaCross"
 BARS = load_bars(shipped("eurusd_hourly.csv"))[:200]
+
+
+MODELS = ["scripted:trend", "scripted:contrarian"]
+SIZES = {"train_size": 60, "test_size": 30}
 
 
 class Echo:
@@ -63,6 +68,10 @@ def with_indicator(kind: type[bt.Indicator], **settings: Any) -> bt_llm.Backtest
             self.lines_of_it = kind(self.data, **settings)
 
     return bt_llm.run_backtest(Strategy, BARS)
+
+
+def named(name: Any) -> dict[Any, str]:
+    return dict(zip([1 if isinstance(name, dict) else name, "b"], MODELS, strict=True))
 
 
 def policy() -> bt_llm.Policy:
@@ -115,6 +124,25 @@ CALLS: dict[str, tuple[str, Call]] = {
     "NewsGate.headlines": ("headlines=", lambda x: bt_llm.NewsGate(headlines=x)),
     "NewsGate.market": ("market=", lambda x: bt_llm.NewsGate(headlines=Headlines(()), market=x)),
     "gated": ("strategy=", bt_llm.gated),
+    "compare_models.models": ("models=", lambda x: bt_llm.compare_models(STRATEGY, BARS, x)),
+    "compare_models.models[0]": ("models=", lambda x: bt_llm.compare_models(STRATEGY, BARS, [x, "a"])),
+    "compare_models.names": ("name of a model=", lambda x: bt_llm.compare_models(STRATEGY, BARS, named(x))),
+    "compare_models.gate": ("gate=", lambda x: bt_llm.compare_models(STRATEGY, BARS, MODELS, gate=x)),
+    "compare_models.format": ("format=", lambda x: bt_llm.compare_models(STRATEGY, BARS, MODELS, format=x)),
+    "multiverse.gate": ("gate=", lambda x: bt_llm.multiverse(gate=x)),
+    "multiverse.models": ("models=", lambda x: bt_llm.multiverse(gate=GATE, models=x)),
+    "multiverse.models[0]": ("models=", lambda x: bt_llm.multiverse(gate=GATE, models=[x])),
+    "multiverse.templates": ("templates=", lambda x: bt_llm.multiverse(gate=GATE, templates=x)),
+    "multiverse.calibrations": ("calibrations=", lambda x: bt_llm.multiverse(gate=GATE, calibrations=x)),
+    "multiverse.label_orders": ("label_orders=", lambda x: bt_llm.multiverse(gate=GATE, label_orders=x)),
+    "gate_test.strata": ("strata=", lambda x: bt_llm.gate_test(STRATEGY, BARS, GATE, strata=x)),
+    "gate_test.episodes": ("episodes=", lambda x: bt_llm.gate_test(STRATEGY, BARS, GATE, episodes=x)),
+    "gate_test.gate": ("gate=", lambda x: bt_llm.gate_test(STRATEGY, BARS, x)),
+    "panel_test.gate": ("gate=", lambda x: bt_llm.panel_test(STRATEGY, {"a": BARS}, x)),
+    "leakage_probes.gate": ("gate=", lambda x: leakage_probes(BARS, x)),
+    "leakage_probes.controls": ("controls=", lambda x: leakage_probes(BARS, GATE, controls=x)),
+    "WalkForward.expand_train": ("expand_train=", lambda x: bt_llm.WalkForward(**SIZES, expand_train=x)),
+    "WalkForward.reduce_test": ("reduce_test=", lambda x: bt_llm.WalkForward(**SIZES, reduce_test=x)),
     "gate_test.strategy": ("strategy=", lambda x: bt_llm.gate_test(x, BARS, GATE)),
     "gate_test.output": ("output=", lambda x: bt_llm.gate_test(STRATEGY, BARS, GATE, output=x)),
     "Headlines": ("items=", Headlines),
@@ -198,6 +226,38 @@ def test_numbers_of_runs_that_no_machine_could_work_off_are_refused() -> None:
         bt_llm.panel_test(STRATEGY, {"a": BARS}, GATE, n=99_999_999)
     with pytest.raises(bt_llm.ConfigError, match=r"^n=99999999"):
         bt_llm.multiverse(gate=GATE, n=99_999_999)
+
+
+class NeverRun(bt.Strategy):
+    def __init__(self) -> None:
+        raise AssertionError("was run")
+
+
+@pytest.mark.parametrize("wrong", [{"resamples": 5}, {"block_length": 0}, {"block_length": 2.5}])
+def test_what_the_bootstrap_needs_is_checked_before_any_run(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    for call in (
+        lambda: bt_llm.gate_test(NeverRun, BARS, GATE, **wrong),
+        lambda: bt_llm.panel_test(NeverRun, {"a": BARS}, GATE, **wrong),
+        lambda: bt_llm.compare_models(NeverRun, BARS, MODELS, gate=GATE, **wrong),
+        lambda: bt_llm.compare_on_panel(NeverRun, {"a": BARS}, MODELS, gate=GATE, **wrong),
+        lambda: bt_llm.before_after_cutoff(NeverRun, BARS, GATE, cutoff="2017-01-05", **wrong),
+        lambda: bt_llm.identified_probe(NeverRun, BARS, GATE, "EUR/USD", **wrong),
+    ):
+        with pytest.raises(bt_llm.ConfigError, match=f"^{name}=.*: expected a whole number"):
+            call()
+
+
+def test_more_processes_than_any_machine_has_are_refused() -> None:
+    with pytest.raises(bt_llm.ConfigError, match=r"^n_jobs=1000000000: .* of processes up to 10,000"):
+        walked(n_jobs=10**9)
+
+
+def test_what_is_no_mapping_is_no_empty_one() -> None:
+    for wrong in ("", 0, [], (), False):
+        for name in ("grid", "params"):
+            with pytest.raises(bt_llm.ConfigError, match=f"^{name}=.*: expected a mapping"):
+                walked(**{name: wrong})
 
 
 def test_a_list_of_one_text_is_no_text() -> None:

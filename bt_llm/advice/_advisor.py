@@ -110,6 +110,7 @@ class Advisor(Asker[Verdict]):
             )
         super().__init__(config, backend=backend, cache=cache)
         self.space = config.state_space
+        self._brought = {} if template is None else {"template": template}
         if template is None:
             supplied = config.supplied
             template = supplied.template if supplied else PromptTemplate.load(config.template_source)
@@ -121,6 +122,9 @@ class Advisor(Asker[Verdict]):
         self._fresh: set[int] = set()  # cells that this advisor has asked the model about
         self._contrast: tuple[ModelIdentity, Prompt] | None = None  # what its verdicts are contrasted with
         self._prior: tuple[object, Prior | None] = (None, None)  # and the raw verdicts that it was found in
+
+    def _settings(self) -> dict[str, Any]:
+        return self._brought
 
     @classmethod
     def of(cls, config: AdvisorConfig) -> Advisor:

@@ -111,8 +111,21 @@ class Asker(abc.ABC, Generic[A]):
         self._lock = ForkableLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the configuration: what is loaded and remembered stays in its process."""
-        return functools.partial(type(self), **self._settings()), (self.config,)
+        """Pickle as the configuration: what is loaded and remembered stays in its process.
+
+        Raises
+        ------
+        ConfigError
+            If a backend or a cache was brought, which a configuration does not name.
+        """
+        if self._backend is not None or (self._brought_cache and self.config.supplied is None):
+            what = "backend" if self._backend is not None else "cache"
+            raise ConfigError(
+                f"{type(self).__name__} with a {what} of its own goes to no other process: expected it to be "
+                "named in the configuration"
+            )
+        manager = self._manager if self._is_managed else None
+        return functools.partial(type(self), **self._settings()), (self.config.asked_through(manager),)
 
     def _settings(self) -> dict[str, Any]:
         """Return the keyword arguments of this class that its configuration does not have."""

@@ -13,6 +13,7 @@ from bt_llm.advice._advisor import Advisor
 from bt_llm.advice._readers import read_logprobs
 from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.models import Backend, LlamaModel, Prompt
+from bt_llm.settings import whole
 from bt_llm.verdicts import LabelMasses, Verdict
 
 __all__ = ["Checkup", "Piece", "checkup"]
@@ -111,13 +112,13 @@ def checkup(advisor: Advisor, *, states: int = 10) -> Checkup:
     Raises
     ------
     ConfigError
-        If the advisor does not read log-probabilities.
+        If the advisor does not read log-probabilities, or there is no state to ask about.
     ModelError
         If the model cannot be asked.
     """
     if advisor.config.reader != "logprobs":
         raise ConfigError(f"reader={advisor.config.reader!r}: a checkup reads log-probabilities")
-    size = len(advisor.space)
+    size, states = len(advisor.space), whole("states", states, 1)
     cells = [round(place) for place in np.linspace(0, size - 1, min(states, size))]
     prompts, backend = advisor.prompts(cells), advisor.asked
     once = _verdicts(advisor, backend, prompts)

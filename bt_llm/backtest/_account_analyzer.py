@@ -200,12 +200,16 @@ class AccountAnalyzer(bt.Analyzer):
         slip = close * (broker.p.slip_perc or 0.0) or (broker.p.slip_fixed or 0.0)
         price = close - math.copysign(slip, size)
         commission = float(terms.getcommission(size, price))
-        fill = Fill(time=now, data=self._names[data], size=-size, price=price, commission=commission)
+        # Of the cash already; as Backtrader's own broker does, what closes bears it.
+        interest = float(broker.d_credit.get(data, 0.0)) if broker.p.int2pnl else 0.0
+        costs = {"price": price, "commission": commission + interest}
+        fill = Fill(time=now, data=self._names[data], size=-size, **costs)
         self.account.fills.append(fill)
         self.account.settled.append(fill)
         self.account.settled_value += abs(size * price) * terms.p.mult
         for trade in (one for kept in self.strategy._trades[data].values() for one in kept if one.isopen):
             pnl = trade.pnl + float(terms.profitandloss(trade.size, trade.price, price))
-            paid = trade.commission + float(terms.getcommission(trade.size, price))
+            paid = trade.commission + float(terms.getcommission(trade.size, price)) + interest
             self._keep(trade, now, len(data) - trade.baropen, pnl, pnl - paid)
+            interest = 0.0
         return commission + abs(size) * slip * float(terms.p.mult)

@@ -15,7 +15,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bt_llm.data import COLUMNS, BarFormat, bar_length, bars_sha256, frame_of_file, load_bars, load_many
+from bt_llm.data import (
+    COLUMNS,
+    BarFormat,
+    bar_length,
+    bars_sha256,
+    checked_format,
+    frame_of_file,
+    load_bars,
+    load_many,
+)
 from bt_llm.exceptions import DataError
 from bt_llm.feeds import ArrayFeed, data_name, feed_class, time_numbers, times_of
 
@@ -89,7 +98,7 @@ class Bars:
         DataError
             If the bars cannot be used, or a named column is absent or holds something else than numbers.
         """
-        format = format or BarFormat()
+        format = checked_format(format)
         if isinstance(source, bt.AbstractDataBase):
             source = bars_of(source)
         if lines:
@@ -101,7 +110,7 @@ class Bars:
     @classmethod
     def each_of(cls, source: OneSource, format: BarFormat | None = None) -> dict[str, Bars]:
         """Return the bars of every instrument of a source, by its name; one alone has the name ''."""
-        format = format or BarFormat()
+        format = checked_format(format)
         if isinstance(source, bt.AbstractDataBase):
             return {"": cls.of(source, format=format)}
         found = load_many(source, format)

@@ -99,7 +99,7 @@ def run_strategy(
             f"exactbars={modes['exactbars']!r}: Backtrader loses bars of datas whose times differ, as "
             f"{market.label}; expected exactbars=False, -1 or -2"
         )
-    chosen, settings = gated(strategy), dict(params)
+    chosen, settings = gated(strategy), _own(strategy, params)
     if window is not None:
         first = float(market.numbers[window.first])
         leave = float(market.numbers[window.stop - 2]) if window.stop - window.first > 1 else -math.inf
@@ -125,6 +125,20 @@ def run_strategy(
         )
     account = ran[0].analyzers.bt_llm_account.account
     return Ran(strategy=ran[0], account=account, deposits=tuple(deposits))
+
+
+def _own(strategy: type[bt.Strategy], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of one run, which puts nothing into a list of theirs that another run finds."""
+    settings = {**dict(strategy.params._getpairs()), **params}
+    own = {name: _copied(value) for name, value in settings.items()}
+    return {name: value for name, value in own.items() if name in params or value is not settings[name]}
+
+
+def _copied(value: Any) -> Any:
+    """Return containers anew, with all in them that are such, and anything else as it is."""
+    if type(value) in (list, set):
+        return type(value)(map(_copied, value))
+    return {name: _copied(one) for name, one in value.items()} if type(value) is dict else value
 
 
 def _deposits_of(cerebro: bt.Cerebro) -> list[float]:
@@ -189,7 +203,7 @@ def drive_strategy(
             return drive(running)
 
         cerebro.drive = driving
-        cerebro.addstrategy(gated(strategy), **params)
+        cerebro.addstrategy(gated(strategy), **_own(strategy, params))
         cerebro.run()
     return bool(driven)
 
@@ -210,7 +224,7 @@ def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: M
     Probe.__name__ = strategy.__name__
     with own_errors(strategy, params), apart_from_results():
         cerebro = setup.open(market.emptied(), runonce=False, preload=False)
-        cerebro.addstrategy(Probe, **params)
+        cerebro.addstrategy(Probe, **_own(strategy, params))
         ran = cerebro.run()
     return int(ran[0]._minperiod) if ran else 1
 

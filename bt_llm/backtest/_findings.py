@@ -159,6 +159,10 @@ class Bootstrap:
         resamples = whole("resamples", self.resamples, _FEWEST_RESAMPLES, _MOST_RESAMPLES)
         object.__setattr__(self, "resamples", resamples)
         object.__setattr__(self, "seed", whole("seed", self.seed, 0))
+        if self.block_length is not None:
+            object.__setattr__(
+                self, "block_length", whole("block_length", self.block_length, 1, of=" of bars")
+            )
 
     def difference(
         self, first: pd.Series[float], second: pd.Series[float], statistic: Statistic | str

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 
 import backtrader as bt
 
+from bt_llm.analyzers import LLMAnalyzer
+from bt_llm.backtest._account_analyzer import AccountAnalyzer
 from bt_llm.backtest._brokers import RestingBroker
 from bt_llm.backtest._line_store import fill_lines
 
@@ -55,10 +57,11 @@ class LeanCerebro(bt.Cerebro):
             return False
         if self.p.cheat_on_open or self.runwriters or self._timers or self._timerscheat:
             return False
-        strategy, data = runstrats[0], self.datas[0]
+        strategy, data, told = runstrats[0], self.datas[0], bt.brokers.BackBroker.get_notification
         kind, feed, base = type(strategy), type(data), bt.feed.AbstractDataBase
         return (
-            not strategy._lineiterators[strategy.ObsType]
+            getattr(type(self._broker), "get_notification", None) is told
+            and not strategy._lineiterators[strategy.ObsType]
             and all(getattr(kind, name) is getattr(bt.Strategy, name) for name in _STRATEGYS_OWN)
             and all(getattr(feed, name) is getattr(base, name) for name in _FEEDS_OWN)
             and all(line.mode == line.UnBounded and line._idx == -1 for line in data.lines.lines)
@@ -96,59 +99,35 @@ class _Loop:
         cerebro, strategy, data = self.cerebro, self.strategy, self.data
         fill_lines(strategy, data)
         strategy.reset()  # it is called bar by bar
-        broker = cerebro._broker
-        bars = data.buflen()
-        times = data.lines.datetime.array
-        data_lines = data.lines.lines
-        ticks, tick_lines = vars(data), list(_tick_lines(data))
+        broker, bars, times = cerebro._broker, data.buflen(), data.lines.datetime.array
         own_lines = strategy.lines.lines
         clock, others = own_lines[0], own_lines[1:]
-        indicators = strategy._lineiterators[strategy.IndType]
-        moving: list[tuple[Any, int]] | None = None
-        moved_before: list[Any] = []
+        turn, moving = _turning(data), _Moving(strategy._lineiterators[strategy.IndType])
         period = strategy._minperiods[0]
         hears, clear = self._hears_cash(), self._clear()
         account = self._account(broker) if drive is None else None
         analyzers = list(self._analyzers(account))
-        turns, risky, due = -1, False, 0
+        done, turns, risky, due = 0, -1, False, 0
         for bar in range(bars) if drive is None else drive(strategy):
             now = times[bar]
-            length = bar + 1
             if clock.lencount != bar:
-                self._jump(bar, settled=moving is not None)
-            for line in data_lines:
-                line._idx = bar
-                line.lencount = length
-            if length < bars:
-                for name, values in tick_lines:
-                    ticks[name] = values[bar]
-            else:
-                for name, _ in tick_lines:
-                    ticks[name] = None
+                self._jump(bar, settled=moving.settled)
+            turn(bar)
             broker.next()
             if broker.notifs:
                 self._deliver()
             if cerebro._event_stop:
-                if account is not None:
-                    account.finish(bar)
-                return
-            if moving is not None:
-                for line, lag in moving:
-                    line._idx = bar - lag
-                    line.lencount = length - lag
-            else:
-                moved = [one for one in indicators if _advance(one)]
-                if bar >= _SETTLED and moved == moved_before:
-                    moving = _lines_of(indicators, moved, bar)
-                moved_before = moved
+                break
+            moving.to(bar)
+            done = bar + 1
             clock._idx = bar
-            clock.lencount = length
+            clock.lencount = done
             clock.array.append(now)
             for line in others:
                 line.forward()
             if hears or strategy._orderspending or strategy._tradespending:
                 strategy._notify()
-            strategy._minperstatus = status = period - length
+            strategy._minperstatus = status = period - done
             if status < 0:
                 strategy.next()
                 for one in analyzers:
@@ -173,7 +152,7 @@ class _Loop:
             if cerebro._event_stop:
                 break
         if account is not None:
-            account.finish(length)
+            account.finish(done)
 
     def _jump(self, bar: int, *, settled: bool) -> None:
         """Make the strategy's own lines as long as they would be at a bar; others are moved by it."""
@@ -219,19 +198,19 @@ class _Loop:
 
         return forget
 
-    def _account(self, broker: Any) -> Any:
+    def _account(self, broker: Any) -> AccountAnalyzer | None:
         """Return the analyzer that keeps the account, if it need not be called bar by bar."""
         if type(broker) is not RestingBroker:
             return None
-        kept = [one for one in self.strategy.analyzers if getattr(one, "follows", None) is not None]
+        kept = [one for one in self.strategy.analyzers if isinstance(one, AccountAnalyzer)]
         return kept[0] if len(kept) == 1 and kept[0].follows(self.data) else None
 
-    def _analyzers(self, account: Any) -> Iterator[tuple[Callable[[], None], ...]]:
+    def _analyzers(self, account: AccountAnalyzer | None) -> Iterator[tuple[Callable[[], None], ...]]:
         """Yield what is called of each analyzer but one: ``next``, ``nextstart``, ``prenext``."""
         own = ("next", "nextstart", "prenext")
         for one in self.strategy.analyzers:
             kind = type(one)
-            if one is account or getattr(one, "rests", False):
+            if one is account or (isinstance(one, LLMAnalyzer) and one.rests):
                 continue
             plain = all(getattr(kind, f"_{name}") is getattr(bt.Analyzer, f"_{name}") for name in own)
             names = own if plain and not one._children else [f"_{name}" for name in own]
@@ -252,12 +231,56 @@ _CASH = ("notify_cashvalue", "notify_fund")
 _ALL_CASH = (*_CASH, "_notify_cashvalue", "_notify_fund")
 
 
-def _tick_lines(data: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a feed says of its newest tick: the names of the attributes, and the values bar by bar."""
-    for name in data.getlinealiases():
-        if name != "datetime":
-            yield f"tick_{name}", getattr(data.lines, name).array
-    yield "tick_last", getattr(data.lines, data._getlinealias(0)).array
+def _turning(data: Any) -> Callable[[int], None]:
+    """Return what moves a feed to a bar: its lines, and what it says of its newest tick."""
+    lines, bars, ticks = data.lines.lines, data.buflen(), vars(data)
+    tick_lines = [
+        (f"tick_{name}", getattr(data.lines, name).array)
+        for name in data.getlinealiases()
+        if name != "datetime"
+    ]
+    tick_lines.append(("tick_last", getattr(data.lines, data._getlinealias(0)).array))
+
+    def turn(bar: int) -> None:
+        length = bar + 1
+        for line in lines:
+            line._idx = bar
+            line.lencount = length
+        if length < bars:
+            for name, values in tick_lines:
+                ticks[name] = values[bar]
+        else:  # as in Backtrader, which has looked for the next one by then
+            for name, _ in tick_lines:
+                ticks[name] = None
+
+    return turn
+
+
+class _Moving:
+    """A strategy's indicators as they move on: each in its own way at first, then by place."""
+
+    def __init__(self, indicators: list[Any]) -> None:
+        self._indicators = indicators
+        self._lines: list[tuple[Any, int]] | None = None
+        self._before: list[Any] = []
+
+    @property
+    def settled(self) -> bool:
+        """Whether they are moved by place, and so to any bar."""
+        return self._lines is not None
+
+    def to(self, bar: int) -> None:
+        """Move them to a bar."""
+        if self._lines is not None:
+            length = bar + 1
+            for line, lag in self._lines:
+                line._idx = bar - lag
+                line.lencount = length - lag
+            return
+        moved = [one for one in self._indicators if _advance(one)]
+        if bar >= _SETTLED and moved == self._before:
+            self._lines = _lines_of(self._indicators, moved, bar)
+        self._before = moved
 
 
 def _advance(indicator: Any) -> bool:

@@ -56,8 +56,9 @@ def legs_of(result: BacktestResult, market: Market) -> Legs:
     for name, fills in result.fills.groupby("data", sort=False):
         if name not in market:
             raise DataError(f"fills of {name!r}, which is no data of the market: its prices are not known")
+        closes = market[str(name)]["close"].reindex(index, method="ffill")
         money += earned_by(
-            market[str(name)]["close"].reindex(index, method="ffill").to_numpy(),
+            closes.fillna(0.0).to_numpy(),  # before its first bar, where none of it is held
             np.minimum(index.searchsorted(pd.DatetimeIndex(fills["time"])), len(index) - 1),
             *(fills[column].to_numpy(dtype=float) for column in ("size", "price", "commission")),
             slippage=result.setup.slippage,

@@ -346,11 +346,15 @@ def moment(time: Moment) -> pd.Timestamp:
     Raises
     ------
     ConfigError
-        If it is none.
+        If it is none, or has a zone: bars are told apart by the times that they have.
     """
+    stamp: Any = None
     with contextlib.suppress(TypeError, ValueError):
-        if isinstance(stamp := pd.Timestamp(time), pd.Timestamp):  # and not NaT
-            return stamp
+        stamp = pd.Timestamp(time)
+    if isinstance(stamp, pd.Timestamp) and stamp.tz is not None:
+        raise ConfigError(f"time {time!r:.60}: expected one without a zone, as the bars have")
+    if isinstance(stamp, pd.Timestamp):  # and not NaT
+        return stamp
     raise ConfigError(f"time {time!r}: expected one such as '2024-01-31'")
 
 

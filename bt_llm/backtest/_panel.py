@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from bt_llm import statistics
+from bt_llm.backtest._figures import Accounted
 from bt_llm.backtest._findings import Bootstrap
 from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._showing import OneRun
@@ -104,23 +105,7 @@ def account_shares(returns: pd.DataFrame, weights: Mapping[str, float]) -> pd.Da
     return pd.DataFrame(found, index=returns.index, columns=returns.columns)
 
 
-class Account(Protocol):
-    """What came of one account."""
-
-    @property
-    def equity(self) -> pd.Series[float]:
-        """Its value at each bar's close, by time."""
-
-    @property
-    def trades(self) -> pd.DataFrame:
-        """Its closed trades."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Its figures."""
-
-
-A = TypeVar("A", bound=Account, covariant=True)
+A = TypeVar("A", bound=Accounted, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

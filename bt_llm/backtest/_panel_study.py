@@ -330,7 +330,7 @@ def panel_study(
     symbols = Universe.of(universe, weights=weights, format=format)
 
     def run(_: str, member: Member) -> GateStudy:
-        return gate_study(chosen, member.market, gate, **{**settings, **member.settings})
+        return gate_study(chosen, member.market, gate, **member.run_settings(settings))
 
     found, left_out = each_member(symbols, run)
     return PanelStudy(

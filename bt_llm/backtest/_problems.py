@@ -38,8 +38,8 @@ def problems_of(
     Returns
     -------
     tuple of str
-        Whether the account was ruined, the strategy changed its cash itself, the broker refused orders,
-        orders came before the warm-up was over;
+        Whether the account was ruined, the strategy ended its run or changed its cash itself, the broker
+        refused orders, orders came before the warm-up was over;
         whether the gate was never asked, every answer was invalid, and no verdict reached the gate's
         ``min_confidence``; and how many bars were before the first member of a dated family.
     """
@@ -67,6 +67,11 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
         when = market.times([account.ruined])[0]
         worth = f"{account.ruin_value:,.2f}"
         yield f"the account was ruined at {when}: it was worth {worth}, and the run ended there"
+    elif ran.strategy.cerebro._event_stop and account.numbers and account.numbers[-1] < market.numbers[-1]:
+        yield (
+            f"{type(ran.strategy).__name__} ended its run itself (runstop) at "
+            f"{market.times(account.numbers[-1:])[0]}: what comes after is not in its figures"
+        )
     if any(ran.deposits):
         yield (
             f"{type(ran.strategy).__name__} changed its cash itself (add_cash or setcash), by "

@@ -31,7 +31,7 @@ __all__ = ["BacktestResult", "result_of"]
 _FILL = [one.name for one in fields(Fill)]
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BacktestResult(OneRun):
     """What came of one backtest; everything is measured from the first bar after the warm-up.
 
@@ -242,8 +242,16 @@ def _asked_in(strategy: bt.Strategy) -> tuple[Asked, ...]:
 def _verdicts_in(strategy: bt.Strategy, market: Market) -> dict[str, pd.DataFrame]:
     """Return what stands on the lines of the one advice of each data that has one."""
     found = {}
-    for data, (name, bars) in zip(strategy.datas, market.items(), strict=False):
+    for name, data in _datas_of(strategy, market).items():
         advices = [advice for advice in find_advice(strategy, data) if advice.distinct]
-        if len(advices) == 1 and len(advices[0].lines.verdict.array) == len(bars):
-            found[name] = answers_of(advices[0], bars.index)
+        if len(advices) == 1 and len(advices[0].lines.verdict.array) == len(market.bars[name]):
+            found[name] = answers_of(advices[0], market[name].index)
     return found
+
+
+def _datas_of(strategy: bt.Strategy, market: Market) -> dict[str, Any]:
+    """Return a strategy's datas by their names in the market, or where they have others, by their order."""
+    own = {data._name: data for data in strategy.datas if data._name in market}
+    in_order = zip(market, strategy.datas, strict=False)
+    others = {name: data for name, data in in_order if data._name not in market}
+    return {name: own.get(name, others.get(name)) for name in market if name in own or name in others}

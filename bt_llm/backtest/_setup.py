@@ -18,7 +18,7 @@ from bt_llm.backtest._lean import LeanCerebro
 from bt_llm.backtest._market import Market
 from bt_llm.backtest._strategy_files import function_in, load_function
 from bt_llm.exceptions import ConfigError, StrategyError
-from bt_llm.settings import instance, number
+from bt_llm.settings import in_short, instance, number
 from bt_llm.sources import SourceFiles, files_of, source_sha256
 
 __all__ = ["Engine", "Setup", "SetupFunction", "ShareOfAccount"]
@@ -130,7 +130,7 @@ class Setup:
         sizer = self.sizer[0] if isinstance(self.sizer, tuple) and len(self.sizer) == 2 else self.sizer
         if sizer is not None and not _is_a(sizer, bt.Sizer):
             raise ConfigError(
-                f"sizer={self.sizer!r:.60}: expected a Sizer, or (a Sizer class, its parameters)"
+                f"sizer={in_short(self.sizer)}: expected a Sizer, or (a Sizer class, its parameters)"
             )
         _check_cerebro(self.cerebro or {})
         if self.function is not None:
@@ -145,7 +145,7 @@ class Setup:
             object.__setattr__(self, "function", load_function(self.function))
         if not callable(self.function):
             raise ConfigError(
-                f"setup={self.function!r:.60}: expected setup(cerebro, market) or file.py:function"
+                f"setup={in_short(self.function)}: expected setup(cerebro, market) or file.py:function"
             )
         # Here, where its source is: another process may have none of a script's or a notebook's.
         object.__setattr__(self, "_source_sha256", _source_of(self.function))
@@ -328,7 +328,17 @@ def _made_by(sizer: Any, *, spell: bool = False) -> tuple[Any, dict[str, Any]]:
         return sizer, {}
     if spell:
         return type(sizer), _changed(sizer.p)
-    return functools.partial(copy.copy, sizer), {}
+    return functools.partial(_fresh, sizer), {}
+
+
+def _fresh(sizer: bt.Sizer) -> bt.Sizer:
+    """Return a copy of a sizer that shares nothing with it that can be copied, nor with a run it was in."""
+    made = copy.copy(sizer)
+    made.strategy = made.broker = None
+    try:
+        return copy.deepcopy(made)
+    except TypeError:  # it holds a file or a lock
+        return made
 
 
 def _named_sizer(name: str) -> type[bt.Sizer]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import backtrader as bt
 
 from bt_llm.exceptions import ConfigError, StrategyError
+from bt_llm.settings import in_short
 from bt_llm.sources import SourceFiles, load_file
 from bt_llm.writing import apart_from_results
 
@@ -34,7 +35,7 @@ def strategy_class(strategy: type[Any] | str) -> type[Any]:
     chosen = load_strategy(strategy) if isinstance(strategy, str) else strategy
     if isinstance(chosen, type) and issubclass(chosen, bt.Strategy):
         return chosen
-    raise ConfigError(f"strategy={strategy!r:.60}: expected a backtrader.Strategy, or file.py:ClassName")
+    raise ConfigError(f"strategy={in_short(strategy)}: expected a backtrader.Strategy, or file.py:ClassName")
 
 
 def load_strategy(spec: str) -> type[Any]:

@@ -55,6 +55,11 @@ class Member:
         """The arguments of `run_backtest` that its membership comes to: no position is left open."""
         return {"settles": True} if self.start is None else {"settles": True, "start": self.start}
 
+    def run_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return arguments of `run_backtest` with those: it begins when both let it."""
+        starts = [moment(one) for one in (given.get("start"), self.start) if one is not None]
+        return {**given, **self.settings, **({"start": max(starts)} if starts else {})}
+
 
 UniverseSource: TypeAlias = "Source | Universe | Mapping[str, Source | Member] | Sequence[Source]"
 """What a universe can be made of."""
@@ -234,11 +239,11 @@ def _found(source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Ite
 
 
 def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> Iterator[tuple[str, Member]]:
-    if path.is_dir():
+    if _is_folder(path):
         files = sorted(one for one in path.iterdir() if one.suffix.lower() in _FILES and one.name[0] != ".")
         if not files:
             raise DataError(f"folder {str(path)!r} has no files of bars: expected some of {list(_FILES)}")
-    elif glob.has_magic(str(path)) and not path.exists():
+    elif glob.has_magic(str(path)) and not os.path.exists(path):
         files = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
         if not files:
             raise DataError(f"no file is like {str(path)!r}")
@@ -251,6 +256,13 @@ def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> It
     for file in files:
         name = name_of_file(file).partition(".")[0]
         yield name, Member(market=_market(name, file, format, lines))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long or with a NUL; whoever reads bars says what is wrong
+        return False
 
 
 def _market(name: str, source: Any, format: BarFormat | None, lines: tuple[str, ...]) -> Market:
@@ -269,7 +281,9 @@ def _membership(path: Path) -> list[dict[str, str]] | None:
             if unknown := [name for name in head if name not in _KNOWN]:
                 raise DataError(f"{str(path)!r}: column {unknown[0]!r}: expected some of {list(_KNOWN)}")
             rows = list(csv.DictReader(file, fieldnames=head))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except DataError:
+        raise
+    except (OSError, ValueError, csv.Error):
         return None  # whoever reads bars says what is wrong with it
     return [{name: (row.get(name) or "").strip() for name in _KNOWN} for row in rows if any(row.values())]
 
@@ -311,12 +325,9 @@ def _by_dates(
 
 def _day(where: str, text: str) -> pd.Timestamp | None:
     try:
-        found = moment(text) if text else None
+        return moment(text) if text else None
     except ConfigError as error:
         raise DataError(f"{where}: {error}") from None
-    if found is not None and found.tz is not None:
-        raise DataError(f"{where}: {text!r}: expected a day without a zone, such as 2024-01-31")
-    return found
 
 
 def _weight(where: str, value: Any) -> float:

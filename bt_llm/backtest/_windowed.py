@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import backtrader as bt
@@ -23,6 +24,8 @@ class Stretch:
     entered: bool = False
     begun: bool = False
     left: bool = False
+    inside: set[str] = field(default_factory=set)
+    """The methods that are being called."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -38,51 +41,47 @@ def windowed(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
         __module__ = strategy.__module__
         __doc__ = strategy.__doc__
 
-    def prenext(self: Any) -> None:
-        if _decides(self):
-            strategy.prenext(self)
-
-    def next(self: Any) -> None:
-        if not _decides(self):
-            return
-        if self.p.bt_llm_stretch.begun:
-            strategy.next(self)
-        else:
-            self.p.bt_llm_stretch.begun = True
-            strategy.nextstart(self)
-
-    def opens(self: Any) -> bool:
-        # The bar that opens is not in `datetime` yet: what is known is the bar before it.
-        stretch: Stretch = self.p.bt_llm_stretch
-        return bool(len(self) and stretch.first <= self.datetime[0] < stretch.leave)
-
-    def prenext_open(self: Any) -> None:
-        if opens(self):
-            strategy.prenext_open(self)
-
-    def next_open(self: Any) -> None:
-        if opens(self):
-            strategy.next_open(self)
-
-    def notify_timer(self: Any, timer: Any, when: Any, *args: Any, **kwargs: Any) -> None:
-        # Timers ring before the strategy's own time moves on.
-        now = max((data.datetime[0] for data in self.datas if len(data)), default=-math.inf)
-        if self.p.bt_llm_stretch.first <= now < self.p.bt_llm_stretch.leave:
-            strategy.notify_timer(self, timer, when, *args, **kwargs)
-
     # Set afterwards: SignalStrategy's metaclass would take a `next` of the class body for something else.
-    for name, method in (
-        ("prenext", prenext),
-        ("nextstart", next),
-        ("next", next),
-        ("prenext_open", prenext_open),
-        ("nextstart_open", next_open),
-        ("next_open", next_open),
-        ("notify_timer", notify_timer),
-    ):
-        setattr(Windowed, name, method)
+    for name, decides in _HELD.items():
+        setattr(Windowed, name, _Held(strategy, name, decides))
     Windowed.__name__, Windowed.__qualname__ = strategy.__name__, strategy.__qualname__
     return Windowed
+
+
+class _Held:
+    """A method of a strategy that is called within the window only, whatever the strategy puts in its place.
+
+    Some are machines of states that set ``self.next`` as they go.
+    """
+
+    def __init__(self, strategy: type[bt.Strategy], name: str, decides: Callable[[Any], bool]) -> None:
+        self._strategy, self._name, self._decides = strategy, name, decides
+
+    def __get__(self, strategy: Any, owner: Any = None) -> Any:
+        if strategy is None:
+            return getattr(self._strategy, self._name)
+        return functools.partial(self._call, strategy)
+
+    def __set__(self, strategy: Any, method: Any) -> None:
+        vars(strategy)[self._name] = method
+
+    def __delete__(self, strategy: Any) -> None:
+        del vars(strategy)[self._name]
+
+    def _call(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        stretch: Stretch = strategy.p.bt_llm_stretch
+        if self._name in stretch.inside:  # what it has put there calls what was there before
+            getattr(self._strategy, self._name)(strategy, *args, **kwargs)
+        elif self._decides(strategy):
+            name = self._name
+            if name in ("nextstart", "next"):
+                name, stretch.begun = "next" if stretch.begun else "nextstart", True
+            own = vars(strategy).get(name) or functools.partial(getattr(self._strategy, name), strategy)
+            stretch.inside.add(name)
+            try:
+                own(*args, **kwargs)
+            finally:
+                stretch.inside.discard(name)
 
 
 def _decides(strategy: Any) -> bool:
@@ -101,6 +100,29 @@ def _decides(strategy: Any) -> bool:
     return True
 
 
+def _opens(strategy: Any) -> bool:
+    # The bar that opens is not in `datetime` yet: what is known is the bar before it.
+    stretch: Stretch = strategy.p.bt_llm_stretch
+    return bool(len(strategy) and stretch.first <= strategy.datetime[0] < stretch.leave)
+
+
+def _rings(strategy: Any) -> bool:
+    # Timers ring before the strategy's own time moves on.
+    now = max((data.datetime[0] for data in strategy.datas if len(data)), default=-math.inf)
+    return bool(strategy.p.bt_llm_stretch.first <= now < strategy.p.bt_llm_stretch.leave)
+
+
+_HELD = {
+    "prenext": _decides,
+    "nextstart": _decides,
+    "next": _decides,
+    "prenext_open": _opens,
+    "nextstart_open": _opens,
+    "next_open": _opens,
+    "notify_timer": _rings,
+}
+
+
 def _check_flat(strategy: bt.Strategy) -> None:
     broker = strategy.broker
     if any(position.size for position in broker.positions.values()) or broker.get_orders_open():
@@ -112,9 +134,11 @@ def _check_flat(strategy: bt.Strategy) -> None:
 
 def _go_flat(strategy: bt.Strategy) -> None:
     """Cancel what is open and leave at the next open, the window's last; past any veto of the strategy's."""
-    for order in strategy.broker.get_orders_open():
-        strategy.broker.cancel(order)
-    for data, position in list(strategy.broker.positions.items()):
+    broker = strategy.broker
+    broker.check_submitted()  # what `notify_order` has sent on this bar can be cancelled from here on
+    for order in broker.get_orders_open():
+        broker.cancel(order)
+    for data, position in list(broker.positions.items()):
         if position.size > 0:
             bt.Strategy.sell(strategy, data=data, size=position.size)
         elif position.size < 0:

@@ -19,15 +19,13 @@ from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 from bt_llm.cache._database import HOW_TO_RECOVER
 from bt_llm.cache._misses import VerdictMiss, replay_miss
+from bt_llm.cache._models import checked_model, model_document, model_from_document
 from bt_llm.cache._modes import CacheMode, CacheStats, default_directory, forced
 from bt_llm.cache._records import (
     GeneratedText,
     Question,
     Record,
     StoredAnswer,
-    checked_model,
-    model_document,
-    model_from_document,
 )
 from bt_llm.cache._rows import Row, seal, unseal
 from bt_llm.cache._store import JsonStore

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from bt_llm import files
-from bt_llm.cache._records import Record, checked_model, model_from_document
+from bt_llm.cache._models import checked_model, model_from_document
+from bt_llm.cache._records import Record
 from bt_llm.exceptions import CacheCorruptError, PackError
 from bt_llm.files import most_bytes, read_bytes
 from bt_llm.models import ModelIdentity

@@ -1,4 +1,4 @@
-"""What is stored, and how it is read back: a question, the record of its answer, who a model is.
+"""What is stored, and how it is read back: a question, and the record of its answer.
 
 An answer is a `Verdict` or, to a question of the reader ``text``, a `GeneratedText`.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
 from bt_llm.exceptions import CacheCorruptError, ConfigError
-from bt_llm.models import ModelIdentity, Numerics
+from bt_llm.models import Numerics
 from bt_llm.plain_json import canonical_json, read_back
 from bt_llm.verdicts import Verdict
 
@@ -21,9 +21,6 @@ __all__ = [
     "Question",
     "Record",
     "StoredAnswer",
-    "checked_model",
-    "model_document",
-    "model_from_document",
 ]
 
 FORMAT = 1
@@ -368,44 +365,6 @@ def _answer_kind(question: Question) -> type[Verdict] | type[GeneratedText]:
 
 def _answer_name(question: Question) -> str:
     return "text" if question.reader == TEXT else "verdict"
-
-
-def model_document(identity: ModelIdentity, names: Sequence[str]) -> dict[str, Any]:
-    """Return an identity as it is stored, under every name it is known by."""
-    return {
-        "names": sorted(names),
-        "sha256": identity.sha256,
-        "chat_template": identity.chat_template,
-        "bos_token": identity.bos_token,
-        "eos_token": identity.eos_token,
-        "details": dict(identity.details),
-    }
-
-
-def model_from_document(document: Mapping[str, Any], name: str | None = None) -> ModelIdentity:
-    """Return the identity of a checked document, under one of its names or the first."""
-    texts = {field: document[field] for field in ("sha256", "chat_template", "bos_token", "eos_token")}
-    return ModelIdentity(name=name or document["names"][0], details=document["details"], **texts)
-
-
-def checked_model(sha256: str, document: Any) -> dict[str, Any]:
-    """Return the stored document of a model; the input is untrusted."""
-    texts = ("sha256", "chat_template", "bos_token", "eos_token")
-    right = (
-        isinstance(document, dict)
-        and set(document) == {"names", "details", *texts}
-        and all(isinstance(document[name], str) for name in texts)
-        and isinstance(document["names"], list)
-        and bool(document["names"])
-        and all(isinstance(name, str) for name in document["names"])
-        and isinstance(document["details"], dict)
-        and document["sha256"] == sha256
-    )
-    if not right:
-        raise CacheCorruptError(
-            f"stored identity of model {sha256[:12]}: it is not one; import a pack or record again"
-        )
-    return dict(document)
 
 
 def _plain(name: str, values: Any) -> dict[str, Any]:

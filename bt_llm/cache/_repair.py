@@ -14,7 +14,8 @@ from typing import Any
 
 from bt_llm.cache._carving import carve
 from bt_llm.cache._database import OtherFormatError, check_files
-from bt_llm.cache._records import Question, Record, checked_model
+from bt_llm.cache._models import checked_model
+from bt_llm.cache._records import Question, Record
 from bt_llm.cache._rows import FORMAT_ROW, Row, unseal
 from bt_llm.cache._store import JsonStore
 from bt_llm.exceptions import CacheCorruptError, CacheError

@@ -9,6 +9,7 @@ from ._daily_series import DailySeries as DailySeries
 from ._daily_series import Floats as Floats
 from ._describe import describe_bars as describe_bars
 from ._format import BarFormat as BarFormat
+from ._format import checked_format as checked_format
 from ._headlines import Headline as Headline
 from ._headlines import Headlines as Headlines
 from ._headlines import zone as zone

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bt_llm.exceptions import DataError
+from bt_llm.settings import in_short
 
 __all__ = ["BarFormat", "stated_format"]
 
@@ -141,6 +142,19 @@ def _checked_columns(columns: object) -> dict[str, str]:
     return dict(columns)
 
 
+def checked_format(given: object) -> BarFormat:
+    """Return a format; None is one that states nothing.
+
+    Raises
+    ------
+    DataError
+        If it is none.
+    """
+    if given is not None and not isinstance(given, BarFormat):
+        raise DataError(f"format={in_short(given)}: expected a BarFormat, such as BarFormat(zone='UTC')")
+    return given or BarFormat()
+
+
 def stated_format(given: BarFormat | None, stated: Mapping[str, Any]) -> BarFormat:
     """Return a format with what keywords state beside it."""
     known = [one.name for one in dataclasses.fields(BarFormat)]
@@ -148,6 +162,4 @@ def stated_format(given: BarFormat | None, stated: Mapping[str, Any]) -> BarForm
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
         raise DataError(f"no option {unknown[0]!r} of bars: {hint}")
-    if given is not None and not isinstance(given, BarFormat):
-        raise DataError(f"format={given!r:.60}: expected a BarFormat, such as BarFormat(zone='UTC')")
-    return dataclasses.replace(given or BarFormat(), **stated)
+    return dataclasses.replace(checked_format(given), **stated)

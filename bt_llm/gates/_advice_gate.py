@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import InitVar, dataclass, field
 from typing import Any, ClassVar, get_args
 
 import backtrader as bt
 
 from bt_llm.advice import Advisor, AdvisorConfig
-from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Require
+from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Require, check_attachable
 from bt_llm.gates._indicator_gate import IndicatorGate
 from bt_llm.indicators import LLMAdvice, value_now
 from bt_llm.models import ModelManager
@@ -109,7 +107,7 @@ class Gate(IndicatorGate, AskingGate):
         UserWarning
             If the broker fills orders at the close that the verdict was made from (cheat on close).
         """
-        _check_attachable(strategy)
+        check_attachable(strategy)
         data = strategy.data if data is None else data
         found = [advice for advice in strategy.getindicators() if self._made(advice, data)]
         advice = found[0] if found else self.indicator(data, advisor=self.advisor)
@@ -146,16 +144,3 @@ class AttachedAdviceGate(AttachedGate):
         verdict, confidence = value_now(self.advice, "verdict"), value_now(self.advice, "confidence")
         allowed = self.gate.allows(side, verdict, confidence)
         return Decision(self.bar, side, allowed, verdict, confidence, math.isnan(verdict))
-
-
-def _check_attachable(strategy: bt.Strategy) -> None:
-    if "_minperiods" in strategy.__dict__:
-        raise ConfigError(
-            f"{type(strategy).__name__} is already running: attach gates in its __init__, with its indicators"
-        )
-    if getattr(getattr(strategy.broker, "p", None), "coc", False):
-        warnings.warn(
-            "the broker cheats on close: orders fill at the very close that the verdict was made from; "
-            "call broker.set_coc(False) for fills at the next open",
-            stacklevel=4,
-        )

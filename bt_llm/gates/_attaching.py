@@ -7,7 +7,8 @@ from typing import Any
 import backtrader as bt
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import AlwaysOpen, AttachedGate, EntryGate
+from bt_llm.gates._base import AlwaysOpen, AttachedGate, EntryGate, check_not_running
+from bt_llm.settings import in_short
 
 __all__ = ["attached", "attached_gates", "check_gate"]
 
@@ -30,13 +31,22 @@ def check_gate(gate: object) -> EntryGate:
             f"gate of type {type(gate).__name__} is no EntryGate{lacks}: derive the class from "
             "bt_llm.gates.EntryGate"
         )
-    raise ConfigError(f"gate={gate!r:.80}: expected None or a gate, such as Gate(advisor=AdvisorConfig(...))")
+    raise ConfigError(
+        f"gate={in_short(gate)}: expected None or a gate, such as Gate(advisor=AdvisorConfig(...))"
+    )
 
 
 def attached(gate: EntryGate | None, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
-    """Return a gate attached to a strategy and a data; None is an open one without a warm-up."""
+    """Return a gate attached to a strategy and a data; None is an open one without a warm-up.
+
+    Raises
+    ------
+    ConfigError
+        If it is no gate, or the strategy is running.
+    """
     if gate is None:
         return AlwaysOpen().attach(strategy, data)
+    check_not_running(strategy)
     found = check_gate(gate).attach(strategy, data)
     found.warm_up_bars = gate.warm_up_bars
     return found

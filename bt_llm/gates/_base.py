@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -31,6 +32,8 @@ __all__ = [
     "OnMissing",
     "Questions",
     "Require",
+    "check_attachable",
+    "check_not_running",
     "wait_for",
 ]
 
@@ -189,6 +192,37 @@ class AttachedGate(abc.ABC):
     def missing(self) -> int:
         """Number of entries, allowed or blocked, for which there was no verdict."""
         return sum(decision.missing for decision in self.log)
+
+
+def check_not_running(strategy: bt.Strategy) -> None:
+    """Check that a strategy is still being made: what is attached later has no warm-up and no indicators.
+
+    Raises
+    ------
+    ConfigError
+        If it runs already.
+    """
+    if "_minperiods" in strategy.__dict__:
+        raise ConfigError(
+            f"{type(strategy).__name__} is already running: attach gates in its __init__, with its indicators"
+        )
+
+
+def check_attachable(strategy: bt.Strategy) -> None:
+    """Check the same for a gate that decides by what the close of a bar shows.
+
+    Warns
+    -----
+    UserWarning
+        If the broker fills orders at that very close (cheat on close).
+    """
+    check_not_running(strategy)
+    if getattr(getattr(strategy.broker, "p", None), "coc", False):
+        warnings.warn(
+            "the broker cheats on close: orders fill at the very close that the verdict was made from; "
+            "call broker.set_coc(False) for fills at the next open",
+            stacklevel=4,
+        )
 
 
 def wait_for(bars: int, gate: AttachedGate) -> AttachedGate:

@@ -12,7 +12,7 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates._base import Decision, OnMissing, Require
 from bt_llm.gates._indicator_gate import FeatureGate
 from bt_llm.indicators import LLMAdvice
-from bt_llm.settings import one_of
+from bt_llm.settings import in_short, one_of
 
 __all__ = ["FunctionGate"]
 
@@ -26,7 +26,8 @@ class FunctionGate(FeatureGate):
     function : callable
         Called with the features by their names; returns what the verdict is worth: above 0 for the long side,
         below 0 for the short one, NaN for none. It depends on nothing else, and stands in a module or a file;
-        see `bt_llm.backtest.load_function`.
+        see `bt_llm.backtest.load_function`. Where a feature is not finite it is not called, as no model is
+        asked there: there is no verdict.
     require, on_missing
         As of `Gate`.
     indicator : type
@@ -52,7 +53,7 @@ class FunctionGate(FeatureGate):
     def __post_init__(self) -> None:
         """Check the choices, once."""
         if not callable(self.function):
-            raise ConfigError(f"function={self.function!r:.60}: expected a function of the features")
+            raise ConfigError(f"function={in_short(self.function)}: expected a function of the features")
         one_of("require", self.require, get_args(Require))
         one_of("on_missing", self.on_missing, get_args(OnMissing))
         self._check_indicator()
@@ -70,8 +71,9 @@ class FunctionGate(FeatureGate):
 
     def decision(self, bar: int, side: int, features: Mapping[str, float]) -> Decision:
         """Return the decision by what the function makes of the features."""
+        known = all(map(math.isfinite, features.values()))
         try:
-            worth = float(self.function(**features))
+            worth = float(self.function(**features)) if known else math.nan
         except Exception as error:
             raise ConfigError(
                 f"rule {getattr(self.function, '__name__', '?')!r} of {features}: "

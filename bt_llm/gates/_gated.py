@@ -15,6 +15,7 @@ from bt_llm.gates._attaching import attached_gates
 from bt_llm.gates._base import EntryGate
 from bt_llm.gates._judging import judge_of
 from bt_llm.gates._orders import OrderGate
+from bt_llm.settings import in_short
 
 __all__ = ["gated", "judge_orders", "order_gate_of", "ungated"]
 
@@ -48,7 +49,7 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     Raises
     ------
     ConfigError
-        If it is no strategy class.
+        If it is no strategy class, or its parameter ``gate`` is something else.
 
     Notes
     -----
@@ -69,7 +70,15 @@ def gated(strategy: type[bt.Strategy]) -> type[bt.Strategy]:
     0
     """
     if not (isinstance(strategy, type) and issubclass(strategy, bt.Strategy)):
-        raise ConfigError(f"strategy={strategy!r:.60}: expected a class, a subclass of backtrader.Strategy")
+        raise ConfigError(
+            f"strategy={in_short(strategy)}: expected a class, a subclass of backtrader.Strategy"
+        )
+    default = getattr(strategy.params, "gate", None)
+    if not isinstance(default, EntryGate | None):
+        raise ConfigError(
+            f"{strategy.__name__} has a parameter gate={in_short(default)}, which is no gate: give it "
+            "another name, as gate is where a strategy gets its gate"
+        )
     return strategy if ungated(strategy) is not strategy else _gated(strategy)  # type: ignore[arg-type]
 
 

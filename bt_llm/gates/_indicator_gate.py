@@ -10,7 +10,7 @@ import backtrader as bt
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import AttachedGate, Decision, EntryGate
+from bt_llm.gates._base import AttachedGate, Decision, EntryGate, check_attachable
 from bt_llm.indicators import LLMAdvice, value_now, warm_up_bars
 from bt_llm.settings import instance
 
@@ -48,6 +48,7 @@ class FeatureGate(IndicatorGate):
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; in the strategy's ``__init__``."""
+        check_attachable(strategy)
         data = strategy.data if data is None else data
         never = data.close - data.close  # a trigger that never fires: features, and no question
         return _AttachedFeatures(strategy, self.indicator(data, never, advisor=self.advisor), self)

@@ -17,7 +17,7 @@ __all__ = ["DUST", "OrderJudge", "Wanted", "asset_of", "judge_of", "watch_fills"
 DUST = 1e-9
 """Share of an order's size; what it adds below that is the rounding of sizes that are no whole numbers."""
 
-_ARGUMENTS = tuple(inspect.signature(bt.Strategy.buy).parameters)[1:-1]
+_ARGUMENTS = tuple(inspect.signature(bt.brokers.BackBroker.buy).parameters)[1:-1]
 _AT_MARKET = (None, bt.Order.Market, bt.Order.Close)
 _JUDGE = "_bt_llm_order_judge"
 
@@ -30,7 +30,7 @@ class _Nobody:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An order that a strategy wants to send; `given` is what it called ``buy`` or ``sell`` with."""
+    """An order that a strategy wants to send; `given` is what the broker's ``buy`` or ``sell`` got for it."""
 
     side: int
     data: Any
@@ -76,18 +76,28 @@ class OrderJudge(abc.ABC):
         self.vetoed: set[int] = set()
         self._let_in: set[int] = set()  # orders that may add exposure
         self._cut: set[int] = set()  # orders of which the exit was left
+        self._shares: dict[int, float] = {}  # of orders that were reduced, which their children are too
         self._sent: list[Any] = []  # orders alive that later ones are judged by
         self._held_back: list[_HeldBack] = []
         vars(strategy)[_JUDGE] = self
-        strategy.buy, strategy.sell = self.buy, self.sell
+        if "_bt_llm_desks" not in vars(strategy.broker):
+            strategy.broker._bt_llm_desks = [_Desk(strategy.broker, side) for side in (LONG, SHORT)]
 
-    def buy(self, *args: Any, **kwargs: Any) -> Any:
-        """Judge a buy order and send what passes; takes and returns what ``bt.Strategy.buy`` does."""
-        return self._judge(LONG, dict(zip(_ARGUMENTS, args, strict=False)) | kwargs)
-
-    def sell(self, *args: Any, **kwargs: Any) -> Any:
-        """Judge a sell order and send what passes; takes and returns what ``bt.Strategy.sell`` does."""
-        return self._judge(SHORT, dict(zip(_ARGUMENTS, args, strict=False)) | kwargs)
+    def judge(self, side: int, given: dict[str, Any]) -> Any:
+        """Judge an order and send what passes; takes and returns what a broker's ``buy`` does."""
+        wanted = Wanted(side, given["data"], abs(given["size"]), given)
+        if (parent := given.get("parent")) is not None:
+            orphaned = parent.ref in self.vetoed or parent.ref in self._cut
+            size = wanted.size * self._shares.get(parent.ref, 1)
+            return self._pass(wanted, 0, 0, None) if orphaned else self._send(wanted, size)
+        off = min(wanted.size, self._takes_off(wanted))
+        follows = min(wanted.size - off, self._takes_off_vetoed(wanted))
+        adds = wanted.size - off - follows
+        if adds > DUST * wanted.size:
+            return self._ask(wanted, off, follows, adds)
+        if follows > DUST * wanted.size:
+            return self._pass(wanted, off, 0 if wanted.waits else follows, None)
+        return self._send(wanted, wanted.size)
 
     def exposure(self, asset: Any) -> float:
         """Return the position of a data, and what the orders at market that are on their way make of it."""
@@ -131,33 +141,6 @@ class OrderJudge(abc.ABC):
     def _may_fill(self, order: Any) -> bool:
         """Return whether an order may fill whatever it does to exposure by now."""
         return order.ref in self._let_in or order.exectype == bt.Order.Historical
-
-    def _judge(self, side: int, given: dict[str, Any]) -> Any:
-        wanted = self._wanted(side, given)
-        if wanted is None:
-            return None
-        if (parent := given.get("parent")) is not None:
-            orphaned = parent.ref in self.vetoed or parent.ref in self._cut
-            return self._pass(wanted, 0, 0, None) if orphaned else self._send(wanted, wanted.size)
-        off = min(wanted.size, self._takes_off(wanted))
-        follows = min(wanted.size - off, self._takes_off_vetoed(wanted))
-        adds = wanted.size - off - follows
-        if adds > DUST * wanted.size:
-            return self._ask(wanted, off, follows, adds)
-        if follows > DUST * wanted.size:
-            return self._pass(wanted, off, 0 if wanted.waits else follows, None)
-        return self._send(wanted, wanted.size)
-
-    def _wanted(self, side: int, given: dict[str, Any]) -> Wanted | None:
-        """Return an order with its data and size; None where Backtrader would send none."""
-        data, size = given.get("data"), given.get("size")
-        if isinstance(data, str):
-            data = self.strategy.getdatabyname(data)
-        elif data is None:
-            data = self.strategy.data
-        if size is None:
-            size = self.strategy.getsizing(data, isbuy=side == LONG)
-        return Wanted(side, data, abs(size), given) if size else None
 
     def _takes_off(self, wanted: Wanted) -> float:
         """Return how much exposure there is, or may be, for an order to take off."""
@@ -206,10 +189,10 @@ class OrderJudge(abc.ABC):
             order = self._send(wanted, size)
         else:
             order = self._send(wanted, size, transmit=True)  # its children, who would do that, do not come
-        if order is None:  # the strategy's own buy() or sell() thought better of it
-            return None
         if not size:
             order.params.parent = wanted.given.get("parent")
+        if 0 < size < wanted.size:
+            self._shares[order.ref] = size / wanted.size
         (self._let_in if allowed else self._cut if size else self.vetoed).add(order.ref)
         if held_back:
             self._held_back.append(
@@ -219,10 +202,9 @@ class OrderJudge(abc.ABC):
         return order
 
     def _send(self, wanted: Wanted, size: float, **changed: Any) -> Any:
-        send = type(self.strategy).buy if wanted.side == LONG else type(self.strategy).sell
-        order = send(self.strategy, **(wanted.given | {"data": wanted.data, "size": size} | changed))
-        if order is not None:
-            self._sent.append(order)
+        changed |= {} if size == wanted.size else {"size": size}
+        order = self.strategy.broker._bt_llm_desks[wanted.side == SHORT].send(**(wanted.given | changed))
+        self._sent.append(order)
         return order
 
     def _reject(self, order: Any) -> None:
@@ -246,16 +228,42 @@ def judge_of(strategy: bt.Strategy | None) -> OrderJudge | None:
     return None if strategy is None else vars(strategy).get(_JUDGE)
 
 
+class _Desk:
+    """Stands in the place of a broker's ``buy`` or ``sell``: however an order is sent, it comes by here."""
+
+    def __init__(self, broker: Any, side: int) -> None:
+        self._broker, self._side = broker, side
+        self._name = "buy" if side == LONG else "sell"
+        self._own = vars(broker).get(self._name)
+        setattr(broker, self._name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        judge = judge_of(given["owner"])
+        passes = judge is None or not given["size"] or given.get("exectype") == bt.Order.Historical
+        return self.send(**given) if passes else judge.judge(self._side, given)  # type: ignore[union-attr]
+
+    def send(self, **given: Any) -> Any:
+        """Do what the broker does of itself."""
+        return (self._own or getattr(type(self._broker), self._name).__get__(self._broker))(**given)
+
+
 def watch_fills(broker: Any) -> None:
     """Have a broker ask, before it fills an order, how much of it may fill by then."""
     if not isinstance(broker.p.filler, _Filler):
-        broker.set_filler(_Filler(broker.p.filler))
+        _Filler(broker)
 
 
 class _Filler:
     """Asks the judge of an order's strategy how much of what the broker would fill may fill."""
 
-    def __init__(self, filler: Callable[[Any, float, int], float] | None) -> None:
+    def __init__(self, broker: Any) -> None:
+        self.filler: Callable[[Any, float, int], float] | None = broker.p.filler
+        broker.set_filler(self)
+        broker.set_filler = self.ask  # for one that a strategy sets while it runs
+
+    def ask(self, filler: Callable[[Any, float, int], float] | None) -> None:
+        """Have a broker's own filler, or None, say how much it would fill."""
         self.filler = filler
 
     def __call__(self, order: Any, price: float, ago: int) -> float:

@@ -12,7 +12,7 @@ import backtrader as bt
 
 from bt_llm.advice import AnalystConfig, NewsAnalyst
 from bt_llm.data import Headlines
-from bt_llm.gates._base import AskingGate, AttachedGate, Decision, Questions, Require
+from bt_llm.gates._base import AskingGate, AttachedGate, Decision, Questions, Require, check_attachable
 from bt_llm.indicators import LLMNews, value_now
 from bt_llm.settings import instance, number, one_of
 
@@ -94,6 +94,7 @@ class NewsGate(AskingGate):
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedGate:
         """Attach the gate; in the strategy's ``__init__``."""
+        check_attachable(strategy)
         data = strategy.data if data is None else data
         names = ("headlines", "analyst", "market", "half_life", "stamp", "bar", "time_zone", "latency")
         news = LLMNews(data, **{name: getattr(self, name) for name in names})  # type: ignore[call-arg]

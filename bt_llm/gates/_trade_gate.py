@@ -11,7 +11,7 @@ import backtrader as bt
 from bt_llm.advice import AnalystConfig, AnalystUsage, TradeAdvice, TradeAnalyst
 from bt_llm.advice import Decision as TradeDecision
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Questions
+from bt_llm.gates._base import AskingGate, AttachedGate, Decision, OnMissing, Questions, check_attachable
 from bt_llm.indicators import MarketStateLines, value_now, warm_up_bars
 from bt_llm.settings import instance, number, one_of
 from bt_llm.verdicts import TREND, StateSpace
@@ -116,6 +116,7 @@ class TradeAdviceGate(AskingGate):
 
     def attach(self, strategy: bt.Strategy, data: Any = None) -> AttachedTradeGate:
         """Attach the gate; in the strategy's ``__init__``."""
+        check_attachable(strategy)
         return AttachedTradeGate(strategy, strategy.data if data is None else data, self)
 
 

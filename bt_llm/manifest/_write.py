@@ -137,7 +137,7 @@ def manifest_from(
     return RunManifest(
         study=isinstance(outcome, GateStudy),
         data=data_facts(data, folder, main),
-        start=None if member is None else _moment(member.start),
+        start=None if member is None else _moment(_began(member, main)),
         end=None if member is None else _moment(member.end),
         settles=member is not None,
         setup=_setup_facts(main.setup, folder),
@@ -151,6 +151,14 @@ def manifest_from(
         runs={name: run_facts(run) for name, run in runs.items()},
         folder=folder,
     )
+
+
+def _began(member: Member, run: BacktestResult) -> pd.Timestamp | None:
+    """Return when a run was let begin: by its membership, or later by its own `start`."""
+    if member.start is None or list(member.market.hashes.values()) == list(run.market["datas"].values()):
+        return member.start
+    bars, first = member.market.index, run.equity.index[0]
+    return first if first > bars[int(bars.searchsorted(member.start))] else member.start
 
 
 def _moment(time: pd.Timestamp | None) -> str | None:

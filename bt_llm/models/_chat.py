@@ -103,8 +103,7 @@ def render_chat(
     text = _with_system(template, list(messages), values)
     if thinking:
         return text
-    headed = {name: value for name, value in values.items() if name != "messages"}
-    return opened_answer(text, template, lambda turns: _with_system(template, turns, headed))
+    return opened_answer(text, template, lambda turns: _with_system(template, turns, values))
 
 
 def _with_system(template: str, messages: list[Mapping[str, str]], values: Mapping[str, Any]) -> str:

@@ -232,9 +232,7 @@ def hashed_file(path: str | os.PathLike[str]) -> tuple[str, FileStamp]:
                 hashlib.file_digest(file, lambda: digest)
                 after = FileStamp.of(os.fstat(file.fileno()))
             if before != after:
-                raise ModelFileError(
-                    f"{os.fspath(part)} changed while it was read: wait until it is complete"
-                )
+                raise _changed(part)
             stamps.append(after)
     except OSError as error:
         raise ModelNotFoundError(f"cannot read {error.filename or path}: {error.strerror}") from error

@@ -179,7 +179,7 @@ class ScriptedBackend:
         """
         prefix, _, rest = name.partition(":")
         script, _, seed = rest.partition(":")
-        if prefix == "scripted" and script == "random" and seed.isdigit():
+        if prefix == "scripted" and script == "random" and seed.isdecimal():
             return cls(RandomScript(int(seed)), name=name)
         if prefix != "scripted" or script not in SCRIPTS or seed:
             raise ConfigError(

@@ -100,7 +100,10 @@ def write_report(
             parts=laid_out,
             charts=_json([part["content"] for part in laid_out if part["kind"] == "chart"]),
             facts=kind.facts(result, market),
-            scripts=[_script(library()), _script(_shipped("templates/report.js"))],
+            scripts=[
+                _script(text)
+                for text in (library(), _shipped("templates/report.js"), _shipped("templates/sorting.js"))
+            ],
             library_css=markupsafe.Markup(_shipped("vendor/uPlot.min.css")),
         )
     )

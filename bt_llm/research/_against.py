@@ -11,7 +11,7 @@ import pandas as pd
 
 from bt_llm.backtest import Bootstrap, Section, interval, number, table_section
 from bt_llm.plain_json import plain
-from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.research._standing import FEWEST_TRADES, told_apart
 from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, StepwiseDifferences
 
@@ -148,7 +148,7 @@ def against(
     """
     others = [name for name in returns if name != GATED]
     pairs = [(GATED, name) for name in others]
-    made = {name: _identified(frame) for name, frame in (trades or {}).items()}
+    made = {name: told_apart(frame) for name, frame in (trades or {}).items()}
     return Against(
         sharpe=bootstrap.jointly(returns, pairs),
         returns=bootstrap.jointly(returns, pairs, "return"),
@@ -156,10 +156,3 @@ def against(
             name: len(made[GATED].symmetric_difference(made[name])) for name in others if name in made
         },
     )
-
-
-def _identified(trades: pd.DataFrame) -> pd.Index:
-    """Return what tells trades from others: when they were opened, their side, and of a panel the symbol."""
-    columns = [name for name in ("opened", "direction", "symbol") if name in trades]
-    found: pd.Index = pd.Index(list(trades[columns].itertuples(index=False, name=None)))
-    return found

@@ -34,6 +34,7 @@ from bt_llm.writing import temporary_folder
 __all__ = ["BoardTasks", "Task", "board"]
 
 FORMAT = 1
+_CHANCE, _RULE = "chance ", "plain rule"
 _TASKS = "tasks.toml"
 _MOST_TASKS, _MOST_ENTRIES, _USUAL_MB = 50, 200, 1
 _FEWEST_BARS = 250
@@ -188,7 +189,8 @@ def board(
     Raises
     ------
     ConfigError
-        If the folder has no tasks that can be read.
+        If the folder has no tasks that can be read, more than 200 packs, or one that is named as an entry
+        that needs none, such as ``ungated``.
     MissingExtraError
         If ``arch`` is not installed.
 
@@ -208,7 +210,7 @@ def board(
     >>> found = board(shipped_board())                                           # doctest: +SKIP
     """
     tasks = BoardTasks.read(folder)
-    packs = sorted(tasks.folder.glob("*.jsonl"))[:_MOST_ENTRIES]
+    packs = _packs(tasks.folder)
     files = dict.fromkeys(tasks.file(task.strategy.partition(":")[0]) for task in tasks.tasks)
     for file in files:
         if on_code is not None:
@@ -229,6 +231,19 @@ def board(
     return _ranked(tasks, runs, gates)
 
 
+def _packs(folder: Path) -> list[Path]:
+    packs = sorted(folder.glob("*.jsonl"))
+    if len(packs) > _MOST_ENTRIES:
+        raise ConfigError(f"board {str(folder)!r}: {len(packs)} packs, expected at most {_MOST_ENTRIES}")
+    for pack in packs:
+        if pack.stem in (UNGATED, _RULE) or pack.stem.startswith(_CHANCE):
+            raise ConfigError(
+                f"board {str(folder)!r}: a pack is called {pack.name!r}, as an entry is that needs none: "
+                "expected another name"
+            )
+    return packs
+
+
 def _gates(tasks: BoardTasks, packs: list[Path], cache: Path) -> dict[str, EntryGate | str]:
     """Return the gate of each entry by its name; of a pack that cannot be used, why."""
     found: dict[str, EntryGate | str] = {}
@@ -239,8 +254,8 @@ def _gates(tasks: BoardTasks, packs: list[Path], cache: Path) -> dict[str, Entry
             found[pack.stem] = str(error).partition("\n")[0]
     for number in range(1, tasks.chance + 1):
         config = AdvisorConfig(model=f"scripted:random:{number}", cache_mode="off")
-        found[f"chance {number}"] = Gate(advisor=config)
-    found["plain rule"] = RuleGate()
+        found[f"{_CHANCE}{number}"] = Gate(advisor=config)
+    found[_RULE] = RuleGate()
     found[UNGATED] = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off")).baseline()
     return found
 
@@ -368,7 +383,7 @@ def _kind(name: str, gate: EntryGate | str) -> str:
         return "no gate"
     if isinstance(gate, RuleGate):
         return "rule"
-    return "chance" if name.startswith("chance ") else "pack"
+    return "chance" if name.startswith(_CHANCE) else "pack"
 
 
 def _score(run: BacktestResult | str) -> TaskScore:

@@ -21,11 +21,12 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import AskingGate, EntryGate, Gate, RuleGate
 from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
-from bt_llm.research._runs import Source
+from bt_llm.research._runs import Source, returns_of_runs
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
-from bt_llm.research._standing import standing
+from bt_llm.research._standing import standing, told_apart
 from bt_llm.research._tried import check_ledger, count_trials
 from bt_llm.research._verdict_skill import verdict_skill
+from bt_llm.settings import in_short, instance, several
 
 __all__ = ["Models", "compare_models", "gates_by_name"]
 
@@ -102,7 +103,7 @@ def compare_models(
     >>> list(found.table.index), found.pairs[0].shared_trades
     (['trend', 'contrarian', 'ungated', 'rule'], 0)
     """
-    gates = gates_by_name(models, gate or Gate())
+    gates = gates_by_name(models, Gate() if gate is None else gate)
     market = Market.of(data, format=format)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     check_ledger(output)
@@ -110,14 +111,14 @@ def compare_models(
     runs: dict[str, BacktestResult] = {}
     judged: dict[str, Judged] = {}
     costs: dict[str, ModelCost] = {}
-    told = current("models")
+    progress = current("models")
     for place, (name, chosen) in enumerate(gates.items(), start=1):
         judged[name] = judge(market, chosen, horizon=horizon, flat=flat)
         costs[name] = model_cost(chosen, judged[name].usage)
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         chosen.asker().close()
-        if told is not None:
-            told(place, len(gates))
+        if progress is not None:
+            progress(place, len(gates))
     one = next(iter(gates.values()))
     runs[UNGATED] = run_backtest(strategy, market, gate=one.baseline(), name=UNGATED, **settings)
     if rule is None and isinstance(one, Gate):
@@ -131,10 +132,10 @@ def compare_models(
         scores={name: score(found) for name, found in judged.items()},
         costs=costs,
         standing=standing(
-            _returns(runs),
+            returns_of_runs(runs),
             list(gates),
             bootstrap,
-            trades={name: run.trades.set_index(["opened", "direction"]).index for name, run in runs.items()},
+            trades={name: told_apart(run.trades) for name, run in runs.items()},
         ),
         skill=verdict_skill(judged, resamples=resamples, seed=seed, block_length=block_length),
         pairs=[_pair(names, runs, judged) for names in itertools.combinations(gates, 2)],
@@ -147,30 +148,31 @@ def compare_models(
     )
 
 
-def _returns(runs: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """Return the returns of all runs; a ruined account, of which nothing is concluded, stays where it is."""
-    longest = max((run.returns.index for run in runs.values()), key=len)
-    return pd.DataFrame({name: run.returns.reindex(longest, fill_value=0.0) for name, run in runs.items()})
-
-
 def gates_by_name(models: Models, gate: G) -> dict[str, G]:
     """Return a gate for each model, by the name it has in tables.
 
     Raises
     ------
     ConfigError
-        If there are fewer than two models, or two of one name.
+        If there are fewer than two models, two of one name, or what is none; or if the gate asks no model.
 
     Examples
     --------
     >>> list(gates_by_name(["smollm2", "models/Llama-3.2-1B.gguf"], Gate()))
     ['smollm2', 'Llama-3.2-1B']
     """
-    if isinstance(models, str) or len(models) < 2:
-        raise ConfigError(f"models={models!r}: expected two or more, such as ['smollm2', 'scripted:trend']")
-    pairs = models.items() if isinstance(models, Mapping) else [(_name(model), model) for model in models]
+    instance("gate", gate, AskingGate, "a gate whose model can be asked, such as a Gate")
+    given = models if isinstance(models, Mapping) else several("models", models, "models")
+    if len(given) < 2:
+        raise ConfigError(
+            f"models={in_short(models)}: expected two or more, such as ['smollm2', 'scripted:trend']"
+        )
+    for model in given.values() if isinstance(given, Mapping) else given:
+        instance("models", model, (str, os.PathLike, AdvisorConfig, AnalystConfig), "names of models")
+    pairs = given.items() if isinstance(given, Mapping) else [(_name(model), model) for model in given]
     gates: dict[str, G] = {}
     for name, model in pairs:
+        instance("name of a model", name, str, "a text")
         if name in gates or name in (UNGATED, RULE):
             raise ConfigError(
                 f"models: the name {name!r} is taken; give a mapping from names of your own to models"
@@ -185,7 +187,7 @@ def _config(model: Model, gate: AskingGate) -> AdvisorConfig | AnalystConfig:
         return dataclasses.replace(gate.config, model=model)
     if type(model) is not type(gate.config):
         raise ConfigError(
-            f"models: {model!r:.60}: expected a name or a {type(gate.config).__name__}, which a "
+            f"models: {in_short(model)}: expected a name or a {type(gate.config).__name__}, which a "
             f"{type(gate).__name__} asks by"
         )
     return model
@@ -213,7 +215,7 @@ def _pair(
     both = first.index.intersection(second.index)
     first, second = first.loc[both], second.loc[both]
     said = first["answer"], second["answer"]
-    trades = {name: runs[name].trades.set_index(["opened", "direction"], drop=False) for name in names}
+    trades = {name: runs[name].trades.set_index(told_apart(runs[name].trades)) for name in names}
     shared = trades[names[0]].index.intersection(trades[names[1]].index)
     alone = [found.drop(index=shared).assign(model=name) for name, found in trades.items()]
     table = pd.concat(alone, ignore_index=True).sort_values("opened", kind="stable", ignore_index=True)

@@ -58,7 +58,7 @@ class PairComparison(Told):
     kappa : float
         Cohen's kappa: agreement beyond chance; NaN if both only ever gave one and the same answer.
     trades : DataFrame
-        Trades that only one of the two made (by opening time and direction): ``model``, ``opened``,
+        Trades that only one of the two made (by opening time, direction and data): ``model``, ``opened``,
         ``closed``, ``direction`` and ``pnlcomm``, what it was worth after commission.
     shared_trades : int
         Trades that both made.

@@ -12,7 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bt_llm.advice import AdvisorConfig, AnalystConfig
-from bt_llm.backtest import Bootstrap, Market, Primary, gate_study, interval, periods_per_year
+from bt_llm.backtest import (
+    Bootstrap,
+    Market,
+    Primary,
+    gate_study,
+    interval,
+    periods_per_year,
+    problems_in,
+    refusal,
+)
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
@@ -21,8 +30,8 @@ from bt_llm.plain_json import plain
 from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._cutoff_table import latest_cutoff, unknown_cutoff
-from bt_llm.research._runs import Source
-from bt_llm.research._standing import FEWEST_TRADES
+from bt_llm.research._runs import Source, returns_of_runs
+from bt_llm.research._standing import FEWEST_TRADES, told_apart
 from bt_llm.shown import Shown
 from bt_llm.statistics import BootstrapResult, PairDifference, Statistic, change_of_effect
 
@@ -48,6 +57,8 @@ class CutoffComparison(Shown):
         that of the Sharpe ratio is below zero.
     trades_before, trades_after : int
         Trades that only one of the two runs made, opened in either stretch.
+    problems : tuple of str
+        What speaks against concluding anything, one line each, with the runs that it is of.
     """
 
     cutoff: datetime.date
@@ -58,6 +69,7 @@ class CutoffComparison(Shown):
     change: dict[str, PairDifference]
     trades_before: int
     trades_after: int
+    problems: tuple[str, ...] = ()
 
     @property
     def question(self) -> Primary:
@@ -76,12 +88,14 @@ class CutoffComparison(Shown):
             alpha=(1.0 - change.confidence) / 2.0,
             detectable=change.detectable,
             statistic=Statistic.SHARPE,
-            reason="; ".join(few),
+            reason="; ".join(self.problems or few),
         )
 
     @property
     def sentence(self) -> str:
         """The finding in plain words."""
+        if refused := refusal(self.problems):
+            return refused[0]
         question, change = self.question, self.change["sharpe"]
         if question.cannot_tell:
             return f"Of {self.cutoff}, whether it remembered, cannot be told: {question.cannot_tell}."
@@ -98,9 +112,11 @@ class CutoffComparison(Shown):
         return f"{', '.join(parts)}; {lost}: {end}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON; NaN is None."""
-        found: dict[str, Any] = plain(vars(self))
-        return {**found, "primary": plain(self.question.to_dict()), "sentence": self.sentence}
+        """Return it for JSON; NaN is None, and so is what `problems` forbid to conclude."""
+        found: dict[str, Any] = plain({**vars(self), "primary": self.question.to_dict()})
+        if self.problems:
+            found |= dict.fromkeys(("before", "after", "change", "primary"))
+        return {**found, "sentence": self.sentence}
 
 
 @shows_progress("bars")
@@ -137,7 +153,7 @@ def before_after_cutoff(
     ConfigError
         If the cut-off is not known.
     DataError
-        If there are fewer than 30 bars on one side of it.
+        If there are fewer than 30 bars on one side of it, or the two runs are not of the same bars.
 
     Notes
     -----
@@ -157,9 +173,12 @@ def before_after_cutoff(
     >>> found.question.found, found.change["sharpe"].detectable > 1.0
     (False, True)
     """
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     last = _cutoff_day(gate, cutoff)
     study = gate_study(strategy, data, gate, **settings)
-    gated, ungated = study.gated.returns, study.ungated.returns
+    runs = {"gated": study.gated, "ungated": study.ungated}
+    returns = bootstrap.pooled(returns_of_runs(runs))
+    gated, ungated = returns["gated"], returns["ungated"]
     seen = np.asarray(pd.DatetimeIndex(gated.index).normalize() <= pd.Timestamp(last))
     before, after = int(seen.sum()), int((~seen).sum())
     if min(before, after) < _FEWEST_BARS:
@@ -167,8 +186,6 @@ def before_after_cutoff(
             f"cut-off {last}: {before} bars up to it and {after} after; expected at least {_FEWEST_BARS} of "
             f"each. They go from {gated.index[0]} to {gated.index[-1]}: give other bars, or another cutoff"
         )
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
-
     yearly = periods_per_year(pd.DatetimeIndex(gated.index))
 
     def change(statistic: str) -> PairDifference:
@@ -199,13 +216,14 @@ def before_after_cutoff(
         change={name: change(name) for name in ("sharpe", "return")},
         trades_before=early,
         trades_after=len(opened) - early,
+        problems=problems_in(runs),
     )
 
 
 def _changed_trades(gated: pd.DataFrame, ungated: pd.DataFrame) -> pd.DatetimeIndex:
     """Return when the trades were opened that only one of two runs made."""
-    one, two = (trades.set_index(["opened", "direction"]).index for trades in (gated, ungated))
-    return pd.DatetimeIndex(one.symmetric_difference(two).get_level_values(0))
+    changed = told_apart(gated).symmetric_difference(told_apart(ungated))
+    return pd.DatetimeIndex(changed.get_level_values("opened"))
 
 
 def _cutoff_day(gate: EntryGate, cutoff: datetime.date | str | None) -> datetime.date:

@@ -140,10 +140,17 @@ class Learner:
             backtest.strategy, backtest.market, backtest.setup, params, self._drive, **backtest.modes
         ):
             raise Unfit("Backtrader has to run it in its own loop")
+        if not self._is_through:
+            raise Unfit("it ends its run itself")
 
     # What is called bar by bar, inside of Backtrader's run
 
     def _drive(self, strategy: bt.Strategy) -> Iterator[int]:
+        self._is_through = False
+        yield from self._passes(strategy)
+        self._is_through = True
+
+    def _passes(self, strategy: bt.Strategy) -> Iterator[int]:
         if not self._all_in:
             yield from self._first_passes(strategy)
         else:

@@ -14,6 +14,8 @@ from bt_llm.backtest import (
     Market,
     interval,
     is_shown,
+    problems_in,
+    refusal,
     run_backtest,
     strategy_class,
 )
@@ -23,11 +25,14 @@ from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
-from bt_llm.research._runs import Source
+from bt_llm.research._runs import Source, returns_of_runs
+from bt_llm.settings import instance
 from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
 __all__ = ["FlippedVerdict", "IdentifiedProbe", "identified_probe"]
+
+_FIGURES = ("sharpe", "return")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +107,15 @@ class IdentifiedProbe:
         return {"masked": self.masked, "identified": self.identified, "ungated": self.ungated}
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What speaks against concluding anything, one line each, with the runs that it is of."""
+        return problems_in(self.runs)
+
+    @property
     def sentence(self) -> str:
         """The finding in plain words."""
+        if refused := refusal(self.problems):
+            return refused[0]
         sharpe = self.difference["sharpe"]
         if not self.flips:
             changed = f"no answer on {self.cells} market states"
@@ -124,7 +136,12 @@ class IdentifiedProbe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON; NaN is None."""
+        """Return it for JSON; NaN is None, and so is what `problems` forbid to conclude."""
+        concluded = {
+            "masked_effect": self.masked_effect,
+            "identified_effect": self.identified_effect,
+            "difference": self.difference,
+        }
         found: dict[str, Any] = plain(
             {
                 "identify": self.identify,
@@ -133,9 +150,8 @@ class IdentifiedProbe:
                 "kappa": self.kappa,
                 "flips": [flip.to_dict() for flip in self.flips],
                 "runs": {name: run.to_dict() for name, run in self.runs.items()},
-                "masked_effect": self.masked_effect,
-                "identified_effect": self.identified_effect,
-                "difference": self.difference,
+                **(dict.fromkeys(concluded) if self.problems else concluded),
+                "problems": self.problems,
                 "sentence": self.sentence,
             }
         )
@@ -201,11 +217,11 @@ def identified_probe(
     >>> found.cells, found.agreed, found.flips
     (105, 1.0, ())
     """
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate, whose model can be told")
+    instance("gate", gate, Gate, "a Gate, whose model can be told")
     if not identify:
         raise ConfigError(f"identify={identify!r}: expected a line, such as 'EUR/USD, hourly, 2017'")
     told = {"masked": _told(gate, ""), "identified": _told(gate, identify)}
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     strategy = strategy_class(strategy)
     market = Market.of(data, format=format)
     answers: dict[str, list[Verdict]] = {}
@@ -215,7 +231,11 @@ def identified_probe(
         runs[name] = run_backtest(strategy, market, gate=chosen, name=name, **settings)
         Advisor(chosen.advisor).close()  # one model in memory at a time
     runs["ungated"] = run_backtest(strategy, market, gate=gate.baseline(), name="ungated", **settings)
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    returns = returns_of_runs(runs)
+
+    def effect(name: str) -> dict[str, BootstrapResult]:
+        return {one: bootstrap.difference(returns[name], returns["ungated"], one) for one in _FIGURES}
+
     flips = _flips(gate.advisor.state_space, answers["masked"], answers["identified"])
     masked, identified = ([answer.answer for answer in answers[name]] for name in told)
     return IdentifiedProbe(
@@ -227,13 +247,13 @@ def identified_probe(
         masked=runs["masked"],
         identified=runs["identified"],
         ungated=runs["ungated"],
-        masked_effect=bootstrap.between(runs["masked"], runs["ungated"]),
-        identified_effect=bootstrap.between(runs["identified"], runs["ungated"]),
+        masked_effect=effect("masked"),
+        identified_effect=effect("identified"),
         difference={
             name: bootstrap.jointly(
-                {run: runs[run].returns for run in ("identified", "masked")}, [("identified", "masked")], name
+                {run: returns[run] for run in ("identified", "masked")}, [("identified", "masked")], name
             ).pairs[0]
-            for name in ("sharpe", "return")
+            for name in _FIGURES
         },
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bt_llm.exceptions import ConfigError
+from bt_llm.settings import in_short
 
 __all__ = ["Length", "Span", "length_of"]
 
@@ -61,8 +62,8 @@ def length_of(value: Span, name: str) -> Length:
         length, end = None, epoch
     if length is None:
         raise ConfigError(
-            f"{name}={value!r}: expected a number of bars, or a time such as '36h', '90D', '2W', '3MS' or "
-            f"'1YS', a timedelta or a pandas.DateOffset(months=3)"
+            f"{name}={in_short(value)}: expected a number of bars, or a time such as '36h', '90D', '2W', "
+            f"'3MS' or '1YS', a timedelta or a pandas.DateOffset(months=3)"
         )
     if not epoch + pd.Timedelta(least) <= end <= epoch + pd.DateOffset(years=100):
         raise ConfigError(

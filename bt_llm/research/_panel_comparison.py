@@ -41,10 +41,9 @@ from bt_llm.progress import shows_progress
 from bt_llm.research._comparison import Models, compare_models, gates_by_name
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison
 from bt_llm.research._runs import Source
-from bt_llm.research._standing import Standing, standing
+from bt_llm.research._standing import Standing, standing, told_apart
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.research._verdict_skill import VerdictSkill, verdict_skill
-from bt_llm.settings import whole
 from bt_llm.statistics import Legs, PairDifference
 
 __all__ = ["PanelComparison", "compare_on_panel"]
@@ -80,7 +79,8 @@ class PanelComparison(Panel[ModelComparison]):
         Blocks of dates are drawn, and all symbols of a date with it.
         """
         returns = {name: run.returns for name, run in self.runs.items()}
-        return standing(returns, self.models, self.bootstrap)
+        trades = {name: told_apart(run.trades) for name, run in self.runs.items()}
+        return standing(returns, self.models, self.bootstrap, trades=trades)
 
     @cached_property
     def skill(self) -> VerdictSkill:
@@ -243,15 +243,15 @@ def compare_on_panel(
     >>> list(found.pairs)[:3]
     [('trend', 'contrarian'), ('trend', 'ungated'), ('trend', 'rule')]
     """
-    resamples, seed = whole("resamples", resamples, 1), whole("seed", seed, 0)
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     check_ledger(output)
     chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
     sides: dict[str, dict[str, Legs | str]] = {}
-    chance: dict[str, Any] = {"resamples": resamples, "seed": seed, "block_length": block_length}
+    chance = dataclasses.asdict(bootstrap)
 
     def run(name: str, member: Member) -> ModelComparison:
-        how = {**settings, **member.settings}
+        how = member.run_settings(settings)
         compared = compare_models(chosen, member.market, models, gate=gate, **chance, **how)
         sides[name] = {one: sides_of(run, member.market) for one, run in compared.runs.items()}
         return compared
@@ -261,12 +261,12 @@ def compare_on_panel(
         symbols=found,
         weights={name: symbols.weights[name] for name in found},
         left_out=left_out,
-        bootstrap=Bootstrap(**chance),
+        bootstrap=bootstrap,
         sides=sides,
     )
     if output is None:
         return panel
-    gates = gates_by_name(models, gate or Gate())
+    gates = gates_by_name(models, Gate() if gate is None else gate)
     runs = {name: (panel.runs[name], one) for name, one in gates.items()}
     return dataclasses.replace(panel, tried=count_panel_trials(output, chosen, symbols, runs))
 

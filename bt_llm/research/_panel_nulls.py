@@ -222,7 +222,7 @@ def _evaluated(
         made: tuple[str, list[EntryGate]] = ("", [])
         for symbol, start in places:
             made = made if made[0] == symbol else (symbol, gates(symbol))
-            own = {**settings, **universe.members[symbol].settings}
+            own = universe.members[symbol].run_settings(settings)
             yield strategy, universe[symbol], made[1][start : start + size], own, keeping, symbol
 
     with contextlib.closing(run_each(_equities, chunks(), n_jobs, ordered=True)) as done:

@@ -47,7 +47,7 @@ from bt_llm.backtest import (
 )
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import Describer, EntryGate, Gate, RuleGate
+from bt_llm.gates import Describer, EntryGate, Gate, RuleGate, check_gate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.plain_text import counted
@@ -339,15 +339,17 @@ def panel_test(
     check_ledger(output)
     if not 0.0 < (alpha := setting("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
+    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
+    gate = check_gate(gate)
     ruling = rule
     if rule is None and isinstance(gate, Gate):
         ruling = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
     answers = {}
 
     def run(name: str, member: Member) -> SymbolTest:
-        how = {**settings, **member.settings}
+        how = member.run_settings(settings)
         study = gate_study(chosen, member.market, gate, **how)
         told = answers[name] = dated_answers(chosen, member.market, gate, **how)
         ruled = ruling and run_backtest(chosen, member.market, gate=ruling, name="rule", **how)
@@ -366,7 +368,6 @@ def panel_test(
         )
     kept = {name: symbols.weights[name] for name in found}
     panel = Panel[SymbolTest](symbols=found, weights=kept)
-    bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
     gated, ungated = panel.runs["gated"], panel.runs["ungated"]
     compared = {name: run for name, run in panel.runs.items() if name != "buy_and_hold"}
     sound = not any(run.ruined for run in compared.values())
@@ -376,7 +377,7 @@ def panel_test(
     def made() -> Any:
         members = [(name, symbols.members[name]) for name in found]
         runs = [
-            [name, made_of(Backtest.of(chosen, one.market, **{**settings, **one.settings}))]
+            [name, made_of(Backtest.of(chosen, one.market, **one.run_settings(settings)))]
             for name, one in members
         ]
         return {"runs": runs, "answers": Describer().describe("answers", answers), "seed": seed}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import backtrader as bt
+import pandas as pd
 
 from bt_llm.backtest import BacktestResult, Market, Setup, run_backtest, strategy_class
 from bt_llm.backtest import Source as DataSource
@@ -14,7 +15,7 @@ from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
 from bt_llm.research._workers import chunk_size, run_each
 
-__all__ = ["Measure", "Source", "inspect_run", "run_many", "runs_of"]
+__all__ = ["Measure", "Source", "inspect_run", "returns_of_runs", "run_many", "runs_of"]
 
 Source: TypeAlias = type[bt.Strategy] | str
 """A strategy, or ``path/to/file.py:ClassName``."""
@@ -55,6 +56,15 @@ def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[Ba
     Inspected.__name__ = chosen.__name__
     result = run_backtest(Inspected, data, **settings)
     return result, kept[0]
+
+
+def returns_of_runs(runs: Mapping[str, BacktestResult]) -> dict[str, pd.Series[float]]:
+    """Return the returns of runs by name; an account that was ruined, which is a problem, stays as it was."""
+    returns = {name: run.returns for name, run in runs.items()}
+    if all(run.ruined is None for run in runs.values()):
+        return returns
+    longest = max(returns.values(), key=len).index
+    return {name: one.reindex(longest, fill_value=0.0) for name, one in returns.items()}
 
 
 def run_many(

@@ -28,14 +28,14 @@ from bt_llm.advice import AdvisorConfig, AnalystConfig, Usage
 from bt_llm.backtest import COLUMNS, Market, answers_of, counted
 from bt_llm.backtest import Source as DataSource
 from bt_llm.equality import nan_equal
-from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.exceptions import DataError
 from bt_llm.gates import LONG, SHORT, AskingGate, AttachedAdviceGate, AttachedGate, Decision, Gate, Questions
 from bt_llm.indicators import copy_values
 from bt_llm.models import kind_of
 from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._runs import inspect_run
-from bt_llm.settings import number, whole
+from bt_llm.settings import instance, number, whole
 from bt_llm.shown import Told
 from bt_llm.verdicts import DEFAULT_LABELS, INVALID
 
@@ -163,8 +163,7 @@ def judge(data: DataSource, gate: AskingGate, *, horizon: int = 5, flat: float =
     >>> len(judged.bars), int(judged.bars["outcome"].count())
     (87, 82)
     """
-    if not isinstance(gate, AskingGate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a gate whose model can be asked, such as a Gate")
+    instance("gate", gate, AskingGate, "a gate whose model can be asked, such as a Gate")
     horizon, flat = whole("horizon", horizon, 1, of=" of bars"), number("flat", flat, 0, of=" of ATR")
     market = Market.of(data)
     _, ran = inspect_run(_Watch, market, gate=gate)
@@ -213,7 +212,7 @@ def outcomes(
     """
     outcome = np.full(len(close), np.nan)
     known = max(0, len(close) - horizon)
-    move, band = close[horizon:] - close[:known], flat * atr[:known] * math.sqrt(horizon)
+    move, band = close[horizon:] - close[:known], flat * atr[:known] * math.sqrt(min(horizon, len(close)))
     outcome[:known] = np.where(move > band, 0.0, np.where(move < -band, 2.0, 1.0))
     outcome[:known][~np.isfinite(band)] = np.nan
     return outcome

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
-
-import pandas as pd
 
 from bt_llm.backtest import (
     DESCRIPTIVE,
@@ -67,10 +65,10 @@ from bt_llm.research._null_runs import (
     ranks_section,
     shifted_runs,
 )
-from bt_llm.research._runs import Source
+from bt_llm.research._runs import Source, returns_of_runs
 from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, check_ledger, count_trials
-from bt_llm.settings import number, one_of, whole
+from bt_llm.settings import flag, number, one_of, whole
 
 __all__ = ["GateTest", "gate_test"]
 
@@ -328,9 +326,10 @@ def gate_test(
     gate = check_gate(gate)
     if not 0.0 < (alpha := number("alpha", alpha)) < 1.0:
         raise ConfigError(f"alpha={alpha!r}: expected a number between 0 and 1")
+    strata, episodes = flag("strata", strata), flag("episodes", episodes)
     one_of("per", per, get_args(Per))
-    study = gate_study(strategy, market, gate, **settings)
     bootstrap = Bootstrap(resamples=resamples, seed=seed, block_length=block_length)
+    study = gate_study(strategy, market, gate, **settings)
     effect = Effect.of(study.gated, study.ungated, market, bootstrap)
     log = entry_log(strategy, market, gate, **settings)
     entries = Answers.of_log((told for _, _, told in log), warm_up=gate.warm_up_bars)
@@ -412,22 +411,13 @@ def gate_test(
             ),
             effect=effect,
             against=against(
-                _on_the_same_bars(compared),
+                returns_of_runs(compared),
                 bootstrap,
                 {name: run.trades for name, run in compared.items()},
             ),
             null_gates=runs.how,
             tried=None if output is None else count_trials(output, strategy, market, trial, settings),
         )
-
-
-def _on_the_same_bars(runs: Mapping[str, BacktestResult]) -> dict[str, pd.Series[float]]:
-    """Return the returns of runs; an account that was ruined, a problem of its own, stays as it was."""
-    returns = {name: run.returns for name, run in runs.items()}
-    if all(run.ruined is None for run in runs.values()):
-        return returns
-    longest = max(returns.values(), key=len).index
-    return {name: one.reindex(longest, fill_value=0.0) for name, one in returns.items()}
 
 
 def _rule_run(

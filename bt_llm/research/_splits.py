@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.research._lengths import Length, Span, length_of
+from bt_llm.settings import flag, in_short
 
 __all__ = ["Fold", "WalkForwardSplit"]
 
@@ -100,7 +101,7 @@ class WalkForwardSplit:
     Raises
     ------
     ConfigError
-        If a size is not positive, is no length, or is in time beside one in bars.
+        If a size is not positive, is no length, or is in time beside one in bars; or a flag is none.
 
     Notes
     -----
@@ -144,6 +145,8 @@ class WalkForwardSplit:
 
     def __post_init__(self) -> None:
         """Check the sizes, once."""
+        for name in ("expand_train", "reduce_test"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
         in_bars = {name: length_of(getattr(self, name), name).bars is not None for name in _SIZES}
         if in_bars["train_size"] != in_bars["test_size"]:
             raise ConfigError(
@@ -152,7 +155,9 @@ class WalkForwardSplit:
             )
         for name in ("purged_size", "embargo"):
             if in_bars["test_size"] and not in_bars[name]:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected bars, as test_size is in bars")
+                raise ConfigError(
+                    f"{name}={in_short(getattr(self, name))}: expected bars, as test_size is in bars"
+                )
 
     def split(self, index: pd.DatetimeIndex) -> list[Fold]:
         """Return the folds of a record.

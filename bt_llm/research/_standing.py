@@ -17,7 +17,7 @@ from bt_llm.plain_text import counted
 from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, Statistic, StepwiseDifferences
 
-__all__ = ["FEWEST_TRADES", "Standing", "standing"]
+__all__ = ["FEWEST_TRADES", "Standing", "standing", "told_apart"]
 
 FEWEST_TRADES = 10
 """Trades in which two runs have to differ before anything is said of their difference."""
@@ -250,6 +250,19 @@ def _turned(one: PairDifference) -> PairDifference:
     )
 
 
+def told_apart(trades: pd.DataFrame) -> pd.MultiIndex:
+    """Return what tells trades from others: when they were opened, their side, data, and of a panel symbol.
+
+    Parameters
+    ----------
+    trades : DataFrame
+        As of `BacktestResult.trades`, or of a pooled run.
+    """
+    return pd.MultiIndex.from_frame(
+        trades[[name for name in ("opened", "direction", "data", "symbol") if name in trades]]
+    )
+
+
 def standing(
     returns: pd.DataFrame | Mapping[str, pd.Series[float]],
     candidates: Sequence[str],
@@ -269,7 +282,7 @@ def standing(
     bootstrap : Bootstrap
         How it is resampled.
     trades : mapping of str to Index, optional
-        What tells the trades of each from the others', such as when they were opened and their side.
+        What tells the trades of each from the others'; see `told_apart`.
 
     Raises
     ------

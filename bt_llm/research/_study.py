@@ -185,14 +185,15 @@ class Study(Section):
         return BarFormat(**stated)
 
     def _models(self) -> list[str]:
-        """Return the names of all models that the study may ask."""
+        """Return the names of all models that the study may ask, in any of its sections."""
         advisor = self.gate.advisor if self.gate is not None else AdvisorSection()
-        compared = self.compare.models if self.compare is not None else []
+        models = [] if self.compare is None else self.compare.models
+        compared = list(models.values() if isinstance(models, dict) else models)
         named = "gate.advisor.model"
         chosen = [self.params[named]] if named in self.params else self.grid.get(named, [])
-        asked = [*chosen, *(compared.values() if isinstance(compared, dict) else compared)]
-        first = [] if asked else [advisor.model or str(AdvisorConfig().model)]
-        return [*first, *map(str, asked), *(advisor.fallbacks or [])]
+        if not chosen and (not compared or (self.walk_forward is not None and self.gate is not None)):
+            chosen = [advisor.model or str(AdvisorConfig().model)]
+        return [*map(str, chosen), *compared, *(advisor.fallbacks or [])]
 
     def make_gate(self, **advisor: Any) -> Gate | None:
         """Return the gate; None for a study without one.

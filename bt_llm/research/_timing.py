@@ -11,6 +11,7 @@ import pandas as pd
 
 from bt_llm import statistics
 from bt_llm.backtest import BacktestResult, Market, Primary, legs_of, periods_per_year
+from bt_llm.exceptions import DataError
 from bt_llm.gates import Answers
 
 if TYPE_CHECKING:
@@ -39,9 +40,21 @@ class TimingOf:
     market: Market
 
     def __call__(self, result: BacktestResult) -> dict[str, float]:
-        """Return its score; an account that was ruined has the lowest."""
+        """Return its score; an account that was ruined has the lowest.
+
+        Raises
+        ------
+        DataError
+            If the run is not of the bars of the ungated one, as that of a strategy that ends it itself.
+        """
         if result.ruined is not None:
             return {"timing": -math.inf}
+        if len(result.equity) != len(self.ungated.long) + 1:
+            raise DataError(
+                f"the run of {result.name or 'a strategy'} ends at {result.equity.index[-1]}, the ungated "
+                "one does not: a strategy that ends its run itself (runstop) cannot be compared with others; "
+                "let it trade no more instead"
+            )
         return self.of_legs(legs_of(result, self.market))
 
     def error(self, result: BacktestResult) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Tried:
         Trials that this command added; what was tried before is no new one.
     deflated : dict of str to float
         Probability that the true Sharpe ratio of a run is above 0, as the best of all of them; NaN where it
-        has no meaning.
+        has no meaning, as of an account that was ruined.
     """
 
     n_trials: int
@@ -104,12 +104,8 @@ def count_trials(
         Other arguments of `run_backtest`; ``start`` is part of what was tried.
     """
     start = (settings or {}).get("start")
-    records = {
-        name: _record(strategy, market, run, gate, start)
-        for name, (run, gate) in runs.items()
-        if run.ruined is None
-    }
-    return _counted(output, records)
+    records = {name: _record(strategy, market, run, gate, start) for name, (run, gate) in runs.items()}
+    return _counted(output, records, {name for name, (run, _) in runs.items() if run.ruined is not None})
 
 
 def count_panel_trials(
@@ -121,8 +117,6 @@ def count_panel_trials(
     """Write the pooled runs of a command into a ledger; see `count_trials`. A panel is one trial a run."""
     records = {}
     for name, (run, gate) in runs.items():
-        if run.ruined:
-            continue
         parts = []
         for symbol, result in run.symbols.items():
             member = universe.members[symbol]
@@ -139,7 +133,7 @@ def count_panel_trials(
         configuration = content_sha256(["panel", sorted(parts)])
         told = _told(next(iter(run.symbols.values())), universe.label)
         records[name] = _sealed(configuration, told, outcome)
-    return _counted(output, records)
+    return _counted(output, records, {name for name, (run, _) in runs.items() if run.ruined})
 
 
 def _record(
@@ -181,10 +175,15 @@ def _sealed(configuration: str, told: Mapping[str, Any], outcome: TrialOutcome) 
     )
 
 
-def _counted(output: str | os.PathLike[str], records: Mapping[str, TrialRecord]) -> Tried:
+def _counted(
+    output: str | os.PathLike[str], records: Mapping[str, TrialRecord], ruined: Collection[str]
+) -> Tried:
     with TrialLedger(Path(output) / LEDGER) as ledger:
         new = sum(ledger.add(record) for record in records.values())
         ratios = ledger.sharpes()
     every = [ratios[name] for name in sorted(ratios)]
-    found = {name: deflated(returns_of(one.outcome.equity), every) for name, one in records.items()}
+    found = {
+        name: math.nan if name in ruined else deflated(returns_of(one.outcome.equity), every)
+        for name, one in records.items()
+    }
     return Tried(n_trials=len(ratios), new=new, deflated=found)

@@ -13,21 +13,22 @@ from typing import Any, TypeVar
 
 from bt_llm.exceptions import ConfigError, MissingExtraError, StrategyError
 from bt_llm.progress import quiet
-from bt_llm.settings import python_scalar
+from bt_llm.settings import in_short, python_scalar
 from bt_llm.sources import source_sha256
 
 __all__ = ["check_jobs", "chunk_size", "code_sha256", "leaves", "run_each", "stays_here"]
 
 R = TypeVar("R")
+_MOST_JOBS = 10_000
 
 
 def check_jobs(n_jobs: int | None) -> None:
     """Raise a ConfigError if it is no number of processes."""
     given = python_scalar(n_jobs)
-    if given is not None and (type(given) is not int or (given < 1 and given != -1)):
+    if given is not None and (type(given) is not int or not (1 <= given <= _MOST_JOBS or given == -1)):
         raise ConfigError(
-            f"n_jobs={n_jobs!r}: expected a number of processes, -1 for one each CPU, or None for what "
-            f"joblib.parallel_config says"
+            f"n_jobs={in_short(n_jobs)}: expected a number of processes up to {_MOST_JOBS:,}, -1 for one "
+            f"each CPU, or None for what joblib.parallel_config says"
         )
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from bt_llm.exceptions import ConfigError
-from bt_llm.settings import whole
+from bt_llm.settings import in_short, whole
 from bt_llm.statistics._blocks import arch_bootstrap
 from bt_llm.statistics._influence import influence_of
-from bt_llm.statistics._inputs import Floats, between, choose
+from bt_llm.statistics._inputs import MOST_RESAMPLES, Floats, between, choose, in_blocks
 from bt_llm.statistics._overfitting import Statistic
 from bt_llm.statistics._stepwise import Series, draw_pairs, named_columns
 from bt_llm.statistics._timing import detectable
@@ -92,7 +92,9 @@ def model_confidence_set(
     >>> [name for name, p in model_confidence_set(good, n=199).items() if p > 0.05]
     ['a', 'b']
     """
-    drawn = draw_pairs(series, None, statistic, n=whole("n", n, 1), seed=seed, block_length=block_length)
+    drawn = draw_pairs(
+        series, None, statistic, n=whole("n", n, 1, MOST_RESAMPLES), seed=seed, block_length=block_length
+    )
     signed = np.sign(drawn.estimates) * drawn.t
     left, p_values, so_far = list(drawn.names), dict.fromkeys(drawn.names, 1.0), 0.0
     while len(left) > 1:
@@ -137,7 +139,7 @@ def superior_predictive_ability(
     Returns
     -------
     float
-        1 if none of the series differs from the benchmark.
+        ``(1 + #{resamples as good}) / (1 + n)``; 1 if none of the series differs from the benchmark.
 
     Raises
     ------
@@ -158,7 +160,7 @@ def superior_predictive_ability(
     True
     """
     found, _ = _tested(series, benchmark, statistic, n=n, seed=seed, block_length=block_length)
-    return 1.0 if found is None else float(found.pvalues["consistent"])
+    return 1.0 if found is None else _rank(found, n)
 
 
 def best_of(
@@ -205,11 +207,10 @@ def best_of(
     smallest = 1.0 / (1 + n)
     if found is None:
         return BestOf(p_value=1.0, smallest=smallest, detectable=None)
-    met = round(float(found.pvalues["consistent"]) * n)
     critical = float(found.critical_values(alpha)["consistent"])
     more = detectable(float(errors.max()), alpha=0.5)
     return BestOf(
-        p_value=(1 + met) / (1 + n),
+        p_value=_rank(found, n),
         smallest=smallest,
         detectable=critical + more if smallest <= alpha else None,
     )
@@ -223,8 +224,8 @@ def _tested(
     The test is None if none of the series differs from the benchmark.
     """
     names, gains = _gains(series, statistic, block_length)
-    if benchmark not in names:
-        raise ConfigError(f"benchmark={benchmark!r}: expected one of {names}")
+    if not isinstance(benchmark, str) or benchmark not in names:
+        raise ConfigError(f"benchmark={in_short(benchmark)}: expected one of {names!s:.300}")
     base = gains[:, [names.index(benchmark)]]
     differs = np.ptp(gains - base, axis=0) > 0.0
     if not differs.any():
@@ -232,13 +233,18 @@ def _tested(
     found = arch_bootstrap("superior_predictive_ability").SPA(
         -base[:, 0],
         -gains[:, differs],
-        reps=whole("n", n, 1),
+        reps=whole("n", n, 1, MOST_RESAMPLES),
         block_size=block_length,
         bootstrap="circular",
-        seed=seed,
+        seed=whole("seed", seed, 0),
     )
     found.compute()
     return found, _errors(gains[:, differs] - base, block_length)
+
+
+def _rank(found: Any, n: int) -> float:
+    # Of n resamples arch gives the share that is as good, which may be none.
+    return (1 + round(float(found.pvalues["consistent"]) * n)) / (1 + n)
 
 
 def _errors(gains: Floats, block_length: int) -> Floats:
@@ -254,7 +260,6 @@ def _errors(gains: Floats, block_length: int) -> Floats:
 def _gains(series: Series, statistic: str, block_length: int) -> tuple[list[str], Floats]:
     """Return what each bar adds to each series' statistic, with that statistic for a mean."""
     names, x = named_columns(series)
-    if not 1 <= whole("block_length", block_length, 1) <= len(x):
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
+    in_blocks(block_length, len(x))
     values, influence = influence_of(x, choose(Statistic, statistic, "statistic"))
     return names, values + influence

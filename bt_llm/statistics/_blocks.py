@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bt_llm.exceptions import ConfigError, DataError, MissingExtraError
 from bt_llm.settings import whole
-from bt_llm.statistics._inputs import Floats
+from bt_llm.statistics._inputs import Floats, codes_of, plain_array
 
 __all__ = ["Functional", "Resampled", "arch_bootstrap", "automatic_block_length", "resample", "together"]
 
@@ -147,20 +147,19 @@ def together(columns: Floats, blocks: ArrayLike) -> Floats:
     Raises
     ------
     DataError
-        If there is not one label a row.
+        If there is not one label a row, or one is missing.
 
     Examples
     --------
     >>> together(np.array([[1.0], [2.0], [4.0]]), ["a", "b", "a"]).ravel().tolist()
     [5.0, 2.0]
     """
-    labels = np.asarray(blocks)
+    labels = plain_array(blocks, "blocks")
     if labels.shape != (len(columns),):
         raise DataError(f"blocks of shape {labels.shape}: expected one label for each of {len(columns)} rows")
-    _, first, place = np.unique(labels, return_index=True, return_inverse=True)
-    order: NDArray[np.intp] = np.argsort(np.argsort(first))
-    summed = np.zeros((len(first), columns.shape[1]))
-    np.add.at(summed, order[place], columns)
+    place = codes_of(labels, "blocks")
+    summed = np.zeros((place.max(initial=-1) + 1, columns.shape[1]))
+    np.add.at(summed, place, columns)
     return summed
 
 

@@ -11,8 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import DataError
-from bt_llm.settings import whole
-from bt_llm.statistics._inputs import Floats, between, finite, normal_quantile
+from bt_llm.settings import in_short, is_number, python_scalar, several, whole
+from bt_llm.statistics._inputs import (
+    MOST_RESAMPLES,
+    Floats,
+    between,
+    by_name,
+    codes_of,
+    finite,
+    normal_quantile,
+)
 
 __all__ = ["Exchange", "exchange_test", "holm"]
 
@@ -101,12 +109,15 @@ def exchange_test(
     {'knows': 0.001, 'guesses': 0.95, 'reasons': 1.0}
     """
     came = finite(outcome, "outcome", minimum=1)
-    groups = np.unique(np.asarray(strata), return_inverse=True)[1]
-    rows = {name: finite(row, name) for name, row in weights.items()}
+    groups = codes_of(several("strata", strata, "labels"), "strata")
+    given = by_name(weights, "weights", "what may follow the outcomes")
+    rows = {name: finite(row, str(name)) for name, row in given.items()}
+    if not rows:
+        raise DataError("weights: expected at least one")
     for name, row in (("strata", groups), *rows.items()):
         if len(row) != len(came):
             raise DataError(f"{name}: {len(row)} bars, expected {len(came)} as outcome has")
-    draws, level = whole("n", n, 1), between(alpha, 0.0, 1.0, "alpha")
+    draws, level = whole("n", n, 1, MOST_RESAMPLES), between(alpha, 1e-15, 1.0, "alpha")
     sizes = np.bincount(groups)
     residual = _within(came, groups, sizes)
     moved = {name: _within(row, groups, sizes) for name, row in rows.items()}
@@ -158,20 +169,47 @@ def _found(
             correlation=math.nan, p_value=1.0, smallest=1.0, detectable=math.nan, n=enough, moving=0
         )
     at_least = int(np.count_nonzero(drawn >= total - 1e-9 * scale))
-    ways = sum(math.lgamma(size + 1) for size in sizes[alive].tolist())
     reach = normal_quantile(1.0 - alpha) + normal_quantile(0.8)
     return Exchange(
         correlation=total / scale,
         p_value=(1 + at_least) / (1 + len(drawn)),
-        smallest=max(1.0 / (1 + len(drawn)), math.exp(-min(ways, 700.0))),
+        smallest=max(1.0 / (1 + len(drawn)), math.exp(_log_share_of_the_best(moved, residual, groups))),
         detectable=reach * float(np.std(drawn)) / scale,
         n=enough,
         moving=int(sizes[alive].sum()),
     )
 
 
+def _log_share_of_the_best(moved: Floats, residual: Floats, groups: NDArray[np.int64]) -> float:
+    """Return the logarithm of the share of all exchanges in which weights follow outcomes as far as they can.
+
+    In these both are sorted alike in every group; orders that differ among equal values alone are as good.
+    """
+    weights, outcomes = _starts(moved, groups), _starts(residual, groups)
+    alike = _log_orders(weights) + _log_orders(outcomes) - _log_orders(weights | outcomes)
+    return alike - _log_orders(_starts(np.zeros(len(groups)), groups))
+
+
+def _starts(values: Floats, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return where another value begins, or another group, once values are sorted within their groups."""
+    order = np.lexsort((values, groups))
+    apart = np.diff(values[order]) > 1e-12 * max(1.0, float(np.abs(values).max()))
+    return np.concatenate([[True], apart | (np.diff(groups[order]) > 0)])
+
+
+def _log_orders(starts: NDArray[np.bool_]) -> float:
+    """Return the logarithm of how many orders there are within stretches, by where each begins."""
+    counts = np.diff(np.append(np.flatnonzero(starts), len(starts)))
+    return math.fsum(math.lgamma(count + 1) for count in counts.tolist())
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values adjusted for each other so that the chance of any false finding stays below the level.
+
+    Raises
+    ------
+    DataError
+        If one is no number from 0 to 1.
 
     References
     ----------
@@ -183,6 +221,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'b': 0.06, 'c': 0.06}
     """
+    for name, p in by_name(p_values, "p_values", "p-values").items():
+        if not is_number(found := python_scalar(p)) or not 0.0 <= found <= 1.0:
+            raise DataError(f"p_values: {in_short(name)} has {in_short(p)}: expected a number from 0 to 1")
     adjusted, least = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[name]))

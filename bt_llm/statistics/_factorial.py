@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bt_llm.exceptions import DataError
+from bt_llm.settings import several, whole
+from bt_llm.statistics._inputs import as_floats, codes_of, plain_array
 
 __all__ = ["FactorShare", "changed_share", "factor_shares"]
 
@@ -46,6 +48,8 @@ def factor_shares(values: ArrayLike, factors: int) -> list[FactorShare]:
     ------
     DataError
         If a value is not finite, or there are fewer axes.
+    ConfigError
+        If `factors` is no whole number of 1 or more.
 
     References
     ----------
@@ -60,11 +64,12 @@ def factor_shares(values: ArrayLike, factors: int) -> list[FactorShare]:
     >>> factor_shares([[0.0, 1.0], [1.0, 0.0]], 2)  # a exclusive-or b
     [FactorShare(main=0.0, total=1.0), FactorShare(main=0.0, total=1.0)]
     """
-    known = np.asarray(values, dtype=np.float64)
-    if known.ndim < factors or factors < 1 or not known.size or not np.isfinite(known).all():
+    whole("factors", factors, 1)
+    known = as_floats(values, "values", plain_array(values, "values").ndim)
+    if known.ndim < factors or not known.size or not np.isfinite(known).all():
         raise DataError(f"values of shape {known.shape}: expected {factors} factors, and finite numbers")
     axes = tuple(range(factors))
-    whole = float(np.var(known, axis=axes).sum())
+    spread = float(np.var(known, axis=axes).sum())
     tiny = 1e-24 * max(1.0, float(np.square(known).sum()))
     found = []
     for factor in axes:
@@ -74,7 +79,7 @@ def factor_shares(values: ArrayLike, factors: int) -> list[FactorShare]:
         within = np.var(known, axis=factor, keepdims=True)
         total = float((within.mean(axis=others) if others else within).sum())
         found.append(
-            FactorShare(main / whole, total / whole) if whole > tiny else FactorShare(math.nan, math.nan)
+            FactorShare(main / spread, total / spread) if spread > tiny else FactorShare(math.nan, math.nan)
         )
     return found
 
@@ -95,15 +100,25 @@ def changed_share(answers: ArrayLike, axes: Sequence[int] | None = None) -> list
         One a factor: of all pairs of combinations that differ in its level alone, the share whose answers
         differ. NaN of a factor with one level.
 
+    Raises
+    ------
+    ConfigError
+        If an axis is none of the answers'.
+    DataError
+        If there is no answer, or one is missing.
+
     Examples
     --------
     >>> changed_share([["up", "up"], ["up", "down"]])
     [0.5, 0.5]
     """
-    _, codes = np.unique(np.asarray(answers), return_inverse=True)
-    table = codes.reshape(np.shape(answers))
+    given = plain_array(answers, "answers")
+    if not given.size:
+        raise DataError(f"answers of shape {given.shape}: expected one for every combination of levels")
+    table = codes_of(given.ravel(), "answers").reshape(given.shape)
+    chosen = range(table.ndim) if axes is None else several("axes", axes, "factors")
     found = []
-    for axis in range(table.ndim) if axes is None else axes:
+    for axis in [whole("axes", one, 0, table.ndim - 1) for one in chosen]:
         levels: int = table.shape[axis]
         lines = np.moveaxis(table, axis, -1).reshape(-1, levels)
         same = sum(

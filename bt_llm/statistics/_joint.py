@@ -7,11 +7,20 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.settings import whole
-from bt_llm.statistics._inputs import Floats, annual_factor, between, choose
+from bt_llm.exceptions import DataError
+from bt_llm.settings import instance, whole
+from bt_llm.statistics._inputs import (
+    MOST_RESAMPLES,
+    Floats,
+    annual_factor,
+    as_floats,
+    between,
+    choose,
+    finite,
+    in_blocks,
+)
 from bt_llm.statistics._overfitting import Statistic
-from bt_llm.statistics._resampling import BootstrapResult
+from bt_llm.statistics._resampling import BootstrapResult, quantile_rank
 
 __all__ = ["joint_differences", "stationary_counts"]
 
@@ -80,12 +89,10 @@ def joint_differences(
     >>> [one.low > 0.0 for one in found]
     [True, False, False]
     """
-    one, two = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    one, two = as_floats(first, "first", 2), as_floats(second, "second", 2)
     known = _checked(one, two)
     chosen = choose(Statistic, statistic, "statistic")
-    rank = math.ceil(between(confidence, 0.0, 1.0, "confidence") * (1 + n) - 1e-9)
-    if rank > n:
-        raise ConfigError(f"n={n!r} resamples: too few for an interval of {confidence:g}")
+    rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
     scale = math.sqrt(scale) if chosen is Statistic.SHARPE else scale
     parts = [np.where(known, part, 0.0) for part in (one, one**2, two, two**2)]
@@ -150,8 +157,9 @@ def stationary_counts(n_bars: int, block_length: int, n: int, rng: np.random.Gen
     >>> stationary_counts(4, 2, 2, np.random.default_rng(0)).sum(axis=1)
     array([4., 4.])
     """
-    if not 1 <= block_length <= n_bars:
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {n_bars} bars there are")
+    in_blocks(block_length, whole("n_bars", n_bars, 1))
+    whole("n", n, 0, MOST_RESAMPLES)
+    instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     begins = rng.random((n_bars, n)) < 1.0 / block_length
     begins[0] = True
     starts = rng.integers(n_bars, size=(n_bars, n))
@@ -165,8 +173,10 @@ def stationary_counts(n_bars: int, block_length: int, n: int, rng: np.random.Gen
 def _checked(one: Floats, two: Floats) -> NDArray[np.bool_]:
     if one.ndim != 2 or one.shape != two.shape or not one.size:
         raise DataError(f"returns of shapes {one.shape} and {two.shape}: expected (n_bars, n_pairs) twice")
-    known = np.isfinite(one)
-    if not np.array_equal(known, np.isfinite(two)):
+    for name, values in (("first", one), ("second", two)):  # what is missing is NaN, and no infinity
+        finite(np.where(np.isnan(values), 0.0, values), name, ndim=2)
+    known = ~np.isnan(one)
+    if not np.array_equal(known, ~np.isnan(two)):
         raise DataError("a bar is missing in one series of a pair only: expected the same bars in both")
     if (known.sum(axis=0) < 2).any():
         raise DataError("a pair of series has fewer than two bars in common")

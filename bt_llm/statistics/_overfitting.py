@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.settings import in_short, python_scalar
 from bt_llm.statistics._inputs import Floats, choose, finite
 
 __all__ = ["OverfittingResult", "Statistic", "probability_of_backtest_overfitting"]
@@ -136,8 +137,8 @@ def probability_of_backtest_overfitting(
 
 
 def _checked(matrix: ArrayLike, n_splits: int) -> Floats:
-    if n_splits % 2 or not 2 <= n_splits <= _MAX_SPLITS:
-        raise ConfigError(f"n_splits={n_splits!r}: expected an even number from 2 to {_MAX_SPLITS}")
+    if type(python_scalar(n_splits)) is not int or n_splits % 2 or not 2 <= n_splits <= _MAX_SPLITS:
+        raise ConfigError(f"n_splits={in_short(n_splits)}: expected an even number from 2 to {_MAX_SPLITS}")
     returns = finite(matrix, "matrix", ndim=2)
     n_bars, n_trials = returns.shape
     if n_trials < 2:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.exceptions import DataError
+from bt_llm.settings import in_short
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
-from bt_llm.statistics._inputs import Floats, annual_factor, between
+from bt_llm.statistics._inputs import Floats, annual_factor, between, by_name, in_blocks
 from bt_llm.statistics._resampling import BootstrapResult, quantile_rank
-from bt_llm.statistics._timing import PARTS, Legs, parts_made, parts_of, point
+from bt_llm.statistics._timing import PARTS, Legs, parts_made, parts_of, point, same_bars
 
 __all__ = ["PanelParts", "take_apart_jointly"]
 
@@ -79,6 +80,12 @@ def take_apart_jointly(
     >>> found.pooled["timing"].low > 0.0, found.symbols["open"]["timing"].estimate
     (True, 0.0)
     """
+    for name, pair in by_name(accounts, "accounts", "the legs of a gated and an ungated account").items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise DataError(
+                f"accounts: {in_short(name)} has {in_short(pair)}: expected two Legs, gated and ungated"
+            )
+        same_bars(*pair)
     lengths = {len(legs) for pair in accounts.values() for legs in pair}
     if len(lengths) != 1:
         raise DataError(f"accounts of {sorted(lengths)} bars: expected one or more, all over the same bars")
@@ -88,10 +95,8 @@ def take_apart_jointly(
     if block_length is None:
         own, other = (sum(pair[side].returns for pair in accounts.values()) for side in (0, 1))
         length = automatic_block_length(np.column_stack([own, other, own - other]))
-    elif 1 <= block_length <= bars:
-        length = int(block_length)
     else:
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {bars} bars there are")
+        length = in_blocks(block_length, bars)
     scale = annual_factor(periods_per_year)
     size = 1e-12 * max(float(np.abs(one[:, [0, 1, 2, 5, 6, 7]]).max(initial=0.0)) for one in columns)
     # The same seed, bars and block length draw the same blocks, whichever columns they are of.

@@ -18,13 +18,17 @@ from bt_llm.statistics._inputs import Floats, annual_factor, finite
 __all__ = ["calmar_ratio", "max_drawdown", "sharpe_ratio", "sortino_ratio"]
 
 
-def is_flat(values: Floats) -> bool:
-    """Whether a series never changes.
+_ROUNDING = 1e-12
+"""What is smaller, in proportion, is rounding."""
 
-    The range is exact where a standard deviation is not: rounding leaves that of a constant
-    series at about 1e-18, which would make a Sharpe ratio of 1e15.
+
+def is_flat(values: Floats) -> bool:
+    """Whether a series never changes, rounding apart.
+
+    An account that gains the same share on every bar has returns that differ by about 1e-18, which would
+    make a Sharpe ratio of 1e15.
     """
-    return bool(np.ptp(values) == 0.0)
+    return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max(initial=0.0))
 
 
 def sharpe_ratio(returns: ArrayLike, periods_per_year: float | None = None) -> float:

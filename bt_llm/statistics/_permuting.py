@@ -7,6 +7,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bt_llm.exceptions import DataError
+from bt_llm.settings import instance
+from bt_llm.statistics._inputs import plain_array
+
 __all__ = ["log_arrangements", "permute_runs"]
 
 
@@ -29,7 +33,8 @@ def permute_runs(answers: ArrayLike, rng: np.random.Generator) -> NDArray[np.uin
     >>> permute_runs([1, 1, 1, 0, 0, 1], np.random.default_rng(0)).tolist()
     [1, 0, 0, 1, 1, 1]
     """
-    values = np.asarray(answers, dtype=np.uint8)
+    values = _zeros_and_ones(answers)
+    instance("rng", rng, np.random.Generator, "a numpy.random.Generator")
     if not len(values):
         return values
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1
@@ -45,6 +50,20 @@ def permute_runs(answers: ArrayLike, rng: np.random.Generator) -> NDArray[np.uin
     return np.repeat(turns, order).astype(np.uint8)
 
 
+def _zeros_and_ones(answers: ArrayLike) -> NDArray[np.uint8]:
+    """Return answers; numbers between are no answers, and a cast would make them 0.
+
+    Raises
+    ------
+    DataError
+        If they are not all 0 or 1.
+    """
+    given = plain_array(answers, "answers")
+    if given.ndim != 1 or given.dtype.kind not in "biuf" or not np.isin(given, (0, 1)).all():
+        raise DataError(f"answers of shape {given.shape} and type {given.dtype}: expected one row of 0 and 1")
+    return given.astype(np.uint8)
+
+
 def log_arrangements(answers: ArrayLike) -> float:
     """Return the logarithm of how many different outcomes `permute_runs` has.
 
@@ -53,7 +72,7 @@ def log_arrangements(answers: ArrayLike) -> float:
     >>> round(math.exp(log_arrangements([1, 0, 1, 1, 0, 0]))), math.exp(log_arrangements([1, 1, 1]))
     (8, 1.0)
     """
-    values = np.asarray(answers, dtype=np.uint8)
+    values = _zeros_and_ones(answers)
     if not len(values):
         return 0.0
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1

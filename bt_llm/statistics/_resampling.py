@@ -10,8 +10,18 @@ from numpy.typing import ArrayLike
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.settings import flag, in_short, python_scalar, whole
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample, together
-from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, pair
+from bt_llm.statistics._inputs import (
+    MOST_RESAMPLES,
+    Floats,
+    annual_factor,
+    between,
+    choose,
+    finite,
+    in_blocks,
+    pair,
+)
 from bt_llm.statistics._overfitting import Statistic
 
 __all__ = ["BootstrapResult", "paired_bootstrap", "quantile_rank", "rank_p_value", "result_of"]
@@ -149,8 +159,8 @@ def paired_bootstrap(
     pairs = np.column_stack([first, second])
     if blocks is not None:
         pairs = together(pairs, blocks)
-    if block_length is not None and not 1 <= block_length <= len(pairs):
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(pairs)} bars there are")
+    flag("studentised", studentised)
+    length = None if block_length is None else in_blocks(block_length, len(pairs))
     estimate = _difference(pairs, chosen)
     if abs(estimate) <= _ROUNDING * (1.0 if chosen is Statistic.SHARPE else float(np.abs(pairs).max())):
         estimate = 0.0  # rounding alone, which no resample should have to beat
@@ -160,10 +170,8 @@ def paired_bootstrap(
         return BootstrapResult(
             estimate=point, low=point, high=point, confidence=confidence, p_value=p_value, block_length=0, n=0
         )
-    if block_length is None:
+    if length is None:
         length = automatic_block_length(np.column_stack([pairs, pairs[:, 0] - pairs[:, 1]]))
-    else:
-        length = int(block_length)
     sharpe = chosen is Statistic.SHARPE
     columns = np.column_stack([pairs, pairs**2]) if sharpe else pairs
     found = resample(
@@ -228,15 +236,15 @@ def rank_p_value(observed: float, nulls: ArrayLike) -> float:
     >>> rank_p_value(1.5, [0.2, 1.9, 0.7, 1.1])
     0.4
     """
-    null = finite(nulls, "nulls")
-    if not math.isfinite(observed):
-        raise DataError(f"observed={observed!r}: expected a finite number to rank among {len(null)} nulls")
+    null, found = finite(nulls, "nulls"), python_scalar(observed)
+    if type(found) not in (int, float) or not abs(found) < 1e300:
+        raise DataError(f"observed={in_short(observed)}: expected a finite number, as nulls are")
     return (1 + int(np.sum(null >= observed))) / (1 + len(null))
 
 
 def quantile_rank(n: int, confidence: float) -> int:
     """Return which of n sorted errors bounds the interval, so that it agrees with the p-value."""
-    rank = math.ceil(confidence * (1 + n) - 1e-9)
+    rank = math.ceil(confidence * (1 + whole("n", n, 1, MOST_RESAMPLES)) - 1e-9)
     if rank > n:
         least = math.ceil(confidence / (1.0 - confidence) - 1e-9)
         raise ConfigError(f"n={n!r} resamples: an interval of {confidence:g} needs at least {least}")

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.settings import number, python_scalar, whole
 from bt_llm.statistics._inputs import as_floats, between, finite, normal_cdf, normal_quantile
 from bt_llm.statistics._performance import is_flat
 
@@ -62,8 +63,11 @@ class ReturnMoments:
 
     def __post_init__(self) -> None:
         """Check that some distribution can have these moments."""
-        if self.n < 2:
-            raise ConfigError(f"n={self.n} returns: expected at least 2")
+        object.__setattr__(self, "n", whole("n", self.n, 2, of=" of returns"))
+        for name in ("sharpe", "skew", "kurtosis"):
+            found = python_scalar(getattr(self, name))
+            flat = isinstance(found, float) and math.isnan(found)
+            object.__setattr__(self, name, math.nan if flat else number(name, found))
         floor = 1.0 + self.skew**2
         if self.kurtosis < floor * (1.0 - 1e-9):
             raise ConfigError(
@@ -152,9 +156,10 @@ def probabilistic_sharpe_ratio(returns: ArrayLike | ReturnMoments, benchmark: fl
     0.913
     """
     m = _moments(returns)
+    against = number("benchmark", benchmark)
     if math.isnan(m.sharpe):
         return math.nan
-    return normal_cdf((m.sharpe - benchmark) * math.sqrt((m.n - 1) / m.dispersion))
+    return normal_cdf((m.sharpe - against) * math.sqrt((m.n - 1) / m.dispersion))
 
 
 def expected_max_sharpe(n_trials: float, variance: float, mean: float = 0.0) -> float:
@@ -192,10 +197,8 @@ def expected_max_sharpe(n_trials: float, variance: float, mean: float = 0.0) -> 
     >>> round(expected_max_sharpe(100, variance=0.5 / 250), 4)
     0.1132
     """
-    if not 1.0 <= n_trials < math.inf:
-        raise ConfigError(f"n_trials={n_trials!r}: expected a number of trials from 1")
-    if not 0.0 <= variance < math.inf:
-        raise ConfigError(f"variance={variance!r}: expected a number from 0")
+    n_trials = number("n_trials", n_trials, 1, of=" of trials")
+    variance, mean = number("variance", variance, 0), number("mean", mean)
     if n_trials == 1:
         return mean
     gamma = float(np.euler_gamma)
@@ -312,6 +315,7 @@ def min_track_record_length(
     """
     m = _moments(returns)
     z = normal_quantile(between(confidence, 0.5, 1.0, "confidence"))
+    benchmark = number("benchmark", benchmark)
     if math.isnan(m.sharpe):
         return math.nan
     if m.sharpe <= benchmark:
@@ -326,6 +330,8 @@ def _moments(returns: ArrayLike | ReturnMoments) -> ReturnMoments:
 def _spread_of(trial_sharpes: ArrayLike) -> tuple[int, float]:
     sharpes = as_floats(trial_sharpes, "trial_sharpes", ndim=1)
     known = sharpes[~np.isnan(sharpes)]
+    if len(known):
+        finite(np.where(np.isfinite(known), known, 0.0), "trial_sharpes")
     if len(sharpes) == 1:
         return 1, 0.0
     if len(known) < 2 or not np.all(np.isfinite(known)):

@@ -8,12 +8,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bt_llm.equality import nan_equal
-from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.statistics._inputs import Floats, as_floats, between, finite, normal_quantile
+from bt_llm.exceptions import DataError
+from bt_llm.settings import several
+from bt_llm.statistics._inputs import (
+    Floats,
+    as_floats,
+    between,
+    by_name,
+    codes_of,
+    distributions,
+    finite,
+    normal_quantile,
+)
 from bt_llm.statistics._stepwise import POWER, Pair, step_down
 
 __all__ = ["RolledScore", "RolledSkill", "rolled_skill"]
@@ -110,7 +119,7 @@ def rolled_skill(
     ConfigError
         If `alpha` is out of range.
     DataError
-        If shapes do not fit, or a value is not finite or no outcome.
+        If shapes do not fit, a value is not finite or no outcome, or a group is missing.
 
     Notes
     -----
@@ -137,13 +146,13 @@ def rolled_skill(
     >>> {name: (round(one.observed, 2), one.p_value <= 0.05) for name, one in found.each.items()}
     {'always up': (0.74, False), 'knows': (0.75, True)}
     """
-    names = list(scores)
+    names = list(by_name(scores, "scores", "scores"))
     happened = finite(outcomes, "outcomes")
     tables = {name: as_floats(scores[name], f"scores of {name}", 2) for name in names}
     _check(tables, happened)
     level = between(alpha, 0.0, 1.0, "alpha")
-    groups = None if groups is None else list(groups)
-    rolls = {name: _rolled(table, happened, groups) for name, table in tables.items()}
+    codes = None if groups is None else codes_of(several("groups", groups, "labels"), "groups")
+    rolls = {name: _rolled(table, happened, codes) for name, table in tables.items()}
     pairs = list(itertools.combinations(names, 2))
     apart = [rolls[first] - rolls[second] for first, second in pairs]
     found = _judged(np.column_stack([*rolls.values(), *apart]), len(names), level)
@@ -169,9 +178,9 @@ def _check(tables: Mapping[str, Floats], happened: Floats) -> None:
         raise DataError(f"outcomes: expected whole numbers 0 to {min(classes) - 1}")
 
 
-def _rolled(table: Floats, happened: Floats, groups: Iterable[object] | None) -> Floats:
+def _rolled(table: Floats, happened: Floats, groups: NDArray[np.intp] | None) -> Floats:
     """Return the mean score by the number of bars that the outcomes are rolled; the first is as it is."""
-    codes = np.zeros(len(happened), np.intp) if groups is None else pd.factorize(pd.Index(list(groups)))[0]
+    codes = np.zeros(len(happened), np.intp) if groups is None else groups
     if len(codes) != len(happened):
         raise DataError(f"groups of {len(codes)} bars and {len(happened)} outcomes: expected as many")
     came = np.eye(table.shape[1])[happened.astype(np.intp)]
@@ -224,12 +233,17 @@ def brier_rows(probabilities: ArrayLike) -> Floats:
     probabilities : array_like of shape (n_bars, n_classes)
         Each row sums to 1.
 
+    Raises
+    ------
+    DataError
+        If a row does not sum to 1, or holds what is no probability.
+
     Examples
     --------
     >>> brier_rows([[0.5, 0.2, 0.3]]).round(2).tolist()
     [[-0.38, -0.98, -0.78]]
     """
-    p = finite(probabilities, "probabilities", ndim=2)
+    p = distributions(probabilities, "probabilities")
     rows: Floats = -((p**2).sum(axis=1, keepdims=True) - 2.0 * p + 1.0)
     return rows
 
@@ -248,6 +262,8 @@ def log_rows(probabilities: ArrayLike, *, least: float = 1e-6) -> Floats:
     ------
     ConfigError
         If `least` is not between 0 and 1.
+    DataError
+        If a row does not sum to 1, or holds what is no probability.
 
     References
     ----------
@@ -258,7 +274,6 @@ def log_rows(probabilities: ArrayLike, *, least: float = 1e-6) -> Floats:
     >>> log_rows([[0.5, 0.5, 0.0]]).round(2).tolist()
     [[-0.69, -0.69, -13.82]]
     """
-    if not 0.0 < least < 1.0:
-        raise ConfigError(f"least={least!r}: expected a number between 0 and 1")
-    logs: Floats = np.log(np.maximum(finite(probabilities, "probabilities", ndim=2), least))
+    lowest = between(least, 0.0, 1.0, "least")
+    logs: Floats = np.log(np.maximum(distributions(probabilities, "probabilities"), lowest))
     return logs

@@ -14,9 +14,19 @@ from numpy.typing import NDArray
 
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.settings import in_short, instance, several
 from bt_llm.statistics._blocks import resample
 from bt_llm.statistics._influence import FLAT, block_length_of, columns_of, differences, influence_of
-from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, finite, normal_quantile
+from bt_llm.statistics._inputs import (
+    Floats,
+    annual_factor,
+    between,
+    by_name,
+    choose,
+    finite,
+    in_blocks,
+    normal_quantile,
+)
 from bt_llm.statistics._overfitting import Statistic
 from bt_llm.statistics._resampling import quantile_rank
 
@@ -139,7 +149,7 @@ def pooled(returns: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     DataError
-        If a time has a return for one name and none for another.
+        If a time has a return of a symbol for one name and none for another.
 
     Examples
     --------
@@ -148,15 +158,28 @@ def pooled(returns: pd.DataFrame) -> pd.DataFrame:
     >>> pooled(panel).round(6).to_numpy().tolist()
     [[0.2, 0.1], [0.2, 0.1]]
     """
+    instance("returns", returns, pd.DataFrame, "a DataFrame")
     if returns.columns.nlevels == 1:
         return returns
+    if returns.columns.nlevels > 2 or not returns.columns.is_unique:
+        raise DataError(
+            f"returns: {returns.columns.nlevels} levels of columns, expected names and symbols, each once"
+        )
     names = list(dict.fromkeys(returns.columns.get_level_values(0)))
-    means = pd.DataFrame({name: returns[name].mean(axis=1) for name in names}, index=returns.index)
-    if (uneven := means.isna().any(axis=1) & means.notna().any(axis=1)).any():
+    there: Any = {name: returns[name].notna() for name in names}
+    symbols = there[names[0]].columns
+    if others := [name for name in names if set(there[name].columns) != set(symbols)]:
+        raise DataError(
+            f"returns of {others[0]!r} are of {list(there[others[0]].columns)} and those of {names[0]!r} of "
+            f"{list(symbols)}: expected the same symbols of each"
+        )
+    uneven = sum((there[name][symbols] ^ there[names[0]]).any(axis=1) for name in names) > 0
+    if uneven.any():
         raise DataError(
             f"{int(uneven.sum())} times have returns of some of {names} and not of others, the first "
-            f"{means.index[uneven][0]}: expected the same bars of each"
+            f"{returns.index[uneven][0]}: expected the same bars of each"
         )
+    means = pd.DataFrame({name: returns[name].mean(axis=1) for name in names}, index=returns.index)
     return means.dropna()
 
 
@@ -305,10 +328,13 @@ def draw_pairs(
     """Resample the differences of pairs of series; see `stepwise_differences`."""
     names, x = named_columns(series)
     chosen = choose(Statistic, statistic, "statistic")
-    asked = list(itertools.combinations(names, 2)) if pairs is None else list(pairs)
+    asked = (
+        list(itertools.combinations(names, 2))
+        if pairs is None
+        else list(several("pairs", pairs, "pairs of names"))
+    )
     first, second = _places(asked, names)
-    if block_length is not None and not 1 <= block_length <= len(x):
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(x)} bars there are")
+    wanted = None if block_length is None else in_blocks(block_length, len(x))
     values, influence = influence_of(x, chosen)
     estimate = values[first] - values[second]
     parts = influence[:, first] - influence[:, second]
@@ -316,7 +342,7 @@ def draw_pairs(
     estimate = np.where(alive | (np.abs(estimate) > FLAT * np.abs(values).max()), estimate, 0.0)
     errors, t_star, length = np.zeros(len(asked)), np.zeros((n, len(asked))), 0
     if alive.any():
-        length = block_length_of(parts[:, alive]) if block_length is None else int(block_length)
+        length = block_length_of(parts[:, alive]) if wanted is None else wanted
         functional = differences(chosen, len(x), first[alive], second[alive])
         drawn = resample(columns_of(x, chosen), functional, length=length, n=n, seed=seed)
         errors[alive], t_star[:, alive] = drawn.errors, drawn.draws.T
@@ -325,10 +351,11 @@ def draw_pairs(
 
 
 def named_columns(series: Series) -> tuple[list[str], Floats]:
-    frame: Any = pooled(series) if isinstance(series, pd.DataFrame) else series
+    frame: Any = by_name(series, "series", "returns on the same bars")
+    frame = pooled(frame) if isinstance(frame, pd.DataFrame) else frame
     names = [str(name) for name in frame]
     if len(set(names)) < len(names) or len(names) < 2:
-        raise DataError(f"series {names}: expected two or more, each with a name of its own")
+        raise DataError(f"series {names!s:.300}: expected two or more, each with a name of its own")
     columns = [finite(frame[name], str(name), minimum=2) for name in frame]
     lengths = {name: len(column) for name, column in zip(names, columns, strict=True)}
     if len(set(lengths.values())) > 1:
@@ -338,10 +365,11 @@ def named_columns(series: Series) -> tuple[list[str], Floats]:
 
 def _places(pairs: Sequence[Pair], names: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     for pair in pairs:
-        if len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(names):
-            raise ConfigError(f"pair {pair!r}: expected two different ones of {names}")
-    if not pairs or len(set(pairs)) < len(pairs):
-        raise ConfigError(f"pairs {list(pairs)}: expected at least one, each once")
+        known = isinstance(pair, tuple | list) and all(isinstance(name, str) for name in pair)
+        if not known or len(pair) != 2 or pair[0] == pair[1] or not set(pair) <= set(names):
+            raise ConfigError(f"pair {in_short(pair)}: expected two different ones of {names!s:.300}")
+    if not pairs or len(set(map(tuple, pairs))) < len(pairs):
+        raise ConfigError(f"pairs {in_short(list(pairs))}: expected at least one, each once")
     places = np.array([[names.index(name) for name in pair] for pair in pairs], dtype=np.intp)
     return places[:, 0], places[:, 1]
 

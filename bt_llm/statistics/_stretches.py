@@ -7,11 +7,11 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bt_llm.exceptions import ConfigError
-from bt_llm.settings import whole
+from bt_llm.exceptions import DataError
+from bt_llm.settings import in_short, whole
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
 from bt_llm.statistics._influence import columns_of, differences
-from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, normal_quantile, pair
+from bt_llm.statistics._inputs import Floats, annual_factor, between, choose, in_blocks, normal_quantile, pair
 from bt_llm.statistics._overfitting import Statistic
 from bt_llm.statistics._resampling import quantile_rank
 from bt_llm.statistics._stepwise import POWER, PairDifference
@@ -75,6 +75,9 @@ def change_of_effect(
     rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
     scale = math.sqrt(scale) if chosen is Statistic.SHARPE else scale
+    for name, both in (("before", before), ("after", after)):
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise DataError(f"{name}={in_short(both)}: expected the returns of two strategies")
     rng = np.random.default_rng(whole("seed", seed, 0))
     earlier, later = (
         _drawn(np.column_stack(pair(*stretch, minimum=2)), chosen, block_length, n, int(rng.integers(2**31)))
@@ -102,10 +105,10 @@ def change_of_effect(
 
 
 def _drawn(x: Floats, statistic: Statistic, length: int | None, n: int, seed: int) -> Resampled:
-    if length is not None and not 1 <= length <= len(x):
-        raise ConfigError(f"block_length={length!r}: expected 1 to the {len(x)} bars of the shorter stretch")
     if length is None:
         length = automatic_block_length(np.column_stack([x, x[:, 0] - x[:, 1]]))
+    else:
+        length = in_blocks(length, len(x), "bars of the shorter stretch")
     first, second = np.array([0]), np.array([1])
     functional = differences(statistic, len(x), first, second)
     return resample(columns_of(x, statistic), functional, length=length, n=n, seed=seed)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bt_llm.exceptions import ConfigError, DataError
+from bt_llm.exceptions import DataError
+from bt_llm.settings import flag, instance, number, several
 from bt_llm.statistics._blocks import Resampled, automatic_block_length, resample
-from bt_llm.statistics._inputs import Floats, annual_factor, between, normal_quantile
+from bt_llm.statistics._inputs import Floats, annual_factor, as_floats, between, in_blocks, normal_quantile
 from bt_llm.statistics._resampling import BootstrapResult, quantile_rank, result_of
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "parts_made",
     "parts_of",
     "point",
+    "same_bars",
     "take_apart",
     "timing_of",
 ]
@@ -65,9 +67,13 @@ class Legs:
     def __post_init__(self) -> None:
         """Check them, once."""
         series = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name, values in series.items():
+        for name, given in series.items():
+            values = as_floats(given, name, 1)
+            object.__setattr__(self, name, values)
             if values.shape != self.long.shape or not np.isfinite(values).all():
                 raise DataError(f"{name}: expected {len(self.long)} finite values, as long has")
+            if np.abs(values).max(initial=0.0) > 1e100:
+                raise DataError(f"{name}: expected shares of the account, got {np.abs(values).max():g}")
 
     def __len__(self) -> int:
         return len(self.long)
@@ -94,6 +100,22 @@ class Timing(NamedTuple):
     def score(self) -> float:
         """The estimate in standard errors; 0 where nothing varies."""
         return self.estimate / self.error if self.error > 0.0 else 0.0
+
+
+def same_bars(gated: Legs, ungated: Legs) -> None:
+    """Check that two are the legs of accounts over the same bars.
+
+    Raises
+    ------
+    ConfigError
+        If one is no `Legs`.
+    DataError
+        If they have other bars, or none.
+    """
+    for name, legs in (("gated", gated), ("ungated", ungated)):
+        instance(name, legs, Legs, "the Legs of an account")
+    if len(gated) != len(ungated) or not len(gated):
+        raise DataError(f"{len(gated)} bars gated and {len(ungated)} ungated: expected the same bars")
 
 
 def parts_of(means: Floats) -> tuple[Floats, Floats]:
@@ -158,6 +180,7 @@ def timing_of(gated: Legs, ungated: Legs) -> Timing:
     >>> timing_of(knows, legs(held)).score > 10.0 > 3.0 > abs(timing_of(guesses, legs(held)).score)
     True
     """
+    same_bars(gated, ungated)
     sides = (gated.rows, ungated.rows)
     means = np.concatenate([rows.mean(axis=1) for rows in sides])
     values, gradients = parts_of(means)
@@ -222,18 +245,15 @@ def take_apart(
     A. W. Lo, "Where Do Alphas Come From? A Measure of the Value of Active Investment Management", Journal
     of Investment Management 6(2), 2008.
     """
-    if len(gated) != len(ungated):
-        raise DataError(f"{len(gated)} bars gated and {len(ungated)} ungated: expected the same bars")
+    same_bars(gated, ungated)
     rank = quantile_rank(n, between(confidence, 0.0, 1.0, "confidence"))
     scale = annual_factor(periods_per_year)
     columns = np.column_stack([*gated.rows, *ungated.rows])
     if block_length is None:
         returns = [gated.returns, ungated.returns, gated.returns - ungated.returns]
         length = automatic_block_length(np.column_stack(returns))
-    elif 1 <= block_length <= len(columns):
-        length = int(block_length)
     else:
-        raise ConfigError(f"block_length={block_length!r}: expected 1 to the {len(columns)} bars there are")
+        length = in_blocks(block_length, len(columns))
     found = resample(columns, parts_of, length=length, n=n, seed=seed)
     size = 1e-12 * float(np.abs(columns[:, [0, 1, 2, 5, 6, 7]]).max(initial=0.0))
     return parts_made(found, rank, scale, confidence, length, size)
@@ -286,6 +306,7 @@ def breakeven_cost(gated: Legs, ungated: Legs) -> float | None:
         None where they differ by as much at any cost of 0 or more: both trade as much, or the one that
         trades less is better without costs too.
     """
+    same_bars(gated, ungated)
     gross = float(np.mean(gated.long + gated.short - ungated.long - ungated.short))
     saved = float(np.mean(ungated.traded - gated.traded))
     if abs(saved) <= 1e-15 or -gross / saved < 0.0:
@@ -304,7 +325,9 @@ def cost_curve(
     periods_per_year: float | None = None,
 ) -> list[CostPoint]:
     """Return the whole effect at each of several costs, shares of the value traded, all else the same."""
-    return list(_curve(gated, ungated, costs, n, seed, block_length, annual_factor(periods_per_year)))
+    same_bars(gated, ungated)
+    shares = [number("costs", cost, 0) for cost in several("costs", costs, "shares of the value traded")]
+    return list(_curve(gated, ungated, shares, n, seed, block_length, annual_factor(periods_per_year)))
 
 
 def _curve(
@@ -319,7 +342,9 @@ def _curve(
     gross = gated.long + gated.short - ungated.long - ungated.short
     saved = ungated.traded - gated.traded
     columns = np.column_stack([gross, saved])
-    length = automatic_block_length(columns) if block_length is None else block_length
+    length = (
+        automatic_block_length(columns) if block_length is None else in_blocks(block_length, len(columns))
+    )
     rank = quantile_rank(n, 0.95)
     weights = np.column_stack([np.ones(len(costs)), costs])
 
@@ -356,5 +381,7 @@ def detectable(error: float, *, alpha: float = 0.05, power: float = 0.8, two_sid
     >>> round(detectable(1.0), 2), round(detectable(1.0, two_sided=True), 2)
     (2.49, 2.8)
     """
-    level = between(alpha, 0.0, 1.0, "alpha") / (2.0 if two_sided else 1.0)
+    number("error", error, 0)
+    flag("two_sided", two_sided)
+    level = between(alpha, 1e-15, 1.0, "alpha") / (2.0 if two_sided else 1.0)
     return error * (normal_quantile(1.0 - level) + normal_quantile(between(power, 0.0, 1.0, "power")))

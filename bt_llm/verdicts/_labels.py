@@ -155,24 +155,25 @@ class LabelSet:
     def in_order(
         self, given: Sequence[float] | None, named: Mapping[str, float], what: str
     ) -> tuple[float, ...]:
-        """Return numbers in the labels' order that are given so, or by name; `what` they are.
+        """Return numbers in the labels' order that are given so, or by name, as floats; `what` they are.
 
         Raises
         ------
         ConfigError
-            If both ways are used, or the names are not exactly those of the labels.
+            If both ways are used, the names are not exactly those of the labels, or one is no number.
         """
         if given is not None and not named:
             found = several(what, given, "numbers")
-            if not all(isinstance(one, Real) for one in found):
-                raise ConfigError(f"{what}={found!r:.60}: expected a list of numbers")
-            return found
-        if given is not None or set(named) != set(self.names):
+        elif given is not None or set(named) != set(self.names):
             both = " beside those in order" if given is not None else ""
             raise ConfigError(
                 f"{what} of {sorted(named)}{both}: expected one of each label, {list(self.names)}"
             )
-        return tuple(named[name] for name in self.names)
+        else:
+            found = tuple(named[name] for name in self.names)
+        if not all(isinstance(one, Real) for one in found):
+            raise ConfigError(f"{what}={found!r:.60}: expected a list of numbers")
+        return tuple(map(float, found))  # a 1 that is stored as such is not read back
 
     def answers(self, label: NDArray[np.float64], confidence: NDArray[np.float64]) -> NDArray[np.str_]:
         """Return the names of the answers on an indicator's lines.

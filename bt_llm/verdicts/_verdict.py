@@ -62,7 +62,8 @@ class Verdict:
     Raises
     ------
     ConfigError
-        If the probabilities are not one a label, from 0 to 1, that sum to 1.
+        If the probabilities are not one a label, from 0 to 1, that sum to 1; or the mass is no number, or
+        the reason no text.
 
     Examples
     --------
@@ -98,10 +99,11 @@ class Verdict:
     ) -> None:
         instance("labels", labels, LabelSet, "a LabelSet")
         instance("label_mass", label_mass, Real, "a number")
+        instance("reason", reason, str, "a text")
         given = {
             "labels": labels,
             "probabilities": labels.in_order(probabilities, named, "probabilities"),
-            "label_mass": label_mass,
+            "label_mass": float(label_mass),
             "reason": reason,
             "cached": cached,
             "model": model,

@@ -16,6 +16,7 @@ from bt_llm.exceptions import ConfigError, ModelFileError, ModelNotFoundError, R
 from bt_llm.models import ModelConfig, ModelIdentity, ModelManager, ScriptedBackend, file_sha256
 from bt_llm.models.llama import _device
 from bt_llm.models.llama._kind import FileModel
+from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import Action, MarketState, Prior, StateSpace
 
 UP = MarketState(trend=0.2, rsi=60.0, volatility=1.0)
@@ -223,6 +224,18 @@ def test_an_advisor_pickles_as_its_configuration() -> None:
     again = pickle.loads(pickle.dumps(advisor))
     assert (type(again), again.config) == (Advisor, advisor.config)
     assert len(pickle.dumps(advisor)) < 2500
+
+
+def test_an_advisor_takes_along_what_it_was_given_or_stays() -> None:
+    config = AdvisorConfig(model="scripted:trend", cache_mode="off")
+    other = PromptTemplate.load("market/brief")
+    assert pickle.loads(pickle.dumps(Advisor(config, template=other))).template == other
+    managed = Advisor(config, backend=ModelManager("scripted:contrarian"))
+    assert pickle.loads(pickle.dumps(managed)).identity == managed.identity
+    backend, cache = ScriptedBackend.named("scripted:random"), VerdictCache(mode="off")
+    for brought in ({"backend": backend}, {"cache": cache}):
+        with pytest.raises(ConfigError, match=f"Advisor with a {next(iter(brought))} of its own goes to no"):
+            pickle.dumps(Advisor(config, **brought))  # type: ignore[arg-type]
 
 
 def test_a_key_says_what_computed_beside_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:

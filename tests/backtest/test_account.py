@@ -89,6 +89,21 @@ def test_cash_that_a_strategy_brings_is_no_gain_and_is_told_of(
     assert run_backtest(Saver, bars, params={"at": 0}, **engine).problems == ()
 
 
+class LeavesEarly(bt.Strategy):
+    """Ends its run at a bar."""
+
+    def next(self) -> None:
+        if len(self) == 30:
+            self.env.runstop()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_that_a_strategy_ends_itself_is_told_of(engine: dict[str, object]) -> None:
+    (problem,) = run_backtest(LeavesEarly, flat([100.0] * 40), **engine).problems
+    assert problem.startswith("LeavesEarly ended its run itself (runstop) at 2024-01-30 00:00:00: what comes")
+    assert run_backtest(LeavesEarly, flat([100.0] * 30), **engine).problems == ()
+
+
 class TestFigures:
     def test_ratios_that_are_infinite_or_undefined_are_none_in_json(self) -> None:
         result = run_backtest(

@@ -129,6 +129,13 @@ def test_a_strategy_without_a_gate_runs() -> None:
     assert result.problems == ("the gate was never asked: Plain made no entry",)
 
 
+def test_results_can_be_told_apart() -> None:
+    one, other = (run_backtest(BuyThirdSellFifth, six_bars()) for _ in range(2))
+    assert one in [other, one]
+    assert one != other
+    assert len({one, other}) == 2
+
+
 def test_the_orders_of_a_strategy_that_attaches_no_gate_are_judged() -> None:
     class Forgot(bt.Strategy):
         params = (("gate", None),)

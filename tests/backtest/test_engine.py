@@ -36,6 +36,29 @@ class TestPrinting:
         assert err.count("close") == 115
 
 
+class Collects(bt.Strategy):
+    """Puts what it has seen into its parameters, and buys by how much that is."""
+
+    params = (("seen", []), ("levels", None))
+
+    def next(self) -> None:
+        self.p.seen.append(len(self))
+        self.p.levels["low"].append(self.data.low[0])
+        if len(self) % 40 == 5:
+            self.buy(size=len(self.p.seen) + len(self.p.levels["low"]))
+
+
+class TestRuns:
+    def test_what_one_has_put_into_its_parameters_no_other_finds(self) -> None:
+        given: dict[str, list[float]] = {"low": []}
+        sizes = [
+            run_backtest(Collects, OLD, params={"levels": given}, cash=1e6).fills["size"].tolist()
+            for _ in range(2)
+        ]
+        assert sizes == [[10.0, 90.0, 170.0]] * 2
+        assert (given, Collects.params.seen) == ({"low": []}, [])
+
+
 class TestErrors:
     def test_the_users_own_line_is_named_and_the_cause_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "broken.py"
@@ -85,6 +108,48 @@ class TestWindows:
         assert not any(position.size for position in ran.strategy.broker.positions.values())
         assert min(fill.time for fill in account.fills) > MARKET.numbers[65]
         assert max(fill.time for fill in account.fills) <= MARKET.numbers[99]
+
+    @pytest.mark.parametrize("stop", [99, 100])
+    def test_what_notify_order_sends_at_its_end_does_not_open_anything(self, stop: int) -> None:
+        class StopsAfterTheFill(bt.Strategy):
+            def notify_order(self, order: Any) -> None:
+                if order.status == order.Completed and order.isbuy():
+                    self.sell(size=1, exectype=bt.Order.Stop, price=2 * self.data.close[0])
+
+            def next(self) -> None:
+                if not self.position:
+                    self.buy(size=1)
+
+        window = Window(start=50, first=65, stop=stop)
+        ran = run_strategy(StopsAfterTheFill, Market.of(OLD), Setup(), {}, window=window)
+        assert len(ran.account.fills) > 20
+        assert ran.strategy.position.size == 0
+
+    @pytest.mark.parametrize("wraps", [False, True])
+    def test_what_a_strategy_puts_in_the_place_of_its_next_is_held_too(self, wraps: bool) -> None:
+        class Swaps(bt.Strategy):
+            def __init__(self) -> None:
+                bt.ind.SMA(period=12)
+                self.seen: list[int] = []
+                before = self.next
+                self.next = (lambda: before()) if wraps else self.flat
+
+            def next(self) -> None:
+                self.held() if self.position else self.flat()
+
+            def flat(self) -> None:
+                self.seen.append(len(self))
+                self.buy(size=1)
+                if not wraps:
+                    self.next = self.held
+
+            def held(self) -> None:
+                self.seen.append(len(self))
+
+        ran = self.run(Swaps, Market.of(OLD))
+        assert ran.strategy.seen == list(range(16, 49))
+        assert [fill.size for fill in ran.account.fills] == [1, -1]
+        assert ran.strategy.position.size == 0
 
     def test_a_data_that_is_not_there_yet_does_not_matter(self) -> None:
         ran = run_strategy(Rotates, MARKET, Setup(), {}, window=Window(start=0, first=10, stop=40))

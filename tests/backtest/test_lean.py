@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from bt_llm.advice import AdvisorConfig
+from bt_llm.analyzers import LLMAnalyzer
 from bt_llm.backtest import Market, Setup, _line_store, load_strategy, run_backtest, run_strategy
 from bt_llm.backtest._brokers import PlainBroker, RestingBroker
 from bt_llm.backtest._lean import LeanCerebro
@@ -242,6 +243,61 @@ def test_the_lean_loop_is_what_runs() -> None:
     assert len(strategy) == len(BARS)
     assert Counts.rested < 3 * fills + 5 < len(BARS)
     assert math.isfinite(cerebro.broker.getvalue())
+
+
+class Counting(LLMAnalyzer):
+    """Has a `next` of its own."""
+
+    def start(self) -> None:
+        super().start()
+        self.calls = 0
+
+    def next(self) -> None:
+        super().next()
+        self.calls += 1
+
+
+class Namesake(bt.Analyzer):
+    """Calls something of its own as the engine calls what it asks of its own analyzers."""
+
+    def start(self) -> None:
+        self.rests = self.follows = True
+        self.calls = 0
+
+    def next(self) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize("analyzer", [Counting, Namesake])
+@pytest.mark.parametrize("engine", ["lean", "plain"])
+def test_other_peoples_analyzers_are_called_at_every_bar(analyzer: Any, engine: Any) -> None:
+    ran = run_strategy(LongOnly, Market.of(BARS), Setup(), {}, analyzers={"theirs": analyzer}, engine=engine)
+
+    assert ran.strategy.analyzers.theirs.calls == len(BARS)
+
+
+class Delivers(bt.brokers.BackBroker):
+    """Keeps what is to be told in a queue of its own."""
+
+    def __init__(self) -> None:
+        self.mail: list[Any] = []
+        super().__init__()
+
+    def notify(self, order: Any) -> None:
+        self.mail.append(order.clone())
+
+    def get_notification(self) -> Any:
+        return self.mail.pop(0) if self.mail else None
+
+
+@pytest.mark.parametrize("engine", ["lean", "plain"])
+def test_a_broker_is_heard_that_delivers_in_its_own_way(engine: Any) -> None:
+    def setup(cerebro: bt.Cerebro, market: Market) -> None:
+        cerebro.broker = Delivers()
+
+    ran = run_strategy(LongOnly, Market.of(BARS), Setup(function=setup), {}, engine=engine)
+
+    assert len(ran.account.fills) > 5
 
 
 class Recalls(LongOnly):

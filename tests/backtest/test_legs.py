@@ -19,6 +19,21 @@ from tests.research_cases import Alternate, gate_of, random_walk
 BARS = random_walk(150, seed=4)
 
 
+class EachWhenReady(bt.Strategy):
+    """Turns each data over every seven bars of its own, from its first on, long one and short the other."""
+
+    def prenext(self) -> None:
+        """Turn over those that are there."""
+        self.next()
+
+    def next(self) -> None:
+        """Turn over."""
+        for sign, data in zip((1, -1), self.datas, strict=True):
+            turn, rest = divmod(len(data), 7)
+            if len(data) and rest == 0:
+                self.order_target_size(data, sign * (20 if turn % 2 else -20))
+
+
 class Pair(bt.Strategy):
     """Long one data and short the other, turned over every seven bars."""
 
@@ -33,6 +48,16 @@ class Pair(bt.Strategy):
             self.order_target_size(self.data1, -size)
 
 
+class Joins(Pair):
+    """Turns over one data until there are two."""
+
+    def prenext(self) -> None:
+        """Do it with what is there."""
+        self.order_target_size(self.data0, 20 if len(self) % 14 < 7 else -20)
+        if len(self.data1):
+            self.next()
+
+
 def futures(cerebro: Any, market: Market) -> None:
     cerebro.broker.setcash(100_000.0)
     cerebro.broker.setcommission(commission=2.0, margin=1_000.0, mult=5.0, stocklike=False)
@@ -44,7 +69,9 @@ def futures(cerebro: Any, market: Market) -> None:
         (Alternate, BARS, {"commission": 0.002, "slippage": 0.001}),
         (Pair, {"a": BARS, "b": random_walk(150, seed=5)}, {"commission": 0.001}),
         (Pair, {"a": BARS, "b": random_walk(110, seed=5).iloc[:90]}, {}),
+        (Joins, {"a": BARS, "late": random_walk(150, seed=5).iloc[60:]}, {"commission": 0.001}),
         (Pair, {"a": BARS, "b": random_walk(150, seed=5)}, {"setup": futures}),
+        (EachWhenReady, {"a": BARS, "b": random_walk(150, seed=5).iloc[40:]}, {}),
     ],
 )
 def test_the_sides_add_up_to_the_account(strategy: type[Any], data: Any, settings: dict[str, Any]) -> None:

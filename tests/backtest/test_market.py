@@ -94,6 +94,8 @@ class TestCutting:
             self.market.until("2019-01-01")
         with pytest.raises(ConfigError, match="time 'noon'"):
             self.market.until("noon")
+        with pytest.raises(ConfigError, match="expected one without a zone, as the bars have"):
+            self.market.until("2020-01-12T23:00+09:00")  # nine hours earlier by another clock
 
     def test_a_window_has_the_warm_up_of_each_data_before_it_and_nothing_after(self) -> None:
         # The window trades from the 13th to the 20th time; b has two bars before it, fewer than it needs.

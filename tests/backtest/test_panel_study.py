@@ -85,6 +85,14 @@ class TestPanelStudy:
         assert any("gone on 2020-06-30" in line for line in held.settled)
         assert "What the other runs had open was closed likewise: no position is left open." in panel.notes
 
+    def test_a_run_begins_when_the_membership_and_the_user_let_it(self, tmp_path: Path) -> None:
+        folder_of(tmp_path)
+        panel = panel_study(ExitsBySell, tmp_path / "members.csv", GATE, start="2020-04-20")
+        held = panel.runs["buy_and_hold"]
+        begun = {name: str(run.equity.index[0].date()) for name, run in held.symbols.items()}
+        assert begun["late"] == begun["gone"] == "2020-04-20"
+        assert begun["back 2020-05-01"] == "2020-05-01"
+
     def test_a_symbol_that_is_too_short_is_left_out_by_name(self) -> None:
         panel = panel_study(ExitsBySell, {**symbols(2), "young": flat([10.0] * 6)}, GATE)
         assert list(panel.symbols) == ["s0", "s1"]

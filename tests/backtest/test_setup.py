@@ -89,6 +89,22 @@ class TestDefault:
         )
         assert (free - slipped) / (free - paid) == pytest.approx(1.0, abs=0.01)
 
+    def test_a_sizer_remembers_nothing_of_another_run(self) -> None:
+        class Growing(bt.Sizer):
+            """One more each time."""
+
+            def __init__(self) -> None:
+                self.sent: list[int] = []
+
+            def _getsizing(self, comminfo: Any, cash: float, data: Any, isbuy: bool) -> int:
+                self.sent.append(1)
+                return len(self.sent)
+
+        sizer, orders = Growing(), {2: [("buy", {})], 3: [("buy", {})]}
+        for _ in range(2):
+            result = run_backtest(ByCalendar, flat([10.0] * 6), params={"orders": orders}, sizer=sizer)
+            assert result.fills["size"].tolist() == [1.0, 2.0]
+
     @pytest.mark.parametrize(
         "sizer",
         [
@@ -189,6 +205,24 @@ class TestOwn:
             assert result.fills["size"].tolist() == [3.0]
             assert result.fills["data"].tolist() == ["days"]
             assert result.equity.index[0] == pd.Timestamp("2020-01-19")  # the third Sunday
+
+    def test_what_a_model_said_of_a_data_is_under_its_name_in_whatever_order_it_is_added(self) -> None:
+        class EachUp(bt.Strategy):
+            def next(self) -> None:
+                if len(self) % 10 == 5:
+                    for data in self.datas:
+                        self.buy(data=data, size=1)
+
+        def backwards(cerebro: bt.Cerebro, market: Market) -> None:
+            for name in reversed(list(market)):
+                cerebro.adddata(market.feed(name), name=name)
+
+        bars = {"a": walk(60, seed=1), "b": walk(60, seed=2)}
+        ordered, turned = (run_backtest(EachUp, bars, gate=QUICK, setup=one) for one in (None, backwards))
+        assert list(turned.verdicts) == list(ordered.verdicts) == ["a", "b"]
+        assert not ordered.verdicts["a"].equals(ordered.verdicts["b"])
+        for name in bars:
+            assert turned.verdicts[name].equals(ordered.verdicts[name])
 
     def test_one_that_adds_no_data_gets_the_markets(self) -> None:
         def rich(cerebro: bt.Cerebro, market: Market) -> None:

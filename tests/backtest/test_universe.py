@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import backtrader as bt
 import pandas as pd
 import pytest
 
@@ -44,6 +45,24 @@ class TestSettling:
         closed = run_backtest(ByCalendar, flat([10.0, 11.0, 12.0, 9.0]), params=buy_at_2(-10), settles=True)
         assert closed.trades["pnlcomm"].tolist() == [pytest.approx(30.0)]
         assert closed.settled["size"].tolist() == [10.0]
+
+    def test_it_bears_the_interest_that_a_strategys_own_close_would(self) -> None:
+        def setup(cerebro: bt.Cerebro, market: Market) -> None:
+            cerebro.broker.setcommission(commission=0.001, interest=0.1)
+
+        bars = flat([10.0, 11.0, 12.0, 9.0, 9.5])
+        orders = {2: [("sell", {"size": 10})]}
+        leaves = {**orders, 4: [("close", {"exectype": bt.Order.Close})]}
+        settled, own = (
+            run_backtest(ByCalendar, bars, params={"orders": each}, setup=setup, settles=settles)
+            for each, settles in ((orders, True), (leaves, False))
+        )
+        for name in ("trades", "fills"):
+            columns = ["pnl", "pnlcomm"] if name == "trades" else ["size", "price", "commission"]
+            ours, theirs = (getattr(run, name)[columns].to_numpy() for run in (settled, own))
+            assert ours == pytest.approx(theirs, rel=1e-12)
+        assert settled.final_value == pytest.approx(own.final_value, rel=1e-12)
+        assert settled.trades["pnlcomm"][0] < settled.trades["pnl"][0] - 0.001 * 10 * (12.0 + 9.5)
 
     def test_nothing_is_done_where_nothing_is_open(self) -> None:
         params = {"orders": {1: [("buy", {"size": 1})], 2: [("close", {})]}}

@@ -14,7 +14,8 @@ import pytest
 
 from bt_llm.cache import CacheMode, Record, VerdictCache
 from bt_llm.cache._cache import VerdictMiss, default_directory
-from bt_llm.cache._records import Question, model_document
+from bt_llm.cache._models import model_document
+from bt_llm.cache._records import Question
 from bt_llm.cache._rows import Row, seal
 from bt_llm.exceptions import CacheCorruptError, CacheError, ConfigError, ReplayMiss
 from tests.cache_cases import MODEL, Model, identity, question, record, verdict

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from bt_llm.cache import Pack, Record, VerdictCache, export_pack, import_pack, merge_packs
 from bt_llm.cache import _pack_files as pack_files
 from bt_llm.cache import _packs as packs
+from bt_llm.cache._models import model_document
 from bt_llm.cache._pack_files import read_pack, write_pack
-from bt_llm.cache._records import model_document
 from bt_llm.data import shipped
 from bt_llm.exceptions import ConfigError, PackError
 from bt_llm.plain_json import canonical_json

@@ -5,10 +5,12 @@ import json
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bt_llm.cache import Record
-from bt_llm.cache._records import Question, checked_model, model_document, model_from_document
+from bt_llm.cache._models import checked_model, model_document, model_from_document
+from bt_llm.cache._records import Question
 from bt_llm.exceptions import CacheCorruptError, ConfigError
 from bt_llm.verdicts import Verdict
 from tests.cache_cases import MODEL, identity, question, record, verdict
@@ -127,6 +129,24 @@ def test_an_invalid_verdict_is_read_back() -> None:
     unread = Record(question(), Verdict.invalid("no JSON"), {})
     read = Record.from_content(unread.key, json.loads(unread.body))
     assert (read.verdict.valid, read.verdict.reason, read.verdict.cached) == (False, "no JSON", True)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"probabilities": (1, 0, 0)},
+        {"bullish": 1, "neutral": 0, "bearish": 0},
+        {"probabilities": np.array([0.5, 0.25, 0.25], dtype=np.float32)},
+        {"probabilities": (0.5, 0.25, 0.25), "label_mass": 1},
+    ],
+    ids=["whole", "by-name", "single-precision", "mass"],
+)
+def test_numbers_of_any_kind_are_read_back(numbers: dict[str, Any]) -> None:
+    written = Record(question(), Verdict(**numbers), {})
+
+    read = Record.from_content(written.key, json.loads(written.body))
+
+    assert read.verdict == written.verdict
 
 
 @pytest.mark.parametrize(

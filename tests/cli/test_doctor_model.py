@@ -76,6 +76,11 @@ def test_states_are_spread_over_the_space_and_put_back_in_order() -> None:
     assert (found.decoding, found.prompt_tokens) == ("", ())
 
 
+def test_a_checkup_asks_about_one_state_at_least() -> None:
+    with pytest.raises(ConfigError, match="states=0: expected a whole number, 1 or more"):
+        checkup(Advisor(AdvisorConfig(model="scripted:trend")), states=0)
+
+
 def test_a_checkup_reads_log_probabilities() -> None:
     with pytest.raises(ConfigError, match="reader='json': a checkup reads log-probabilities"):
         checkup(Advisor(AdvisorConfig(model="scripted:trend", reader="json")))

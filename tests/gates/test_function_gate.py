@@ -33,6 +33,19 @@ def test_no_answer_passes_where_it_is_told_to() -> None:
     assert FunctionGate(function=zero, on_missing="pass").allows(LONG, math.nan)
 
 
+@pytest.mark.parametrize("on_missing", ["block", "pass"])
+def test_a_state_that_is_not_known_has_no_answer(on_missing: str) -> None:
+    def rising(trend: float, rsi: float, volatility: float) -> float:
+        return 1.0 if trend > 0.0 else -1.0
+
+    gate = FunctionGate(function=rising, on_missing=on_missing)  # type: ignore[arg-type]
+    state = {"trend": math.nan, "rsi": 50.0, "volatility": 1.0}
+
+    decision = gate.decision(120, LONG, state)
+    assert (decision.missing, decision.allowed) == (True, on_missing == "pass")
+    assert not gate.decision(120, LONG, {**state, "trend": 0.1}).missing
+
+
 @pytest.mark.parametrize(
     "wrong", [{"function": 3}, {"require": "both"}, {"on_missing": "x"}, {"indicator": int}]
 )

@@ -8,7 +8,8 @@ import backtrader as bt
 import numpy as np
 import pytest
 
-from bt_llm.advice import AdvisorConfig
+from bt_llm.advice import AdvisorConfig, AnalystConfig
+from bt_llm.data import Headlines
 from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import (
     LONG,
@@ -19,6 +20,9 @@ from bt_llm.gates import (
     EntryGate,
     Gate,
     NeverOpen,
+    NewsGate,
+    RuleGate,
+    TradeAdviceGate,
     attach_gate,
     attached_gates,
 )
@@ -291,10 +295,19 @@ def test_a_gate_on_another_data_judges_that_data():
     assert [d.verdict for d in strategy.gate.log] == line(strategy.gate.advice, "verdict")[15:].tolist()
 
 
-def test_a_running_strategy_cannot_attach_a_gate():
+BY_THE_CLOSE = {
+    "verdict": Gate(advisor=RANDOM, indicator=QuickAdvice),
+    "news": NewsGate(headlines=Headlines(())),
+    "trade": TradeAdviceGate(analyst=AnalystConfig(model="scripted:trend", cache_mode="off")),
+    "rule": RuleGate(indicator=QuickAdvice),
+}
+
+
+@pytest.mark.parametrize("gate", [*BY_THE_CLOSE.values(), NeverOpen()], ids=[*BY_THE_CLOSE, "never"])
+def test_a_running_strategy_cannot_attach_a_gate(gate):
     class Late(bt.Strategy):
         def start(self):
-            attach_gate(Gate(advisor=RANDOM), self)
+            attach_gate(gate, self)
 
     with pytest.raises(ConfigError, match="Late is already running: attach gates in its __init__"):
         run(Late, walk(150))
@@ -305,13 +318,14 @@ def test_too_little_data_is_said_before_the_run():
         run(Crosser, walk(100), gate=Gate(advisor=RANDOM))
 
 
-def test_cheat_on_close_is_warned_of():
+@pytest.mark.parametrize("gate", BY_THE_CLOSE.values(), ids=BY_THE_CLOSE)
+def test_cheat_on_close_is_warned_of(gate):
     with pytest.warns(UserWarning, match="orders fill at the very close that the verdict was made from"):
         run(
             Crosser,
-            walk(60),
+            walk(130),
             prepare=lambda cerebro: cerebro.broker.set_coc(True),
-            gate=Gate(advisor=RANDOM, indicator=QuickAdvice),
+            gate=gate,
         )
 
 

@@ -280,7 +280,17 @@ def test_a_child_larger_than_its_parent_takes_off_no_more_than_there_is():
     assert log[1:] == [(5, SHORT, 5, 1, "vetoed")]
 
 
-def test_an_order_sent_past_the_strategy_is_asked_before_it_fills():
+def test_a_child_is_reduced_as_its_parent_is():
+    def family(strategy):
+        entry = strategy.buy(size=8, transmit=False)
+        strategy.orders += [entry, strategy.sell(size=8, exectype=STOP, price=95, parent=entry)]
+
+    strategy, log = play({2: [family]}, Sides(fraction=0.25), bars(*[100] * 5, 90, 90))
+    assert [order.executed.size for order in strategy.orders[:2]] == [2, -2]
+    assert [reason for *_, reason in log] == ["allowed"]
+
+
+def test_an_order_sent_past_the_strategy_is_judged_like_any_other():
     def direct(strategy):
         return strategy.broker.buy(strategy, strategy.data, size=2)
 
@@ -295,6 +305,19 @@ def test_a_brokers_own_filler_still_says_how_much_fills():
 
     strategy, _ = play({2: [buy(5)], 7: [close]}, AlwaysOpen(), prepare=prepare)
     assert [strategy.sizes[bar] for bar in (3, 4, 5, 8, 9, 10)] == [2, 4, 5, 3, 1, 0]
+
+
+def test_a_filler_that_a_strategy_sets_while_it_runs_lets_nothing_by():
+    class Trickles(Script):
+        def start(self):
+            self.broker.set_filler(bt.broker.fillers.FixedSize(size=3))
+
+    plan = {2: [buy(2), sell(2, exectype=STOP, price=95)], 4: [close], 5: [buy(4)]}
+    frame = bars(*[100] * 6, 94, 94, 94)
+    strategy = run(gated(Trickles), frame, gate=Sides(short=False, bars=(2,)), plan=plan)
+    assert strategy.ends() == ["Completed", "Rejected", "Completed", "Rejected"]
+    strategy = run(gated(Trickles), frame, gate=AlwaysOpen(), plan=plan)
+    assert [strategy.sizes[bar] for bar in (3, 5, 6, 7, 8)] == [2, 0, 3, 2, 2]
 
 
 def test_a_strategy_whose_own_buy_sends_nothing_sends_nothing():
@@ -467,6 +490,14 @@ def test_a_parameter_alone_is_enough():
 
     strategy = run(gated(Forgot), FLAT, gate=NeverOpen(), plan={2: [buy()]})
     assert strategy.ends() == ["Rejected"]
+
+
+def test_a_parameter_of_that_name_which_is_something_else_is_refused():
+    class Opens(Script):
+        params = (("gate", 0.5),)
+
+    with pytest.raises(ConfigError, match=r"^Opens has a parameter gate=0\.5, which is no gate: give it"):
+        gated(Opens)
 
 
 @pytest.mark.parametrize("what", [None, "file.py:Name", AlwaysOpen, LongOnly.__init__])

@@ -134,7 +134,9 @@ class Reader(bt.Strategy):
 def test_value_now_of_a_nested_indicator_is_that_of_the_current_bar(runonce):
     frame = walk(60)
     expected = line(build(lambda s: QuickAdvice(s.data, advisor=RANDOM), frame), "trend")
-    for bar, values in run(Reader, frame, mode={"runonce": runonce}).seen:
+    seen = run(Reader, frame, mode={"runonce": runonce}).seen
+    assert [bar for bar, _ in seen] == list(range(1, 61))
+    for bar, values in seen:
         assert bits(values[:3]) == bits(values[3:])
         assert bits([values[2]]) == bits([expected[bar - 1]])
 

@@ -102,6 +102,17 @@ def test_a_membership_is_part_of_a_run(here: Path) -> None:
     assert again(here).differences  # what is open in the end is not closed then
 
 
+def test_a_start_of_the_users_within_a_membership_is_reproduced(here: Path) -> None:
+    spec, _ = study_in(here)
+    rows = (here / "members.csv").read_text().splitlines()
+    (here / "late.csv").write_text("\n".join([rows[0], *(one for one in rows if one.startswith("late,"))]))
+    gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_dir=here / "verdicts"))
+    study = panel_study(spec, here / "late.csv", gate, start="2020-05-04")
+    write_panel_manifest(here / "runs.json", study, strategy=spec, universe=here / "late.csv")
+    assert read(here).symbols["late"].start == "2020-05-04T00:00:00"
+    assert again(here).identical
+
+
 def test_bars_after_a_membership_do_not_matter_and_others_do(here: Path) -> None:
     longer = walk(300, seed=1)
     longer.iloc[:260] = walk(260, seed=1)

@@ -46,6 +46,7 @@ def test_two_scripts_are_two_models() -> None:
         "scripted:trand",
         "scripted:trend:3",
         "scripted:random:x",
+        "scripted:random:\u00b2",
     ],
 )
 def test_unknown_scripts_list_the_known(name: str) -> None:

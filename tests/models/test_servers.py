@@ -107,6 +107,11 @@ def test_an_ollama_without_log_probabilities_is_refused_with_what_to_do() -> Non
         assert "format" in server.asked("/api/chat")[-1]
 
 
+def test_a_version_of_ollama_that_is_no_number_is_not_taken_for_one() -> None:
+    with ShapedServer(shapes.ollama(version="\u00b2." + "9" * 5_000)) as server:
+        assert opened(f"ollama:qwen3?host={server.url}").identity.name == "ollama:qwen3:latest"
+
+
 def test_a_model_that_ollama_has_not_is_named_with_those_it_has() -> None:
     with ShapedServer(shapes.ollama()) as server, ShapedServer(shapes.lm_studio) as other:
         with pytest.raises(ModelNotFoundError, match=r"no model 'phi4:latest'; it has .*ollama pull phi4"):

@@ -34,7 +34,7 @@ def results() -> dict[str, Any]:
 def test_structure(kind: str, results: dict[str, Any], tmp_path: Path) -> None:
     _, page = page_of(results[kind], tmp_path, data=BARS)
     assert page.open == []
-    assert len(page.scripts) == 3
+    assert len(page.scripts) == 4
     for part in (*EXPECTED[kind], "Findings", "Where this comes from", "SHA-256 of the bars", "Results"):
         assert part in page.text, part
     kinds = [chart["kind"] for chart in page.charts]
@@ -73,7 +73,7 @@ def test_names_are_text(results: dict[str, Any], tmp_path: Path) -> None:
         text, page = page_of(result, tmp_path, data=BARS)
         assert "<script>alert" not in text
         assert EVIL in page.text
-        assert [tag for tag, _ in page.tags].count("script") == 3
+        assert [tag for tag, _ in page.tags].count("script") == 4
         json.loads(page.scripts[0])
     text, page = page_of(results["run"], tmp_path, title=EVIL)
     assert "<script>alert" not in text

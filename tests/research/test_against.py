@@ -22,8 +22,8 @@ def series(seed: int, **drift: float) -> dict[str, pd.Series]:
     }
 
 
-def trades(opened: range) -> pd.DataFrame:
-    return pd.DataFrame({"opened": INDEX[list(opened)], "direction": 1})
+def trades(opened: range, data: str = "data") -> pd.DataFrame:
+    return pd.DataFrame({"opened": INDEX[list(opened)], "direction": 1, "data": data})
 
 
 def test_it_is_the_stepwise_comparison_of_both_pairs_at_once() -> None:
@@ -72,6 +72,12 @@ def test_a_few_trades_tell_nothing_however_far_apart_the_accounts_are() -> None:
     assert [(one["second"], one["shown"]) for one in told["sharpe"]] == [("ungated", False), ("rule", True)]
     (table,) = found.sections()
     assert [row[0] for row in table.table["rows"]] == ["gated less ungated", "gated less rule"]
+
+
+def test_trades_of_two_datas_at_one_time_are_two_trades() -> None:
+    made = {name: trades(range(20), data) for name, data in zip(NAMES, "aba", strict=True)}
+    found = against(series(1, gated=0.003), Bootstrap(resamples=199), made)
+    assert found.differing == {"ungated": 40, "rule": 0}
 
 
 def test_runs_of_other_bars_are_refused() -> None:

@@ -136,6 +136,22 @@ def test_files_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
         board(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["ungated", "plain rule", "chance 7"])
+def test_a_pack_that_is_named_as_another_entry_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tasks.toml").write_text(TASKS)
+    (tmp_path / f"{name}.jsonl").touch()
+    with pytest.raises(ConfigError, match=f"a pack is called '{name}.jsonl', as an entry is that needs none"):
+        board(tmp_path)
+
+
+def test_packs_that_are_too_many_are_not_left_out_unsaid(tmp_path: Path) -> None:
+    (tmp_path / "tasks.toml").write_text(TASKS)
+    for number in range(201):
+        (tmp_path / f"{number}.jsonl").touch()
+    with pytest.raises(ConfigError, match="201 packs, expected at most 200"):
+        board(tmp_path)
+
+
 def test_a_good_entry_is_told_from_bad_ones(folder: Path) -> None:
     """Of a market that trends from hour to hour, following it must come out alone above its opposite."""
     rng = np.random.default_rng(3)

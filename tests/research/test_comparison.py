@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import backtrader as bt
@@ -11,8 +12,8 @@ from sklearn.metrics import cohen_kappa_score
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import run_backtest
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import Gate, RuleGate
-from bt_llm.research import ModelComparison, compare_models, gates_by_name
+from bt_llm.gates import Gate, RuleGate, attach_gate
+from bt_llm.research import LEDGER, ModelComparison, TrialLedger, compare_models, gates_by_name
 from bt_llm.verdicts import TREND, Feature, StateSpace
 from tests.engines import QuickAdvice, walk
 from tests.research_cases import CASH, Alternate, gate_of, regimes
@@ -108,6 +109,39 @@ def test_the_trades_that_differ_and_their_worth_add_up(found: ModelComparison) -
     assert len(both) > 0
 
 
+class EachOfSeveral(bt.Strategy):
+    """Ask to go long in every data at every fourth bar, and leave two bars later."""
+
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gates = [attach_gate(self.p.gate, self, data) for data in self.datas]
+
+    def next(self) -> None:
+        for data, gate in zip(self.datas, self.gates, strict=True):
+            if len(self) % 4 == 0 and gate.allows_long():
+                self.buy(data, size=5)
+            elif len(self) % 4 == 2 and self.getposition(data).size:
+                self.close(data)
+
+
+def test_trades_of_two_datas_at_one_time_are_two_trades() -> None:
+    datas = {"a": walk(200, seed=1), "b": walk(200, seed=7)}
+    models = {"trend": "scripted:trend", "contrarian": "scripted:contrarian"}
+    found = compare_models(
+        EachOfSeveral, datas, models, gate=gate_of("scripted:trend"), resamples=99, block_length=5
+    )
+    one, two = (
+        set(found.runs[name].trades[["opened", "data"]].itertuples(index=False, name=None)) for name in models
+    )
+    # Opposite models never let in the same entry, but often one of each data at the same bar.
+    assert not one & two
+    assert {opened for opened, _ in one} & {opened for opened, _ in two}
+    (pair,) = found.pairs
+    assert (pair.shared_trades, len(pair.trades)) == (0, len(one) + len(two))
+    assert found.standing.differing["trend", "contrarian"] == len(one) + len(two)
+
+
 def test_differences_are_the_first_less_the_second(found: ModelComparison) -> None:
     standing, table = found.standing, found.table
     assert [(one.first, one.second) for one in standing.between.pairs] == [
@@ -170,17 +204,24 @@ def test_one_that_knows_is_called_better_and_so_are_its_verdicts() -> None:
     assert "bars right at the right times: trend" in found.skill.sentence
 
 
-def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program() -> None:
+def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program(tmp_path: Path) -> None:
     found = compare_models(
         Alternate,
         regimes(1200),
         {"trend": "scripted:trend", "contrarian": "scripted:contrarian"},
         gate=gate_of("scripted:trend"),
         resamples=99,
+        output=tmp_path,
     )
     assert found.runs["contrarian"].ruined is not None
     assert found.sentences[0].startswith("No conclusion: contrarian: the account was ruined")
     assert found.to_dict()["primary"] is None
+    # It was tried all the same, so the other one is the better of two.
+    assert found.tried is not None
+    assert (found.tried.n_trials, found.tried.new) == (2, 2)
+    assert np.isnan(found.tried.deflated["contrarian"])
+    with TrialLedger(tmp_path / LEDGER) as ledger:
+        assert sorted(ledger.sharpes().values())[0] < 0.0
 
 
 def test_a_model_that_never_trades_is_compared_too() -> None:
@@ -210,7 +251,7 @@ def test_names_come_from_files_or_from_a_mapping() -> None:
     ("models", "says"),
     [
         (["smollm2"], r"models=\['smollm2'\]: expected two or more"),
-        ("smollm2", "expected two or more"),
+        ("smollm2", "expected a list of models, such as"),
         (["a/one.gguf", "b/one.gguf"], "the name 'one' is taken; give a mapping"),
         ({"ungated": "smollm2", "b": "smollm2"}, "the name 'ungated' is taken"),
         ({"rule": "smollm2", "b": "smollm2"}, "the name 'rule' is taken"),

@@ -10,6 +10,7 @@ import pytest
 
 from bt_llm.backtest import Market, Setup, legs_of, load_strategy, run_backtest
 from bt_llm.data import load_bars, shipped
+from bt_llm.exceptions import DataError
 from bt_llm.gates import (
     AlwaysOpen,
     Answers,
@@ -200,14 +201,32 @@ class LeavesByItsWorth(LongOnly):
             self.buy()
 
 
+class EndsItsRun(LongOnly):
+    """Has enough at its third exit."""
+
+    exits = 0
+
+    def notify_trade(self, trade):
+        self.exits += trade.isclosed
+        if self.exits == 3:
+            self.env.runstop()
+
+
 @pytest.mark.parametrize(
-    "strategy", [Cooling, Martingale, StopsAtALoss, CountsItsEntries, WholeShares, LeavesByItsWorth]
+    "strategy",
+    [Cooling, Martingale, StopsAtALoss, CountsItsEntries, WholeShares, LeavesByItsWorth, EndsItsRun],
 )
 def test_a_strategy_that_remembers_or_looks_at_what_it_has_is_found_out(strategy: Any) -> None:
     runs = GateRuns(strategy, Market.of(BARS), commission=0.001)
     runs(nulls())
     assert runs.how.replayed == 0
     assert runs.how.reason
+
+
+def test_the_timing_of_a_run_that_ends_itself_is_refused():
+    timing, run = timing_on(LongOnly, Market.of(BARS)), run_backtest(EndsItsRun, BARS, name="mine")
+    with pytest.raises(DataError, match=r"^the run of mine ends at .* \(runstop\) cannot be compared"):
+        timing(run)
 
 
 @pytest.mark.parametrize("sizer", [None, (bt.sizers.FixedSize, {"stake": 7})])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,11 +137,13 @@ class TestProbe:
 
     def test_better_when_told_is_pointed_out_and_worse_is_not_memory(self) -> None:
         bars = regimes(400)
-        better = identified_probe(Alternate, bars, gate_of("scripted:remembers"), NAME, **SETTINGS)
+        rich: dict[str, Any] = {**SETTINGS, "cash": 50_000.0}  # who is told less loses much of it
+        better = identified_probe(Alternate, bars, gate_of("scripted:remembers"), NAME, **rich)
+        assert better.problems == ()
         assert better.difference["sharpe"].low > 0.0
         assert better.sentence.startswith("Told 'EUR/USD, hourly, 2017', the model changes 84 of 105 answers")
         assert ": it may remember this market (p = " in better.sentence
-        worse = identified_probe(Alternate, bars, gate_of("scripted:confused"), NAME, **SETTINGS)
+        worse = identified_probe(Alternate, bars, gate_of("scripted:confused"), NAME, **rich)
         assert worse.difference["sharpe"].estimate == pytest.approx(-better.difference["sharpe"].estimate)
         assert worse.sentence.endswith("the name changes its advice, but not for the better.")
 

@@ -26,6 +26,7 @@ from bt_llm.models import RememberingScript, kind_of, what_followed
 from bt_llm.models._scripted import SCRIPTS
 from bt_llm.report import write_csv, write_report
 from bt_llm.research import PROBES, LeakageResult, leakage_probes, synthetic_histories, synthetic_market
+from bt_llm.research.leakage import _synthetic
 from bt_llm.research.leakage._points import points_of, states_of
 from bt_llm.verdicts import Feature, StateSpace
 from tests.engines import QuickAdvice, walk
@@ -265,6 +266,21 @@ class TestSynthetic:
         assert found.found is None
         assert "the smallest adjusted p is 0.5, above 0.05" in found.sentence
         assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["smallest_p_value"] == 0.25
+
+    def test_another_seed_gives_other_histories(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[tuple[str, int]] = []
+
+        def drawing(market: Market, kind: str, seed: int) -> Market:
+            drawn.append((kind, seed))
+            return market
+
+        monkeypatch.setattr(_synthetic, "synthetic_market", drawing)
+        for seed in (0, 0, 1):
+            synthetic_histories(Alternate, BARS[:120], gate_of("scripted:trend"), n=3, seed=seed)
+        first, again, other = drawn[:6], drawn[6:12], drawn[12:]
+        assert first == again
+        # Neither of a neighbouring seed, nor for the two kinds, is one used twice.
+        assert len({seed for _, seed in (*first, *other)}) == 12
 
     def test_several_datas_are_ordered_alike(self) -> None:
         market = Market.of({"a": BARS[:100], "b": BARS[:100] * 2.0})

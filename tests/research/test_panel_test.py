@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -215,6 +216,20 @@ class TestComparison:
         assert {second for _, second in found.pairs} == {"contrarian", "coin", "ungated", "rule"}
         assert found.sentences[0].startswith("Which is better: trend better than contrarian by ")
         assert "over 3 pairs" in found.sentences[0]
+
+    def test_trades_that_only_one_of_a_pair_made_are_counted_over_all_symbols(self) -> None:
+        found = compared()
+        made = {
+            name: {
+                (symbol, opened)
+                for symbol, one in found.symbols.items()
+                for opened in one.runs[name].trades["opened"]
+            }
+            for name in ("trend", "coin")
+        }
+        assert found.standing.differing["trend", "coin"] == len(made["trend"] ^ made["coin"]) > 10
+        few = dataclasses.replace(found.standing, differing=dict.fromkeys(found.pairs, 9))
+        assert few.answer.startswith("Which is better: cannot tell; fewer than 10 trades differ")
 
     def test_pooled_and_by_symbol_are_the_same_differences(self) -> None:
         found = compared()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,18 @@ class TestLedger:
         assert other.n_trials == 6
         with TrialLedger(tmp_path / "out" / "symbols.sqlite") as parts:
             assert len(parts) == 4 * 9  # of the new symbol alone: the others' were there
+
+    def test_what_is_written_of_a_trial_does_not_depend_on_what_its_key_leaves_out(
+        self, strategy: str, tmp_path: Path
+    ) -> None:
+        found = {}
+        for embargo in (0, 5):
+            split, folder = dataclasses.replace(SPLIT, embargo=embargo), tmp_path / str(embargo)
+            result = split.run_panel(strategy, frames(2), grid=GRID, commission=0.001, output=folder)
+            with TrialLedger(folder / "trials.sqlite") as ledger:
+                found[embargo] = result.folds[-1].scores, ledger.records()
+        assert found[0][0] != found[5][0]
+        assert found[0][1] == found[5][1]
 
     def test_names_of_symbols_do_not_count(self, strategy: str, tmp_path: Path) -> None:
         run(strategy, frames(), output=tmp_path / "out")

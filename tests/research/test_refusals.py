@@ -12,16 +12,18 @@ import pytest
 
 from bt_llm.advice import AdvisorConfig
 from bt_llm.backtest import GateStudy, gate_study
-from bt_llm.exceptions import CacheError
+from bt_llm.exceptions import CacheError, DataError
 from bt_llm.gates import Gate, attach_gate
 from bt_llm.report import Reportable, write_report
 from bt_llm.research import (
     LEDGER,
     ModelComparison,
     WalkForward,
+    before_after_cutoff,
     compare_models,
     compare_on_panel,
     gate_test,
+    identified_probe,
     multiverse,
     panel_test,
 )
@@ -124,6 +126,67 @@ def test_a_walk_forward(strategy: type[Any], gate: Gate, problem: str, tmp_path:
     for name in ("efficiency", "probabilistic_sharpe", "deflated_sharpe", "overfitting"):
         assert told[name] is None
     assert "What it is worth" not in [section.title for section in found.sections()]
+
+
+@pytest.mark.parametrize(("strategy", "gate", "problem"), [REFUSED[0], REFUSED[2]])
+def test_a_look_for_memory(strategy: type[Any], gate: Gate, problem: str) -> None:
+    chance: dict[str, Any] = {"resamples": 20, "block_length": 5, "percent": 10}
+    cut = before_after_cutoff(strategy, BARS, gate, cutoff=BARS.index[80].date(), **chance)
+    told = identified_probe(strategy, BARS, gate, "Gold, daily, 2020", **chance)
+    for found, names in (
+        (cut, ("before", "after", "change", "primary")),
+        (told, ("masked_effect", "identified_effect", "difference")),
+    ):
+        assert found.sentence.startswith("No conclusion: ")
+        assert problem in found.sentence
+        json = found.to_dict()
+        assert [json[name] for name in names] == [None] * len(names)
+        assert any(problem in one for one in json["problems"])
+    assert cut.question.found is None
+
+
+class Shorts(bt.Strategy):
+    """Short for one bar in two: of a price that is four times as high overnight the account is lost."""
+
+    params = (("gate", None),)
+
+    def next(self) -> None:
+        """Enter, or leave."""
+        if self.position:
+            self.close()
+        elif len(self) % 2:
+            self.sell()
+
+
+def test_a_look_for_memory_in_accounts_that_end_at_other_bars() -> None:
+    bars = BARS.copy()
+    bars.iloc[120:, :4] *= 4.0
+    chance: dict[str, Any] = {"resamples": 20, "block_length": 5}
+    cut = before_after_cutoff(Shorts, bars, gate(), cutoff=bars.index[80].date(), **chance)
+    told = identified_probe(Shorts, bars, gate(), "Gold, daily, 2020", **chance)
+    assert told.ungated.ruined is not None
+    assert told.masked.ruined is None
+    for found in (cut, told):
+        assert found.sentence.startswith("No conclusion: ungated: the account was ruined at ")
+
+
+class Resigns(bt.Strategy):
+    """Ends its run at the first no after 80 bars."""
+
+    params = (("gate", None),)
+
+    def __init__(self) -> None:
+        self.gate = attach_gate(self.p.gate, self)
+
+    def next(self) -> None:
+        """Ask, and stop."""
+        if len(self) > 80 and not self.gate.allows_short():
+            self.env.runstop()
+
+
+def test_runs_that_end_at_other_bars_are_not_cut_in_two() -> None:
+    with pytest.raises(DataError, match="expected the same bars in all"):
+        before_after_cutoff(Resigns, BARS, gate(), cutoff=BARS.index[48].date(), resamples=20)
 
 
 def test_the_same_in_order_concludes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bt_llm import AdvisorConfig, Gate
@@ -220,6 +221,35 @@ class TestRefusals:
 
         fields = {field.name for field in dataclasses.fields(BarFormat)}
         assert set(BarsSection.model_fields) == fields | {"after_cutoff"}
+
+    @pytest.mark.parametrize(
+        ("sections", "first"),
+        [
+            ('[compare]\nmodels = ["scripted:trend", "llama-3.2-1b.gguf"]\n', "2024-02-01"),
+            # The walk-forward asks the gate's own model beside those that are compared, which knows more.
+            (
+                "[walk_forward]\ntrain_size = 90\ntest_size = 40\n"
+                '[compare]\nmodels = ["scripted:trend", "llama-3.2-1b.gguf"]\n',
+                "2024-09-01",
+            ),
+            ("[walk_forward]\ntrain_size = 90\ntest_size = 40\n", "2024-09-01"),
+            (
+                "[walk_forward]\ntrain_size = 90\ntest_size = 40\n"
+                '[grid]\ngate.advisor.model = ["llama-3.2-1b.gguf", "scripted:trend"]\n',
+                "2024-02-01",
+            ),
+        ],
+    )
+    def test_no_bar_is_left_that_a_model_of_any_section_has_read_about(
+        self, study: Path, sections: str, first: str
+    ) -> None:
+        bars = walk(300).set_axis(pd.date_range("2024-02-01", periods=300))
+        bars.to_csv(study.parent / "bars.csv", index_label="time")
+        text = (
+            'strategy = "cross.py:Cross"\ndata = "bars.csv"\n[bars]\nafter_cutoff = true\n'
+            f'[gate]\nadvisor.model = "gemma-3-1b-it.gguf"\n{sections}'
+        )
+        assert str(load_study(write(study, text)).market.index[0].date()) == first
 
     def test_pydantic_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pydantic", None)

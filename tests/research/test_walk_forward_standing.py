@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bt_llm.gates import AlwaysOpen
 from bt_llm.research import WalkForward, WalkForwardResult
+from bt_llm.research.walk_forward._contenders import groups_of
 from tests.engines import walk
 from tests.research_cases import Alternate, gate_of, regimes
 from tests.walk_forward_cases import QUICK, cross_file
@@ -36,6 +38,13 @@ def test_each_model_stands_as_if_it_had_been_searched_alone(tmp_path: Path) -> N
     back = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert back["standing"]["primary"]["answer"] == standing.answer
     assert any(section.title == "Who is better" for section in found.sections())
+
+
+def test_files_of_one_name_in_two_folders_are_two_contenders() -> None:
+    models = ["q4/llama.gguf", "q8/llama.gguf", "other/smollm.gguf"]
+    tried = [{"fast": fast, "gate.advisor.model": model} for fast in (2, 3) for model in models]
+    found = groups_of(SimpleNamespace(combinations=tried))
+    assert found == {"q4/llama.gguf": [0, 3], "q8/llama.gguf": [1, 4], "smollm": [2, 5]}
 
 
 def test_one_model_stands_to_its_own_choice_without_a_gate(tmp_path: Path) -> None:

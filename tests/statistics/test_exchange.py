@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,36 @@ def test_the_correlation_is_that_of_what_differs_within_strata() -> None:
     # Only the first stratum can be exchanged to any effect: half of all exchanges are as good.
     assert found.smallest == pytest.approx(0.5)
     assert found.p_value == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("weights", "outcome", "strata"),
+    [
+        ([0.0, 0.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0], [0, 0, 0, 0]),  # a quarter of them, not 1 in 24
+        ([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 2.0, 3.0], [0, 0, 0, 0]),
+        (
+            [0.3, 0.3, 0.1 + 0.2, 1.0, 2.0, 2.0, 5.0],  # the third is 0.3 but for rounding
+            [1.0, 2.0, 2.0, 4.0, 1.0, 7.0, 3.0],
+            [0, 0, 0, 0, 1, 1, 1],
+        ),
+        ([1.0, -1.0, 1.0, 0.5, 0.5], [3.0, 3.0, 3.0, 1.0, 2.0], [0, 0, 0, 1, 1]),
+    ],
+)
+def test_the_smallest_p_is_the_share_of_exchanges_that_do_best(
+    weights: list[float], outcome: list[float], strata: list[int]
+) -> None:
+    groups = [[at for at, own in enumerate(strata) if own == one] for one in sorted(set(strata))]
+    sums = [
+        sum(
+            weights[at] * outcome[other]
+            for own, order in zip(groups, orders, strict=True)
+            for at, other in zip(own, order, strict=True)
+        )
+        for orders in itertools.product(*map(itertools.permutations, groups))
+    ]
+    best = sum(one >= max(sums) - 1e-9 for one in sums) / len(sums)
+    found = exchange_test({"w": weights}, outcome, strata, n=9_999)["w"]
+    assert found.smallest == pytest.approx(best)
 
 
 def test_what_is_a_function_of_the_state_alone_is_never_found_whatever_pays() -> None:

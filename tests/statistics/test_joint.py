@@ -91,7 +91,7 @@ class TestRefused:
             joint_differences(first, second, block_length=1)
 
     def test_settings_out_of_range(self) -> None:
-        with pytest.raises(ConfigError, match=r"too few for an interval of 0\.95"):
+        with pytest.raises(ConfigError, match=r"an interval of 0\.95 needs at least 19"):
             joint_differences(*pairs(0), block_length=1, n=9)
         with pytest.raises(ConfigError, match="block_length=0: expected 1 to the 250 bars"):
             joint_differences(*pairs(0), block_length=0)

@@ -254,7 +254,7 @@ def test_a_record_below_its_benchmark_is_never_long_enough():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ReturnMoments(n=1, sharpe=0.1), ConfigError, "n=1 returns"),
+        (lambda: ReturnMoments(n=1, sharpe=0.1), ConfigError, "n=1: expected a whole number of returns"),
         (
             lambda: ReturnMoments(n=9, sharpe=0.1, skew=-3.0, kurtosis=7.0),
             ConfigError,

@@ -270,7 +270,7 @@ async def _ask_decisions(
 async def _check_version(server: Server) -> None:
     told = await server.ask(f"{server.config.root_url}/api/version")
     version = told.get("version") if isinstance(told, dict) else None
-    numbers = tuple(int(part) for part in str(version).split("-")[0].split(".") if part.isdigit())
+    numbers = tuple(int(part) for part in str(version)[:40].split("-")[0].split(".") if part.isdecimal())
     if numbers and numbers < _WITH_LOGPROBS and version != "0.0.0":  # which is what builds of one's own say
         raise ModelError(
             f"{server.config.host}: Ollama {version!s:.20} gives no log-probabilities, which came with "

@@ -34,7 +34,7 @@ from bt_llm.plain_json import plain
 from bt_llm.research.explained._exports import Rule, to_pine, to_python
 from bt_llm.research.explained._shape import Monotonicity, Symmetry, monotonicity, symmetry
 from bt_llm.research.explained._trees import Tree, best_tree, depth_of, leaves, smallest_tree, told
-from bt_llm.settings import instance, whole
+from bt_llm.settings import in_short, instance, whole
 from bt_llm.shown import Shown
 from bt_llm.verdicts import INVALID, LabelSet, StateSpace
 from bt_llm.writing import refuse_others, write_whole
@@ -334,7 +334,7 @@ def explain(policy: Policy, *, visits: Ints | None = None, depth: int | None = N
 def _counts(visits: Ints, shape: tuple[int, ...]) -> Ints:
     found, cells = np.asarray(visits), math.prod(shape)
     if found.dtype.kind not in "iu" or found.size != cells:
-        raise ConfigError(f"visits={visits!r:.60}: expected {cells} whole numbers, as cell_visits gives")
+        raise ConfigError(f"visits={in_short(visits)}: expected {cells} whole numbers, as cell_visits gives")
     return found.astype(np.int64).reshape(shape)
 
 

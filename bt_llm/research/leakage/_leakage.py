@@ -24,7 +24,7 @@ from bt_llm.research.leakage._points import look_ahead, points_of, states_of
 from bt_llm.research.leakage._probes import probe
 from bt_llm.research.leakage._result import LeakageResult
 from bt_llm.research.leakage._synthetic import synthetic_histories
-from bt_llm.settings import number, whole
+from bt_llm.settings import flag, instance, number, whole
 
 __all__ = ["leakage_probes"]
 
@@ -132,8 +132,8 @@ def leakage_probes(
     ()
     """
     gate = Gate(advisor=gate) if isinstance(gate, AdvisorConfig) else gate
-    if not isinstance(gate, Gate):
-        raise ConfigError(f"gate={gate!r:.60}: expected a Gate or an AdvisorConfig, whose model can be told")
+    instance("gate", gate, Gate, "a Gate or an AdvisorConfig, whose model can be told")
+    flag("controls", controls)
     config = gate.advisor
     points, horizon = whole("points", points, 1), whole("horizon", horizon, 1, of=" of bars")
     synthetic, seed = whole("synthetic", synthetic, 0), whole("seed", seed, 0)

@@ -265,10 +265,10 @@ def synthetic_histories(
 
     observed, real = effect(market)
     done, drawn = 0, {}
-    for kind in HISTORIES:
+    for place, kind in enumerate(HISTORIES):
         found = []
-        for number in range(n):
-            found.append(effect(synthetic_market(market, kind, seed + number))[0])
+        for own in np.random.default_rng([seed, place]).integers(2**63, size=n).tolist():
+            found.append(effect(synthetic_market(market, kind, own))[0])
             done += 1
             if on_progress is not None:
                 on_progress(done, n * len(HISTORIES))

@@ -30,7 +30,7 @@ from bt_llm.research.multiverses._joint import Entries, JointNull, joint_null
 from bt_llm.research.multiverses._policies import Policies, ask_all
 from bt_llm.research.multiverses._results import Multiverse, Traded
 from bt_llm.research.multiverses._specifications import Model, Template, specifications_of
-from bt_llm.settings import number, whole
+from bt_llm.settings import in_short, number, whole
 
 __all__ = ["multiverse"]
 
@@ -129,9 +129,9 @@ def multiverse(
     >>> len(found.policies.space), list(found.policies.by_dimension.index)
     (12, ['wording', 'labels'])
     """
-    chosen = gate or Gate()
+    chosen = Gate() if gate is None else gate
     if not isinstance(chosen, Gate):
-        raise ConfigError(f"gate={chosen!r:.60}: expected a Gate, whose model judges market states")
+        raise ConfigError(f"gate={in_short(chosen)}: expected a Gate, whose model judges market states")
     if (strategy is None) != (data is None):
         raise ConfigError("strategy and data: expected both of them, or none for the policies alone")
     check_jobs(n_jobs)

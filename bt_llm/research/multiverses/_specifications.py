@@ -21,6 +21,7 @@ from bt_llm.prompts import (
     with_label_order,
     wordings,
 )
+from bt_llm.settings import flag, one_of, path_text, several
 from bt_llm.verdicts import PRIOR_CELLS
 
 __all__ = ["Dimension", "Space", "Specification", "Template", "specifications_of"]
@@ -130,21 +131,24 @@ def specifications_of(
     PromptError
         If a template cannot be read, or an order that is to be varied is not a matter of order in it.
     """
+    flag("label_orders", label_orders), flag("example_orders", example_orders)
     if len(config.state_space) > PRIOR_CELLS:
         raise ConfigError(
             f"a state space of {len(config.state_space):,} cells: a multiverse asks about every cell "
             f"in every "
             f"specification; expected at most {PRIOR_CELLS}, with fewer features or buckets"
         )
-    asked = [PromptTemplate.load(one) for one in (wordings() if templates is None else templates)]
+    given = wordings() if templates is None else several("templates", templates, "templates")
+    asked = [PromptTemplate.load(one) for one in given]
     if not asked:
         raise ConfigError("templates=[]: expected at least one")
     _check_alike(asked)
     first, names = asked[0], asked[0].choices.names
     listed = orders(names, label_order(first)) if label_orders else [()]
     shown = orders(names, example_order(first)) if example_orders else [()]
-    who = [os.fspath(model) for model in models] or [str(config.model)]
-    chosen = [_calibration(one) for one in calibrations]
+    given = several("models", models, "models")
+    who = [path_text("models", one, expected="names of models") for one in given] or [str(config.model)]
+    chosen = [_calibration(one) for one in several("calibrations", calibrations, "calibrations")]
     dimensions = (
         Dimension(name="model", levels=tuple(_short(model) for model in who)),
         Dimension(
@@ -192,8 +196,7 @@ def _check_alike(templates: Sequence[PromptTemplate]) -> None:
 
 
 def _calibration(given: str) -> str:
-    if given not in _CALIBRATIONS:
-        raise ConfigError(f"calibration {given!r}: expected one of {list(_CALIBRATIONS)}")
+    one_of("calibrations", given, _CALIBRATIONS)
     return given
 
 

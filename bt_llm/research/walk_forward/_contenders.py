@@ -54,7 +54,7 @@ class Contenders(Told):
         Simple returns a bar, of a panel the pooled ones, one column each; ``ungated`` is what was chosen,
         without a gate.
     trades : dict of str to Index
-        When the trades of each were opened, and their side; of a panel their symbol too.
+        When the trades of each were opened, their side and data; of a panel their symbol too.
     """
 
     returns: pd.DataFrame
@@ -124,7 +124,7 @@ def contenders(
         return None, f"{len(index)} out-of-sample returns are too few to compare models by"
     returns = {name: returns_of(one.joined().equity) for name, one in records.items()}
     trades: dict[str, pd.Index] = {
-        name: pd.Index([(trade.opened, trade.direction) for trade in one.trades])
+        name: pd.Index([(trade.opened, trade.direction, trade.data) for trade in one.trades])
         for name, one in records.items()
     }
     return Contenders(returns=pd.DataFrame(returns, index=index), trades=trades), missing
@@ -135,13 +135,21 @@ def _why(records: Mapping[str, Stretches], names: Sequence[str]) -> str:
 
 
 def groups_of(search: Search) -> dict[str, list[int]]:
-    """Return the combinations of each model and template that the grid names, by a name of theirs."""
+    """Return the combinations of each model and template that the grid names, by a name of theirs.
+
+    A file is called by its name, or where another one has that name too, by its path.
+    """
     asked = [name for name in _ASKED if len({str(one.get(name)) for one in search.combinations}) > 1]
+    if not asked:
+        return {}
+    said = [tuple(str(settings[name]) for name in asked) for settings in search.combinations]
+    short = {one: ", ".join(map(_short, one)) for one in said}
+    names = list(short.values())
     groups: dict[str, list[int]] = {}
-    for place, settings in enumerate(search.combinations):
-        name = ", ".join(_short(str(settings[one])) for one in asked)
+    for place, one in enumerate(said):
+        name = short[one] if names.count(short[one]) == 1 else ", ".join(one)
         groups.setdefault(name, []).append(place)
-    return groups if asked else {}
+    return groups
 
 
 def _short(name: str) -> str:

@@ -133,6 +133,10 @@ def _pooled(
 
 def _identified(record: _Records) -> pd.Index:
     found: pd.Index = pd.Index(
-        [(symbol, trade.opened, trade.direction) for symbol, one in record.items() for trade in one.trades]
+        [
+            (symbol, trade.opened, trade.direction, trade.data)
+            for symbol, one in record.items()
+            for trade in one.trades
+        ]
     )
     return found

@@ -224,8 +224,7 @@ class PanelSearch:
         returns = pooled_returns(
             aligned_returns({name: equity for name, (_, equity, _) in parts.items()}), self.weights
         )
-        if fold.embargoed:
-            returns = returns[np.isin(returns.index, self.index[fold.scored])]
+        counted = np.isin(returns.index, self.index[fold.scored])
         pooled_ones = np.array(returns, dtype=np.float64)
         outcomes = [outcome for _, _, outcome in parts.values()]
         pooled = TrialOutcome(
@@ -252,7 +251,7 @@ class PanelSearch:
                 outcome=pooled,
             )
         )
-        return measure(pooled, pooled_ones, self.yearly)
+        return measure(pooled, pooled_ones[counted], self.yearly)
 
     # Result
 

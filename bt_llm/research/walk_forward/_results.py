@@ -138,7 +138,7 @@ class ParameterStability:
         }
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WalkForwardResult(OneRun):
     """What a walk-forward study found.
 

@@ -324,7 +324,11 @@ class WalkForward(WalkForwardSplit):
             "warm_up": self.warm_up,
             "strategy": loaded,
             "space": Space(
-                strategy=loaded, gate=gate, grid=grid or {}, fixed=params or {}, constraints=constraints
+                strategy=loaded,
+                gate=gate,
+                grid={} if grid is None else grid,
+                fixed={} if params is None else params,
+                constraints=constraints,
             ),
             "metric": choose(Metric, metric, "metric"),
             "min_trades": whole("min_trades", min_trades, 0),
