@@ -197,7 +197,11 @@ class Setup:
         cerebro = kind(**{"stdstats": False, **(self.cerebro or {}), **modes})
         cerebro.broker = broker()
         if callable(self.function):
-            self.function(cerebro, market)
+            made = self.function(cerebro, market)
+            if isinstance(made, bt.Cerebro) and made is not cerebro:
+                raise ConfigError(
+                    f"set-up {self.name} returns a Cerebro of its own: expected all in the one it is given"
+                )
             if cerebro.signals:
                 raise ConfigError(
                     f"set-up {self.name} adds signals: expected them in a bt.SignalStrategy, by signal_add()"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from bt_llm.backtest import Bootstrap, Section, interval, number, table_section
+from bt_llm.backtest import Bootstrap, Section, interval
 from bt_llm.plain_json import plain
-from bt_llm.research._standing import FEWEST_TRADES, told_apart
+from bt_llm.research._standing import FEWEST_TRADES, differences_section, ends_of, told_apart
 from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, StepwiseDifferences
 
@@ -68,20 +68,10 @@ class Against(Told):
 
     def sections(self) -> Iterator[Section]:
         """Yield the differences, with what could have been found."""
-        rows = [
-            [
-                f"gated less {one.second}",
-                *(f"{x:+.2f}" for x in (one.estimate, one.low, one.high)),
-                "-" if math.isnan(one.p_value) else f"{one.p_value:.3g}",
-                number(one.detectable),
-                f"{100 * self.returns.of(one.first, one.second).estimate:+.2f} %",
-            ]
-            for one in self.sharpe.pairs
-        ]
-        yield table_section(
+        yield differences_section(
             "Better than without the model",
-            ["", "Sharpe ratio", "from", "to", "adjusted p", "could be found", "return a year"],
-            rows,
+            self.sharpe,
+            self.returns,
             "The intervals hold together in 95 of 100 samples, and the p-values are adjusted for each other "
             "(Romano and Wolf). Better for whatever reason: what of it is the choice of when, is the one "
             "question of the test. Could be found: the true difference that would be seen four times in "
@@ -96,7 +86,7 @@ class Against(Told):
                 "sentence": self.sentence,
                 "sharpe": [
                     {
-                        **_row(one),
+                        **ends_of(one),
                         "p_value": one.p_value,
                         "detectable": one.detectable,
                         "shown": self.shown(one),
@@ -104,14 +94,10 @@ class Against(Told):
                     }
                     for one in self.sharpe.pairs
                 ],
-                "return": [_row(one) for one in self.returns.pairs],
+                "return": [ends_of(one) for one in self.returns.pairs],
             }
         )
         return found
-
-
-def _row(one: PairDifference) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in ("first", "second", "estimate", "low", "high")}
 
 
 def against(

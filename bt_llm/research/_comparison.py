@@ -18,10 +18,10 @@ from bt_llm.backtest import BacktestResult, Bootstrap, Market, answer_names, run
 from bt_llm.backtest import Source as DataSource
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError
-from bt_llm.gates import AskingGate, EntryGate, Gate, RuleGate
+from bt_llm.gates import AskingGate, EntryGate, Gate
 from bt_llm.progress import current, shows_progress
 from bt_llm.research._comparison_result import RULE, UNGATED, ModelComparison, PairComparison
-from bt_llm.research._runs import Source, returns_of_runs
+from bt_llm.research._runs import Source, plain_rule, returns_of_runs
 from bt_llm.research._scoring import Judged, ModelCost, judge, model_cost, score
 from bt_llm.research._standing import standing, told_apart
 from bt_llm.research._tried import check_ledger, count_trials
@@ -121,10 +121,8 @@ def compare_models(
             progress(place, len(gates))
     one = next(iter(gates.values()))
     runs[UNGATED] = run_backtest(strategy, market, gate=one.baseline(), name=UNGATED, **settings)
-    if rule is None and isinstance(one, Gate):
-        rule = RuleGate(indicator=one.indicator, advisor=one.advisor)
-    if rule is not None:
-        ruled = run_backtest(strategy, market, gate=rule, name=RULE, **settings)
+    if (ruling := plain_rule(one, rule)) is not None:
+        ruled = run_backtest(strategy, market, gate=ruling, name=RULE, **settings)
         if ruled.equity.index.equals(runs[UNGATED].equity.index):
             runs[RULE] = ruled
     return ModelComparison(

@@ -186,6 +186,7 @@ def before_after_cutoff(
             f"cut-off {last}: {before} bars up to it and {after} after; expected at least {_FEWEST_BARS} of "
             f"each. They go from {gated.index[0]} to {gated.index[-1]}: give other bars, or another cutoff"
         )
+
     yearly = periods_per_year(pd.DatetimeIndex(gated.index))
 
     def change(statistic: str) -> PairDifference:

@@ -22,7 +22,7 @@ from bt_llm.research._replayed import Figures
 from bt_llm.research._runs import Source, runs_of
 from bt_llm.research._sightings import Unfit
 from bt_llm.research._timing import TimingOf
-from bt_llm.statistics import Replay
+from bt_llm.statistics import Question, Replay
 
 __all__ = ["FEWEST", "GateRuns", "HowRun"]
 
@@ -167,6 +167,12 @@ class GateRuns:
         """Return the account's value at each bar that counts, with each gate, in their order."""
         return self._found(gates, _equities_of, self._equities, _largest_apart)
 
+    @property
+    def episodes(self) -> frozenset[Question]:
+        """The entries of the strategy that gates were replayed from."""
+        learners = self._learners.values() if self.how.replayed else ()
+        return frozenset(question for learner in learners for question in learner.book.known)
+
     def _found(
         self,
         gates: Sequence[EntryGate],
@@ -229,10 +235,8 @@ class GateRuns:
             episodes=len(learner.book.known) - self.how.episodes,
         )
         self.how = self.how.plus(done)
-        return [
-            ran[number] if number in ran or measured is None else measured
-            for number, measured in enumerate(found)
-        ]
+        # Not what was run to check it: how gates are shared out among processes shall not show.
+        return [ran[number] if measured is None else measured for number, measured in enumerate(found)]
 
     def _learner(self, warm_up: int) -> Learner:
         if warm_up not in self._learners:

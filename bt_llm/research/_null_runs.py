@@ -36,6 +36,7 @@ __all__ = [
     "Evaluate",
     "NullRuns",
     "bar_answers",
+    "dated_answers",
     "dated_bars",
     "dated_entries",
     "entry_answers",
@@ -206,18 +207,23 @@ def entry_log(strategy: Source, data: DataSource, gate: EntryGate, **settings: A
         If the strategy asks for no entry.
     """
     market = Market.of(data)
+    name, log = _asked_of(strategy, market, gate, **settings)
+    if not log:
+        raise DataError(
+            f"{name} asked its gate for no entry in {len(market.index)} bars: there is nothing to test"
+        )
+    return log
+
+
+def _asked_of(strategy: Source, market: Market, gate: EntryGate, **settings: Any) -> tuple[str, Log]:
+    """Return a strategy's name, and what a gate answers to its entries; empty if it asks for none."""
     _, ran = inspect_run(strategy, market, gate=gate, **settings)
     log = [
         (_time_of(told, one, market), str(one.data._name), told)
         for one in attached_gates(ran)
         for told in one.log
     ]
-    if not log:
-        raise DataError(
-            f"{type(ran).__name__} asked its gate for no entry in {len(market.index)} bars: there is nothing "
-            f"to test"
-        )
-    return sorted(log, key=lambda one: one[0])
+    return type(ran).__name__, sorted(log, key=lambda one: one[0])
 
 
 def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **settings: Any) -> Answers:
@@ -229,6 +235,13 @@ def entry_answers(strategy: Source, data: DataSource, gate: EntryGate, **setting
 def dated_entries(log: Log) -> tuple[DatedAnswers, ...]:
     """Return the answers of a log by data, side and time."""
     return DatedAnswers.of((name, told.side, time, told.allowed) for time, name, told in log)
+
+
+def dated_answers(
+    strategy: Source, market: Market, gate: EntryGate, **settings: Any
+) -> tuple[DatedAnswers, ...]:
+    """Return what a gate answers to a strategy's entries, by running it once; empty if it asks for none."""
+    return dated_entries(_asked_of(strategy, market, gate, **settings)[1])
 
 
 def dated_bars(answers: Answers, market: Market) -> tuple[DatedAnswers, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,9 @@ from numpy.typing import NDArray
 from bt_llm import statistics
 from bt_llm.backtest import Market, PanelRun, Universe, periods_per_year
 from bt_llm.gates import (
-    AttachedGate,
     DatedAnswers,
     DatesGate,
-    Decision,
     EntryGate,
-    attached_gates,
     permute_dates,
 )
 from bt_llm.models import Progress
@@ -30,11 +28,10 @@ from bt_llm.research._gate_runs import FEWEST, GateRuns, HowRun
 from bt_llm.research._kept_runs import KeptRuns
 from bt_llm.research._moments import block_length
 from bt_llm.research._null_runs import NullRuns
-from bt_llm.research._runs import inspect_run
 from bt_llm.research._workers import chunk_size, leaves, run_each, stays_here
 from bt_llm.shown import Told
 
-__all__ = ["EvaluatePanel", "PanelNulls", "dated_answers", "joint_null_runs"]
+__all__ = ["EvaluatePanel", "PanelNulls", "joint_null_runs"]
 
 Floats = NDArray[np.float64]
 
@@ -67,23 +64,6 @@ class PanelNulls(Told):
     symbols: pd.DataFrame
     block_dates: int
     how: HowRun = field(default_factory=HowRun)
-
-
-def dated_answers(
-    strategy: type[bt.Strategy] | str, market: Market, gate: EntryGate, **settings: Any
-) -> tuple[DatedAnswers, ...]:
-    """Return what a gate answers to a strategy's entries, by running the strategy once."""
-    _, ran = inspect_run(strategy, market, gate=gate, **settings)
-    return DatedAnswers.of(
-        (str(one.data._name), told.side, _time_of(told, one), told.allowed)
-        for one in attached_gates(ran)
-        for told in one.log
-    )
-
-
-def _time_of(decision: Decision, gate: AttachedGate) -> float:
-    """Return Backtrader's number of the bar that a decision was made at."""
-    return float(gate.data.lines.datetime.array[decision.bar - 1])
 
 
 def joint_null_runs(
@@ -225,9 +205,11 @@ def _evaluated(
             own = universe.members[symbol].run_settings(settings)
             yield strategy, universe[symbol], made[1][start : start + size], own, keeping, symbol
 
+    known: dict[str, frozenset[statistics.Question]] = dict.fromkeys(symbols, frozenset())
     with contextlib.closing(run_each(_equities, chunks(), n_jobs, ordered=True)) as done:
-        for (symbol, start), (equities, one) in zip(places, done, strict=True):
-            how.append(one)
+        for (symbol, start), (equities, one, episodes) in zip(places, done, strict=True):
+            how.append(dataclasses.replace(one, episodes=len(episodes - known[symbol])))
+            known[symbol] |= episodes
             yield symbol, start, equities
 
 
@@ -238,9 +220,9 @@ def _equities(
     settings: dict[str, Any],
     kept: KeptRuns | None,
     symbol: str,
-) -> tuple[list[Floats], HowRun]:
+) -> tuple[list[Floats], HowRun, frozenset[statistics.Question]]:
     runs = GateRuns(strategy, market, kept=kept, place=symbol, **settings)
-    return runs.equities(gates), runs.how
+    return runs.equities(gates), runs.how, runs.episodes
 
 
 class _Pool:

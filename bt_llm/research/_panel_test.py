@@ -47,16 +47,16 @@ from bt_llm.backtest import (
 )
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import Describer, EntryGate, Gate, RuleGate, check_gate
+from bt_llm.gates import Describer, EntryGate, check_gate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
 from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._kept_runs import KeptRuns, made_of, place_of_runs
-from bt_llm.research._null_runs import MOST_NULLS
-from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, dated_answers, joint_null_runs
-from bt_llm.research._runs import Source
+from bt_llm.research._null_runs import MOST_NULLS, dated_answers
+from bt_llm.research._panel_nulls import EvaluatePanel, PanelNulls, joint_null_runs
+from bt_llm.research._runs import Source, plain_rule
 from bt_llm.research._tried import Tried, check_ledger, count_panel_trials
 from bt_llm.settings import number as setting
 from bt_llm.settings import whole
@@ -343,9 +343,7 @@ def panel_test(
     chosen = strategy_class(strategy)
     symbols = Universe.of(universe, weights=weights, format=format)
     gate = check_gate(gate)
-    ruling = rule
-    if rule is None and isinstance(gate, Gate):
-        ruling = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
+    ruling = plain_rule(gate, rule)
     answers = {}
 
     def run(name: str, member: Member) -> SymbolTest:

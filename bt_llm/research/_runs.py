@@ -11,11 +11,11 @@ import pandas as pd
 
 from bt_llm.backtest import BacktestResult, Market, Setup, run_backtest, strategy_class
 from bt_llm.backtest import Source as DataSource
-from bt_llm.gates import EntryGate
+from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
 from bt_llm.research._workers import chunk_size, run_each
 
-__all__ = ["Measure", "Source", "inspect_run", "returns_of_runs", "run_many", "runs_of"]
+__all__ = ["Measure", "Source", "inspect_run", "plain_rule", "returns_of_runs", "run_many", "runs_of"]
 
 Source: TypeAlias = type[bt.Strategy] | str
 """A strategy, or ``path/to/file.py:ClassName``."""
@@ -56,6 +56,13 @@ def inspect_run(strategy: Source, data: DataSource, **settings: Any) -> tuple[Ba
     Inspected.__name__ = chosen.__name__
     result = run_backtest(Inspected, data, **settings)
     return result, kept[0]
+
+
+def plain_rule(gate: EntryGate, given: EntryGate | None) -> EntryGate | None:
+    """Return the rule that a gate is compared with: the given one, else that on the features of a `Gate`."""
+    if given is None and isinstance(gate, Gate):
+        return RuleGate(indicator=gate.indicator, advisor=gate.advisor)
+    return given
 
 
 def returns_of_runs(runs: Mapping[str, BacktestResult]) -> dict[str, pd.Series[float]]:

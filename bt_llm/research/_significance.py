@@ -38,10 +38,8 @@ from bt_llm.gates import (
     Answers,
     Describer,
     EntryGate,
-    Gate,
     NeverOpen,
     Per,
-    RuleGate,
     check_gate,
 )
 from bt_llm.models import Progress
@@ -65,7 +63,7 @@ from bt_llm.research._null_runs import (
     ranks_section,
     shifted_runs,
 )
-from bt_llm.research._runs import Source, returns_of_runs
+from bt_llm.research._runs import Source, plain_rule, returns_of_runs
 from bt_llm.research._timing import TimingOf, timing_question
 from bt_llm.research._tried import Tried, check_ledger, count_trials
 from bt_llm.settings import flag, number, one_of, whole
@@ -379,7 +377,9 @@ def gate_test(
 
         warm_up = gate.warm_up_bars
         closed = run_backtest(strategy, market, gate=NeverOpen(warm_up=warm_up), name="closed", **settings)
-        ruled = _rule_run(strategy, market, gate, rule, settings)
+        ruled: BacktestResult | None = None
+        if (ruling := plain_rule(gate, rule)) is not None:
+            ruled = run_backtest(strategy, market, gate=ruling, name="rule", **settings)
         if ruled is not None and ruled.equity.index[0] != study.gated.equity.index[0]:
             raise ConfigError(
                 f"the rule's run starts at {ruled.equity.index[0]}, the gated one at "
@@ -418,15 +418,3 @@ def gate_test(
             null_gates=runs.how,
             tried=None if output is None else count_trials(output, strategy, market, trial, settings),
         )
-
-
-def _rule_run(
-    strategy: Source,
-    market: Market,
-    gate: EntryGate,
-    rule: EntryGate | None,
-    settings: dict[str, Any],
-) -> BacktestResult | None:
-    if rule is None and isinstance(gate, Gate):
-        rule = RuleGate(indicator=gate.indicator, advisor=gate.advisor)
-    return run_backtest(strategy, market, gate=rule, name="rule", **settings) if rule is not None else None

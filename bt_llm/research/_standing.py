@@ -17,7 +17,7 @@ from bt_llm.plain_text import counted
 from bt_llm.shown import Told
 from bt_llm.statistics import PairDifference, Statistic, StepwiseDifferences
 
-__all__ = ["FEWEST_TRADES", "Standing", "standing", "told_apart"]
+__all__ = ["FEWEST_TRADES", "Standing", "differences_section", "ends_of", "standing", "told_apart"]
 
 FEWEST_TRADES = 10
 """Trades in which two runs have to differ before anything is said of their difference."""
@@ -149,24 +149,11 @@ class Standing(Told):
     def sections(self) -> Iterator[Section]:
         """Yield all differences, with what could have been found."""
         family = self.against or self.primary
-        rows = []
-        for one in family.pairs:
-            rows.append(
-                [
-                    f"{one.first} less {one.second}",
-                    *(f"{x:+.2f}" for x in (one.estimate, one.low, one.high)),
-                    f"{one.p_value:.3g}",
-                    number(one.detectable),
-                    f"{100 * self.returns.of(one.first, one.second).estimate:+.2f} %",
-                ]
-            )
-        yield table_section(
-            "Who is better",
-            ["", "Sharpe ratio", "from", "to", "adjusted p", "could be found", "return a year"],
-            rows,
-            f"{_held(len(rows))} Could be found: the true difference that would be seen four times in five. "
-            "Returns are descriptive.",
+        text = (
+            f"{_held(len(family.pairs))} Could be found: the true difference that would be seen four times "
+            "in five. Returns are descriptive."
         )
+        yield differences_section("Who is better", family, self.returns, text)
         if self.confidence_set or self.spa:
             best = [[name, f"{p:.3g}"] for name, p in self.confidence_set.items()]
             least = f"below {self.primary.smallest_p:.2g}"  # a share of resamples that none is in
@@ -193,7 +180,7 @@ class Standing(Told):
                 },
                 "between": self.between and [_plain(self, one) for one in self.between.pairs],
                 "against": self.against and [_plain(self, one) for one in self.against.pairs],
-                "returns": [_row(one) for one in self.returns.pairs],
+                "returns": [ends_of(one) for one in self.returns.pairs],
                 "confidence_set": self.confidence_set,
                 "superior_predictive_ability": self.spa,
             }
@@ -212,7 +199,7 @@ def _held(intervals: int) -> str:
 
 def _plain(of: Standing, one: PairDifference) -> dict[str, Any]:
     return {
-        **_row(one),
+        **ends_of(one),
         "p_value": one.p_value,
         "detectable": one.detectable,
         "shown": of.shown(one),
@@ -220,9 +207,27 @@ def _plain(of: Standing, one: PairDifference) -> dict[str, Any]:
     }
 
 
-def _row(one: PairDifference) -> dict[str, Any]:
-    names = ("first", "second", "estimate", "low", "high")
-    return {name: getattr(one, name) for name in names}
+def ends_of(one: PairDifference) -> dict[str, Any]:
+    """Return what differs, by how much, and the ends of its interval, for JSON."""
+    return {name: getattr(one, name) for name in ("first", "second", "estimate", "low", "high")}
+
+
+def differences_section(
+    title: str, sharpe: StepwiseDifferences, returns: StepwiseDifferences, text: str
+) -> Section:
+    """Return a table of differences of Sharpe ratios, with what could have been found, and of returns."""
+    rows = [
+        [
+            f"{one.first} less {one.second}",
+            *(f"{x:+.2f}" for x in (one.estimate, one.low, one.high)),
+            "-" if math.isnan(one.p_value) else f"{one.p_value:.3g}",
+            number(one.detectable),
+            f"{100 * returns.of(one.first, one.second).estimate:+.2f} %",
+        ]
+        for one in sharpe.pairs
+    ]
+    head = ["", "Sharpe ratio", "from", "to", "adjusted p", "could be found", "return a year"]
+    return table_section(title, head, rows, text)
 
 
 def _better(one: PairDifference) -> str:

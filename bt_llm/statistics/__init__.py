@@ -15,12 +15,17 @@
 - Whether forecasts are right at the right times: `rolled_skill`, on labels or on `brier_rows` and `log_rows`.
 - What a gate is worth, taken apart into exposure, side, cost and timing: `Legs`, `take_apart`, of many
   symbols `take_apart_jointly`, `timing_of`, `breakeven_cost`, `cost_curve`, `detectable`.
+- Whether a difference changed from one stretch of time to another: `change_of_effect`.
+- Whether weights follow outcomes among bars that looked alike: `exchange_test`; several p-values: `holm`.
+- What an answer depends on, where it is known for all combinations: `factor_shares`, `changed_share`.
+- Orders of bars for histories that never happened: `stationary_order`, `phase_order`.
 - Two models' verdicts, and one's confidence: `agreement_matrix`, `cohens_kappa`, `mcnemar`,
   `brier_score`, `reliability_table`.
 
 Returns are simple returns per bar and the risk-free rate is zero. A value that is not finite is
-refused with `DataError`, never dropped. Only `paired_bootstrap` and what compares several strategies need
-more than numpy and pandas: ``arch``, from ``pip install 'bt-llm[research]'``.
+refused with `DataError`, never dropped. What chooses a block length for itself, and
+`superior_predictive_ability`, need more than numpy and pandas: ``arch``, from
+``pip install 'bt-llm[research]'``.
 """
 
 import lazy_loader

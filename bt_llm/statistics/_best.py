@@ -160,7 +160,7 @@ def superior_predictive_ability(
     True
     """
     found, _ = _tested(series, benchmark, statistic, n=n, seed=seed, block_length=block_length)
-    return 1.0 if found is None else _rank(found, n)
+    return 1.0 if found is None else _p_value(found, n)
 
 
 def best_of(
@@ -210,7 +210,7 @@ def best_of(
     critical = float(found.critical_values(alpha)["consistent"])
     more = detectable(float(errors.max()), alpha=0.5)
     return BestOf(
-        p_value=_rank(found, n),
+        p_value=_p_value(found, n),
         smallest=smallest,
         detectable=critical + more if smallest <= alpha else None,
     )
@@ -242,8 +242,8 @@ def _tested(
     return found, _errors(gains[:, differs] - base, block_length)
 
 
-def _rank(found: Any, n: int) -> float:
-    # Of n resamples arch gives the share that is as good, which may be none.
+def _p_value(found: Any, n: int) -> float:
+    """Return the rank of what was found; of n resamples arch gives the share as good, which may be none."""
     return (1 + round(float(found.pvalues["consistent"]) * n)) / (1 + n)
 
 

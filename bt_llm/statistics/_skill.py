@@ -125,8 +125,10 @@ def rolled_skill(
     -----
     Every roll is used, so the p-value is that of a permutation test over the group of rolls: exact where
     forecasts and outcomes are independent and one of them is stationary round the circle, whatever the
-    dependence over time in either. Each score, of a forecaster or a pair, has its rank among the rolls; the
-    p-values step down over the smallest such rank of all of them, so that all that is said holds together.
+    dependence over time in either. That is so of groups of one length: shorter ones beside
+    a longer are rolled round again, and p is approximate. Each score, of a forecaster or a pair, has its rank
+    among the rolls; the p-values step down over the smallest such rank of all of them, so that all that is
+    said holds together.
 
     References
     ----------

@@ -239,6 +239,20 @@ class TestOwn:
         with pytest.raises(ConfigError, match="set-up whole adds a strategy"):
             run_backtest(ExitsBySell, walk(30), setup=whole)
 
+    def test_one_that_opens_another_account_than_the_one_given_is_refused(self) -> None:
+        def other(cerebro: bt.Cerebro, market: Market) -> bt.Cerebro:
+            cerebro = bt.Cerebro()
+            cerebro.broker.setcash(123.0)
+            return cerebro
+
+        def same(cerebro: bt.Cerebro, market: Market) -> bt.Cerebro:
+            cerebro.broker.setcash(123.0)
+            return cerebro
+
+        with pytest.raises(ConfigError, match="set-up other returns a Cerebro of its own: expected all"):
+            run_backtest(ExitsBySell, walk(30), setup=other)
+        assert run_backtest(ExitsBySell, walk(30), setup=same).settings["cash"] == 123.0
+
     def test_one_that_fails_names_its_line(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.py"
         path.write_text("def bad(cerebro, market):\n    market['nothing']\n", encoding="utf-8")

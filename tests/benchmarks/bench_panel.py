@@ -66,7 +66,7 @@ def _studies(count: int, bars: int) -> dict[str, Any]:
     from bt_llm import AdvisorConfig, Gate
     from bt_llm.backtest import Universe, load_strategy, panel_study
     from bt_llm.data import load_bars, shipped
-    from bt_llm.research._panel_nulls import dated_answers
+    from bt_llm.research._null_runs import dated_answers
 
     note(f"panel: {count} symbols")
     real = load_bars(shipped("eurusd_hourly.csv"))

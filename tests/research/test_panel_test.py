@@ -97,6 +97,19 @@ def test_null_gates_of_all_symbols_are_replayed_as_backtrader_runs_them(n_jobs: 
     assert "60 were replayed" in " ".join(section.text for section in mine.sections())
 
 
+def test_processes_that_share_the_null_gates_of_a_symbol_give_the_same_to_the_last_digit() -> None:
+    frames = {"alone": random_walk(240, seed=1)}
+    one, two = (panel_test(Crossing, frames, GATE, n=50, resamples=99, n_jobs=jobs) for jobs in (None, 2))
+    # Two processes learn the strategy's entries for themselves, and check themselves; they count once.
+    assert (one.random.how.checked, two.random.how.checked) == (2, 4)
+    assert (one.random.how.replayed, one.random.how.episodes) == (
+        two.random.how.replayed,
+        two.random.how.episodes,
+    )
+    alone, shared = ({**found.to_dict(), "null_gates": None} for found in (one, two))
+    assert alone == shared
+
+
 def test_knowledge_is_found_in_all_symbols_pooled() -> None:
     found = panel_of(edge=True)
     assert found.problems == ()

@@ -96,7 +96,7 @@ class JointNull(Told):
     block : int
         Bars that changed places together.
     log_orders : float
-        Logarithm of how many orders of the blocks there are.
+        Logarithm of how many orders of all blocks there are; those of like volatility alone have fewer.
     alpha : float
         Level of the test.
     refused : str
