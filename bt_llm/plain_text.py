@@ -38,10 +38,13 @@ def counted(number: float, noun: str) -> str:
 
     Examples
     --------
-    >>> counted(1, "trade"), counted(0, "trade"), counted(1204, "bar")
-    ('1 trade', '0 trades', '1,204 bars')
+    >>> counted(1, "trade"), counted(0, "entry"), counted(1204, "day")
+    ('1 trade', '0 entries', '1,204 days')
     """
-    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+    if number == 1:
+        return f"1 {noun}"
+    turns = noun[-1:] == "y" and noun[-2:-1] not in "aeiou"
+    return f"{number:,.0f} {f'{noun[:-1]}ie' if turns else noun}s"
 
 
 def one_line(text: object) -> str:

@@ -25,6 +25,7 @@ from bt_llm.models import (
     kind_of,
     word_of,
 )
+from bt_llm.plain_text import counted
 from bt_llm.prompts import PromptTemplate
 from bt_llm.verdicts import LabelSet, Verdict
 
@@ -117,8 +118,8 @@ class DecisionsAdvisor(Advisor):
         left = sum(len(line.numbers) for line in self._lines.values()) - len(self._matched)
         taken = "" if any(book.symbols) else f"; it names no symbol, and is taken for {symbol}"
         return "", (
-            f"decisions of {book.name}: {bars} bars have none, and {left} decisions are of no bar, "
-            f"or not the last in theirs{taken}"
+            f"decisions of {book.name}: none for {counted(bars, 'bar')}, and {counted(left, 'decision')} of "
+            f"no bar, or not the last in theirs{taken}"
         )
 
     def _why_none(self, symbol: str) -> str:

@@ -18,6 +18,7 @@ from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._sections import Section, percent, table_of, table_section
 from bt_llm.backtest._year import periods_per_year
 from bt_llm.exceptions import BtLlmError
+from bt_llm.plain_text import counted
 from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, CostPoint, Legs
 
@@ -147,9 +148,9 @@ class Effect(Told):
         if reason:
             pass
         elif trades < _FEWEST:
-            reason = f"the gate left {trades:.0f} trades, and at least {_FEWEST} are needed"
+            reason = f"the gate left {counted(trades, 'trade')}, and at least {_FEWEST} are needed"
         elif blocked is not None and blocked < _FEWEST:
-            reason = f"the gate blocked {blocked} entries, and at least {_FEWEST} are needed"
+            reason = f"the gate blocked {counted(blocked, 'entry')}, and at least {_FEWEST} are needed"
         elif timing is not None and timing.n == 0:
             reason = "gated and ungated do not differ in when they are in the market"
         gains = timing is None or timing.estimate >= 0.0

@@ -19,6 +19,7 @@ from bt_llm.backtest._result import BacktestResult
 from bt_llm.backtest._showing import OneRun
 from bt_llm.backtest._year import periods_per_year, year_assumed
 from bt_llm.exceptions import DataError
+from bt_llm.plain_text import counted
 from bt_llm.shown import Told
 from bt_llm.statistics import BootstrapResult, Statistic
 
@@ -205,9 +206,13 @@ class PanelRun(PooledRun[BacktestResult]):
         for name, run in runs.items():
             for problem in run.problems:
                 if problem not in run.gate_problems:
-                    kind = _NUMBERS.sub("", problem.partition(" at ")[0])
+                    kind = _NUMBERS.sub("", problem.partition(" at ")[0]).replace(" orders", " order")
                     found.setdefault(kind, []).append(f"{name}: {problem}")
-        more = {kind: f" (and {len(said) - 1} more symbols)" for kind, said in found.items() if said[1:]}
+        more = {
+            kind: f" (and {counted(len(said) - 1, 'more symbol')})"
+            for kind, said in found.items()
+            if said[1:]
+        }
         told = [said[0] + more.get(kind, "") for kind, said in found.items()]
         kinds = [{text.partition(":")[0] for text in run.gate_problems} for run in runs.values()]
         shared = set.intersection(*kinds) if kinds else set()
@@ -242,8 +247,7 @@ class PanelRun(PooledRun[BacktestResult]):
             shown += f"; and {len(early) - _NAMED} more" if early[_NAMED:] else ""
             found.append(f"{self.name}: closed at its last close, as the symbol's bars end: {shown}")
         if last:
-            number_of = "1 position" if last == 1 else f"{last} positions"
-            found.append(f"{self.name}: {number_of} closed at the last close of all, {end}")
+            found.append(f"{self.name}: {counted(last, 'position')} closed at the last close of all, {end}")
         return tuple(found)
 
 

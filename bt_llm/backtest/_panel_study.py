@@ -178,7 +178,7 @@ class PanelStudy(Panel[GateStudy]):
         found = self.effects["sharpe"].pooled
         z = normal_quantile(0.5 + found.confidence / 2.0)
         trades = self.runs["gated"].metrics["trades"]
-        few = f"the gate left {trades:.0f} trades, and at least {_FEWEST_TRADES} are needed"
+        few = f"the gate left {counted(trades, 'trade')}, and at least {_FEWEST_TRADES} are needed"
         return Primary(
             claim="the gate changes the pooled Sharpe ratio",
             p_value=found.p_value,

@@ -14,6 +14,7 @@ from bt_llm.backtest._market import Market
 from bt_llm.feeds import data_name, feed_of
 from bt_llm.gates import AttachedAdviceGate, EntryGate, attached_gates, order_gate_of
 from bt_llm.indicators import find_advice
+from bt_llm.plain_text import counted
 
 __all__ = ["problems_of", "silences"]
 
@@ -80,13 +81,13 @@ def _of_account(ran: Ran, market: Market) -> Iterator[str]:
     orders = order_counts(account, market)
     if orders["refused"]:
         yield (
-            f"the broker refused {orders['refused']} of {orders['submitted']} orders, the first at "
-            f"{orders['first_refused']}: {orders['reason']}"
+            f"the broker refused {orders['refused']} of {counted(orders['submitted'], 'order')}, the first "
+            f"at {orders['first_refused']}: {orders['reason']}"
         )
     early = [order for order in account.orders.values() if order.early and not order.vetoed]
     if early:
         yield (
-            f"{len(early)} orders came before the warm-up was over, the first at "
+            f"{counted(len(early), 'order')} came before the warm-up was over, the first at "
             f"{market.times([early[0].time])[0]}"
         )
 
@@ -117,4 +118,4 @@ def _of_answers(advice: Mapping[str, Any]) -> Iterator[str]:
                 f"; the labels hold at most {masses['most']:.2g} of the probability, less than "
                 f"min_label_mass={masses['floor']:g}"
             )
-        yield f"every answer was invalid: on {invalid} bars of {invalid}{why}"
+        yield f"every answer was invalid: on {invalid} of {counted(invalid, 'bar')}{why}"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bt_llm.backtest._calendar import daily_returns
 from bt_llm.backtest._figures import Accounted, figures_table, frame_of_figures
+from bt_llm.plain_text import counted
 from bt_llm.shown import Shown, listed, share
 
 __all__ = ["HELD", "ManyRuns", "OneRun"]
@@ -105,7 +106,7 @@ class ManyRuns(Shown):
 def _made(account: Accounted) -> str:
     names = dict.fromkeys(str(getattr(account, one, "")) for one in ("name", "strategy"))
     name = " of ".join(filter(None, names))
-    return f"{name}, {share(account.metrics['return'])} in {account.metrics['trades']:.0f} trades"
+    return f"{name}, {share(account.metrics['return'])} in {counted(account.metrics['trades'], 'trade')}"
 
 
 def _end(account: Accounted) -> str:
@@ -118,4 +119,4 @@ def _end(account: Accounted) -> str:
 
 def _bars(equity: pd.Series[float]) -> str:
     index = pd.DatetimeIndex(equity.index)
-    return f"{len(index):,} bars, {index[0]:%Y-%m-%d} to {index[-1]:%Y-%m-%d}"
+    return f"{counted(len(index), 'bar')}, {index[0]:%Y-%m-%d} to {index[-1]:%Y-%m-%d}"

@@ -71,7 +71,7 @@ def advice_sections(advice: Mapping[str, Any]) -> Iterator[Section]:
 def _questions(asked: Mapping[str, Any], gate: Mapping[str, int]) -> Section:
     names = ("asked", "answers", "invalid", "missing", "cache_hits", "model_calls")
     rows = [[name.replace("_", " "), count(asked[name])] for name in names]
-    text = f"{gate['allowed']} entries were allowed and {gate['blocked']} blocked."
+    text = f"Of its answers to entries {gate['allowed']} allowed and {gate['blocked']} blocked."
     return table_section("Questions of the gate", ["", ""], rows, text)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from bt_llm.backtest._market import Market, Source, moment
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
-from bt_llm.plain_text import name_of_file
+from bt_llm.plain_text import counted, name_of_file
 from bt_llm.progress import current
 from bt_llm.settings import instance, number, several
 
@@ -138,7 +138,7 @@ class Universe(Mapping[str, Market]):
         return len(self.members)
 
     def __repr__(self) -> str:
-        return f"Universe({len(self)} symbols: {self.label})"
+        return f"Universe({counted(len(self), 'symbol')}: {self.label})"
 
     @property
     def label(self) -> str:

@@ -13,7 +13,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import FormatOption
 from bt_llm.cli._output import Format, print_json, say
 from bt_llm.exceptions import ConfigError
-from bt_llm.plain_text import printable
+from bt_llm.plain_text import counted, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ def _write(found: Mapping[str, pd.DataFrame], to: Path, files: Sequence[Path]) -
             save_csv(bars, path)
         except OSError as error:
             raise ConfigError(f"--to {path}: cannot be written ({error.strerror or error})") from error
-        say(f"{len(bars):,} bars: {path}")
+        say(f"{counted(len(bars), 'bar')}: {path}")
 
 
 def _in_folder(found: Mapping[str, pd.DataFrame], folder: Path) -> dict[Path, pd.DataFrame]:

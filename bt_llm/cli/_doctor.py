@@ -18,6 +18,7 @@ from bt_llm.cli._groups import takes_groups
 from bt_llm.cli._options import Asking, FormatOption
 from bt_llm.cli._output import Format, print_json, show
 from bt_llm.exceptions import BtLlmError, ModelFileError
+from bt_llm.plain_text import counted
 
 if TYPE_CHECKING:
     from bt_llm.advice import Checkup
@@ -136,7 +137,7 @@ def _cache(folder: Path | None) -> list[dict[str, Any]]:
         count = len(cache.keys()) if cache.directory.exists() else 0
     except BtLlmError as error:
         return [_check("cache", str(error), ok=False)]
-    return [_check("cache", f"{count} verdicts in {cache.directory}")]
+    return [_check("cache", f"{counted(count, 'verdict')} in {cache.directory}")]
 
 
 def _table(checks: list[dict[str, Any]]) -> Table:

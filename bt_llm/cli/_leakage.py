@@ -15,6 +15,7 @@ from bt_llm.cli._groups import refuse_idle, takes_groups
 from bt_llm.cli._options import Account, OneModel, Output, Spending, whole_number
 from bt_llm.cli._output import deliver, progress_bar, say, say_assumed
 from bt_llm.exceptions import ConfigError
+from bt_llm.plain_text import counted
 
 if TYPE_CHECKING:
     from bt_llm.advice import AdvisorConfig
@@ -147,4 +148,4 @@ def _check_budget(config: AdvisorConfig, market: Any, points: int, spending: Spe
     made = planning.plan([config], bars=len(market.index), rates=rates)
     models = tuple(dataclasses.replace(one, prompts=one.prompts + 3 * points + 1) for one in made.models)
     approve(dataclasses.replace(made, models=models), spending)
-    say(f"at most {sum(one.left for one in models):,} prompts are asked")
+    say(f"to ask: {counted(sum(one.left for one in models), 'prompt')} at most")

@@ -20,6 +20,7 @@ from bt_llm.data._numbers import decimal_of, parse_numbers
 from bt_llm.data._reading import Reading, listed
 from bt_llm.data._times import TimeReader, code_points, typed_times
 from bt_llm.exceptions import MissingExtraError
+from bt_llm.plain_text import counted
 
 __all__ = ["FrameTable", "frame_of_json", "frame_of_parquet"]
 
@@ -206,7 +207,7 @@ def _refuse_missing(reading: Reading, values: pd.Index | pd.Series) -> None:
     if missing.any():
         first = reading.place(int(missing.argmax()))
         raise reading.error(
-            f"{missing.sum()} bars have no time (first: {first}): give each its time, or drop it"
+            f"no time for {counted(missing.sum(), 'bar')} (first: {first}): give each its time, or drop it"
         )
 
 

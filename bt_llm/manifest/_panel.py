@@ -17,6 +17,7 @@ from bt_llm.manifest._document import FORMAT, KIND, RunManifest, manifest_of
 from bt_llm.manifest._reproduce import Difference, Reproduction, run_again
 from bt_llm.manifest._text import laid_out, read_document, write_text
 from bt_llm.manifest._write import manifest_from
+from bt_llm.plain_text import counted
 from bt_llm.settings import instance, path_text
 
 __all__ = [
@@ -220,7 +221,8 @@ class PanelReproduction:
         if not self.identical:
             return ""
         first = next(iter(self.symbols.values()))
-        return f"{len(self.symbols)} symbols and their pooled figures; of the first: {first.compared}"
+        symbols = counted(len(self.symbols), "symbol")
+        return f"{symbols} and their pooled figures; of the first: {first.compared}"
 
     @property
     def not_compared(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from bt_llm.manifest._document import TRADE_COLUMNS, DataFacts, RunFacts, RunMan
 from bt_llm.manifest._encoding import CONFIGS, Decoder, checked_template, template_of
 from bt_llm.manifest._files import find_file, neighbours_sha256, text_sha256
 from bt_llm.manifest._write import market_facts, run_facts, versions
+from bt_llm.plain_text import counted
 from bt_llm.prompts import PromptTemplate
 from bt_llm.settings import instance, path_text, several
 from bt_llm.verdicts import Verdict
@@ -190,8 +191,9 @@ class _Again:
         trades = sum(len(run.trades) for run in runs)
         metrics = sum(len(run.metrics) for run in runs)
         return (
-            f"bars, code and templates; {len(self.manifest.verdicts)} verdicts; {len(runs)} runs with "
-            f"{trades} trades, {metrics} metrics and the equity of each bar"
+            f"bars, code and templates; {counted(len(self.manifest.verdicts), 'verdict')}; "
+            f"{counted(len(runs), 'run')} with {counted(trades, 'trade')}, {counted(metrics, 'metric')} and "
+            "the equity of each bar"
         )
 
     def differences(self, data: Source | None, strategy: Any, setup: Any) -> list[Difference]:
@@ -399,7 +401,9 @@ def _in_run(name: str, now: RunFacts, recorded: RunFacts) -> Iterator[Difference
                 f"{theirs[at]}",
             )
     if len(now.trades) != len(recorded.trades):
-        yield Difference("trade", f"{name}: {len(now.trades)} trades, recorded {len(recorded.trades)}")
+        yield Difference(
+            "trade", f"{name}: {counted(len(now.trades), 'trade')}, recorded {len(recorded.trades)}"
+        )
     if (now.bars, now.equity_sha256) != (recorded.bars, recorded.equity_sha256):
         yield Difference("trade", f"{name}: the trades are the same, the equity curve is not")
     if metric := next((m for m in recorded.metrics if now.metrics.get(m) != recorded.metrics[m]), None):

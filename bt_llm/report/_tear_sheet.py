@@ -29,6 +29,7 @@ from bt_llm.backtest import (
     periods_per_year,
     table_section,
 )
+from bt_llm.plain_text import counted
 from bt_llm.report._pictures import bars_of
 from bt_llm.report._series import lines
 from bt_llm.research import ModelComparison, PanelComparison, PanelWalkForwardResult, WalkForwardResult
@@ -174,7 +175,7 @@ def _rolling(accounts: Mapping[str, Account]) -> Section:
     window = next((one for one in _WINDOWS if len(index) >= 1.5 * one), 0)
     if not window:
         least = math.ceil(1.5 * _WINDOWS[-1])
-        return _refused(title, f"{len(index)} days of returns, and it takes {least}")
+        return _refused(title, f"{counted(len(index), 'day')} of returns, and it takes {least}")
     yearly = periods_per_year(index)
     sharpe, spread = {}, {}
     for name, returns in daily.items():
@@ -243,7 +244,9 @@ def _distributions(account: Account, of: str) -> Section:
         what = "Returns" if told else "Results"
         pictures.append(
             _spread(
-                f"{what} of {len(results):,} trades after commission", results, percent if told else number
+                f"{what} of {counted(len(results), 'trade')} after commission",
+                results,
+                percent if told else number,
             )
         )
     text = f"- ({'; '.join(missing)})" if missing else ""

@@ -15,6 +15,7 @@ from bt_llm.backtest import Backtest, Market, strategy_class
 from bt_llm.exceptions import StrategyFailed
 from bt_llm.gates import EntryGate
 from bt_llm.models import Progress
+from bt_llm.plain_text import counted
 from bt_llm.research._episodes import Learner
 from bt_llm.research._kept_runs import KeptRuns, Measured
 from bt_llm.research._replayed import Figures
@@ -70,7 +71,7 @@ class HowRun:
         """What was done, for people; empty where no gate was run this way."""
         if not self.replayed:
             return f"Backtrader ran all {self.ran} of them: {self.reason}." if self.ran else ""
-        said = f"{self.replayed} were replayed from {self.episodes} episodes of the strategy"
+        said = f"{self.replayed} were replayed from {counted(self.episodes, 'episode')} of the strategy"
         if self.ran:
             said += f", and Backtrader ran {self.ran}"
         if self.largest_difference is not None:

@@ -23,6 +23,7 @@ from bt_llm.gates import EntryGate
 from bt_llm.indicators import copy_values
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source, inspect_run
 from bt_llm.settings import whole
@@ -91,7 +92,8 @@ class LeakReport(Shown):
     def sentence(self) -> str:
         """The finding in plain words."""
         looked = (
-            f"{self.lines} lines and {self.orders} orders compared in {self.runs} runs with another future"
+            f"{counted(self.lines, 'line')} and {counted(self.orders, 'order')} compared in "
+            f"{counted(self.runs, 'run')} with another future"
         )
         if self.clean:
             return f"No look-ahead found: {looked}."

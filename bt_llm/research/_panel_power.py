@@ -106,11 +106,11 @@ class PanelPowerPlan(Shown):
     @property
     def sentences(self) -> list[str]:
         """What to expect, in words."""
-        entries = "1 entry" if self.entries == 1 else f"{self.entries:,} entries"
         found = [
-            f"Ungated, the strategy makes {entries} on {counted(len(self.symbols), 'symbol')} in "
-            f"{roughly(self.years)} years, {self.long_entries:,} of them long; of "
-            f"{counted(self.dates, 'date')} {self.common_dates:,} are common to all symbols."
+            f"Ungated, the strategy makes {counted(self.entries, 'entry')} on "
+            f"{counted(len(self.symbols), 'symbol')} in {roughly(self.years)} years, "
+            f"{self.long_entries:,} of them long; of {counted(self.dates, 'date')} {self.common_dates:,} are "
+            "common to all symbols."
         ]
         if self.problem:
             return [*found, f"Neither a test nor a comparison on them could tell anything: {self.problem}."]

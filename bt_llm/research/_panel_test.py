@@ -50,6 +50,7 @@ from bt_llm.exceptions import ConfigError, DataError
 from bt_llm.gates import Describer, EntryGate, check_gate
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._kept_runs import KeptRuns, made_of, place_of_runs
@@ -211,7 +212,8 @@ class PanelTest(Panel[SymbolTest]):
     def sentences(self) -> list[str]:
         """The findings in plain words, that of the one question first."""
         share = f"{100 * self.allowed / self.asked:.0f} %"
-        figures = f"The gate let {share} of {self.asked} entries on {len(self.symbols)} symbols through."
+        symbols = counted(len(self.symbols), "symbol")
+        figures = f"The gate let {share} of {counted(self.asked, 'entry')} on {symbols} through."
         if refused := refusal(self.problems):
             return [*refused, figures]
         found = [self.question.sentence, *([self.against.sentence] if self.against else [])]
@@ -389,7 +391,8 @@ def panel_test(
     found, left_out = each_member(symbols, run)
     if not any(one.asked for one in found.values()):
         raise DataError(
-            f"{chosen.__name__} asked its gate for no entry on {len(found)} symbols: nothing to test"
+            f"{chosen.__name__} asked its gate for no entry on {counted(len(found), 'symbol')}: nothing to "
+            "test"
         )
     kept = {name: symbols.weights[name] for name in found}
     panel = Panel[SymbolTest](symbols=found, weights=kept)

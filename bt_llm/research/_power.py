@@ -16,6 +16,7 @@ from bt_llm.backtest import Source as DataSource
 from bt_llm.equality import nan_equal
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import LONG, EntryGate
+from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._null_runs import MOST_NULLS, entry_answers
 from bt_llm.research._runs import Source
@@ -74,7 +75,7 @@ class PowerPlan(Shown):
     def sentences(self) -> list[str]:
         """What to expect, in words."""
         asked = (
-            f"Ungated, the strategy makes {self.entries} entries in {roughly(self.years)} years, "
+            f"Ungated, the strategy makes {counted(self.entries, 'entry')} in {roughly(self.years)} years, "
             f"{self.long_entries} of them long."
         )
         if self.problem:
@@ -167,8 +168,8 @@ def plan_power(
     problem = "; ".join(problems_in({"ungated": result}))
     if min(passed, entries - passed) < _FEWEST:
         problem = problem or (
-            f"of {entries} entries {passed} would be let through and {entries - passed} blocked, and at "
-            f"least {_FEWEST} of both are needed"
+            f"of {counted(entries, 'entry')} {passed} would be let through and {entries - passed} blocked, "
+            f"and at least {_FEWEST} of both are needed"
         )
     smallest = max(1.0 / (1 + n), math.exp(-_log_choices(entries, passed)))
     if smallest > alpha:

@@ -44,6 +44,7 @@ from bt_llm.gates import (
 )
 from bt_llm.models import Progress
 from bt_llm.plain_json import plain
+from bt_llm.plain_text import counted
 from bt_llm.progress import shows_progress
 from bt_llm.research._against import Against, against
 from bt_llm.research._gate_runs import GateRuns, HowRun
@@ -145,7 +146,7 @@ class GateTest(ManyRuns):
         share = f"{100 * allowed / len(answers):.0f} %"
         if allowed in (0, len(answers)):
             share = "every one" if allowed else "none"
-        figures = f"The gate let {share} of {len(answers)} entries through."
+        figures = f"The gate let {share} of {counted(len(answers), 'entry')} through."
         if refused := refusal(self.problems):
             return [*refused, figures]
         found = [self.question.sentence, self.against.sentence, DESCRIPTIVE, figures, *self.effect.sentences]

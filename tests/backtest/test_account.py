@@ -297,7 +297,7 @@ class TestProblems:
         result = run_backtest(Hasty, self.bars)
         assert result.order_log["early"].tolist() == [True, False]
         assert result.problems == (
-            "1 orders came before the warm-up was over, the first at 2020-01-03 00:00:00",
+            "1 order came before the warm-up was over, the first at 2020-01-03 00:00:00",
         )
 
     def test_verdicts_that_do_not_reach_the_confidence(self) -> None:

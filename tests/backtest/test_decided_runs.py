@@ -87,7 +87,7 @@ def test_bars_without_a_decision_have_no_verdict_and_are_counted(log: str, tmp_p
     found = run(log)
     missing = int(verdicts(found)[found.equity.index[0] :]["confidence"].isna().sum())
     (note,) = [note for note in found.notes if note.startswith("decisions of log.csv")]
-    assert f"{missing} bars have none, and 1 decisions are of no bar" in note
+    assert f"none for {missing} bars, and 1 decision of no bar" in note
     assert found.problems == ()
     carried = run(f"{log}?valid=3h")
     assert verdicts(carried)[found.equity.index[0] :]["confidence"].isna().sum() < missing

@@ -169,7 +169,7 @@ def test_days_as_excel_counts_them_are_refused_with_the_way_out(write: Writer) -
 
 
 def test_a_missing_time_is_refused() -> None:
-    assert "1 bars have no time (first: row 2)" in refused(frame_of(days("2024-01-02", "NaT")))
+    assert "no time for 1 bar (first: row 2)" in refused(frame_of(days("2024-01-02", "NaT")))
 
 
 def test_times_with_and_without_a_zone_are_refused(write: Writer) -> None:

@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_on_several_processes() -> None:
 
 
 def test_what_cannot_be_tested_is_refused() -> None:
-    with pytest.raises(DataError, match="asked its gate for no entry on 1 symbols"):
+    with pytest.raises(DataError, match="asked its gate for no entry on 1 symbol: "):
         panel_test(ByCalendar, {"a": flat([10.0] * 60)}, GATE, n=1, resamples=99, params={"orders": {}})
     with pytest.raises(ConfigError, match="alpha=1"):
         panel_test(Alternate, {"a": regimes(100)}, GATE, alpha=1)

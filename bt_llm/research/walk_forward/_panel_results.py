@@ -189,7 +189,8 @@ class PanelWalkForwardResult(OneRun):
 
     def _told(self) -> str:
         told = super()._told().partition(", ")[2]
-        return f"{self.name}: {len(self.symbols)} symbols, {len(self.folds)} folds, out of sample {told}"
+        symbols, folds = counted(len(self.symbols), "symbol"), counted(len(self.folds), "fold")
+        return f"{self.name}: {symbols}, {folds}, out of sample {told}"
 
     @cached_property
     def pooled(self) -> PooledRun[WalkForwardResult]:

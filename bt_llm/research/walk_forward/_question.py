@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from bt_llm import statistics
 from bt_llm.backtest import Primary
 from bt_llm.exceptions import DataError
+from bt_llm.plain_text import counted
 from bt_llm.statistics import ReturnMoments, Statistic
 
 __all__ = ["sharpe_question"]
@@ -50,7 +51,7 @@ def sharpe_question(
     """
     reason = ""
     if trades < _FEWEST:
-        reason = f"the record has {trades:.0f} trades, and at least {_FEWEST} are needed"
+        reason = f"the record has {counted(trades, 'trade')}, and at least {_FEWEST} are needed"
     elif math.isnan(deflated):
         reason = "the Sharpe ratio of the record, or of the trials, has no meaning"
     return Primary(
