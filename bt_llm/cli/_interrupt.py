@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -71,7 +71,7 @@ class InterruptWatch:
     def __init__(self, *, to_the_end: bool) -> None:
         self.came = False
         self._to_the_end = to_the_end
-        self._told = threading.Lock()  # taken once
+        self._telling, self._told = threading.RLock(), False  # a handler may come while its thread tells
         self._left = self._handled = False
         self._thread: threading.Thread | None = None
 
@@ -115,8 +115,7 @@ class InterruptWatch:
 
     def tell(self) -> None:
         """Print the line, once, and end the processes that were started."""
-        if self._told.acquire(blocking=False):
-            print(self._line, file=sys.stderr, flush=True)  # noqa: T201 - the command line's own word
+        self._tell_once(lambda: print(self._line, file=sys.stderr, flush=True))  # noqa: T201 - its own word
         if self._blocks:
             self._end_others()
 
@@ -148,11 +147,21 @@ class InterruptWatch:
 
     def _end(self) -> None:
         """End this process and those that it started."""
-        if self._told.acquire(blocking=False):  # not by sys.stderr, which the main thread may hold
-            terminal = _SHOW_CURSOR if os.isatty(2) else ""
-            os.write(2, f"{terminal}{self._line}\n".encode())
+        terminal = _SHOW_CURSOR if os.isatty(2) else ""
+        # Not by sys.stderr, which the main thread may hold.
+        self._tell_once(lambda: os.write(2, f"{terminal}{self._line}\n".encode()))
         self._end_others()
         os._exit(INTERRUPTED)
+
+    def _tell_once(self, write: Callable[[], object]) -> None:
+        """Write the line if nobody has; who is about to is waited for, as the process may end after it."""
+        if self._telling.acquire(timeout=_GRACE_S):
+            try:
+                if not self._told:
+                    write()
+                    self._told = True
+            finally:
+                self._telling.release()
 
     @staticmethod
     def _end_others() -> None:

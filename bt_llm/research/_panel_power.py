@@ -306,7 +306,7 @@ def _asked(
     """Return how many entries the ungated strategy makes, by their sides and the states they are made in."""
 
     def run(name: str, member: Member) -> Counter[tuple[int, int]]:
-        _, ran = inspect_run(strategy, member.market, gate=every, **{**settings, **member.settings})
+        _, ran = inspect_run(strategy, member.market, gate=every, **member.run_settings(settings))
         log = [told for one in attached_gates(ran) for told in one.log]
         return Counter((told.side, -1 if told.missing else int(told.verdict)) for told in log)
 

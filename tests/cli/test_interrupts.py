@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+
+from bt_llm.cli._interrupt import InterruptWatch
 
 LINE = "error: interrupted; what was stored is kept, run the command again to go on\n"
 
@@ -79,6 +82,22 @@ def test_a_second_one_ends_it_at_once(tmp_path: Path) -> None:
     program = f"import signal\n{HEAD}{first}{second}module._run = busy\nmain()\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "ready\n", LINE)
+
+
+def test_who_is_about_to_say_the_line_is_waited_for() -> None:
+    watch, began, said = InterruptWatch(to_the_end=False), threading.Event(), list[str]()
+
+    def slowly() -> None:
+        began.set()
+        time.sleep(0.1)
+        said.append("the line")
+
+    first = threading.Thread(target=watch._tell_once, args=(slowly,))
+    first.start()
+    began.wait()
+    watch._tell_once(lambda: said.append("again"))
+    assert said == ["the line"]
+    first.join()
 
 
 def test_processes_that_it_started_end_with_it(tmp_path: Path) -> None:
