@@ -44,6 +44,9 @@ class AccountAnalyzer(bt.Analyzer):
         self._first = self.p.first
         self._told, self._seen = current("bars"), 0
         datas = enumerate(self.strategy.datas)
+        # With exactbars=1 a line that nobody looks back on is empty once there are no more bars.
+        self._forgets = self.p.settles and self.strategy.cerebro.p.exactbars == 1
+        self._last = dict[Any, tuple[float, float]]()  # close and time of a data's last bar
         self._names = {data: str(getattr(data, "_name", "") or f"data{number}") for number, data in datas}
 
     def prenext(self) -> None:
@@ -105,6 +108,8 @@ class AccountAnalyzer(bt.Analyzer):
 
     def _note(self, counts: bool) -> None:
         account, clock = self.account, self._clock
+        if self._forgets:
+            self._last = {data: _bar_of(data) for data in self._names if len(data)}
         now, value = clock.array[clock._idx], self._broker.getvalue()
         if self._told is not None:
             self._tell(self._told)
@@ -195,7 +200,7 @@ class AccountAnalyzer(bt.Analyzer):
 
     def _settle(self, data: Any, size: float) -> float:
         """Close a position at its data's last close; return what that cost, the value at that close given."""
-        close, now = float(data.close[0]), float(data.datetime[0])
+        close, now = self._last[data] if self._forgets else _bar_of(data)
         broker, terms = self._broker, self._broker.getcommissioninfo(data)
         slip = close * (broker.p.slip_perc or 0.0) or (broker.p.slip_fixed or 0.0)
         price = close - math.copysign(slip, size)
@@ -213,3 +218,8 @@ class AccountAnalyzer(bt.Analyzer):
             self._keep(trade, now, len(data) - trade.baropen, pnl, pnl - paid)
             interest = 0.0
         return commission + abs(size) * slip * float(terms.p.mult)
+
+
+def _bar_of(data: Any) -> tuple[float, float]:
+    """Return a data's close, and the number of its time."""
+    return float(data.close[0]), float(data.datetime[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import backtrader as bt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from bt_llm.backtest import (
     gate_study,
     panel_study,
     pooled_returns,
+    run_backtest,
 )
 from bt_llm.exceptions import DataError
 from bt_llm.research import NullRuns
@@ -26,6 +28,12 @@ from tests.panel_cases import correlated, folder_of, symbols
 from tests.research_cases import gate_of
 
 GATE = gate_of("scripted:trend")
+
+
+class HoldsFromTheFirst(bt.Strategy):
+    def next(self) -> None:
+        if not self.position:
+            self.buy()
 
 
 def test_returns_are_pooled_by_weight_among_the_accounts_that_there_are() -> None:
@@ -159,6 +167,17 @@ class TestPower:
 
     def test_no_difference_is_found_where_there_is_none_and_symbols_move_together(self) -> None:
         assert np.mean([sharpe_found(seed, 10, 0.0, rho=0.7) for seed in range(80)]) <= 0.12
+
+
+def test_a_position_is_closed_at_the_last_close_where_lines_keep_one_bar() -> None:
+    market = next(iter(symbols().values()))
+    kept, forgotten = (
+        run_backtest(HoldsFromTheFirst, market, settles=True, commission=0.001, exactbars=bars)
+        for bars in (False, 1)
+    )
+    assert len(kept.fills) == 2
+    pd.testing.assert_frame_equal(kept.fills, forgotten.fills)
+    assert kept.final_value == forgotten.final_value
 
 
 def test_null_runs_of_a_panel_rank_as_those_of_a_run() -> None:
