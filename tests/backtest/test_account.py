@@ -316,7 +316,7 @@ class TestProblems:
 
         gate = Gate(advisor=AdvisorConfig(model="scripted:trend", cache_mode="off"), indicator=Mute)
         problems = run_backtest(ExitsBySell, self.bars, gate=gate).problems
-        assert any(problem.startswith("every answer was invalid: on 65 bars of 65") for problem in problems)
+        assert any(problem.startswith("every answer was invalid: on 65 of 65 bars") for problem in problems)
 
     def test_an_account_in_order_has_none(self) -> None:
         for gate in (None, AlwaysOpen(), NeverOpen(), QUICK):
