@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from bt_llm.exceptions import ConfigError
 
@@ -27,15 +26,22 @@ __all__ = [
 ]
 
 
+def _is_of_numpy(value: Any, kind: str) -> bool:
+    """Return whether a value is of one of numpy's types; without importing it, which commands wait for."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, getattr(numpy, kind))
+
+
 def python_scalar(value: Any) -> Any:
     """Return a scalar of numpy as Python's own, and anything else as it is.
 
     Examples
     --------
+    >>> import numpy as np
     >>> python_scalar(np.float64(0.5)), python_scalar(np.bool_(True)), python_scalar("text")
     (0.5, True, 'text')
     """
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if _is_of_numpy(value, "generic") else value
 
 
 def number(
@@ -69,6 +75,7 @@ def number(
 
     Examples
     --------
+    >>> import numpy as np
     >>> number("cash", np.int64(1000), 0)
     1000.0
     """
@@ -78,7 +85,7 @@ def number(
     raise ConfigError(f"{name}={in_short(value)}: expected a number{of}{_range(low, high, above)}")
 
 
-_LARGEST = np.finfo(np.float64).max.item()
+_LARGEST = sys.float_info.max
 
 
 def _range(low: float, high: float, above: float) -> str:
@@ -106,6 +113,7 @@ def whole(name: str, value: Any, least: float = -math.inf, most: float = math.in
 
     Examples
     --------
+    >>> import numpy as np
     >>> whole("seed", np.uint8(7), 0)
     7
     """
@@ -128,6 +136,7 @@ def flag(name: str, value: Any) -> bool:
 
     Examples
     --------
+    >>> import numpy as np
     >>> flag("expand_train", np.False_)
     False
     """
@@ -210,7 +219,7 @@ def several(name: str, value: Any, of: str) -> tuple[Any, ...]:
     >>> several("lines", ["vix"], "names of columns")
     ('vix',)
     """
-    shapeless = isinstance(value, np.ndarray) and not value.ndim
+    shapeless = _is_of_numpy(value, "ndarray") and not value.ndim
     if shapeless or isinstance(value, str | bytes | os.PathLike | Mapping) or not isinstance(value, Iterable):
         such = f", such as [{in_short(value)}]" if isinstance(value, str) else ""
         raise ConfigError(f"{name}={in_short(value)}: expected a list of {of}{such}")
@@ -222,6 +231,7 @@ def in_short(value: Any) -> str:
 
     Examples
     --------
+    >>> import numpy as np
     >>> in_short(np.zeros((2, 2)))
     'array([[0., 0.], [0., 0.]])'
     """
@@ -232,7 +242,7 @@ def make_plain(config: Any) -> None:
     """Make the numpy scalars among the fields of a frozen dataclass plain; in its ``__post_init__``."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, np.generic):
+        if _is_of_numpy(value, "generic"):
             object.__setattr__(config, field.name, value.item())
 
 

@@ -95,7 +95,8 @@ def run_backtest(
     gate : Gate, optional
         Judges the strategy's entries; None runs it ungated.
     params : mapping, optional
-        The strategy's other parameters.
+        The strategy's other parameters. Of lists, sets and dicts among them each run gets copies: what a
+        strategy puts into one, no other run finds.
     cash, commission, slippage, percent, sizer, cerebro
         How the account is opened; see `Setup`. An order of unstated size takes 95 % of the account by
         default, and closes a position that it is against.

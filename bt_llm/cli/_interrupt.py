@@ -147,6 +147,7 @@ class InterruptWatch:
 
     def _end(self) -> None:
         """End this process and those that it started."""
+        self._telling.acquire(timeout=_GRACE_S)  # for good: one thread ends the process
         terminal = _SHOW_CURSOR if os.isatty(2) else ""
         # Not by sys.stderr, which the main thread may hold.
         self._tell_once(lambda: os.write(2, f"{terminal}{self._line}\n".encode()))

@@ -136,7 +136,7 @@ def test_templates_of_ones_own_are_wordings(tmp_path: Path) -> None:
     [
         ({"templates": []}, "expected at least one"),
         ({"templates": ["market", "market"]}, "wording 'market' is given twice"),
-        ({"calibrations": ["mean"]}, "calibration 'mean': expected one of"),
+        ({"calibrations": ["mean"]}, "calibrations='mean': expected one of"),
         ({"calibrations": []}, "no calibration is given"),
         ({"templates": ["market", "other"]}, "expected wordings of one question"),
         ({"alpha": 1.0}, "alpha=1.0"),

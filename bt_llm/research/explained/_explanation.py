@@ -22,7 +22,6 @@ from bt_llm.backtest import (
     Section,
     count,
     percent,
-    run_backtest,
     sentences_section,
     table_section,
 )
@@ -31,6 +30,7 @@ from bt_llm.data import save_csv
 from bt_llm.exceptions import ConfigError
 from bt_llm.indicators import LLMAdvice, copy_values
 from bt_llm.plain_json import plain
+from bt_llm.research._runs import inspect_run
 from bt_llm.research.explained._exports import Rule, to_pine, to_python
 from bt_llm.research.explained._shape import Monotonicity, Symmetry, monotonicity, symmetry
 from bt_llm.research.explained._trees import Tree, best_tree, depth_of, leaves, smallest_tree, told
@@ -341,17 +341,11 @@ def _counts(visits: Ints, shape: tuple[int, ...]) -> Ints:
 class _Watch(bt.Strategy):  # type: ignore[misc]
     """Look at the features, and trade nothing."""
 
-    params = (("gate", None), ("indicator", LLMAdvice), ("advisor", None), ("seen", None))
+    params = (("gate", None), ("indicator", LLMAdvice), ("advisor", None))
 
     def __init__(self) -> None:
         never = self.data.close - self.data.close  # a trigger that never fires: features, and no question
         self.features = self.p.indicator(self.data, never, advisor=self.p.advisor)
-
-    def stop(self) -> None:
-        space = self.p.advisor.state_space
-        self.p.seen.append(
-            space.cells([copy_values(getattr(self.features.lines, name)) for name in space.names])
-        )
 
 
 def cell_visits(
@@ -370,9 +364,8 @@ def cell_visits(
     """
     config = advisor or AdvisorConfig()
     market = Market.of(data).alone("counting the bars of each market state")
-    seen: list[Ints] = []
-    run_backtest(
-        _Watch, market, params={"indicator": indicator, "advisor": config, "seen": seen}, engine="plain"
-    )
-    cells = seen[0]
-    return np.bincount(cells[cells >= 0], minlength=len(config.state_space))
+    watched = {"indicator": indicator, "advisor": config}
+    _, ran = inspect_run(_Watch, market, params=watched, engine="plain")
+    space = config.state_space
+    cells = space.cells([copy_values(getattr(ran.features.lines, name)) for name in space.names])
+    return np.bincount(cells[cells >= 0], minlength=len(space))
