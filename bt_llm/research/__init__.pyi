@@ -36,9 +36,9 @@ from ._panel_comparison import compare_on_panel as compare_on_panel
 from ._panel_nulls import PanelNulls as PanelNulls
 from ._panel_power import PanelPowerPlan as PanelPowerPlan
 from ._panel_power import plan_panel_power as plan_panel_power
-from ._panel_test import PanelTest as PanelTest
-from ._panel_test import SymbolTest as SymbolTest
 from ._panel_test import panel_test as panel_test
+from ._panel_test_result import PanelTest as PanelTest
+from ._panel_test_result import SymbolTest as SymbolTest
 from ._planning import ModelPlan as ModelPlan
 from ._planning import Plan as Plan
 from ._power import PowerPlan as PowerPlan

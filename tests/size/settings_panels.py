@@ -17,7 +17,7 @@ from bt_llm.backtest._panel import PanelRun, PooledRun
 from bt_llm.gates import EntryGate
 from bt_llm.research._against import against
 from bt_llm.research._panel_nulls import joint_null_runs
-from bt_llm.research._panel_test import PanelTest
+from bt_llm.research._panel_test_result import PanelTest
 from tests.size.accounts import WARM_UP, Account
 from tests.size.markets import Bars, walk, words
 from tests.size.setting import Found, Goal, Setting
