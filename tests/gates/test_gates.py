@@ -318,7 +318,7 @@ def test_too_little_data_is_said_before_the_run():
         run(Crosser, walk(100), gate=Gate(advisor=RANDOM))
 
 
-@pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")  # Backtrader's, told again by warns
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")  # Backtrader's
 @pytest.mark.parametrize("gate", BY_THE_CLOSE.values(), ids=BY_THE_CLOSE)
 def test_cheat_on_close_is_warned_of(gate):
     with pytest.warns(UserWarning, match="orders fill at the very close that the verdict was made from"):
