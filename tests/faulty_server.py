@@ -211,9 +211,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._answer(payload, prompt) if fault is None else None
             time.sleep(max(0.0, started + server.delay_s - time.monotonic()))
             if fault is None:
-                self._json(200, answer)
-                with server.lock:
+                with server.lock:  # before who asked can know of it
                     server.answered[prompt] += 1
+                self._json(200, answer)
             else:
                 self._go_wrong(fault, payload, prompt)
 
