@@ -128,11 +128,21 @@ class LiveAsker(Generic[Answer]):
                     answer = self._ask(question.cell)
             except Exception as error:
                 self._log(error)
+            except BaseException:
+                self._end()
+                raise
             else:
                 with self._lock:
                     self._answers[question.cell] = question.answer = answer
             finally:
                 question.done.set()
+
+    def _end(self) -> None:
+        """Leave nothing to a thread that is ending, which Python calls alive for a moment more."""
+        with self._lock:
+            waiting, self._current, self._waiting, self._thread = self._waiting, None, None, None
+        if waiting is not None:
+            waiting.done.set()
 
     def _nobody_waits(self, question: _Question[Answer]) -> bool:
         now = time.monotonic()
