@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from bt_llm.advice import Advisor, AdvisorConfig
+from bt_llm.backtest._line_store import _Store
 from bt_llm.cache import VerdictCache
 from bt_llm.indicators._live import LiveAsker
 from bt_llm.locks import ForkableLock
@@ -28,13 +30,13 @@ pytestmark = [
 
 
 def in_a_fork(work: Callable[[], Any]) -> bool:
-    """Return whether a forked child comes to the end of some work within seconds."""
+    """Return whether a forked child comes to the end of some work, within minutes."""
     if (pid := os.fork()) == 0:
         try:
             work()
         finally:
             os._exit(0)
-    end = time.monotonic() + 20.0
+    end = time.monotonic() + 300.0
     while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)  # also of one that never came to its first line
@@ -87,6 +89,9 @@ def busy(what: str, folder: Path) -> Callable[[], Any]:
         return lambda: cache.put_many([record(1)])
     if what == "ledger":
         return lambda: added(folder)
+    if what == "lines":
+        store, kept = _Store(), [array("d", [1.0])] * 999
+        return lambda: (store.put(1, kept), store.clear())
     if what == "manager":
         manager = ModelManager("scripted:trend")
         return lambda: manager.usage
@@ -96,7 +101,7 @@ def busy(what: str, folder: Path) -> Callable[[], Any]:
     return lambda: asker.known(1)
 
 
-@pytest.mark.parametrize("what", ["advisor", "cache", "ledger", "manager", "throttler", "live"])
+@pytest.mark.parametrize("what", ["advisor", "cache", "ledger", "lines", "manager", "throttler", "live"])
 def test_a_child_of_a_busy_process_goes_on(what: str, tmp_path: Path) -> None:
     work, stop = busy(what, tmp_path), threading.Event()
     after = busy("cache", tmp_path) if what == "ledger" else work  # SQLite's own locks are all of a process
