@@ -48,7 +48,8 @@ def forms(core: str) -> tuple[bytes, ...]:
 def files_with(wanted: Collection[bytes], folder: Path, chunk: int = CHUNK) -> Iterator[Path]:
     """Yield the files below a folder that hold one of the texts, in their names or in themselves."""
     overlap = max(map(len, wanted)) - 1
-    for path in sorted(folder.rglob("*")):
+    walk = os.walk(folder)  # which passes over folders that go meanwhile, as a browser's do when it ends
+    for path in sorted(Path(place, name) for place, inside, files in walk for name in (*inside, *files)):
         named = any(text in os.fsencode(path) for text in wanted)
         if named or (path.is_file() and not path.is_symlink() and _holds(path, wanted, chunk, overlap)):
             yield path

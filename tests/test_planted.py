@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +118,17 @@ def test_files_are_searched_across_the_pieces_in_which_they_are_read(tmp_path: P
     (tmp_path / "near").write_bytes(b"needl e")
     found = list(files_with([b"needle"], tmp_path, chunk=7))
     assert [path.name for path in found] == [f"{at:02}" for at in range(20)]
+
+
+def test_a_folder_that_goes_meanwhile_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "browser" / "inside").mkdir(parents=True)
+    (tmp_path / "kept").write_bytes(b"needle")
+    scandir = os.scandir
+
+    def vanishing(path: str) -> Any:
+        if Path(path).name == "inside":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert [path.name for path in files_with([b"needle"], tmp_path)] == ["kept"]
