@@ -192,7 +192,9 @@ class TestLedger:
         told += [json.loads(path.read_text()) for path in (tmp_path / "out" / "symbols").rglob("result.json")]
         assert len(told) == 4
         for one in told:
-            assert [one[name] for name in ("question", "probabilistic_sharpe", "deflated_sharpe")] == [None] * 3
+            assert [one[name] for name in ("question", "probabilistic_sharpe", "deflated_sharpe")] == [
+                None
+            ] * 3
             assert one["out_of_sample"]["sharpe"] is not None
 
 
