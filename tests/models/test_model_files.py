@@ -146,7 +146,7 @@ def test_not_found_says_where_it_looked_what_is_near_and_what_to_do(folder):
     message = str(caught.value)
     assert str(folder) in message
     assert "near names: Llama-3.2-1B-Instruct-Q4_K_M" in message
-    assert "models/README.md" in message
+    assert "`bt-llm models list` and models/README.md say where to get one" in message
     assert "\n" not in message
 
 
