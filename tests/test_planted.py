@@ -34,7 +34,7 @@ def run(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess[s
         env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -243,7 +243,7 @@ def in_another_process(path: Path, tmp_path: Path, threads: int, mode: str) -> l
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # quicker on a machine that is busy otherwise
     )
     assert done.stderr == "", "llama.cpp is quiet"
