@@ -103,6 +103,19 @@ def test_who_is_about_to_say_the_line_is_waited_for(monkeypatch: pytest.MonkeyPa
     first.join()
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_watch_ends_though_a_forked_child_has_its_pipe() -> None:
+    with InterruptWatch(to_the_end=False):
+        if (child := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        since = time.monotonic()
+    seconds = time.monotonic() - since
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert seconds < 50  # it would be a minute
+
+
 def test_processes_that_it_started_end_with_it(tmp_path: Path) -> None:
     started = (
         "    import multiprocessing, psutil\n"
