@@ -21,10 +21,7 @@ from bt_llm.models import LLMThrottler, ModelManager
 from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord
 from tests.cache_cases import record
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here"),
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
 
 def in_a_fork(work: Callable[[], Any]) -> bool:

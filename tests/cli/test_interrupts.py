@@ -103,7 +103,6 @@ def test_who_is_about_to_say_the_line_is_waited_for(monkeypatch: pytest.MonkeyPa
     first.join()
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_watch_ends_though_a_forked_child_has_its_pipe() -> None:
     with InterruptWatch(to_the_end=False):
         if (child := os.fork()) == 0:
