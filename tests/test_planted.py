@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,7 @@ def run(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess[s
         env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -116,3 +118,21 @@ def test_files_are_searched_across_the_pieces_in_which_they_are_read(tmp_path: P
     (tmp_path / "near").write_bytes(b"needl e")
     found = list(files_with([b"needle"], tmp_path, chunk=7))
     assert [path.name for path in found] == [f"{at:02}" for at in range(20)]
+
+
+def test_a_folder_that_goes_while_it_is_searched_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"needle")
+    scan = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "gone":
+            (tmp_path / "gone" / "file").unlink()
+            (tmp_path / "gone").rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert list(files_with([b"needle"], tmp_path)) == [tmp_path / "here" / "file"]
