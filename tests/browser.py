@@ -85,12 +85,12 @@ class Browser:
 
     def open(self, path: Path, *, width: int = 1280, dark: bool = False) -> None:
         """Load a page and wait until it is drawn."""
-        self._loaded = False
-        self.said.clear()
-        self.requested.clear()
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
+        self._loaded = False  # only now has all been read that the last page said
+        self.said.clear()
+        self.requested.clear()
         self("Page.navigate", url=path.as_uri())
         while not self._loaded:
             self._read()

@@ -169,6 +169,7 @@ def _beginnings(tokens: tuple[str, ...]) -> list[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     server_of: FaultyServer
+    busy = contextlib.ExitStack()  # of the request that is being answered
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # one packet a reply
@@ -205,12 +206,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = payload["prompt"] if "prompt" in payload else payload["messages"][-1]["content"]
-        with server.busy():
+        with contextlib.ExitStack() as self.busy:
+            self.busy.enter_context(server.busy())
             number = self._note(prompt, payload)
             fault = server.fault(number, prompt)
             answer = self._answer(payload, prompt) if fault is None else None
             time.sleep(max(0.0, started + server.delay_s - time.monotonic()))
-            if fault is None:
+            if server.dead:  # since it was asked
+                self.close_connection = True
+            elif fault is None:
                 with server.lock:  # before who asked can know of it
                     server.answered[prompt] += 1
                 self._json(200, answer)
@@ -271,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "drop":
             self.close_connection = True
         elif fault == "hang":
-            server.over.wait(30)
+            server.over.wait(120)
             self.close_connection = True
         elif fault == "drip":
             self._send(200, b"", {"Content-Length": "1000"})
@@ -320,6 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(document).encode(), headers)
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self.busy.close()  # before who asked can ask the next
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)

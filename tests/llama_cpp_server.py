@@ -33,26 +33,30 @@ def program() -> str:
 @contextlib.contextmanager
 def running(model: Path, log: Path) -> Iterator[str]:
     """Serve a model under the name ``small``; yield the address when it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     command = [program(), "--model", str(model), "--alias", "small", "--threads", "2"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as process,
-    ):
-        try:
-            _wait(f"http://127.0.0.1:{port}/health", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
+    for _ in range(5):  # another process may take the port first
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=output, stderr=output
+            ) as process,
+        ):
+            try:
+                if _answers(f"http://127.0.0.1:{port}/health", process):
+                    yield f"http://127.0.0.1:{port}"
+                    return
+            finally:
+                process.kill()
     pytest.fail(f"llama-server did not start: {log.read_text(errors='replace')[-500:]}")
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    for _ in range(3000):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return process.poll() is None
+        if process.poll() is not None:
+            return False
+        time.sleep(0.1)
+    return False

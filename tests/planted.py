@@ -48,11 +48,16 @@ def forms(core: str) -> tuple[bytes, ...]:
 def files_with(wanted: Collection[bytes], folder: Path, chunk: int = CHUNK) -> Iterator[Path]:
     """Yield the files below a folder that hold one of the texts, in their names or in themselves."""
     overlap = max(map(len, wanted)) - 1
-    walk = os.walk(folder)  # which passes over folders that go meanwhile, as a browser's do when it ends
-    for path in sorted(Path(place, name) for place, inside, files in walk for name in (*inside, *files)):
+    for path in sorted(_below(folder)):
         named = any(text in os.fsencode(path) for text in wanted)
         if named or (path.is_file() and not path.is_symlink() and _holds(path, wanted, chunk, overlap)):
             yield path
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield what is below a folder; programs that a test has ended may still be removing theirs."""
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *files))
 
 
 def _holds(path: Path, wanted: Iterable[bytes], chunk: int, overlap: int) -> bool:

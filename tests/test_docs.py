@@ -5,6 +5,7 @@ The pages' other code runs when the site is built: `make docs`.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -21,6 +22,15 @@ import pytest
 import typer
 
 from bt_llm.cli import app
+from bt_llm.research import WalkForwardResult
+from bt_llm.research._study_sections import (
+    AccountSection,
+    BarsSection,
+    CompareSection,
+    UniverseSection,
+    WalkForwardSection,
+)
+from bt_llm.research.walk_forward._walk_forward import LEDGER, SYMBOLS_LEDGER
 
 FOLDER = Path(__file__).parent.parent / "docs"
 DOCS = FOLDER / "bars.md"
@@ -150,6 +160,41 @@ def test_a_translation_runs_the_code_of_its_page(page: Path) -> None:
     names = {"models.md": "choosing_a_model.md", "results.md": "p_values.md"}
     english = executed.blocks_of((FOLDER / names.get(page.name, page.name)).read_text(encoding="utf-8"))
     assert executed.blocks_of(page.read_text(encoding="utf-8")) == english
+
+
+def test_what_a_study_may_say_is_named_whole() -> None:
+    pages = {name: (FOLDER / f"{name}.md").read_text(encoding="utf-8") for name in ("walk_forward", "bars")}
+    for title, section in {
+        "account": AccountSection,
+        "compare": CompareSection,
+        "universe": UniverseSection,
+        "walk_forward": WalkForwardSection,
+    }.items():
+        [row] = re.findall(rf"^\| `\[{title}\]` \|.*$", pages["walk_forward"], re.MULTILINE)
+        assert [name for name in section.model_fields if f"`{name}" not in row] == [], title
+    left_out = {"after_cutoff"}  # of a study alone
+    stated = pages["bars"][pages["bars"].index("## What can be stated") :]
+    assert [n for n in BarsSection.model_fields if f"`{n}" not in stated] == sorted(left_out)
+
+
+def test_the_files_of_a_study_are_those_that_are_written() -> None:
+    page = (FOLDER / "formats.md").read_text(encoding="utf-8")
+    module = sys.modules[WalkForwardResult.__module__]
+    written = re.findall(r'"(\w+\.csv)":', inspect.getsource(module))
+    assert len(written) == 4
+    assert [
+        name for name in (LEDGER, SYMBOLS_LEDGER, "result.json", *written) if f"`{name}`" not in page
+    ] == []
+
+
+def test_every_command_that_heeds_a_budget_is_named_and_no_other() -> None:
+    page = (FOLDER / "cost.md").read_text(encoding="utf-8")
+    [told] = re.findall(r"`--budget 5` on (.*?), or `\[budget\]`", page, re.DOTALL)
+    names = {name.split()[0] for name in re.findall(r"`([a-z -]+)`", told)}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert names == {
+        name for name, command in commands.items() if any("--budget" in one.opts for one in command.params)
+    }
 
 
 def test_every_chapter_is_in_the_contents() -> None:

@@ -23,20 +23,17 @@ from bt_llm.models import LLMThrottler, ModelManager
 from bt_llm.research import TrialLedger, TrialOutcome, TrialRecord
 from tests.cache_cases import record
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here"),
-    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 
 
 def in_a_fork(work: Callable[[], Any]) -> bool:
-    """Return whether a forked child comes to the end of some work, within minutes."""
+    """Return whether a forked child comes to the end of some work."""
     if (pid := os.fork()) == 0:
         try:
             work()
         finally:
             os._exit(0)
-    end = time.monotonic() + 300.0
+    end = time.monotonic() + 120.0
     while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)  # also of one that never came to its first line

@@ -120,15 +120,19 @@ def test_files_are_searched_across_the_pieces_in_which_they_are_read(tmp_path: P
     assert [path.name for path in found] == [f"{at:02}" for at in range(20)]
 
 
-def test_a_folder_that_goes_meanwhile_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "browser" / "inside").mkdir(parents=True)
-    (tmp_path / "kept").write_bytes(b"needle")
-    scandir = os.scandir
+def test_a_folder_that_goes_while_it_is_searched_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"needle")
+    scan = os.scandir
 
-    def vanishing(path: str) -> Any:
-        if Path(path).name == "inside":
-            Path(path).rmdir()
-        return scandir(path)
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "gone":
+            (tmp_path / "gone" / "file").unlink()
+            (tmp_path / "gone").rmdir()
+        return scan(path)
 
-    monkeypatch.setattr(os, "scandir", vanishing)
-    assert [path.name for path in files_with([b"needle"], tmp_path)] == ["kept"]
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert list(files_with([b"needle"], tmp_path)) == [tmp_path / "here" / "file"]

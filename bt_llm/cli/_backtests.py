@@ -40,6 +40,8 @@ def demo(
     The model judges every market state the bars are in; the verdicts are stored, so the second run asks
     nothing and gives the same numbers to the last digit. Where the model is not installed, its verdicts come
     from the pack that bt_llm ships.
+
+    Example: bt-llm demo --report demo.html
     """
     from bt_llm.cache import VerdictCache, import_pack
     from bt_llm.data import shipped

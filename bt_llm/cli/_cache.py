@@ -52,13 +52,19 @@ ModelFilter = Annotated[
 
 @app.command()
 def path(cache: CacheOption = None) -> None:
-    """Print the cache folder."""
+    """Print the cache folder.
+
+    Example: bt-llm cache path
+    """
     typer.echo(str(caches.VerdictCache(cache).directory))
 
 
 @app.command()
 def stats(cache: CacheOption = None, output: FormatOption = Format.TABLE) -> None:
-    """Count what is stored, by model."""
+    """Count what is stored, by model.
+
+    Example: bt-llm cache stats
+    """
     found = caches.VerdictCache(cache)
     counted, names = found.stats(), _names(found)
     models: list[dict[str, Any]] = [
@@ -209,6 +215,8 @@ def verify(
     Exit code 1 when a verdict flipped. A drift in the last digits is what another CPU or another build of
     llama.cpp gives; nothing that is stored is changed. A server's address is what somebody has stored, and
     is asked about first.
+
+    Example: bt-llm cache verify --sample 5
     """
     from bt_llm.cli._verifying import ask_again
 
@@ -265,7 +273,10 @@ def prune(
     cache: CacheOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Delete the stored verdicts of one model, after asking."""
+    """Delete the stored verdicts of one model, after asking.
+
+    Example: bt-llm cache prune --model scripted:trend
+    """
     found = caches.VerdictCache(cache)
     sha256 = _model_sha256(found, model)
     count = found.stats().by_model.get(sha256, 0)

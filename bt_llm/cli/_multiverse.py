@@ -67,7 +67,7 @@ def multiverse(
         ),
     ] = 199,
     seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", help="Processes; -1 is one for each CPU.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 is one for each CPU.")] = 1,
     pack: Annotated[
         Path | None,
         typer.Option("--pack", help="Take the verdicts from this pack: no model is asked, no cache read."),

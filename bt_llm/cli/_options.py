@@ -59,8 +59,9 @@ def whole_number(least: int, most: int) -> Callable[[typer.CallbackParam, int], 
 
 
 _MODEL = (
-    "A GGUF file, a name in models/, smollm2, scripted:NAME, ollama:NAME:TAG, or openai:URL (its API key: "
-    "BT_LLM_API_KEY, for the host in BT_LLM_API_HOST)."
+    "A GGUF file, a name that bt-llm models list shows, ollama:NAME:TAG, openai:URL or systemone:URL (API "
+    "key: BT_LLM_API_KEY, for the host in BT_LLM_API_HOST), dated:FILE.toml, decisions:FILE.csv, or "
+    "scripted:NAME."
 )
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=_MODEL)]
@@ -84,7 +85,7 @@ ManifestOption = Annotated[
     Path | None,
     typer.Option(
         "--manifest",
-        help="Write what the run, or every run of --each, was made of and came to, for bt-llm reproduce.",
+        help="Write what was run, and what it came to, to this file, for bt-llm reproduce.",
         callback=file_to_write,
     ),
 ]

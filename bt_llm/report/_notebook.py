@@ -152,7 +152,7 @@ def plot_result(result: Any, path: str | os.PathLike[str] | None = None) -> Figu
             {name: one.equity for name, one in result.accounts.items()}, repr(result)[1:-1]
         )
     else:
-        raise ConfigError(f"a {type(result).__name__} has no picture: expected a result of runs, or a policy")
+        raise ConfigError(f"{type(result).__name__} has no picture: expected a result of runs, or a policy")
     if path is not None:
         save(figure, Path(path_text("path", path)))
     return figure

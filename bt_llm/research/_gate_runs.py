@@ -70,12 +70,15 @@ class HowRun:
     def sentence(self) -> str:
         """What was done, for people; empty where no gate was run this way."""
         if not self.replayed:
-            return f"Backtrader ran all {self.ran} of them: {self.reason}." if self.ran else ""
-        said = f"{self.replayed} were replayed from {counted(self.episodes, 'episode')} of the strategy"
+            them = "it" if self.ran == 1 else f"all {self.ran:,} of them"
+            return f"Backtrader ran {them}: {self.reason}." if self.ran else ""
+        was = "was" if self.replayed == 1 else "were"
+        said = f"{self.replayed:,} {was} replayed from {counted(self.episodes, 'episode')} of the strategy"
         if self.ran:
-            said += f", and Backtrader ran {self.ran}"
+            said += f", and Backtrader ran {self.ran:,}"
         if self.largest_difference is not None:
-            said += f"; it ran {self.checked} of the others too: they differ by {self.largest_difference:.0e}"
+            said += f"; as a check Backtrader ran {self.checked:,} of the replayed ones too: the largest "
+            said += f"difference is {self.largest_difference:.0e}"
         return f"{said}."
 
     def plus(self, other: HowRun) -> HowRun:
@@ -213,7 +216,7 @@ class GateRuns:
     ) -> list[T]:
         warm_ups = {gate.warm_up_bars for gate in gates}
         if len(gates) < FEWEST and not self._learners:
-            raise Unfit(f"they are fewer than {FEWEST}")
+            raise Unfit(f"fewer than {FEWEST} on one market are not replayed")
         if len(warm_ups) != 1:
             raise Unfit("they warm up in different times")
         learner = self._learner(warm_ups.pop())

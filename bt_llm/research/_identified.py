@@ -27,6 +27,7 @@ from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._runs import Source, returns_of_runs
 from bt_llm.settings import instance
+from bt_llm.shown import Shown
 from bt_llm.statistics import BootstrapResult, PairDifference
 from bt_llm.verdicts import StateSpace, Verdict, prior_cells
 
@@ -63,8 +64,8 @@ class FlippedVerdict:
         return {"cell": self.cell, "state": self.state, **answers}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class IdentifiedProbe:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class IdentifiedProbe(Shown):
     """What changes when a model is told which market it looks at, and when.
 
     Attributes

@@ -146,11 +146,12 @@ class PanelTest(Panel[SymbolTest]):
         values = nulls.values("sharpe")
         timing = self._timing
         least, reason, spread = 1.0 / (1 + nulls.n), "", float(np.std(values))
-        if not 0 < self.allowed < self.asked or (1 + len(np.unique(values))) * self.alpha < 1.0:
+        different = len(np.unique(values))
+        if not 0 < self.allowed < self.asked or (1 + different) * self.alpha < 1.0:
+            earned = "earn the same" if different == 1 else f"earn {different} different amounts"
             reason = (
-                f"{self.allowed} of {self.asked} entries were let through, and {len(np.unique(values))} of "
-                f"{nulls.n} null gates differ in what they earn, so that no p-value at or below "
-                f"{self.alpha:g} can come out"
+                f"{self.allowed} of {self.asked} entries were let through, and the {nulls.n} null gates "
+                f"{earned}, so that no p-value at or below {self.alpha:g} can come out"
             )
         elif timing is None:
             reason = f"the timing is not known: {self.worth.problem}"

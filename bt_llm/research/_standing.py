@@ -221,7 +221,7 @@ def differences_section(
             f"{one.first} less {one.second}",
             *(f"{x:+.2f}" for x in (one.estimate, one.low, one.high)),
             "-" if math.isnan(one.p_value) else f"{one.p_value:.3g}",
-            number(one.detectable),
+            number(one.detectable or None),  # 0 where the two never differ: nothing could be found
             f"{100 * returns.of(one.first, one.second).estimate:+.2f} %",
         ]
         for one in sharpe.pairs

@@ -19,7 +19,8 @@ __all__ = ["VERBS", "Stopped", "interrupt", "prepare"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMIT_S = 2.0
-_LEAVING_S = 0.1
+"""Seconds within which a command has to end."""
+_LEAVING_S = 0.5
 """A command that has done its work and is gone so soon after Ctrl-C was leaving already."""
 
 _ON_BARS = ("-s", str(ROOT / "strategies" / "sma_cross.py") + ":GatedSmaCross", "-d", "bars.csv")
@@ -68,7 +69,7 @@ test_size = 300
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stopped:
-    """What came of one Ctrl-C: the command, after how many seconds it came, and how it ended."""
+    """What came of one Ctrl-C: the command, after how many seconds it came, how it ended, and its limit."""
 
     verb: str
     at_s: float
@@ -77,6 +78,7 @@ class Stopped:
     errors: str
     left: int
     over: bool = False
+    limit_s: float = LIMIT_S
 
     @property
     def problem(self) -> str:
@@ -88,7 +90,7 @@ class Stopped:
             return f"{len(lines)} lines of errors"
         if self.left:
             return f"{self.left} processes are left"
-        return f"took {self.seconds:.1f} s" if self.seconds > LIMIT_S else ""
+        return f"took {self.seconds:.1f} s" if self.seconds > self.limit_s else ""
 
 
 def prepare(folder: Path) -> Path:
@@ -123,7 +125,7 @@ def start(folder: Path, arguments: tuple[str, ...]) -> subprocess.Popen[str]:
     )
 
 
-def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
+def interrupt(verb: str, folder: Path, longest_s: float, seed: int, limit_s: float = LIMIT_S) -> Stopped:
     """Start a command and send it one Ctrl-C, at a random moment after it has begun to run.
 
     It has begun when its own first lines run; before that it is Python that starts. Every second one goes to
@@ -139,6 +141,8 @@ def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
         Until when the moment is drawn, in seconds.
     seed : int
         Which moment.
+    limit_s : float
+        Seconds within which it has to end.
     """
     for name in ("empty", "other", "out"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -156,19 +160,19 @@ def interrupt(verb: str, folder: Path, longest_s: float, seed: int) -> Stopped:
             os.kill(process.pid, signal.SIGINT)
     sent = time.monotonic()
     try:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         _, errors = process.communicate()
     seconds = time.monotonic() - sent
     over = over or (process.returncode == 0 and seconds < _LEAVING_S)
     left = _left(process.pid)
-    return Stopped(verb, sent - begun, process.returncode, seconds, errors, left, over)
+    return Stopped(verb, sent - begun, process.returncode, seconds, errors, left, over, limit_s)
 
 
 def _left(session: int) -> int:
     """Return how many processes of a session go on, and end them."""
-    deadline, found = time.monotonic() + 2.0, [1]
+    deadline, found = time.monotonic() + 20.0, [1]
     while found and time.monotonic() < deadline:
         time.sleep(0.02)
         found = [pid for pid in psutil.pids() if _is_of(pid, session)]

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.attack.interrupts import VERBS, interrupt, lasts, prepare
+from tests.attack.interrupts import LIMIT_S, VERBS, interrupt, lasts, prepare
 from tests.attack.kills import WRITERS, kill_one
 from tests.attack.mutations import KINDS, attack, tally
 from tests.cache.flipped_bits import flip_and_repair
@@ -62,7 +62,8 @@ def kills(share: float) -> Iterator[Figure]:
 
 
 def interrupts(share: float) -> Iterator[Figure]:
-    """Send Ctrl-C to commands in turn: 100 at a share of 1."""
+    """Send Ctrl-C to commands in turn: 100 at a share of 1; a shorter run is more patient."""
+    limit_s = LIMIT_S if share >= 1 else 15.0
     count, stopped, seed = max(3, round(100 * share)), [], 0
     with tempfile.TemporaryDirectory() as name:
         folder = prepare(Path(name))
@@ -72,7 +73,7 @@ def interrupts(share: float) -> Iterator[Figure]:
             broken += [f"{verb} failed undisturbed: {problem}"] if problem else []
         while len(stopped) < count and seed < 3 * count:
             verb = list(longest)[seed % len(longest)]
-            one = interrupt(verb, folder, 0.9 * longest[verb], seed)
+            one = interrupt(verb, folder, 0.9 * longest[verb], seed, limit_s)
             stopped += [] if one.over else [one]  # it had ended before: nothing was interrupted
             seed += 1
     failed = [
@@ -82,7 +83,8 @@ def interrupts(share: float) -> Iterator[Figure]:
     ]
     seconds = sorted(one.seconds for one in stopped)
     times = f"median {seconds[len(seconds) // 2]:.2f} s, longest {seconds[-1]:.2f} s"
-    result = f"{len(stopped) - len(failed)} in 2 s, with code 130, one line and nothing left; {times}"
+    ended = len(stopped) - len(failed)
+    result = f"{ended} in {limit_s:g} s, with code 130, one line and nothing left; {times}"
     yield Figure(f"Ctrl-C over {len(longest)} commands", f"{len(stopped)}", result, [*broken, *failed])
 
 

@@ -11,8 +11,6 @@ from tests.attack.kills import WRITERS, kill_one
 from tests.attack.mutations import KINDS, Kind, attack, tally
 from tests.attack.run import BEGIN, END, PAGE, Figure, page_with
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_changed_files_are_refused_in_a_line_or_read_right(kind: str, tmp_path: Path) -> None:

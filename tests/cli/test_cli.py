@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from bt_llm.cache import VerdictCache
+from bt_llm.cli import app
 from tests.cli_cases import Cli, one_line
 
 CROSS = "strategies/sma_cross.py:GatedSmaCross"
@@ -222,6 +226,36 @@ def test_help_teaches(cli: Cli) -> None:
     for command in ("demo", "run", "policy", "doctor"):
         assert command in outcome.out
     assert "Example:" in cli("run", "--help").out
+
+
+def every_command() -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+
+    def walk(command: Any, names: str) -> None:
+        if not hasattr(command, "list_commands"):
+            found.append((names, command))
+            return
+        context = typer.Context(command)
+        for name in command.list_commands(context):
+            walk(command.get_command(context, name), f"{names} {name}")
+
+    walk(typer.main.get_command(app), "bt-llm")
+    return found
+
+
+def test_every_command_has_an_example_with_options_that_it_takes() -> None:
+    commands = every_command()
+    assert len(commands) > 25
+    for names, command in commands:
+        examples = re.findall(r"Example[^:]*: (bt-llm [^\n]*(?:\n {0,4}\S[^\n]*)*)", command.help or "")
+        assert examples, names
+        taken = {
+            name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+        }
+        for example in examples:
+            mine = example.split("; or,")[0].split(" shows what")[0]
+            assert mine.startswith(names), (names, mine)
+            assert {word for word in shlex.split(mine) if re.match(r"--?[a-z]", word)} <= taken, mine
 
 
 def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,9 @@ def test_more_threads_than_cores_and_layers_without_a_gpu_are_said(
     assert "--gpu-layers" not in cli(*asked).err
 
 
-@pytest.mark.parametrize("command", [(*RUN, "-d", "data/eurusd_hourly.csv"), ("policy",), ("multiverse",)])
+@pytest.mark.parametrize(
+    "command", [(*RUN, "-d", "data/eurusd_hourly.csv"), ("policy",), ("explain",), ("multiverse",)]
+)
 def test_money_is_not_spent_without_a_word(cli: Cli, command: tuple[str, ...]) -> None:
     server = "openai:http://127.0.0.1:9/v1?model=m"
     outcome = cli(*command, "-m", server, "--budget", "0", "--price-per-mtok", "5")

@@ -49,6 +49,8 @@ def offline(monkeypatch):
 
 def test_list_shows_what_is_here_and_what_can_be_fetched(cli, tmp_path):
     found = as_json(cli("list", "--format", "json"))
+    assert found["folders"] == [str(tmp_path / "models")]
+    assert f"Names are looked up in, and fetched into {tmp_path / 'models'}" in cli("list")[1]
     (row,) = found["models"]
     assert (row["name"], row["quantization"], row["parameters"]) == ("smollm2", "Q4_1", 134515008)
     assert [(known["model"], known["here"]) for known in found["known"]] == [

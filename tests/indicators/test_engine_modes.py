@@ -221,7 +221,6 @@ def optimise(maxcpus, gate=GATE):
     }
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_an_optimisation_is_the_same_on_one_and_two_processes_and_as_single_runs():
     alone, pooled = optimise(1), optimise(2)
     assert alone == pooled
@@ -233,7 +232,6 @@ def test_an_optimisation_is_the_same_on_one_and_two_processes_and_as_single_runs
     assert alone[False, 3] != alone[True, 3]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_gate_with_a_manager_goes_to_other_processes_as_what_it_describes():
     manager = ModelManager("scripted:random", config=ModelConfig(n_threads=RANDOM.n_threads))
     managed = Gate(advisor=RANDOM, indicator=WeekAdvice, manager=manager)

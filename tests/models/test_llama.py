@@ -277,7 +277,7 @@ def test_a_forked_child_loads_its_own(smollm2_path, tmp_path):
     script.write_text(FORK)
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # quicker on a machine that is busy otherwise
     command = [sys.executable, str(script), str(smollm2_path)]
-    subprocess.run(command, check=True, timeout=120, env=environment)
+    subprocess.run(command, check=True, timeout=600, env=environment)
 
 
 # -- LlamaModel: scores and JSON

@@ -184,7 +184,7 @@ class Fleet:
         self.door = threading.Event()
         self.door.set()
         self.began = threading.Event()
-        self.during = lambda: None
+        self.during = self.noticed = lambda: None
         monkeypatch.setattr(LlamaModel, "_make_writer", lambda model: self.open(model))
         monkeypatch.setattr(memory, "total_memory_mb", lambda: 10_000.0)
         monkeypatch.setattr(memory, "available_memory_mb", lambda: self.free_mb)
@@ -198,6 +198,7 @@ class Fleet:
             raise self.errors[path]
         self.opened.append(Writer(self, path))
         model.keeper.after_load(0.5)
+        self.noticed()
         return self.opened[-1]
 
 
@@ -542,6 +543,24 @@ def test_the_watch_unloads_an_idle_model_sleeps_meanwhile_and_ends(fleet):
     for thread in watchers():
         thread.join(60)
     assert watchers() == []
+
+
+def test_the_watch_goes_on_when_it_looks_before_the_end_of_a_load(fleet):
+    manager = ModelManager("3b", idle_seconds=0.05, max_memory_percent=None)
+    looked, unloaded, tend = threading.Event(), threading.Event(), manager._tend
+
+    def look():
+        pause = tend()
+        looked.set()
+        if pause is None:
+            unloaded.set()
+        return pause
+
+    manager._tend = look
+    fleet.noticed = lambda: looked.wait(60)  # what is loaded is given to the model after the watch is told
+    model = manager.get_model()
+    assert unloaded.wait(60)
+    assert not model.is_loaded
 
 
 def test_the_watch_ends_with_the_model_and_with_the_manager(fleet):

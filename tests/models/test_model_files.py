@@ -113,8 +113,31 @@ def test_a_relative_path_is_tried_here_and_from_the_repository(tmp_path, monkeyp
 
 def test_an_installed_package_has_no_models_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(model_files, "_ROOT", tmp_path / "site-packages")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    assert model_files.models_folders() == [tmp_path / "models"]
+    here, users = model_files.models_folders()
+    assert here == tmp_path / "models"
+    assert users.name == "models"
+    assert users != here  # the user's, whatever folder a command is run in
+    assert model_files.fetch_folder() == users
+
+
+def test_a_model_is_fetched_into_the_folder_that_is_chosen_or_the_repository_s(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(model_files, "_ROOT", tmp_path)
+    assert model_files.fetch_folder() == tmp_path / "models"
+    monkeypatch.setenv("BT_LLM_MODELS_DIR", str(tmp_path / "chosen"))
+    assert model_files.fetch_folder() == tmp_path / "chosen"
+
+
+def test_an_installed_package_finds_a_model_in_the_user_s_folder(tmp_path, monkeypatch, tiny):
+    monkeypatch.setattr(model_files, "_ROOT", tmp_path / "site-packages")
+    monkeypatch.setattr(model_files.platformdirs, "user_data_path", lambda *_, **__: tmp_path / "data")
+    (tmp_path / "data" / "models").mkdir(parents=True)
+    (tmp_path / "data" / "models" / "mine.gguf").write_bytes(tiny.read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_model("mine") == find_model("models/mine.gguf") == tmp_path / "data" / "models" / "mine.gguf"
 
 
 def test_not_found_says_where_it_looked_what_is_near_and_what_to_do(folder):
@@ -123,7 +146,7 @@ def test_not_found_says_where_it_looked_what_is_near_and_what_to_do(folder):
     message = str(caught.value)
     assert str(folder) in message
     assert "near names: Llama-3.2-1B-Instruct-Q4_K_M" in message
-    assert "models/README.md" in message
+    assert "`bt-llm models list` and models/README.md say where to get one" in message
     assert "\n" not in message
 
 

@@ -83,7 +83,7 @@ def fails(kind: type[Exception], match: str) -> Iterator[None]:
 
 
 def remote(server: FaultyServer, **options: Any) -> RemoteBackend:
-    settings = {"backoff": 0.01, "timeout": 5, "deadline": 60, **options}
+    settings = {"backoff": 0.01, "timeout": 60, "deadline": 300, **options}
     return RemoteBackend.named(f"openai:{server.url}?" + "&".join(f"{k}={v}" for k, v in settings.items()))
 
 
@@ -377,7 +377,7 @@ def test_answers_come_in_order_and_as_they_come() -> None:
 
     def hold_back_the_last(_number: int, prompt: str) -> None:
         if prompt.startswith("Bars: 5\n"):
-            opened.wait(10)
+            opened.wait(50)
 
     with FaultyServer(hold_back_the_last) as server:
         backend = remote(server, connections=2)
@@ -390,11 +390,18 @@ def test_answers_come_in_order_and_as_they_come() -> None:
 
 
 def test_a_consumer_that_stops_stops_the_asking() -> None:
-    with FaultyServer(delay_s=0.01) as server:
+    stopped = threading.Event()
+
+    def hold_back(number: int, _prompt: str) -> None:
+        if number > 50:
+            stopped.wait(50)
+
+    with FaultyServer(hold_back) as server:
         stream = remote(server, connections=2).score(prompts(500), LABELS)
         next(stream)
         stream.close()
         asked = len(server.times)
+        stopped.set()
         time.sleep(0.1)
         assert len(server.times) <= asked + 2
         assert asked < 100
@@ -410,9 +417,12 @@ def test_answers_do_not_run_far_ahead_of_one_that_is_late() -> None:
 
 @pytest.mark.parametrize("retry_after", ["0.3", "date"])
 def test_retry_after_is_obeyed_by_all(retry_after: str) -> None:
-    text = formatdate(time.time() + 2, usegmt=True) if retry_after == "date" else retry_after
-    fault: Fault = lambda number, prompt: "429" if number == 1 else None  # noqa: E731
-    with FaultyServer(fault, retry_after=text) as server:
+    def fault(number: int, _prompt: str) -> str | None:
+        if retry_after == "date":  # in whole seconds: one to two from now
+            server.retry_after = formatdate(time.time() + 2, usegmt=True)
+        return "429" if number == 1 else None
+
+    with FaultyServer(fault, retry_after=retry_after) as server:
         ask(remote(server, connections=1), 3)
         pause = server.times[2] - server.times[1]
         assert pause >= (0.3 if retry_after != "date" else 0.5)
@@ -425,7 +435,7 @@ def test_a_senseless_retry_after_blocks_nobody(retry_after: str) -> None:
     with FaultyServer(fault, retry_after=retry_after) as server:
         backend = remote(server)
         if retry_after == "99999":
-            with fails(GenerationTimeout, r"deadline of 60 s over after 0 of 1 answers"):
+            with fails(GenerationTimeout, r"deadline of 300 s over after 0 of 1 answers"):
                 ask(backend, 1)
         else:
             assert len(ask(backend, 1)) == 1
@@ -533,7 +543,7 @@ def test_whoever_asks_can_give_up(asked_first: str) -> None:
         with giving_up_when(lambda: time.monotonic() > end):
             with fails(GenerationTimeout, "no answer while somebody waited for it"):
                 ask(backend, 50)
-            assert time.monotonic() - end < 15  # a reply would take half a minute
+            assert time.monotonic() - end < 50  # a reply would take a minute
 
 
 def test_nobody_there() -> None:
@@ -567,19 +577,24 @@ def test_it_works_from_several_threads_at_once() -> None:
 
 @pytest.mark.parametrize("asked_first", ["who it is", "a prompt"])
 def test_ctrl_c_ends_the_asking_at_once(asked_first: str) -> None:
-    hang: Fault = lambda _number, prompt: "hang"  # noqa: E731
-    before = set(threading.enumerate())
-    with FaultyServer(hang if asked_first == "who it is" else only_prompts("hang")) as server:
+    main, once, before = threading.get_ident(), threading.Lock(), set(threading.enumerate())
+    sent: list[float] = []
+
+    def interrupt(_number: int, prompt: str) -> str | None:
+        if asked_first == "a prompt" and not prompt.startswith("Bars:"):
+            return None
+        if once.acquire(blocking=False):
+            sent.append(time.monotonic())
+            signal.pthread_kill(main, signal.SIGINT)
+        return "hang"
+
+    with FaultyServer(interrupt) as server:
         backend = remote(server)
         if asked_first == "a prompt":
             _ = backend.identity
-        interrupt = threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-        started = time.monotonic()
-        interrupt.start()
         with pytest.raises(KeyboardInterrupt):
             ask(backend, 50)
-        assert time.monotonic() - started < 15  # a reply would take half a minute
-    interrupt.join()
+        assert time.monotonic() - sent[0] < 50  # a reply would take a minute
     assert set(threading.enumerate()) <= before
 
 

@@ -33,7 +33,7 @@ def several(*servers: FaultyServer) -> Iterator[tuple[FaultyServer, ...]]:
 
 def name(*servers: FaultyServer | str, **options: Any) -> str:
     urls = [server if isinstance(server, str) else server.url for server in servers]
-    settings = {"sha256": PIN, "backoff": 0.01, "timeout": 5, "deadline": 60, **options}
+    settings = {"sha256": PIN, "backoff": 0.01, "timeout": 60, "deadline": 300, **options}
     return f"openai:{','.join(urls)}?" + "&".join(f"{key}={value}" for key, value in settings.items())
 
 
@@ -106,7 +106,7 @@ def test_a_slow_server_gets_less_to_do() -> None:
 
     def wait(_number: int, prompt: str) -> None:
         if prompt.startswith("Bars:"):
-            others_done.wait(20)
+            others_done.wait(50)
 
     def count(_number: int, _prompt: str) -> None:
         if len(answered(quick)) >= 7:
@@ -120,11 +120,20 @@ def test_a_slow_server_gets_less_to_do() -> None:
 
 
 def test_a_server_that_dies_hands_its_prompts_to_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    with several(FaultyServer(delay_s=0.002), FaultyServer(delay_s=0.002)) as (dying, living):
+    held, died = threading.Semaphore(0), threading.Event()
+
+    def hold(_number: int, prompt: str) -> None:
+        if prompt.startswith("Bars:") and int(prompt.split()[1]) >= 100:
+            held.release()
+            died.wait(50)
+
+    with several(FaultyServer(hold), FaultyServer(hold)) as (dying, living):
         both = backend(dying, living, connections=2)
         stream = both.score(prompts(300), LABELS)
         scores = list(next(stream))
+        assert all(held.acquire(timeout=50) for _ in range(4))  # each connection waits for an answer
         dying.die()
+        died.set()
         scores += [one for batch in stream for one in batch]
         assert answered(dying)
         assert answered(dying, living) == {prompt.text: 1 for prompt in prompts(300)}
@@ -139,10 +148,18 @@ def test_a_server_that_dies_hands_its_prompts_to_the_others(caplog: pytest.LogCa
 
 @pytest.mark.parametrize("fault", ["503", "drop", "429", "200 503"])
 def test_a_server_that_stays_broken_is_given_up(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    breaks = threading.Event()
+
     def after_some(number: int, _prompt: str) -> str | None:
+        if number > 30:
+            breaks.set()
         return fault if number > 30 else None
 
-    with several(FaultyServer(after_some), FaultyServer(delay_s=0.001)) as (broken, living):
+    def until_then(_number: int, prompt: str) -> None:
+        if prompt.startswith("Bars:"):
+            breaks.wait(50)
+
+    with several(FaultyServer(after_some), FaultyServer(until_then)) as (broken, living):
         scores = ask(backend(broken, living, connections=4, retries=2), 100)
         assert answered(broken, living) == {prompt.text: 1 for prompt in prompts(100)}
     assert [s.logprobs for s in scores] == [pytest.approx(expected) for expected in right(100)]

@@ -33,7 +33,7 @@ def opened(name: str) -> Any:
 
 
 def remote(server: ShapedServer, path: str = "/v1", **options: Any) -> Any:
-    settings = {"backoff": 0.01, "timeout": 5, "deadline": 60, **options}
+    settings = {"backoff": 0.01, "timeout": 60, "deadline": 300, **options}
     return opened(f"openai:{server.url}{path}?" + "&".join(f"{k}={v}" for k, v in settings.items()))
 
 

@@ -24,7 +24,7 @@ from bt_llm.gates import (
     permute_dates,
 )
 from bt_llm.research import gate_test
-from bt_llm.research._gate_runs import GateRuns
+from bt_llm.research._gate_runs import GateRuns, HowRun
 from bt_llm.research._runs import run_many
 from bt_llm.research._timing import TimingOf
 from tests.engines import walk
@@ -329,7 +329,20 @@ def test_gates_whose_answers_are_not_known_before_are_run() -> None:
 def test_few_gates_are_run() -> None:
     runs = GateRuns(LongOnly, Market.of(BARS[:80]))
     runs(nulls(3))
-    assert (runs.how.ran, runs.how.reason) == (3, "they are fewer than 24")
+    assert (runs.how.ran, runs.how.reason) == (3, "fewer than 24 on one market are not replayed")
+    # Of two symbols there are 38 of them: the sentence is of 19 on each.
+    assert runs.how.plus(HowRun(ran=35)).sentence == (
+        "Backtrader ran all 38 of them: fewer than 24 on one market are not replayed."
+    )
+    assert HowRun(ran=1, reason="why").sentence == "Backtrader ran it: why."
+
+
+def test_what_was_replayed_is_told_in_whole_numbers() -> None:
+    how = HowRun(replayed=13532, episodes=165, checked=56, largest_difference=7e-13)
+    assert how.sentence == (
+        "13,532 were replayed from 165 episodes of the strategy; as a check Backtrader ran 56 of the "
+        "replayed ones too: the largest difference is 7e-13."
+    )
 
 
 def test_a_gate_that_differs_withdraws_what_was_replayed(monkeypatch: pytest.MonkeyPatch) -> None:

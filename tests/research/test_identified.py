@@ -95,6 +95,8 @@ class TestProbe:
         assert (difference.estimate, difference.low, difference.high) == (0.0, 0.0, 0.0)
         assert "changes no answer on 105 market states" in found.sentence
         assert found.sentence.endswith("told or not, it says the same.")
+        assert repr(found).startswith(f"<IdentifiedProbe: {found.sentence[:60]}")
+        assert "told or not" in found._repr_html_()
 
     def test_agreement_and_flips_are_those_worked_out_by_hand(self) -> None:
         found = identified_probe(Alternate, walk(200), gate_of("scripted:remembers"), NAME, **SETTINGS)

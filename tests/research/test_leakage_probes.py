@@ -116,6 +116,7 @@ class TestProbes:
         unknown = leakage_probes(BARS, gate_of("scripted:trend"), **{**QUICK, "cutoff": None})
         assert unknown.probes[2].outcome == "cannot tell"
         assert "no cut-off is known of scripted:trend" in unknown.probes[2].sentence
+        assert unknown.probes[2].noted == ""
         early = leakage_probes(BARS, gate_of("scripted:random"), **{**QUICK, "cutoff": "1999-12-31"})
         assert "0 of those asked about up to the cut-off 1999-12-31" in early.probes[2].reason
         assert early.sentence.endswith("cannot tell: before and after the cut-off.")

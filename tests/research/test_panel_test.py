@@ -16,7 +16,7 @@ import pytest
 from bt_llm import attach_gate
 from bt_llm.backtest import Market, run_backtest
 from bt_llm.exceptions import ConfigError, DataError
-from bt_llm.gates import DatesGate, EntryGate, Gate
+from bt_llm.gates import DatesGate, EntryGate, Gate, NeverOpen
 from bt_llm.research import PanelComparison, PanelTest, TrialLedger, Tried, compare_on_panel, panel_test
 from tests.market_cases import ByCalendar, flat
 from tests.research_cases import CASH, HOLD, Alternate, AlternateByHand, gate_of, random_walk, regimes
@@ -75,6 +75,16 @@ class Crossing(bt.Strategy):
             self.close()
         elif self.over > 0 and self.gate.allows_long():
             self.buy()
+
+
+def test_a_gate_that_is_never_open_cannot_be_told_from_luck_nor_from_a_rule_that_is() -> None:
+    frames = {f"s{seed}": random_walk(240, seed=seed) for seed in range(2)}
+    found = panel_test(Crossing, frames, NeverOpen(), n=19, rule=NeverOpen(), resamples=99)
+    assert "and the 19 null gates earn the same, so that no p-value" in found.question.reason
+    [table] = [one for one in found.sections() if one.title == "Better than without the model"]
+    assert table.table is not None
+    (_, *over_none), (_, *over_rule) = table.table["rows"]
+    assert over_rule[4] == "-" != over_none[4]  # of what never differs, no size of it would be found
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])

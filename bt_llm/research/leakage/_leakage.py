@@ -200,5 +200,8 @@ def _cutoff(config: AdvisorConfig, given: datetime.date | str | None) -> tuple[d
     try:
         last, why = latest_cutoff(models_asked(config))
     except ConfigError:
-        return None, f"no cut-off is known of {config.model}; give one, as cutoff='2023-12-31'"
+        return (
+            None,
+            f"no cut-off is known of {config.model}; give one (cutoff='2023-12-31', --cutoff 2023-12-31)",
+        )
     return last, "; ".join(why)

@@ -197,7 +197,9 @@ def probe(
         "future": f"no state changes when later bars do ({looked.runs} histories)",
         "identified": f"market and time change the most probable word on {100 * said.changed:.0f} % "
         "of the bars",
-        "cutoff": f"up to {points.cutoff} {counts[0]} bars were asked about and after it {counts[1]}",
+        "cutoff": ""
+        if points.cutoff is None
+        else f"up to {points.cutoff} {counts[0]} bars were asked about and after it {counts[1]}",
         "recall": f"the time alone moves the answer by {moved:.2f} of 1",
         "contrast": f"taking out what market and time alone say moves the verdict by {lost:.2f}",
     }
