@@ -22,8 +22,11 @@ from bt_llm.advice import forget_answers
 from bt_llm.models import forget_managers
 from tests import planted
 
-# Shared machines stall, and a deadline would fail tests for it; derandomised, each run has the same examples.
-hypothesis.settings.register_profile("bt_llm", deadline=None, derandomize=True)
+# Shared machines stall, and a deadline would fail tests for it, or a check of how long examples take to draw;
+# derandomised, each run has the same examples.
+hypothesis.settings.register_profile(
+    "bt_llm", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("bt_llm")
 
 # Other tests, and other work, want the cores too: a thread that waits for another must not spin meanwhile.

@@ -25,13 +25,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks h
 
 
 def in_a_fork(work: Callable[[], Any]) -> bool:
-    """Return whether a forked child comes to the end of some work."""
+    """Return whether a forked child comes to the end of some work, within minutes."""
     if (pid := os.fork()) == 0:
         try:
             work()
         finally:
             os._exit(0)
-    end = time.monotonic() + 120.0
+    end = time.monotonic() + 300.0
     while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)  # also of one that never came to its first line

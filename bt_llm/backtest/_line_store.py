@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
@@ -18,6 +17,8 @@ from typing import Any
 
 import backtrader as bt
 from backtrader import linebuffer
+
+from bt_llm.locks import ForkableLock
 
 __all__ = ["fill_lines", "forget_lines"]
 
@@ -34,7 +35,7 @@ class _Store:
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, list[array[float]]] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = ForkableLock()
 
     def get(self, key: Hashable) -> list[array[float]] | None:
         with self._lock:

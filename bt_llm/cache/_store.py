@@ -37,6 +37,7 @@ Query = Callable[[str, Collection[Any]], list[tuple[Any, ...]]]
 
 _LOCK_SECONDS = 120.0
 _BUSY_SECONDS = 1.0  # SQLite waits so long at a time, deaf to Ctrl-C
+_HALF_DONE = "SQLITE_READONLY_ROLLBACK"
 _KEYS_PER_QUERY = 500
 _PLANTED = (
     "typeof(key) != 'text' OR raw IS NOT 1 OR mode IS NOT 1 OR filename IS NOT NULL"
@@ -207,7 +208,7 @@ class JsonStore:
         if not self._patiently(self.path.exists, "looking for it"):
             yield lambda sql, values: []
             return
-        connection = self._patiently(self._connect, "reading it")
+        connection = self._patiently(lambda: self._sqlite("ro"), "reading it")
         try:
             if not self._patiently(lambda: inspect(connection, self.path), "reading it"):
                 yield lambda sql, values: []
@@ -218,14 +219,13 @@ class JsonStore:
         finally:
             connection.close()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _undone(self) -> bool:
+        """Undo what a killed process left half done; return whether it is, or somebody else is at it."""
         try:
-            return self._sqlite("ro")
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorname", "") != "SQLITE_READONLY_ROLLBACK":
-                raise
-        self._sqlite("rw").close()  # undoes what a killed process left half done
-        return self._sqlite("ro")
+            self._sqlite("rw").close()
+        except sqlite3.Error as error:
+            return _is_busy(getattr(error, "sqlite_errorname", ""))
+        return True
 
     def _sqlite(self, mode: str) -> sqlite3.Connection:
         connection = open_database(self.path, mode, _BUSY_SECONDS)
@@ -263,7 +263,8 @@ class JsonStore:
             except (sqlite3.Error, sqlite3.Warning, diskcache.Timeout, OSError, UnicodeError) as error:
                 cause = _root(error)
                 name = getattr(cause, "sqlite_errorname", "")
-                if not name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or time.monotonic() > deadline:
+                passes = _is_busy(name) or (name == _HALF_DONE and self._undone())
+                if not passes or time.monotonic() > deadline:
                     raise self._explained(cause, name, action) from error
             time.sleep(0.005)
 
@@ -272,11 +273,11 @@ class JsonStore:
             f"{self.path}: {action} failed ({one_line(cause)[:200]})"  # SQLite repeats what it cannot read
         )
         elsewhere = "choose another folder with --cache or BT_LLM_CACHE_DIR"
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if _is_busy(name):
             return CacheError(
                 f"{failed}: another process has held it for {_LOCK_SECONDS:g} s; end it, or {elsewhere}"
             )
-        if name == "SQLITE_READONLY_ROLLBACK":
+        if name == _HALF_DONE:
             return CacheError(
                 f"{failed}: a killed process left it half written; copy the folder to where it can be written"
             )
@@ -293,6 +294,11 @@ class JsonStore:
                 f" or {elsewhere}"
             )
         return CacheCorruptError(f"{failed}: expected a SQLite database written by bt_llm; {HOW_TO_RECOVER}")
+
+
+def _is_busy(name: str) -> bool:
+    """Return whether an error of SQLite's means that somebody else has the database."""
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _root(error: BaseException) -> BaseException:

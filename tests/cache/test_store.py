@@ -496,6 +496,18 @@ def test_a_write_that_was_cut_off_is_undone_by_the_next_read(store: JsonStore, t
     assert killed.damage() == []
 
 
+def test_a_write_that_is_cut_off_while_another_process_reads_is_undone_too(
+    store: JsonStore, tmp_path: Path
+) -> None:
+    hot_journal(store, tmp_path / "killed")
+    whole = list(store.scan())
+    with store.reading() as query:
+        for file in (tmp_path / "killed").iterdir():
+            shutil.copyfile(file, store.directory / file.name)
+        assert query("SELECT COUNT(*) FROM Cache WHERE key != 'format'", ()) == [(len(whole),)]
+    assert list(store.scan()) == whole
+
+
 def test_a_write_that_was_cut_off_in_a_folder_that_cannot_be_written_is_named(
     store: JsonStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -328,7 +328,11 @@ def test_a_file_without_tensors_is_read(tmp_path):
     assert read_facts(write_gguf(tmp_path / "a.gguf", tensors=False)).parameters == 0
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_no_cut_or_change_of_a_byte_breaks_the_reader(tiny, tmp_path, data):
     whole = bytearray(tiny.read_bytes())

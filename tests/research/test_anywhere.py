@@ -135,7 +135,7 @@ def run_script(bars: Path, *address: str) -> list[str]:
     command = [sys.executable, str(script), str(bars), str(runs), *address]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=bars.parent, timeout=120
+        command, capture_output=True, text=True, env=environment, cwd=bars.parent, timeout=400
     )
     assert done.returncode == 0, done.stderr
     assert runs.read_text(encoding="utf-8") == "once "  # no worker runs the script
@@ -170,7 +170,7 @@ def test_a_notebook(bars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         cell["id"] = f"cell{number}"
     book = nbformat.v4.new_notebook(cells=cells)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    nbclient.NotebookClient(book, timeout=400, startup_timeout=300, kernel_name="python3").execute()
     first, second = (
         "".join(part["text"] for part in cells[n]["outputs"] if part.get("name") == "stdout").splitlines()
         for n in (1, 3)

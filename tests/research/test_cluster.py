@@ -77,6 +77,22 @@ class Suspicious(bt.Strategy):
 """
 
 
+PATIENT = """\
+from bt_llm.cli import main
+from bt_llm.research import _cluster
+
+_cluster.CONNECT_SECONDS = _cluster.WORKER_SECONDS = 120.0
+main()
+"""
+"""`bt-llm`, on a machine that may stall."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 120.0)
+    monkeypatch.setattr(module, "WORKER_SECONDS", 120.0)
+
+
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Any]:
     """A cluster of two processes, whose workers know nothing of any test's folders."""
@@ -124,7 +140,7 @@ def trials(folder: Path) -> list[Any]:
 
 
 def wait_for(there: Callable[[], Any]) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         if there():
             return
         time.sleep(0.1)
@@ -318,6 +334,22 @@ class TestMishaps:
             SPLIT.run(cross, BARS, gate=QUICK)
 
 
+ENDS_ONCE = """
+    def nextstart(self):
+        import os, time
+        for number in range(4):
+            try:
+                os.close(os.open(f"{__file__}.{number}", os.O_CREAT | os.O_EXCL))
+                break
+            except FileExistsError:
+                continue
+        else:
+            time.sleep(600)
+        self.next()
+"""
+"""Of a strategy whose first trials end, and no later one."""
+
+
 class TestCommand:
     @pytest.fixture
     def study(self, tmp_path: Path, cross: str) -> Path:
@@ -335,10 +367,10 @@ class TestCommand:
             Path(address).write_text(json.dumps({"address": workers.scheduler_address}), encoding="utf-8")
         here, there = (
             subprocess.run(
-                [sys.executable, "-m", "bt_llm", "walkforward", study, "--format", "json", *more],
+                [sys.executable, "-c", PATIENT, "walkforward", study, "--format", "json", *more],
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=500,
             )
             for more in (["-o", tmp_path / "here"], ["-o", tmp_path / "there", "--dask", address])
         )
@@ -349,8 +381,7 @@ class TestCommand:
 
     def test_a_scheduler_that_dies_is_one_line(self, study: Path, tmp_path: Path) -> None:
         file, out, strategy = tmp_path / "scheduler.json", tmp_path / "there", tmp_path / "cross.py"
-        slow = "    def nextstart(self):\n        import time\n        time.sleep(0.5)\n        self.next()\n"
-        strategy.write_text(f"{strategy.read_text(encoding='utf-8')}\n{slow}", encoding="utf-8")
+        strategy.write_text(strategy.read_text(encoding="utf-8") + ENDS_ONCE, encoding="utf-8")
         run_dask, common = [sys.executable, "-m", "dask"], ["--scheduler-file", file, "--no-dashboard"]
         with contextlib.ExitStack() as stack:
 
@@ -360,11 +391,11 @@ class TestCommand:
             scheduler = start([*run_dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common])
             wait_for(lambda: file.exists() and file.stat().st_size)
             start([*run_dask, "worker", "--nthreads", "1", "--no-nanny", *common])
-            study_command = [sys.executable, "-m", "bt_llm", "walkforward", study, "--dask", file, "-o", out]
+            study_command = [sys.executable, "-c", PATIENT, "walkforward", study, "--dask", file, "-o", out]
             command = start(study_command, subprocess.PIPE)
             wait_for(lambda: (out / LEDGER).exists() and trials(out))
             scheduler.kill()
-            _, errors = command.communicate(timeout=60)
+            _, errors = command.communicate(timeout=300)
         assert command.returncode == 1
         assert errors.strip().startswith(f"error: cluster {file}: work was lost (")
         assert errors.strip().endswith("run it again to go on")
@@ -382,7 +413,8 @@ class TestCommand:
         run_dask, to = [sys.executable, "-m", "dask"], "DASK_DISTRIBUTED__COMM__"
         own = {f"{to}TLS__CA_FILE": ca, f"{to}TLS__CLIENT__CERT": pem, f"{to}TLS__CLIENT__KEY": pem}
         here = ["--protocol", "tls", "--host", "127.0.0.1"]
-        command = [sys.executable, "-m", "bt_llm", "walkforward", study, "--dask", file, "--format", "json"]
+        words = ["walkforward", study, "--dask", file, "--format", "json"]
+        command = [sys.executable, "-c", PATIENT, *words]
         with contextlib.ExitStack() as stack:
 
             def start(*words: str) -> None:
@@ -398,7 +430,7 @@ class TestCommand:
                     env={**os.environ, **more},
                     capture_output=True,
                     text=True,
-                    timeout=180,
+                    timeout=500,
                 )
                 for name, more in (("secured", {**own, f"{to}REQUIRE_ENCRYPTION": "true"}), ("open", {}))
             )

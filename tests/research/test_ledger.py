@@ -260,7 +260,7 @@ def test_several_can_make_one_ledger_at_the_same_moment(tmp_path: Path) -> None:
         for worker in workers:
             worker.start()
         start.set()
-        assert [found.get(timeout=30) for _ in workers] == ["opened"] * 4
+        assert [found.get(timeout=300) for _ in workers] == ["opened"] * 4
         for worker in workers:
             worker.join()
         with TrialLedger(path) as ledger:

@@ -155,7 +155,7 @@ def run_cells(folder: Path, *cells: str, hash_seed: str = "0") -> str:
         text=True,
         env=environment,
         cwd=folder,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "source" in done.stdout
