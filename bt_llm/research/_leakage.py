@@ -263,7 +263,7 @@ def _bar_numbers(times: pd.DatetimeIndex, at: Moment | Sequence[Moment]) -> list
     return numbers
 
 
-def _place(times: pd.DatetimeIndex, moment: str | datetime.datetime) -> int:
+def _place(times: pd.DatetimeIndex, moment: object) -> int:
     """Return the number of the last bar up to a time."""
     if not isinstance(moment, str | datetime.date):
         raise TypeError
