@@ -261,27 +261,37 @@ class Setup:
             **_plain(self.cerebro or {}),
         }
 
-    def content(self, sha256_of: Callable[[Any], str] | None = None) -> dict[str, Any]:
+    def content(self, sha256_of: Callable[[Any], str]) -> dict[str, Any]:
         """Return all that an account depends on, for keys: `describe`, and hashes of the user's own code.
 
         Parameters
         ----------
-        sha256_of : callable, optional
-            Returns the hash of a class or function; by default that of its source.
+        sha256_of : callable
+            Returns the hash of a class or function, or of the attributes, by name, of an instance.
 
         Raises
         ------
         StrategyError
-            If the source of that code cannot be read.
+            If that code or one of these attributes has no hash.
         """
         sizer = None if self.sizer is None else _made_by(self.sizer, spell=True)[0]
         scheme = self.commission if isinstance(self.commission, type) else type(self.commission)
         own = {
-            name: (sha256_of or _source_of)(code)
+            name: sha256_of(code)
             for name, code in (("setup", self.function), ("sizer", sizer), ("commission", scheme))
             if code is not None and code.__module__.partition(".")[0] not in _KNOWN
         }
-        return {**self.describe(), "code": own}
+        beside = {}
+        for name, made in (("sizer", self.sizer), ("commission", self.commission)):
+            for attribute, value in _beside_params(made).items():
+                try:
+                    beside[f"{name}.{attribute}"] = sha256_of({attribute: value})
+                except StrategyError as error:
+                    raise StrategyError(
+                        f"{name}.{attribute}={in_short(value)}: what it holds cannot be told from another's, "
+                        f"and sizes may depend on it: expected parameters, or numbers, text and containers"
+                    ) from error
+        return {**self.describe(), "code": own, **({"attributes": beside} if beside else {})}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields; a function or sizer from a file as its file's path and text."""
@@ -361,6 +371,14 @@ def _named_sizer(name: str) -> type[bt.Sizer]:
 
 def _changed(params: Any) -> dict[str, Any]:
     return {name: getattr(params, name) for name in params._getkeys() if params.notdefault(name)}
+
+
+def _beside_params(made: Any) -> dict[str, Any]:
+    """Return what an instance of the user's has been given besides its parameters, by name."""
+    if not isinstance(made, bt.Sizer | bt.CommInfoBase):
+        return {}
+    known = {*vars(bt.Sizer()), *vars(bt.CommInfoBase()), "strategy", "broker"}
+    return {name: value for name, value in sorted(vars(made).items()) if name not in known}
 
 
 def _spelled(kind: type[Any], settings: Mapping[str, Any]) -> str:

@@ -146,7 +146,7 @@ def _record(
             "strategy": [chosen.__qualname__, code_sha256(chosen)],
             "params": describe_params(chosen, params),
             "gate": describe_gate(gate, False),
-            "account": run.setup.content(),
+            "account": run.setup.content(code_sha256),
             "market": [market.sha256, str(start)],
         }
     )

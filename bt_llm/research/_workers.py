@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import signal
 import sys
@@ -104,24 +105,35 @@ def run_each(
 
 
 def code_sha256(code: Any) -> str:
-    """Return the SHA-256 of the source of a class or function; of one that no import finds, of what it does.
+    """Return the SHA-256 of the source of a class or function, or of what it does where that is not all.
+
+    A file does not say what a function made a class with, which lambda of it is meant, or what the instance
+    of a method holds. Of a value, such as a mapping, it is that of what is in it.
 
     Raises
     ------
     MissingExtraError
-        If it is such a one and cloudpickle is not installed.
+        If it takes more than the source and cloudpickle is not installed.
+    StrategyError
+        If something in it cannot be written down, such as a lock.
     """
-    if "<locals>" not in code.__qualname__:  # a function's file does not say what it made a class with
+    function = code.__func__ if inspect.ismethod(code) else code
+    is_code = inspect.isclass(function) or inspect.isroutine(function)
+    name = function.__qualname__ if is_code else type(code).__name__
+    source = ""
+    if is_code:
         with contextlib.suppress(StrategyError):  # a notebook's has no file
-            return source_sha256(code)
+            source = source_sha256(function)
+    if source and function is code and "<" not in name:
+        return source
     try:
         from bt_llm.research._sending import made_sha256
     except ImportError as error:
         raise MissingExtraError(
-            f"a trial of {code.__name__}, which is in no file, needs cloudpickle: "
-            f"pip install 'bt-llm[research]', or put it into a file"
+            f"a trial of {name}, which no file tells whole, needs cloudpickle: "
+            f"pip install 'bt-llm[research]', or put it into a file as a class or function of its own"
         ) from error
-    return made_sha256(code)
+    return made_sha256((source, code) if source else code)
 
 
 def _elsewhere(

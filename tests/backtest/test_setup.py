@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from bt_llm import Gate, Market, Setup, gate_study, run_backtest
 from bt_llm.data import load_bars, shipped
 from bt_llm.exceptions import ConfigError, StrategyError
+from bt_llm.research._workers import code_sha256
 from tests.engines import TREND, QuickAdvice, walk
 from tests.market_cases import ENGINES, ByCalendar, ExitsBySell, Pair, flat
 
@@ -47,6 +50,40 @@ def file(tmp_path: Path) -> str:
 
 class Own(bt.sizers.FixedSize):
     """A sizer of the user's."""
+
+
+class Given(bt.Sizer):
+    """One that is given something besides parameters."""
+
+    def __init__(self, worth: Any) -> None:
+        self.worth = worth
+
+
+class Charged(bt.CommInfoBase):
+    """A commission scheme of that kind."""
+
+    def __init__(self, worth: float) -> None:
+        super().__init__()
+        self.worth = worth
+
+
+class Opening:
+    """An account that a method opens."""
+
+    def __init__(self, worth: float) -> None:
+        self.worth = worth
+
+    def open(self, cerebro: bt.Cerebro, _: Market) -> None:
+        cerebro.broker.setcash(self.worth)
+
+
+def opening(worth: float) -> Callable[[bt.Cerebro, Market], None]:
+    """Return a set-up that is made in a function."""
+
+    def opened(cerebro: bt.Cerebro, _: Market) -> None:
+        cerebro.broker.setcash(worth)
+
+    return opened
 
 
 class TestDefault:
@@ -278,11 +315,35 @@ class TestOwn:
         assert done.stdout.split() == [b"50000"]
 
     def test_its_content_follows_its_text(self, file: str) -> None:
-        before = Setup(function=f"{file}:futures").content()
+        before = Setup(function=f"{file}:futures").content(code_sha256)
         Path(file).write_text(FUTURES.replace("50_000", "60_000"), encoding="utf-8")
-        assert Setup(function=f"{file}:futures").content() != before
-        assert Setup(sizer=bt.sizers.FixedSize).content()["code"] == {}
-        assert set(Setup(sizer=Own, commission=0.1).content()["code"]) == {"sizer"}
+        assert Setup(function=f"{file}:futures").content(code_sha256) != before
+        assert Setup(sizer=bt.sizers.FixedSize).content(code_sha256)["code"] == {}
+        assert set(Setup(sizer=Own, commission=0.1).content(code_sha256)["code"]) == {"sizer"}
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            lambda worth: Setup(function=opening(worth)),
+            lambda worth: Setup(function=Opening(worth).open),
+            lambda worth: Setup(sizer=Given(worth)),
+            lambda worth: Setup(commission=Charged(worth)),
+        ],
+        ids=["made in a function", "a method", "a sizer's attribute", "a scheme's attribute"],
+    )
+    def test_its_content_follows_what_it_was_made_with(self, made: Callable[[float], Setup]) -> None:
+        first, again, other = (made(worth).content(code_sha256) for worth in (1.0, 1.0, 2.0))
+        assert first == again
+        assert first != other
+
+    def test_lambdas_of_one_file_are_told_apart(self) -> None:
+        one = Setup(function=lambda cerebro, _: cerebro.broker.setcash(1.0))
+        other = Setup(function=lambda cerebro, _: cerebro.broker.setcash(2.0))
+        assert one.content(code_sha256) != other.content(code_sha256)
+
+    def test_what_a_sizer_holds_and_cannot_be_told_apart_is_named(self) -> None:
+        with pytest.raises(StrategyError, match=r"^sizer.worth=<unlocked .*: what it holds cannot be told"):
+            Setup(sizer=Given(threading.Lock())).content(code_sha256)
 
     def test_a_study_runs_all_three_in_it(self, file: str) -> None:
         bars = {"a": walk(80, seed=1), "b": walk(80, seed=2)}

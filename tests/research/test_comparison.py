@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from bt_llm.advice import AdvisorConfig
-from bt_llm.backtest import run_backtest
+from bt_llm.backtest import Market, run_backtest
 from bt_llm.exceptions import ConfigError
 from bt_llm.gates import Gate, RuleGate, attach_gate
 from bt_llm.research import LEDGER, ModelComparison, TrialLedger, compare_models, gates_by_name
@@ -222,6 +223,15 @@ def test_a_model_that_ruins_the_account_ends_the_questions_and_not_the_program(t
     assert np.isnan(found.tried.deflated["contrarian"])
     with TrialLedger(tmp_path / LEDGER) as ledger:
         assert sorted(ledger.sharpes().values())[0] < 0.0
+
+
+def test_accounts_of_one_function_are_other_trials(tmp_path: Path) -> None:
+    def opening(cash: float) -> Callable[[bt.Cerebro, Market], None]:
+        return lambda cerebro, _: cerebro.broker.setcash(cash)
+
+    models = {"trend": "scripted:trend", "contrarian": "scripted:contrarian"}
+    counts = [small(models, setup=opening(cash), output=tmp_path).tried for cash in (1e4, 1e4, 1e5)]
+    assert [(one.n_trials, one.new) for one in counts if one is not None] == [(2, 2), (2, 0), (4, 2)]
 
 
 def test_a_model_that_never_trades_is_compared_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,20 @@ class TestLedger:
         found = (tmp_path / "out").rglob("result.json")
         names = sorted(path.relative_to(tmp_path / "out").as_posix() for path in found)
         assert names == ["result.json", "symbols/000-s0/result.json", "symbols/001-s1/result.json"]
+
+    def test_no_p_value_of_a_symbol_is_told_that_knows_nothing_of_the_others(
+        self, strategy: str, tmp_path: Path
+    ) -> None:
+        panel = run(strategy, frames(2))
+        panel.save(tmp_path / "out")
+        told = [*panel.to_dict()["symbols"].values()]
+        told += [json.loads(path.read_text()) for path in (tmp_path / "out" / "symbols").rglob("result.json")]
+        assert len(told) == 4
+        for one in told:
+            assert [one[name] for name in ("question", "probabilistic_sharpe", "deflated_sharpe")] == [
+                None
+            ] * 3
+            assert one["out_of_sample"]["sharpe"] is not None
 
 
 MODELS = ["scripted:trend", "scripted:contrarian"]

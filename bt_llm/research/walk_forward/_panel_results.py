@@ -43,10 +43,13 @@ from bt_llm.research.walk_forward._contenders import Contenders
 from bt_llm.research.walk_forward._metrics import Metric, Metrics
 from bt_llm.research.walk_forward._panel_contenders import tested_returns
 from bt_llm.research.walk_forward._question import sharpe_question
-from bt_llm.research.walk_forward._results import WalkForwardResult
+from bt_llm.research.walk_forward._results import WalkForwardResult, save_document
 from bt_llm.research.walk_forward._saving import save_results
 
 __all__ = ["PanelFold", "PanelWalkForwardResult"]
+
+_ALONE = ("question", "probabilistic_sharpe", "deflated_sharpe")
+"""What a study of one symbol concludes, which is not said of each of many."""
 
 
 @nan_equal
@@ -339,7 +342,8 @@ class PanelWalkForwardResult(OneRun):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write into a folder: ``result.json``, and the pooled equity and trades as CSV.
 
-        Each symbol has a folder of its name below ``symbols``; see `WalkForwardResult.save`.
+        Each symbol has a folder of its name below ``symbols``; see `WalkForwardResult.save`. What would be
+        concluded from one of them alone is None there: the symbols are judged together.
         """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
         tables = {
@@ -349,10 +353,13 @@ class PanelWalkForwardResult(OneRun):
         path = save_results(folder, text, tables)
         for place, (name, one) in enumerate(self.symbols.items()):
             plainly = "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name)
-            one.save(path / "symbols" / f"{place:03}-{plainly.strip('. ')}")
+            save_document(one, _of_panel(one), path / "symbols" / f"{place:03}-{plainly.strip('. ')}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude."""
+        """Return what ``--format json`` prints; NaN is None, and so is what `problems` forbid to conclude.
+
+        So is, of a symbol, what would be concluded from it alone: the symbols are judged together.
+        """
         concluded = {
             "question": self.question and self.question.to_dict(),
             "probabilistic_sharpe": self.probabilistic_sharpe,
@@ -365,7 +372,7 @@ class PanelWalkForwardResult(OneRun):
                 "parameters": self.parameters,
                 "out_of_sample": self.metrics,
                 "folds": [one.to_dict() for one in self.folds],
-                "symbols": {name: one.to_dict() for name, one in self.symbols.items()},
+                "symbols": {name: _of_panel(one) for name, one in self.symbols.items()},
                 "weights": self.weights,
                 "left_out": self.left_out,
                 **(dict.fromkeys(concluded) if self.problems else concluded),
@@ -379,6 +386,11 @@ class PanelWalkForwardResult(OneRun):
             }
         )
         return found
+
+
+def _of_panel(symbol: WalkForwardResult) -> dict[str, Any]:
+    """Return what is said of one symbol, without a p-value that knows nothing of the others."""
+    return {**symbol.to_dict(), **dict.fromkeys(_ALONE)}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

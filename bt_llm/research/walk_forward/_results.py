@@ -343,14 +343,7 @@ class WalkForwardResult(OneRun):
         ConfigError
             If one cannot be written, or another file of its name is there than bt_llm writes.
         """
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        tables = {
-            "folds.csv": self.to_frame().reset_index(),
-            "equity.csv": self.equity.rename_axis("time").reset_index(),
-            "trades.csv": self.trades,
-            "verdicts.csv": self.verdicts.rename_axis("time").reset_index(),
-        }
-        save_results(folder, text, tables)
+        save_document(self, self.to_dict(), folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``--format json`` prints: the same for the same study and ledger.
@@ -383,6 +376,20 @@ class WalkForwardResult(OneRun):
             "problems": list(self.problems),
             "notes": list(self.notes),
         }
+
+
+def save_document(
+    result: WalkForwardResult, document: Mapping[str, Any], folder: str | os.PathLike[str]
+) -> None:
+    """Write what is said of a result as ``result.json``, and its tables as CSV."""
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    tables = {
+        "folds.csv": result.to_frame().reset_index(),
+        "equity.csv": result.equity.rename_axis("time").reset_index(),
+        "trades.csv": result.trades,
+        "verdicts.csv": result.verdicts.rename_axis("time").reset_index(),
+    }
+    save_results(folder, text, tables)
 
 
 def _ratio(out: float, inside: float) -> float:
