@@ -220,6 +220,8 @@ def test_money_is_not_spent_without_a_word(cli: Cli, command: tuple[str, ...]) -
     [
         (("explain", "--zone", "UTC"), "--zone without --data"),
         (("leakage", "-d", "data/sp500_daily.csv", "--cash", "5"), "--cash without --strategy"),
+        (("plan", "examples/walk_forward.toml", "--zone", "UTC"), "--zone without --data"),
+        (("plan", "--bars", "9", "--commission", "0.1"), "--commission without --data"),
         (("multiverse", "--each"), "--each without --strategy and --data"),
         (("multiverse", "--decimal", ","), "--decimal without --strategy and --data"),
         (("multiverse", "--require", "not_against"), "--require without --strategy and --data"),
