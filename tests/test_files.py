@@ -15,9 +15,9 @@ from bt_llm.exceptions import BtLlmError
 from bt_llm.files import read_bytes, read_text
 from bt_llm.gates._description import file_sha256_of
 from bt_llm.manifest import read_manifest
-from bt_llm.models import file_sha256, read_facts
+from bt_llm.models import DatedFamily, file_sha256, read_facts
 from bt_llm.prompts import PromptTemplate
-from bt_llm.research import load_study
+from bt_llm.research import BoardTasks, load_study
 from bt_llm.sources._files import read_source
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -52,6 +52,21 @@ def test_what_is_no_file_is_refused_in_one_line(reader: str, trap: str, tmp_path
     with pytest.raises(BtLlmError) as refusal:
         READERS[reader](TRAPS[trap](tmp_path))
     assert "\n" not in str(refusal.value)
+
+
+TABLES: dict[str, Callable[[Path], Any]] = {
+    "study": load_study,
+    "template": PromptTemplate.load,
+    "family": DatedFamily.read,
+    "board": lambda path: BoardTasks.read(path.rename(path.parent / "tasks.toml").parent),
+}
+
+
+@pytest.mark.parametrize("reader", TABLES)
+def test_a_mark_at_the_beginning_of_a_table_is_no_mistake_in_it(reader: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("format = 7\n", encoding="utf-8-sig")
+    with pytest.raises(BtLlmError, match=r"format (= )?7"):
+        TABLES[reader](tmp_path / "a.toml")
 
 
 def test_source_code_is_not_read_from_a_pipe(tmp_path: Path) -> None:

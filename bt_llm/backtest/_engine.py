@@ -226,7 +226,13 @@ def warm_up_of(strategy: type[bt.Strategy], params: Mapping[str, Any], market: M
         cerebro = setup.open(market.emptied(), runonce=False, preload=False)
         cerebro.addstrategy(Probe, **_own(strategy, params))
         ran = cerebro.run()
-    return int(ran[0]._minperiod) if ran else 1
+    needed = ran[0]._minperiod if ran else 1
+    if not math.isfinite(needed):
+        raise ConfigError(
+            f"{strategy.__name__} with {_shown(params)} waits for {needed} bars before it begins: expected "
+            "periods that are whole numbers"
+        )
+    return int(needed)
 
 
 @contextlib.contextmanager

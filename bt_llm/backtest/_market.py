@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -346,16 +347,22 @@ def moment(time: Moment) -> pd.Timestamp:
     Raises
     ------
     ConfigError
-        If it is none, or has a zone: bars are told apart by the times that they have.
+        If it is none, or has a zone: bars are told apart by the times that they have. A text begins with the
+        year: `05/01/2024` is two days, and `today` another one tomorrow.
     """
     stamp: Any = None
-    with contextlib.suppress(TypeError, ValueError):
-        stamp = pd.Timestamp(time)
+    said = isinstance(time, str) and _YEAR_FIRST.match(time)
+    if said or isinstance(time, datetime.date | np.datetime64):
+        with contextlib.suppress(TypeError, ValueError):
+            stamp = pd.Timestamp(time)
     if isinstance(stamp, pd.Timestamp) and stamp.tz is not None:
         raise ConfigError(f"time {time!r:.60}: expected one without a zone, as the bars have")
-    if isinstance(stamp, pd.Timestamp):  # and not NaT
+    if isinstance(stamp, pd.Timestamp) and 1678 <= stamp.year <= 2261:  # and not NaT
         return stamp
-    raise ConfigError(f"time {time!r}: expected one such as '2024-01-31'")
+    raise ConfigError(f"time {time!r:.60}: expected one such as '2024-01-31'")
+
+
+_YEAR_FIRST = re.compile(r"\s*[0-9]{4}")
 
 
 def _moment(time: Moment) -> int:

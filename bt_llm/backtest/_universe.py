@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import pandas as pd
 from bt_llm.backtest._market import Market, Source, moment
 from bt_llm.data import BarFormat
 from bt_llm.exceptions import ConfigError, DataError, StrategyError
+from bt_llm.files import open_regular
 from bt_llm.plain_text import counted, name_of_file
 from bt_llm.progress import current
 from bt_llm.settings import instance, number, several
@@ -27,6 +29,9 @@ R = TypeVar("R")
 _NEEDED, _KNOWN = ("name", "file"), ("name", "file", "from", "to", "weight")
 _FILES = (".csv", ".txt", ".tsv", ".parquet", ".feather", ".gz", ".zip", ".xz", ".bz2")
 _DAY = pd.Timedelta(days=1)
+_UTF_16, _LONGEST_HEAD = (b"\xff\xfe", b"\xfe\xff"), 1_000
+_NEVER = "9999"
+"""The year in which tables end what has no end."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,7 +253,7 @@ def _in_path(path: Path, format: BarFormat | None, lines: tuple[str, ...]) -> It
         if not files:
             raise DataError(f"no file is like {str(path)!r}")
     elif (rows := _membership(path)) is not None:
-        yield from _by_dates(path, rows, format, lines)
+        yield from _by_dates(rows, path.parent, format, lines)
         return
     else:
         yield from _found(Market.of(path, format=format, lines=lines), format, lines)
@@ -271,46 +276,71 @@ def _market(name: str, source: Any, format: BarFormat | None, lines: tuple[str, 
     return Market.of(source if several else {name: source}, format=format, lines=lines)
 
 
-def _membership(path: Path) -> list[dict[str, str]] | None:
+def _membership(path: Path) -> list[tuple[str, dict[str, str]]] | None:
     """Return the rows of a file of memberships; None if it is something else."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = [name.strip().lower() for name in next(csv.reader(file), [])]
-            if not set(_NEEDED) <= set(head):
-                return None
-            if unknown := [name for name in head if name not in _KNOWN]:
-                raise DataError(f"{str(path)!r}: column {unknown[0]!r}: expected some of {list(_KNOWN)}")
-            rows = list(csv.DictReader(file, fieldnames=head))
-    except DataError:
-        raise
-    except (OSError, ValueError, csv.Error):
-        return None  # whoever reads bars says what is wrong with it
-    return [{name: (row.get(name) or "").strip() for name in _KNOWN} for row in rows if any(row.values())]
+        with open_regular(path) as file:
+            encoding = "utf-16" if file.peek(2)[:2] in _UTF_16 else "utf-8-sig"
+            text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
+            first = text.readline(_LONGEST_HEAD)
+            for delimiter in ",;\t":
+                head = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+                if set(_NEEDED) <= set(head):
+                    return list(_rows(str(path), head, csv.reader(text, delimiter=delimiter, strict=True)))
+    except (OSError, ValueError, csv.Error) as error:
+        if isinstance(error, DataError):
+            raise
+    return None  # whoever reads bars says what is wrong with it
+
+
+def _rows(path: str, head: list[str], reader: Any) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each row of memberships is, and what it says."""
+    if unknown := [name for name in head if name not in _KNOWN]:
+        raise DataError(f"{path!r}: column {unknown[0]!r}: expected some of {list(_KNOWN)}")
+    if len(set(head)) < len(head):
+        raise DataError(f"{path!r}: columns {head}: expected each once")
+    try:
+        for cells in reader:
+            where, row = f"{path!r}, line {reader.line_num + 1}", [cell.strip() for cell in cells]
+            if any(row[len(head) :]):
+                raise DataError(f"{where}: {len(row)} fields, expected at most {len(head)}, as in the header")
+            if odd := [cell for cell in row if not cell.isprintable()]:
+                raise DataError(f"{where}: {odd[0]!r:.80}: expected text in UTF-8")
+            if any(row):
+                yield where, {**dict.fromkeys(_KNOWN, ""), **dict(zip(head, row, strict=False))}
+    except csv.Error as error:
+        raise DataError(f"{path!r}, line {reader.line_num + 1}: not CSV ({error})") from None
 
 
 def _by_dates(
-    path: Path, rows: Sequence[Mapping[str, str]], format: BarFormat | None, lines: tuple[str, ...]
+    rows: Sequence[tuple[str, Mapping[str, str]]],
+    folder: Path,
+    format: BarFormat | None,
+    lines: tuple[str, ...],
 ) -> Iterator[tuple[str, Member]]:
     """Yield a symbol for each row: one that comes again has the day of its return in its name."""
     markets: dict[str, Market] = {}
     until: dict[str, pd.Timestamp] = {}
-    for place, row in enumerate(rows, start=2):
-        where = f"{str(path)!r}, line {place}"
+    for where, row in rows:
         if not row["file"]:
             raise DataError(f"{where}: no file")
-        file, name = path.parent / row["file"], row["name"] or name_of_file(row["file"])
-        start, end = (_day(f"{where}, {key}", row[key]) for key in ("from", "to"))
+        file, name = folder / row["file"], row["name"] or name_of_file(row["file"])
+        start = _day(f"{where}, from", row["from"])
+        end = None if row["to"].startswith(_NEVER) else _day(f"{where}, to", row["to"])
         if str(file) not in markets:
             markets[str(file)] = _market(name, file, format, lines)
         market = markets[str(file)]
         if name in until and (start is None or start <= until[name]):
-            raise DataError(f"{where}: {name!r} is in the universe up to {until[name]:%Y-%m-%d} already")
+            last = "the end" if until[name] == pd.Timestamp.max else f"{until[name]:%Y-%m-%d}"
+            raise DataError(f"{where}: {name!r} is in the universe up to {last} already")
         again = name in until
         until[name] = pd.Timestamp.max if end is None else end
         if end is not None:
             end = end + _DAY if end == end.normalize() else end + pd.Timedelta(1)
-        if (start is not None and start > market.index[-1]) or (start and end and start >= end):
-            raise DataError(f"{where}: {name!r} has no bar from {row['from']} to {row['to'] or 'the end'}")
+        within = (market.index >= (start or market.index[0])) & (market.index < (end or pd.Timestamp.max))
+        if not within.any():
+            stated = f"from {row['from'] or 'the start'} to {row['to'] or 'the end'}"
+            raise DataError(f"{where}: {name!r} has no bar {stated}")
         weight = _weight(where, row["weight"]) if row["weight"] else 1.0
         yield (
             f"{name} {start:%Y-%m-%d}" if again else name,

@@ -81,7 +81,7 @@ class StrategyOnBars:
         if self.each:
             raise ConfigError("--each: here all of -d are the datas of one account; ask about each alone")
         if self.weight:
-            raise ConfigError(f"--weight {self.weight[0]} without --each: expected it of a panel's symbol")
+            raise ConfigError(f"--weight {self.weight[0]!r} without --each: expected it of a panel's symbol")
         return Market.of(self.files, lines=self.lines or (), format=format)
 
     def universe(self, format: BarFormat | None) -> Universe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -44,5 +45,5 @@ def init(
         raise ConfigError(f"{folder}: cannot be written ({error.strerror or error}); name another") from error
     for name in sources:
         typer.echo(str(folder / name))
-    say(f"next: cd {folder} && bt-llm run -s strategy.py:Cross -d data/eurusd_hourly.csv")
+    say(f"next: cd {shlex.quote(str(folder))} && bt-llm run -s strategy.py:Cross -d data/eurusd_hourly.csv")
     say("all else is in its README.md")

@@ -59,7 +59,7 @@ def files_to_write(param: typer.CallbackParam, value: Sequence[Path] | None) -> 
 
 def file_of_a_study_to_write(param: typer.CallbackParam, value: Path | None) -> Path | None:
     """Return what an option gives, whose folder a study may make when it runs; see `file_to_write`."""
-    if value is None or value.parent.is_dir():
+    if value is None or os.path.isdir(value.parent):
         return file_to_write(param, value)
     folder_to_write(param, value.parent)
     return value
@@ -69,6 +69,7 @@ def folder_to_write(param: typer.CallbackParam, value: Path | None) -> Path | No
     """Return what an option gives, if a folder is there or can be made there; see `file_to_write`."""
     if value is not None:
         option = f"{param.opts[0]} {value}"
+        _check_name(option, value)
         there = next(one for one in (value, *value.absolute().parents) if one.exists())
         if not there.is_dir():
             raise ConfigError(f"{option}: {str(there)!r} is a file; expected a folder")
@@ -118,7 +119,19 @@ def _drawn(param: typer.CallbackParam, value: Path | None, suffixes: tuple[str, 
     return value
 
 
+def _check_name(option: str, value: Path) -> None:
+    """Refuse what no file can be called, and what lies where nobody may look."""
+    try:
+        value.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{option}: nothing can be written there ({why}); name another place") from None
+
+
 def _check_file(option: str, value: Path, *, any_content: bool = False) -> None:
+    _check_name(option, value)
     if value.is_dir():
         raise ConfigError(f"{option}: a folder; expected the name of a file in it")
     if not value.parent.is_dir():

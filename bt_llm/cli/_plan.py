@@ -14,7 +14,7 @@ from rich.table import Table
 from bt_llm.cli._bar_options import BarsRead, StrategyOrStudy
 from bt_llm.cli._budget import approve, budget_of
 from bt_llm.cli._doubts import say_doubts
-from bt_llm.cli._groups import takes_groups
+from bt_llm.cli._groups import refuse_idle, takes_groups
 from bt_llm.cli._options import Account, Asking, FormatOption, Spending, whole_number
 from bt_llm.cli._output import Format, print_json, progress_bar, say, show, show_sections
 from bt_llm.cli._trust import Trusting, TrustOption
@@ -76,6 +76,9 @@ def plan(
     from bt_llm.research import _planning as planning
 
     chosen = asking.given(context)
+    if not what.data and (study is not None or not power):
+        for idle in (what, read, account):
+            refuse_idle(idle, "--data")
     described = None
     if study is not None:
         from bt_llm.research import load_study

@@ -105,6 +105,8 @@ def load_bars(
     columns = table.read(symbol)
     if columns.symbols is not None:
         columns = _select(reading, columns)
+    elif symbol is None:
+        _check_unnamed(reading)
     return _finish(reading, columns, source)
 
 
@@ -151,6 +153,7 @@ def load_many(
     else:
         columns = table.read()
         if columns.symbols is None:
+            _check_unnamed(reading)
             return {"": _finish(reading, columns, source)}
         for symbol in dict.fromkeys(columns.symbols) if wanted is None else [wanted]:
             one = copy.deepcopy(reading)
@@ -234,6 +237,14 @@ def _one_of(reading: Reading, symbols: list[str]) -> str | None:
         raise reading.error(f"symbol={wanted!r}: expected one of {listed(symbols)}")
     reading.symbol = wanted or symbols[0]
     return wanted
+
+
+def _check_unnamed(reading: Reading) -> None:
+    """Refuse to look for one instrument where none is named."""
+    if reading.format.symbol is not None:
+        raise reading.error(
+            f"symbol={reading.format.symbol!r}: no instrument is named in it; leave symbol out"
+        )
 
 
 def _several(reading: Reading, symbols: list[str]) -> DataError:

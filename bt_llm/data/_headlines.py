@@ -117,7 +117,11 @@ class Headlines:
         """
         source = Path(path_text("headlines", path, expected="Headlines, or the path of a CSV"))
         reading = Reading(name=source.name)
+        if time_zone is not None:
+            zone(time_zone)
         frame = read_csv(reading, source)
+        if frame.empty:
+            raise reading.error("no headlines: expected at least one row below the header")
         names = [str(name).strip().lower() for name in frame.columns]
         if missing := [name for name in _COLUMNS if names.count(name) != 1]:
             raise reading.error(f"columns {listed(names)}: expected one {listed(missing)}")
@@ -161,7 +165,10 @@ def _time(given: datetime | str, time_zone: str | None) -> datetime:
 
 
 def _moment(time: datetime) -> datetime:
-    return time.astimezone(UTC)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise DataError(f"time {str(time)[:40]!r}: expected one of the years 2 to 9998") from None
 
 
 def _parsed(text: str) -> datetime:
@@ -180,6 +187,6 @@ def _in_utc(time: datetime, text: str) -> Headline:
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"headline of {time.isoformat()}: expected a text, not {str(text)[:40]!r}")
     # A pandas Timestamp is a datetime with nanoseconds; the plain one compares and pickles small.
-    moment = time.astimezone(UTC)
+    moment = _moment(time)
     plain = datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=UTC)
     return Headline(plain, text)

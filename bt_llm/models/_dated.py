@@ -158,7 +158,7 @@ class DatedFamily:
         """
         where = f"dated models {str(path)!r}"
         try:
-            text = read_text(path, _USUAL_MB)
+            text = read_text(path, _USUAL_MB).removeprefix("\ufeff")
             if len(max(text.splitlines(), key=len, default="")) > _LONGEST_LINE:  # keys in keys take hours
                 raise ConfigError(
                     f"{where}: a line of over {_LONGEST_LINE:,} characters; expected [[member]]"

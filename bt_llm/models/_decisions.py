@@ -25,6 +25,7 @@ from __future__ import annotations
 import bisect
 import csv
 import datetime
+import difflib
 import functools
 import hashlib
 import io
@@ -33,7 +34,7 @@ import json
 import math
 import re
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -315,12 +316,20 @@ def _of_csv(text: str, where: str) -> Iterator[dict[str, Any]]:
                 f"{where}: columns {', '.join(names)!s:.120}: expected time and decision, and symbol and "
                 "probability where there are such, each once"
             )
+        _check_names(names, where)
         for number, cells in enumerate(filter(None, reader), start=1):
             if len(cells) != len(names):
                 raise ConfigError(f"{where}, row {number}: {len(cells)} cells under {len(names)} columns")
             yield dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise ConfigError(f"{where}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    """Refuse a name that is nearly one of those that may be left out: its values would be left alone."""
+    for ours in {"symbol", "probability"} - set(names):
+        if near := difflib.get_close_matches(ours, names, n=1, cutoff=0.85):
+            raise ConfigError(f"{where}: {near[0]!r:.40} is left alone: did you mean {ours!r}?")
 
 
 def _of_json(text: str, where: str) -> Iterator[dict[str, Any]]:
@@ -337,6 +346,7 @@ def _of_json(text: str, where: str) -> Iterator[dict[str, Any]]:
             raise ConfigError(f"{where}, row {number}: not JSON; expected an object a line") from None
         if not isinstance(row, dict) or not {"time", "decision"} <= set(row):
             raise ConfigError(f"{where}, row {number}: expected an object with time and decision")
+        _check_names(row, f"{where}, row {number}")
         yield row
 
 
@@ -391,7 +401,7 @@ def _probability(given: Any, where: str) -> float:
         return 1.0
     try:
         value = math.nan if isinstance(given, bool) else float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0.0 <= value <= 1.0:
         raise ConfigError(f"{where}: probability {given!r:.40}: expected a number from 0 to 1")

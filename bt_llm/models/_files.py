@@ -96,9 +96,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ModelNotFoundError
-        If there is no such file; it says where it was looked for and where to get it.
-    ModelFileError
-        If the path is a folder.
+        If there is no such file; it says where it was looked for and where to get it. Or it is a folder.
     """
     text = os.fspath(name_or_path)
     path = Path(text).expanduser()
@@ -113,7 +111,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
         return found
     for candidate in candidates:
         if os.path.isdir(candidate):
-            raise ModelFileError(f"{candidate} is a folder: expected a GGUF file")
+            raise ModelNotFoundError(f"{candidate} is a folder: expected a GGUF file")
     raise ModelNotFoundError(_not_found(text, path, in_folder))
 
 

@@ -113,6 +113,10 @@ class PromptTemplate:
             if not isinstance(value := getattr(self, name), str):
                 raise PromptError(f"template {self.name!r:.60}: {name}={value!r:.60}: expected a text")
         what = f"template {self.name!r:.60}"
+        if not self.name.strip() or not self.name.isprintable():
+            raise PromptError(
+                f"{what}: name={self.name!r:.60}: expected a text that is not blank, in one line"
+            )
         if type(self.version) is not int:
             raise PromptError(f"{what}: version={self.version!r:.60}: expected a whole number")
         if self.labels is not None and not isinstance(self.labels, LabelSet):

@@ -34,7 +34,8 @@ def template_text(name: str) -> str:
     if not is_file and name not in own:
         raise PromptError(f"no template {name!r}: give a .toml file, or one of {sorted(own)}")
     try:
-        return read_text(path, 16) if is_file else own[name].read_text(encoding="utf-8")
+        text = read_text(path, 16) if is_file else own[name].read_text(encoding="utf-8")
+        return text.removeprefix("\ufeff")
     except (OSError, ValueError) as error:  # a UnicodeDecodeError is one
         raise PromptError(f"template {name!r} cannot be read ({error})") from error
 

@@ -27,7 +27,7 @@ from bt_llm.gates import EntryGate, Gate, RuleGate
 from bt_llm.models import Progress
 from bt_llm.progress import shows_progress
 from bt_llm.research._board_result import UNGATED, Board, BoardEntry, TaskScore
-from bt_llm.settings import is_number
+from bt_llm.settings import is_number, path_text
 from bt_llm.writing import temporary_folder
 
 __all__ = ["BoardTasks", "Task", "board"]
@@ -98,9 +98,9 @@ class BoardTasks:
         ConfigError
             If there are none, or something in them is not as it should be; in one line.
         """
-        path = Path(folder) / _TASKS
+        path = Path(path_text("folder", folder)) / _TASKS
         try:
-            table = tomllib.loads(read_text(path, _USUAL_MB))
+            table = tomllib.loads(read_text(path, _USUAL_MB).removeprefix("\ufeff"))
         except OSError as error:
             raise ConfigError(
                 f"board {str(folder)!r}: {_TASKS} cannot be read ({error.strerror or error})"

@@ -246,11 +246,13 @@ def _acting_bars(trace: _Trace, n_bars: int, points: int) -> list[int]:
 
 
 def _bar_numbers(times: pd.DatetimeIndex, at: Moment | Sequence[Moment]) -> list[int]:
-    moments = at if isinstance(at, Sequence) and not isinstance(at, str) else [at]
+    moments = at if isinstance(at, Sequence) and not isinstance(at, str | bytes) else [at]
+    if not moments:
+        raise ConfigError(f"at={at!r}: expected at least one bar, or None; nothing is compared without one")
     numbers = []
     for moment in moments:
         try:
-            number = moment if isinstance(moment, int) else _place(times, moment)
+            number = moment if type(moment) is int else _place(times, moment)
         except (TypeError, ValueError):
             raise ConfigError(
                 f"at={moment!r}: expected a bar's number or time, such as '2024-01-31'"
@@ -261,8 +263,10 @@ def _bar_numbers(times: pd.DatetimeIndex, at: Moment | Sequence[Moment]) -> list
     return numbers
 
 
-def _place(times: pd.DatetimeIndex, moment: str | datetime.datetime) -> int:
+def _place(times: pd.DatetimeIndex, moment: object) -> int:
     """Return the number of the last bar up to a time."""
+    if not isinstance(moment, str | datetime.date):
+        raise TypeError
     return int(times.searchsorted(pd.Timestamp(moment), side="right"))
 
 

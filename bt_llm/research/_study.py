@@ -58,6 +58,7 @@ from bt_llm.research._study_sections import (
     BarsSection,
     BudgetSection,
     CompareSection,
+    Field,
     GateSection,
     PrivateAttr,
     Section,
@@ -66,6 +67,7 @@ from bt_llm.research._study_sections import (
     WalkForwardSection,
 )
 from bt_llm.research._trust import Trust, addresses_in, check_addresses
+from bt_llm.settings import in_short
 
 if TYPE_CHECKING:
     from bt_llm.research._comparison_result import ModelComparison
@@ -103,7 +105,7 @@ class Study(Section):
     strategy: str
     data: str | list[str] | dict[str, str]
     lines: list[str] = []  # noqa: RUF012 - pydantic copies it
-    output: str
+    output: str = Field(min_length=1)
     bars: BarsSection | None = None
     universe: UniverseSection | None = None
     gate: GateSection | None = None
@@ -319,12 +321,17 @@ def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
     """
     file = Path(path).absolute()
     try:
-        table = tomllib.loads(read_text(file, 16))
+        table = tomllib.loads(read_text(file, 16).removeprefix("\ufeff"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"study {str(path)!r} cannot be read ({error})") from error
-    for section in ("params", "grid"):
+    for section, expected in (("params", "a value"), ("grid", "a list of values to try")):
         if isinstance(table.get(section), dict):
             table[section] = dict(_flat(table[section]))
+            for name, value in table[section].items():
+                if value == {} or (section == "grid" and not isinstance(value, list)):
+                    raise ConfigError(
+                        f"study {str(path)!r}: {section}.{name} = {in_short(value)}: expected {expected}"
+                    )
     if isinstance(table.get("output", ""), str):
         table.setdefault("output", f"{file.stem}-results")
     try:
@@ -339,7 +346,7 @@ def load_study(path: str | os.PathLike[str], *, trust: Trust = False) -> Study:
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield names with dots: TOML reads ``gate.require = ...`` as a table in a table."""
     for name, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -8,7 +8,7 @@ from bt_llm.exceptions import MissingExtraError
 
 try:
     import pydantic
-    from pydantic import PrivateAttr, ValidationError
+    from pydantic import Field, PrivateAttr, ValidationError
 except ImportError as error:
     raise MissingExtraError("study files need pydantic: pip install 'bt-llm[research]'") from error
 
@@ -18,6 +18,7 @@ __all__ = [
     "BarsSection",
     "BudgetSection",
     "CompareSection",
+    "Field",
     "GateSection",
     "PrivateAttr",
     "Section",
@@ -45,7 +46,7 @@ class AdvisorSection(Section):
     reader: Literal["logprobs", "json", "contrast"] | None = None
     calibration: Literal["grid", "none", "train"] | None = None
     numerics: Literal["canonical", "fast"] | None = None
-    cache_dir: str | None = None
+    cache_dir: str | None = Field(default=None, min_length=1)
     cache_mode: Literal["record", "replay", "refresh", "off"] | None = None
     n_threads: int | None = None
     n_gpu_layers: int | None = None
@@ -133,5 +134,5 @@ class UniverseSection(Section):
 class BudgetSection(Section):
     """``[budget]``: what the command line may spend on servers without asking, and what they take."""
 
-    money: float = pydantic.Field(ge=0, allow_inf_nan=False)
+    money: float = Field(ge=0, allow_inf_nan=False)
     price_per_mtok: float | None = None

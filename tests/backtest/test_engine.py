@@ -12,7 +12,7 @@ import pytest
 
 from bt_llm import Gate, Market, Setup, run_backtest
 from bt_llm.backtest import Window, run_strategy, warm_up_of
-from bt_llm.exceptions import StrategyError
+from bt_llm.exceptions import ConfigError, StrategyError
 from bt_llm.gates import attached_gates
 from bt_llm.research import WalkForward, compare_models, gate_test, perturbation_check
 from tests.engines import TREND, QuickAdvice, walk
@@ -171,6 +171,12 @@ class TestWindows:
             AtTheOpen.opened.clear()
             run_strategy(AtTheOpen, Market.of(OLD), setup, {}, window=self.window, **engine)
             assert AtTheOpen.opened == [day.date() for day in OLD.index[66:99]]
+
+    def test_a_warm_up_without_an_end_is_refused(self) -> None:
+        with pytest.raises(
+            ConfigError, match="with period=inf waits for inf bars before it begins: expected"
+        ):
+            warm_up_of(Rotates, {"period": float("inf"), "gate": None}, MARKET, Setup())
 
     def test_the_warm_up_is_known_without_a_bar(self) -> None:
         assert warm_up_of(Rotates, {"period": 9, "gate": None}, MARKET, Setup()) == 9

@@ -92,8 +92,9 @@ class TestCutting:
         assert part["b"].index[0] == pd.Timestamp("2020-01-11")
         with pytest.raises(DataError, match="no bar is left of 2020-01-01"):
             self.market.until("2019-01-01")
-        with pytest.raises(ConfigError, match="time 'noon'"):
-            self.market.until("noon")
+        for wrong in ("noon", "today", "05/01/2020", "9999-12-31", 20200112, 1.5, True, float("nan")):
+            with pytest.raises(ConfigError, match=f"time {wrong!r}: expected one such as '2024-01-31'"):
+                self.market.until(wrong)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="expected one without a zone, as the bars have"):
             self.market.until("2020-01-12T23:00+09:00")  # nine hours earlier by another clock
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import backtrader as bt
@@ -126,6 +127,15 @@ class TestSources:
             ("x,symbols/a.csv,2031-01-01,", "line 2: 'x' has no bar from 2031-01-01 to the end"),
             ("x,symbols/a.csv,,2020-03-01\nx,symbols/a.csv,2020-02-01,", "line 3: 'x' is in the universe up"),
             ("x,,,", "line 2: no file"),
+            ("\n\nx,,,", "line 4: no file"),
+            ("x,symbols/a.csv,,,2", "line 2: 5 fields, expected at most 4, as in the header"),
+            ("x,symbols/a.csv,05/02/2020,", "line 2, from: time '05/02/2020': expected one such as"),
+            ("x,symbols/a.csv,today,", "line 2, from: time 'today': expected one such as"),
+            ("x,symbols/a.csv,2020-02-03 06,2020-02-03 07", "line 2: 'x' has no bar from 2020-02-03 06 to"),
+            ("x,symbols/a.csv,,1999-12-31", "line 2: 'x' has no bar from the start to 1999-12-31"),
+            ("x,symbols/a.csv,,\nx,symbols/b.csv,,", "line 3: 'x' is in the universe up to the end already"),
+            ('"x\ny",symbols/a.csv,,', r"line 3: 'x\\ny': expected text in UTF-8"),
+            ('"x,symbols/a.csv,,', "not CSV"),
         ],
     )
     def test_a_wrong_row_is_named(self, tmp_path: Path, row: str, said: str) -> None:
@@ -133,6 +143,28 @@ class TestSources:
         (tmp_path / "m.csv").write_text(f"name,file,from,to\n{row}\n", encoding="utf-8")
         with pytest.raises(DataError, match=said):
             Universe.of(tmp_path / "m.csv")
+
+    def test_a_column_that_comes_twice_is_named(self, tmp_path: Path) -> None:
+        folder_of(tmp_path)
+        (tmp_path / "m.csv").write_text("name,file,from,from\nx,symbols/a.csv,,2020-03-01\n")
+        with pytest.raises(DataError, match=r"m.csv': columns .*: expected each once"):
+            Universe.of(tmp_path / "m.csv")
+
+    @pytest.mark.parametrize(("encoding", "delimiter"), [("utf-16", "\t"), ("utf-8-sig", ";")])
+    def test_memberships_as_spreadsheets_write_them(
+        self, tmp_path: Path, encoding: str, delimiter: str
+    ) -> None:
+        folder_of(tmp_path)
+        text = "Name,File,From,To\r\nx,symbols/a.csv,2020-03-02,9999-12-31\r\n\r\n,,,\r\n"
+        (tmp_path / "m.csv").write_text(text.replace(",", delimiter), encoding=encoding, newline="")
+        (only,) = Universe.of(tmp_path / "m.csv").members.items()
+        assert (only[0], only[1].start, only[1].end) == ("x", pd.Timestamp("2020-03-02"), None)
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX")
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(DataError, match="it is a device or a pipe"):
+            Universe.of(tmp_path / "pipe")
 
     def test_what_is_wrong_is_said_in_one_line(self, tmp_path: Path) -> None:
         frames = symbols(2)

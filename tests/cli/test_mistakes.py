@@ -138,6 +138,13 @@ def test_a_place_that_cannot_be_is_told_before_the_work(cli: Cli, verb: str) -> 
     assert "no folder 'no/such'" in one_line(outcome)
 
 
+@pytest.mark.parametrize("option", ["--report", "--csv", "--manifest", "--plot"])
+def test_a_name_that_no_file_can_have_is_told_before_the_work(cli: Cli, bars: str, option: str) -> None:
+    outcome = cli(*RUN, "-d", bars, option, "x" * 300 + ".png")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "nothing can be written there" in one_line(outcome)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
 def test_a_file_whose_name_is_no_text_is_run_and_shown(cli: Cli, bars: str, tmp_path: Path) -> None:
     odd = os.fsdecode(os.fsencode(str(tmp_path)) + b"/caf\xe9.csv")
@@ -215,6 +222,8 @@ def test_money_is_not_spent_without_a_word(cli: Cli, command: tuple[str, ...]) -
     [
         (("explain", "--zone", "UTC"), "--zone without --data"),
         (("leakage", "-d", "data/sp500_daily.csv", "--cash", "5"), "--cash without --strategy"),
+        (("plan", "examples/walk_forward.toml", "--zone", "UTC"), "--zone without --data"),
+        (("plan", "--bars", "9", "--commission", "0.1"), "--commission without --data"),
         (("multiverse", "--each"), "--each without --strategy and --data"),
         (("multiverse", "--decimal", ","), "--decimal without --strategy and --data"),
         (("multiverse", "--require", "not_against"), "--require without --strategy and --data"),

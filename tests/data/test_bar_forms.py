@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bt_llm.data import load_bars, load_many
+from bt_llm.exceptions import DataError
 from tests.data.bar_cases import Writer, refused
 
 FIRST = [10.5, 11.25, 10.25, 11.0, 1200.0]
@@ -509,6 +510,13 @@ def test_several_instruments_are_asked_for_or_read_together(write: Writer, text:
         pd.testing.assert_frame_equal(bars, one)
         assert bars.attrs["source"]["symbol"] == one.attrs["source"]["symbol"] == name
     assert "symbol='C': expected one of 'A', 'B'" in refused(path, symbol="C")
+
+
+def test_an_instrument_is_not_looked_for_where_none_is_named(write: Writer) -> None:
+    path = write("time,close\n2021-03-12,1\n")
+    for read in (load_bars, load_many):
+        with pytest.raises(DataError, match="symbol='A': no instrument is named in it; leave symbol out"):
+            read(path, symbol="A")
 
 
 def test_instruments_whose_times_have_nothing_in_common_are_warned_of(write: Writer) -> None:

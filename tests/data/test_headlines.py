@@ -65,6 +65,11 @@ def test_times_without_a_zone_need_one() -> None:
         ('time,headline\n2020-01-01T00:00Z," "\n', "line 2: headline of .*: expected a text"),
         ("time,headline\n2020-01-01T00:00Z,a,b\n", "line 2 has 3 fields: expected 2"),
         ("", "the file is empty"),
+        ("time,headline\n", "no headlines: expected at least one row"),
+        (
+            "time,headline\n9999-12-31T23:59-12:00,a\n",
+            "line 2: time '9999-12-31 23:59:00-12:00': expected one",
+        ),
     ],
 )
 def test_a_wrong_file_names_the_line(tmp_path: Path, text: str, message: str) -> None:

@@ -120,6 +120,7 @@ def test_words_have_sides() -> None:
         ("time,decision,probability\n2024-01-05,buy,nan\n", "probability 'nan'"),
         ("time,decision\n2024-01-05,buy\n2024-01-06T00:00:00Z,buy\n", "some times have an offset"),
         ('time,decision\n2024-01-05,"buy\n', "not CSV"),
+        ("time,decision,probabilty\n2024-01-05,buy,0.2\n", "'probabilty' is left alone: did you mean 'prob"),
     ],
 )
 def test_a_file_without_decisions_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -136,6 +137,8 @@ def test_a_file_without_decisions_is_refused_in_one_line(tmp_path: Path, text: s
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
         ('{"time": 3, "decision": "buy"}', "time 3"),
+        ('{"time": "2024-01-05", "decision": "buy", "probability": 1%s}' % ("0" * 400), "probability 10+:"),
+        ('{"time": "2024-01-05", "decision": "buy", "symbols": "a"}', "row 1: 'symbols' is left alone"),
         (
             '{"time": "2024-01-05", "decision": "buy", "decision": "sell"}',
             "row 1: decision stands in it twice",

@@ -156,7 +156,7 @@ def test_not_found_of_a_path_names_the_path():
 
 
 def test_a_folder_is_no_model(tmp_path):
-    with pytest.raises(ModelFileError, match="is a folder"):
+    with pytest.raises(ModelNotFoundError, match="is a folder"):
         find_model(tmp_path)
 
 

@@ -100,6 +100,8 @@ def test_a_template_by_path_with_its_own_words(tmp_path: Path) -> None:
         (('bearish = "Down"', 'bearish = "Up"'), "expected two or more, all different"),
         (('name = "mine"', 'name = "mine"\nsysten = "x"'), r"unknown keys \['systen'\]"),
         (("user =", "user"), "not TOML"),
+        (('name = "mine"', 'name = " "'), "name=' ': expected a text that is not blank"),
+        (('name = "mine"', 'name = "a\\nb"'), "expected a text that is not blank, in one line"),
     ],
 )
 def test_a_template_with_a_fault_says_which(tmp_path: Path, edit: tuple[str, str], message: str) -> None:

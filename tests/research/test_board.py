@@ -127,6 +127,11 @@ def test_tasks_that_are_none_are_refused_in_one_line(tmp_path: Path, text: str, 
     assert "\n" not in str(refused.value)
 
 
+def test_what_is_no_folder_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^folder=3: expected a path"):
+        board(3)  # type: ignore[arg-type]
+
+
 def test_files_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
     for name in ("../secret.csv", "/etc/passwd", "no.csv"):
         (tmp_path / "tasks.toml").write_text(TASKS.replace("bars.csv", name))

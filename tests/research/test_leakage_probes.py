@@ -268,6 +268,11 @@ class TestSynthetic:
         assert "the smallest adjusted p is 0.5, above 0.05" in found.sentence
         assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["smallest_p_value"] == 0.25
 
+    @pytest.mark.parametrize("alpha", [-1, 0, 0.6, float("nan"), "x"])
+    def test_a_level_is_checked_before_any_run(self, alpha: Any) -> None:
+        with pytest.raises(ConfigError, match=f"^alpha={alpha!r}: expected a number above 0 and up to 0.5"):
+            synthetic_histories("never.py:Loaded", BARS[:120], gate_of("scripted:trend"), alpha=alpha)
+
     def test_another_seed_gives_other_histories(self, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[tuple[str, int]] = []
 

@@ -192,6 +192,15 @@ class TestRefusals:
             ('"bars.csv"', "3", "data = 3: input should be a valid string"),
             ('strategy = "', 'format = 2\nstrategy = "', "format = 2: input should be 1"),
             ("[grid]", "[grid", "cannot be read"),
+            ("fast = [2, 4]", "fast = 2", "grid.fast = 2: expected a list of values to try"),
+            ("fast = [2, 4]", "fast = {}", "grid.fast = {}: expected a list of values to try"),
+            ("slow = 9", "slow = {}", "params.slow = {}: expected a value"),
+            (
+                "gate.min_confidence = [0.0, 0.4]",
+                "gate.advisor.model = 3",
+                "grid.gate.advisor.model = 3: exp",
+            ),
+            ('strategy = "', 'output = ""\nstrategy = "', "output = '': string should have at least 1"),
         ],
     )
     def test_a_mistake_is_named(self, study: Path, old: str, new: str, match: str) -> None:

@@ -20,7 +20,7 @@ from bt_llm.plain_json import plain
 from bt_llm.progress import shows_progress
 from bt_llm.research._null_runs import MOST_NULLS, NullRuns
 from bt_llm.research._runs import Source
-from bt_llm.settings import whole
+from bt_llm.settings import number, whole
 from bt_llm.shown import Shown
 from bt_llm.statistics import holm, phase_order, stationary_order
 
@@ -253,6 +253,7 @@ def synthetic_histories(
     (0.25, None)
     """
     n, seed = whole("n", n, 1, MOST_NULLS), whole("seed", seed, 0)
+    alpha = number("alpha", alpha, 0, 0.5, above=0.0)
     market = Market.of(data, format=format)
 
     def effect(history: Market) -> tuple[dict[str, float], dict[str, BacktestResult]]:
