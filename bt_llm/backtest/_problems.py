@@ -40,7 +40,7 @@ def problems_of(
     tuple of str
         Whether the account was ruined, the strategy ended its run or changed its cash itself, the broker
         refused orders, orders came before the warm-up was over;
-        whether the gate was never asked, every answer was invalid, and no verdict reached the gate's
+        whether the gate, or its model, was never asked, every answer was invalid, and no verdict reached its
         ``min_confidence``; and how many bars were before the first member of a dated family.
     """
     found = [*_of_account(ran, market)]
@@ -109,6 +109,12 @@ def _of_gate(strategy: bt.Strategy) -> Iterator[str]:
 
 
 def _of_answers(advice: Mapping[str, Any]) -> Iterator[str]:
+    if questions := advice.get("questions"):
+        invalid, missing = questions["invalid"], questions["missing"]
+        if invalid and not questions["answers"]:
+            yield f"every answer was invalid: to {invalid} of {counted(invalid, 'question')}"
+        elif not questions["asked"] and not missing and any(advice["gate"].values()):
+            yield "the model was asked nothing: there was nothing to ask about, such as a headline on a bar"
     verdicts, masses = advice.get("verdicts", {}), advice.get("label_mass")
     invalid = verdicts.get("invalid", 0)
     if invalid and not any(bars for name, bars in verdicts.items() if name not in ("invalid", "not_asked")):

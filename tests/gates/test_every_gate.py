@@ -17,7 +17,7 @@ from bt_llm import AdvisorConfig, Gate, NewsGate, TradeAdviceGate, WalkForward, 
 from bt_llm.advice import AnalystConfig, forget_answers
 from bt_llm.backtest import load_strategy
 from bt_llm.cache import CacheMode, VerdictCache, export_pack, import_pack
-from bt_llm.data import Headlines
+from bt_llm.data import Headlines, shipped
 from bt_llm.exceptions import ConfigError, ModelError
 from bt_llm.gates import AskingGate, attach_gate
 from bt_llm.manifest import read_manifest, reproduce, write_manifest
@@ -327,3 +327,22 @@ def test_a_model_that_is_not_here_is_left_out_of_a_description() -> None:
     assert described["model"] == "no-such-model"
     assert "model_sha256" not in described
     assert isinstance(absent, AskingGate)
+
+
+@pytest.mark.parametrize(
+    ("items", "problem"),
+    [
+        ([("2020-02-01T12:00:00+00:00", "shares noise 1")], "every answer was invalid: to 1 of 1 question"),
+        ([("2010-02-01T12:00:00+00:00", "shares rise 1")], "the model was asked nothing: "),
+        ([("2020-02-01T12:00:00+00:00", "shares rise 1")], ""),
+    ],
+    ids=["not to be read", "too early", "good"],
+)
+def test_news_that_told_the_gate_nothing_are_no_ground_for_a_conclusion(
+    items: list[tuple[str, str]], problem: str
+) -> None:
+    gate = NewsGate(headlines=Headlines.of(items), analyst=AnalystConfig(model=MODEL))
+    result = run_backtest(f"{shipped('sma_cross.py')}:GatedSmaCross", BARS, gate=gate)
+    assert result.advice is not None
+    assert [one for one in result.problems if problem and one.startswith(problem)] == list(result.problems)
+    assert bool(result.problems) == bool(problem)
